@@ -1,0 +1,1 @@
+"""The heart of the package: plain Python that knows neither Airflow nor the OpenAI client."""

@@ -1,0 +1,122 @@
+"""Every error this package raises on purpose.
+
+::
+
+    OpenAIBatchError
+    ├── ConfigError              a setting or parameter cannot be used as it is
+    ├── InputError               the input cannot be sent as it is
+    │   ├── BadLinesError        lines that could not be requests, with on_bad_line=fail
+    │   ├── EmptyInputError      no request in the input, with on_empty=fail
+    │   └── InputChangedError    the input is not what was planned
+    ├── JobError                 the job directory does not allow the next step
+    │   ├── JobExistsError       a plan is there already and may not be gone on with
+    │   ├── LedgerError          the ledger cannot be read; not the same as absent
+    │   └── AccountingError      a request is in no row or in two
+    └── RemoteError              OpenAI, or the way to it, said no
+        ├── FatalAccountError    wrong key, no rights, no quota, billing limit
+        ├── TransientError       worth another try: time-outs, resets, 408, 409, 429, 5xx
+        ├── NotFoundError        404: the file or batch is not known (any more)
+        ├── RequestRefusedError  any other 4xx
+        ├── BatchRejectedError   the batch failed validation; nothing ran, nothing was billed
+        └── DownloadError        a file did not arrive whole
+
+A message says where, what, the limit and the way out, and never quotes a body or a key.
+"""
+
+from __future__ import annotations
+
+
+class OpenAIBatchError(Exception):
+    """Root of all errors of this package.
+
+    ``permanent`` says whether trying again unchanged can help; operators fail the task without
+    retries where it is true.
+    """
+
+    permanent = True
+
+
+class ConfigError(OpenAIBatchError):
+    """A setting or parameter cannot be used as it is."""
+
+
+class InputError(OpenAIBatchError):
+    """The input cannot be sent as it is."""
+
+
+class BadLinesError(InputError):
+    """Lines that could not be requests; the message lists the first ten and counts all."""
+
+
+class EmptyInputError(InputError):
+    """There is no request in the input."""
+
+
+class InputChangedError(InputError):
+    """The input is not (any more) what was planned."""
+
+
+class JobError(OpenAIBatchError):
+    """The job directory does not allow the next step."""
+
+
+class JobExistsError(JobError):
+    """A plan is there already and may not be gone on with."""
+
+
+class LedgerError(JobError):
+    """The ledger is there but cannot be read."""
+
+
+class AccountingError(JobError):
+    """A request stands in no row, or in two."""
+
+
+class RemoteError(OpenAIBatchError):
+    """OpenAI, or the way to it, said no.
+
+    :param status_code: the HTTP status, if there was an answer.
+    :param code: OpenAI's error code, for instance ``token_limit_exceeded``.
+    :param retry_after_s: what the server asked to wait, in seconds.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+
+class FatalAccountError(RemoteError):
+    """The account cannot pay or may not ask: 401, 403, insufficient_quota, billing limit."""
+
+
+class TransientError(RemoteError):
+    """Time-outs, resets, 408, 409, 429 and 5xx: worth another try."""
+
+    permanent = False
+
+
+class NotFoundError(RemoteError):
+    """404: OpenAI does not know the file or the batch (any more)."""
+
+
+class RequestRefusedError(RemoteError):
+    """Any other 4xx."""
+
+
+class BatchRejectedError(RemoteError):
+    """The batch failed validation: nothing ran and nothing was billed."""
+
+
+class DownloadError(RemoteError):
+    """A file did not arrive whole."""
+
+    permanent = False
