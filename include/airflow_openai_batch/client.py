@@ -1,0 +1,176 @@
+"""What this package asks of OpenAI, on the `openai` client: upload, create, find, fetch, cancel, download."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import httpx2
+import tenacity
+
+from airflow_openai_batch.core.batch_view import BatchView
+from airflow_openai_batch.core.errors import DownloadError, TransientError
+from airflow_openai_batch.remote_errors import translated
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI, OpenAI
+
+log = logging.getLogger(__name__)
+
+PAGE = 100
+"""The most batches OpenAI lists on one page."""
+LIST_MARGIN_S = 600.0
+"""Clocks differ, and OpenAI's ``created_at`` is its own: look this much further back."""
+FILE_EXPIRY_S = 2_592_000
+"""30 days, the most OpenAI allows: a second net under the clean-up."""
+UPLOAD_TIMEOUT_S = 1_800.0
+CHUNK_BYTES = 1 << 20
+
+_RETRY = tenacity.Retrying(
+    retry=tenacity.retry_if_exception_type(TransientError),
+    wait=tenacity.wait_exponential_jitter(initial=1, max=20),
+    stop=tenacity.stop_after_attempt(5),
+    reraise=True,
+)
+"""For calls that may be repeated without harm. A task's own retries come after these."""
+
+
+class BatchClient:
+    """The synchronous half, for workers. All methods raise `RemoteError`s."""
+
+    def __init__(self, openai: OpenAI) -> None:
+        self._openai = openai
+
+    @property
+    def base_url(self) -> str:
+        return str(self._openai.base_url)
+
+    def upload(self, name: str, file: BinaryIO) -> str:
+        """Stream ``file`` (read, seek, tell) to OpenAI and return the file's id.
+
+        Sent once: a repeated upload would leave an orphan, and the next run of the task does it anyway.
+        """
+        client = self._openai.with_options(max_retries=0, timeout=UPLOAD_TIMEOUT_S)
+        with translated(f"uploading {name}"):
+            uploaded = client.files.create(
+                file=(name, file, "application/jsonl"),
+                purpose="batch",
+                expires_after={"anchor": "created_at", "seconds": FILE_EXPIRY_S},
+            )
+        return uploaded.id
+
+    def create(self, *, input_file_id: str, endpoint: str, metadata: dict[str, str]) -> BatchView:
+        """Create a batch, once: without an idempotency header, a repeated POST could create two."""
+        client = self._openai.with_options(max_retries=0)
+        with translated(f"creating the batch for {input_file_id}"):
+            batch = client.batches.create(
+                input_file_id=input_file_id,
+                endpoint=endpoint,  # type: ignore[arg-type]  # checked against the plan's endpoints
+                completion_window="24h",
+                metadata=metadata,
+            )
+        return BatchView.from_dict(batch.to_dict())
+
+    def fetch(self, batch_id: str) -> BatchView:
+        """:raises NotFoundError: if OpenAI does not know it."""
+        with translated(f"fetching {batch_id}"):
+            return BatchView.from_dict(_RETRY(self._fetch, batch_id))
+
+    def _fetch(self, batch_id: str) -> dict[str, Any]:
+        with translated(f"fetching {batch_id}"):
+            return self._openai.batches.retrieve(batch_id).to_dict()
+
+    def find(self, job_key: str, since: float) -> tuple[BatchView, ...]:
+        """All batches with this job_key that were created after ``since`` (Unix seconds, less a margin).
+
+        OpenAI has no filter on metadata: pages of 100, newest first, one call each.
+        """
+        return tuple(batch for batch in self.iter_batches(since) if batch.job_key == job_key)
+
+    def iter_batches(self, since: float) -> Iterator[BatchView]:
+        after: str | None = None
+        while True:
+            page = _RETRY(self._list, after)
+            for batch in page:
+                if batch.created_at < since - LIST_MARGIN_S:
+                    return
+                yield batch
+            if len(page) < PAGE:
+                return
+            after = page[-1].id
+
+    def _list(self, after: str | None) -> list[BatchView]:
+        with translated("listing batches"):
+            page = self._openai.batches.list(limit=PAGE, **({"after": after} if after else {}))
+            return [BatchView.from_dict(batch.to_dict()) for batch in page.data]
+
+    def cancel(self, batch_id: str) -> None:
+        """Ask for cancellation; a batch that is final already (409) is left as it is."""
+        with translated(f"cancelling {batch_id}"):
+            try:
+                self._openai.with_options(max_retries=0).batches.cancel(batch_id)
+            except Exception as error:
+                if getattr(error, "status_code", None) != 409:
+                    raise
+
+    def download(self, file_id: str, sink: BinaryIO) -> int:
+        """Stream a file into ``sink`` (seekable) and return its bytes.
+
+        A cut connection is done anew, from an empty sink. Lines are JSON objects, each with its newline, so
+        a file that does not end in one is short.
+
+        :raises DownloadError: if it did not arrive whole.
+        :raises NotFoundError: if OpenAI does not know the file (yet).
+        """
+        return int(_RETRY.copy(retry=_DOWNLOAD_AGAIN)(self._download, file_id, sink))
+
+    def _download(self, file_id: str, sink: BinaryIO) -> int:
+        sink.seek(0)
+        sink.truncate()
+        received, last = 0, b""
+        try:
+            with (
+                translated(f"downloading {file_id}"),
+                self._openai.files.with_streaming_response.content(file_id) as response,
+            ):
+                expected = response.headers.get("content-length")
+                for chunk in response.iter_bytes(CHUNK_BYTES):
+                    sink.write(chunk)
+                    received += len(chunk)
+                    last = chunk[-1:] or last
+        except httpx2.HTTPError as error:
+            raise DownloadError(f"downloading {file_id}: cut after {received:,} bytes ({type(error).__name__})") from None
+        compressed = response.headers.get("content-encoding")
+        if expected is not None and not compressed and int(expected) != received:
+            raise DownloadError(f"downloading {file_id}: {received:,} bytes arrived, {int(expected):,} were announced")
+        if received and last not in (b"\n", b"}"):
+            raise DownloadError(f"downloading {file_id}: the last of {received:,} bytes is in the middle of a line")
+        return received
+
+    def delete_file(self, file_id: str) -> None:
+        with translated(f"deleting {file_id}"):
+            self._openai.files.delete(file_id)
+
+
+_DOWNLOAD_AGAIN = tenacity.retry_if_exception_type((TransientError, DownloadError))
+
+
+class AsyncBatchClient:
+    """The asynchronous half, for the triggerer: it only looks, and cancels."""
+
+    def __init__(self, openai: AsyncOpenAI) -> None:
+        self._openai = openai.with_options(max_retries=0)  # the watcher has its own patience
+
+    async def fetch(self, batch_id: str) -> BatchView:
+        with translated(f"fetching {batch_id}"):
+            return BatchView.from_dict((await self._openai.batches.retrieve(batch_id)).to_dict())
+
+    async def list_page(self, after: str | None) -> list[BatchView]:
+        """Up to 100 batches, newest first, that come after the one named."""
+        with translated("listing batches"):
+            page = await self._openai.batches.list(limit=PAGE, **({"after": after} if after else {}))
+            return [BatchView.from_dict(batch.to_dict()) for batch in page.data]
+
+    async def close(self) -> None:
+        await self._openai.close()

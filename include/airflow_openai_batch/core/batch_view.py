@@ -1,0 +1,134 @@
+"""What a batch looks like to us, whichever client fetched it, and what that means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class BatchStatus(StrEnum):
+    """OpenAI's own words. `cancelling` is not final: it can take ten minutes and its lines are paid."""
+
+    VALIDATING = "validating"
+    FAILED = "failed"
+    IN_PROGRESS = "in_progress"
+    FINALIZING = "finalizing"
+    COMPLETED = "completed"
+    EXPIRED = "expired"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        return self in _FINAL
+
+
+_FINAL = frozenset({BatchStatus.FAILED, BatchStatus.COMPLETED, BatchStatus.EXPIRED, BatchStatus.CANCELLED})
+
+TIME_STAMPS = (
+    "created_at",
+    "in_progress_at",
+    "finalizing_at",
+    "completed_at",
+    "failed_at",
+    "expired_at",
+    "cancelling_at",
+    "cancelled_at",
+    "expires_at",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchError:
+    """One entry of ``batch.errors.data``; every field is optional at OpenAI."""
+
+    code: str = ""
+    message: str = ""
+    line: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchView:
+    """A batch as it was when it was fetched. Times are Unix seconds."""
+
+    id: str
+    status: BatchStatus
+    input_file_id: str
+    times: dict[str, float]
+    completed: int = 0
+    failed: int = 0
+    total: int = 0
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    errors: tuple[BatchError, ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def created_at(self) -> float:
+        return self.times.get("created_at", 0.0)
+
+    @property
+    def expires_at(self) -> float | None:
+        return self.times.get("expires_at")
+
+    @property
+    def job_key(self) -> str | None:
+        return self.metadata.get("job_key")
+
+    @classmethod
+    def from_dict(cls, batch: dict[str, Any]) -> BatchView:
+        """Read the JSON form of OpenAI's batch object; counts, errors and metadata may be absent."""
+        counts = batch.get("request_counts") or {}
+        errors = ((batch.get("errors") or {}).get("data")) or []
+        return cls(
+            id=batch["id"],
+            status=BatchStatus(batch["status"]),
+            input_file_id=batch.get("input_file_id") or "",
+            times={name: float(batch[name]) for name in TIME_STAMPS if batch.get(name)},
+            completed=int(counts.get("completed") or 0),
+            failed=int(counts.get("failed") or 0),
+            total=int(counts.get("total") or 0),
+            # "" stands for "no such file" in some answers
+            output_file_id=batch.get("output_file_id") or None,
+            error_file_id=batch.get("error_file_id") or None,
+            errors=tuple(
+                BatchError(code=e.get("code") or "", message=e.get("message") or "", line=e.get("line"))
+                for e in errors
+            ),
+            metadata=dict(batch.get("metadata") or {}),
+        )
+
+
+def choose_kept(batches: list[BatchView]) -> tuple[BatchView | None, list[BatchView]]:
+    """Of all batches with one job_key, the one that counts and the others.
+
+    The lowest (created_at, id) among those that did not fail validation wins, so that everyone who looks
+    at the same list keeps the same one.
+    """
+    alive = sorted((b for b in batches if b.status is not BatchStatus.FAILED), key=lambda b: (b.created_at, b.id))
+    return (alive[0], alive[1:]) if alive else (None, [])
+
+
+def describe_progress(batch: BatchView, now: float) -> str:
+    """``in_progress 63% (6,300 of 10,000), about 12 min to go`` for logs; counts only."""
+    if not batch.total:
+        return str(batch.status)
+    finished = batch.completed + batch.failed
+    text = f"{batch.status} {finished / batch.total:.0%} ({finished:,} of {batch.total:,}"
+    text += f", {batch.failed:,} failed)" if batch.failed else ")"
+    began = batch.times.get("in_progress_at") or batch.created_at
+    if batch.status is BatchStatus.IN_PROGRESS and 0 < finished < batch.total and now > began:
+        left_s = (now - began) * (batch.total - finished) / finished
+        text += f", about {describe_duration(left_s)} to go"
+    return text
+
+
+def describe_duration(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``3 h 20 min``: the two largest units a person needs."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,137 @@
+"""The ledger of a shard: one immutable object per event, created exclusively, never rewritten.
+
+``state/00000/0003-created.json`` is the third event of shard 0. A file that is rewritten loses updates and
+reads stale on S3; events that are only ever added do neither, and whoever has the directory can tell what
+happened.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from airflow_openai_batch.core.errors import LedgerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_openai_batch.core.storage import Location
+
+Kind = Literal["uploaded", "intent", "created", "refused", "lost", "ended", "landed", "done"]
+"""
+``uploaded``: OpenAI has the file of this send. ``intent``: about to create its batch. ``created``: the batch
+is there. ``refused``: it failed validation for a reason that passes (no queue room, file not visible yet);
+nothing ran. ``lost``: OpenAI no longer knows what a former event names. ``ended``: the batch is final.
+``landed``: its files are in ``raw/``. ``done``: the shard's result rows are written.
+"""
+
+_NAME = re.compile(r"(\d{4,})-([a-z]+)\.json")
+_TRIES = 100
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One thing that happened to a shard."""
+
+    kind: Kind
+    send: int
+    at: float
+    """Unix seconds, by the clock of whoever wrote it."""
+    by: str = ""
+    """Who wrote it: ``dag_id/run_id/task_id[map_index]#try``."""
+    seq: int = 0
+    """Place in the ledger, from the file name."""
+    file_id: str | None = None
+    file_sha256: str | None = None
+    batch_id: str | None = None
+    status: str | None = None
+    """``ended``: of the batch. ``refused``: the kind of refusal."""
+    code: str | None = None
+    message: str | None = None
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    found: bool = False
+    """``created``: the batch was found by its job_key, not created by the writer."""
+    times: dict[str, float] = {}
+    """``ended``: OpenAI's own time stamps (``created_at``, ``in_progress_at`` ...), Unix seconds."""
+    leftover: int = 0
+    """``landed``: requests that may be sent again."""
+    leftover_bytes: int = 0
+    leftover_sha256: str | None = None
+    leftover_tokens: int = 0
+    summary: dict[str, Any] = {}
+    """``done``: counts, tokens and cost of the shard's rows; never a body."""
+
+
+class ShardLedger:
+    """The events of one shard below ``state/<shard>/``."""
+
+    def __init__(self, folder: Location) -> None:
+        self._folder = folder
+
+    def read(self) -> list[Event]:
+        """All events, oldest first; empty where nothing happened yet.
+
+        :raises LedgerError: if an event is there but cannot be read. That is not the same as absent: going
+            on without it could pay twice.
+        """
+        return list(self._read())
+
+    def _read(self) -> Iterator[Event]:
+        for name in self._names():
+            place = self._folder.child(name)
+            match = _NAME.fullmatch(name)
+            if match is None:
+                continue
+            try:
+                event = msgspec.json.decode(place.read_bytes(), type=Event)
+            except (OSError, msgspec.MsgspecError) as error:
+                raise LedgerError(
+                    f"{place.uri}: the ledger is there but cannot be read ({type(error).__name__}). Nothing was sent. "
+                    "Restore the file or the access to it, then clear the task; deleting the ledger is safe only "
+                    "while the shard's batch is still listed at OpenAI."
+                ) from error
+            yield msgspec.structs.replace(event, seq=int(match[1]))
+
+    def _names(self) -> list[str]:
+        try:
+            return self._folder.names()
+        except OSError as error:
+            raise LedgerError(
+                f"{self._folder.uri}: the ledger cannot be listed ({type(error).__name__}: {error}). Nothing was sent."
+            ) from error
+
+    def append(self, event: Event) -> Event:
+        """Add an event after all that are there; two writers never overwrite each other.
+
+        :raises LedgerError: if the place is contended beyond reason.
+        """
+        body = msgspec.json.encode(msgspec.structs.replace(event, seq=0))
+        last = max((int(match[1]) for name in self._names() if (match := _NAME.fullmatch(name))), default=0)
+        for seq in range(last + 1, last + _TRIES):
+            if self._folder.child(f"{seq:04d}-{event.kind}.json").create_exclusive(body):
+                return msgspec.structs.replace(event, seq=seq)
+        raise LedgerError(f"{self._folder.uri}: {_TRIES} others write this ledger at the same time; clear the task.")
+
+
+def read_last_events(state: Location, kind: Kind) -> dict[int, Event]:
+    """The newest event of one kind for every shard that has one, by shard number.
+
+    One listing and one read per shard that has it, whatever the number of events.
+
+    :raises LedgerError: as `ShardLedger.read`.
+    """
+    newest: dict[int, str] = {}
+    for name in state.names(recursive=True):
+        folder, _, file = name.partition("/")
+        match = _NAME.fullmatch(file)
+        if match and match[2] == kind and folder.isdigit():
+            newest[int(folder)] = name  # names are sorted, so the last one stays
+    events: dict[int, Event] = {}
+    for shard, name in newest.items():
+        try:
+            events[shard] = msgspec.json.decode(state.child(name).read_bytes(), type=Event)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise LedgerError(f"{state.child(name).uri}: cannot be read ({type(error).__name__}).") from error
+    return events

@@ -1,0 +1,183 @@
+"""What the ledger's events add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+
+from airflow_openai_batch.core.ledger import Event
+
+
+MAX_FILE_REFUSALS = 4
+"""So often the same file is tried again after OpenAI could not find it."""
+
+
+class Goal(IntEnum):
+    """How far a shard is to be brought; each task of the DAG has one."""
+
+    UPLOADED = 1
+    CREATED = 2
+    ENDED = 3
+    LANDED = 4
+    DONE = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What the current send carries: the whole shard, or what former sends left over."""
+
+    sha256: str
+    bytes: int
+    requests: int
+    input_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A send whose batch is final and may have paid lines."""
+
+    send: int
+    batch_id: str
+    status: str
+    output_file_id: str | None
+    error_file_id: str | None
+    times: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardState:
+    """Where a shard stands. Made by `fold_events` alone."""
+
+    content: Content
+    send: int = 1
+    file_id: str | None = None
+    file_sha256: str | None = None
+    intent_at: float | None = None
+    intent_by: str = ""
+    first_intent_at: float | None = None
+    batch_id: str | None = None
+    created_at: float | None = None
+    ended: tuple[Ended, ...] = ()
+    """Of all sends, oldest first: what landing reads."""
+    landed_send: int = 0
+    leftover: int = 0
+    queue_refusals: int = 0
+    """In a row, without a batch that was admitted."""
+    file_refusals: int = 0
+    refused_at: float | None = None
+    setbacks: tuple[str, ...] = ()
+    """What went wrong since the last progress, for the error that stops the shard."""
+    done: Event | None = None
+    events: int = 0
+
+
+def fold_events(content: Content, events: Iterable[Event]) -> ShardState:
+    """The state after these events; ``content`` is that of the whole shard."""
+    state = ShardState(content=content)
+    for event in events:
+        state = replace(_STEPS[event.kind](state, event), events=state.events + 1)
+    return state
+
+
+def _uploaded(state: ShardState, event: Event) -> ShardState:
+    return replace(state, file_id=event.file_id, file_sha256=event.file_sha256, file_refusals=0)
+
+
+def _intent(state: ShardState, event: Event) -> ShardState:
+    if event.send != state.send:
+        return state
+    first = state.first_intent_at if state.first_intent_at is not None else event.at
+    return replace(state, intent_at=event.at, intent_by=event.by, first_intent_at=first)
+
+
+def _created(state: ShardState, event: Event) -> ShardState:
+    if event.send != state.send:
+        return state
+    return replace(state, batch_id=event.batch_id, created_at=event.at)
+
+
+def _refused(state: ShardState, event: Event) -> ShardState:
+    """The next send carries the same requests, and the file that is there."""
+    if event.send != state.send:
+        return state
+    refused = _next_send(state)
+    if event.status == "file_missing":
+        again = state.file_refusals + 1
+        if again > MAX_FILE_REFUSALS:  # waiting did not help: upload anew
+            return replace(refused, file_id=None, file_sha256=None, file_refusals=0)
+        return replace(refused, file_refusals=again, refused_at=event.at)
+    if event.status == "queue_full":
+        return replace(refused, queue_refusals=state.queue_refusals + 1, refused_at=event.at)
+    return refused  # the task failed with the reason; whoever clears it wants it tried again at once
+
+
+def _lost(state: ShardState, event: Event) -> ShardState:
+    if event.send != state.send:
+        return state
+    setbacks = (*state.setbacks, f"send {event.send}: {event.message}")
+    if event.batch_id is None:  # the uploaded file
+        return replace(state, file_id=None, file_sha256=None, setbacks=setbacks)
+    return replace(_next_send(state), setbacks=setbacks)
+
+
+def _ended(state: ShardState, event: Event) -> ShardState:
+    if event.send != state.send or event.batch_id is None:
+        return state
+    ended = Ended(
+        send=event.send,
+        batch_id=event.batch_id,
+        status=event.status or "",
+        output_file_id=event.output_file_id,
+        error_file_id=event.error_file_id,
+        times=event.times,
+    )
+    others = tuple(former for former in state.ended if former.send != event.send)
+    return replace(state, ended=(*others, ended), queue_refusals=0, file_refusals=0)
+
+
+def _landed(state: ShardState, event: Event) -> ShardState:
+    if event.send != state.send:
+        return state
+    state = replace(state, landed_send=event.send, leftover=event.leftover)
+    if not event.leftover:
+        return replace(state, setbacks=())
+    progress = event.leftover < state.content.requests
+    setback = f"send {event.send}: {event.leftover:,} of {state.content.requests:,} requests left over"
+    content = Content(
+        sha256=event.leftover_sha256 or "",
+        bytes=event.leftover_bytes,
+        requests=event.leftover,
+        input_tokens=event.leftover_tokens,
+    )
+    after = _next_send(state)
+    return replace(after, content=content, setbacks=() if progress else (*state.setbacks, setback))
+
+
+def _done(state: ShardState, event: Event) -> ShardState:
+    return replace(state, done=event)
+
+
+def _next_send(state: ShardState) -> ShardState:
+    return replace(
+        state,
+        send=state.send + 1,
+        intent_at=None,
+        intent_by="",
+        first_intent_at=None,
+        batch_id=None,
+        created_at=None,
+        refused_at=None,
+    )
+
+
+_STEPS = {
+    "uploaded": _uploaded,
+    "intent": _intent,
+    "created": _created,
+    "refused": _refused,
+    "lost": _lost,
+    "ended": _ended,
+    "landed": _landed,
+    "done": _done,
+}

@@ -1,0 +1,82 @@
+"""From an Airflow connection to a client; built on the provider's hook and its connection type."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import openai
+from airflow.providers.openai.hooks.openai import OpenAIHook
+
+from airflow_openai_batch.client import AsyncBatchClient, BatchClient
+from airflow_openai_batch.core.errors import ConfigError
+from airflow_openai_batch.remote_errors import translated
+
+try:
+    from airflow.sdk.exceptions import AirflowNotFoundException
+except ImportError:  # Airflow 3.1
+    from airflow.exceptions import AirflowNotFoundException
+
+log = logging.getLogger(__name__)
+
+
+class OpenAIBatchHook(OpenAIHook):
+    """Clients for the Batch API from a connection of type ``openai``.
+
+    Password: the API key. Host: another ``base_url``, for compatible servers. Where the connection
+    ``openai_default`` does not exist and ``OPENAI_API_KEY`` is set, that key is used.
+    """
+
+    def __init__(self, conn_id: str = OpenAIHook.default_conn_name, **kwargs: Any) -> None:
+        super().__init__(conn_id=conn_id, **kwargs)
+
+    def get_batch_client(self) -> BatchClient:
+        """:raises ConfigError: if the connection does not exist or its settings are refused by the client."""
+        return BatchClient(self.get_conn())
+
+    async def aget_batch_client(self) -> AsyncBatchClient:
+        """The asynchronous client; whoever asks for it closes it.
+
+        :raises ConfigError: as `get_batch_client`.
+        """
+        return AsyncBatchClient(await self.aget_conn())
+
+    def get_conn(self) -> openai.OpenAI:
+        with translated(f"connection {self.conn_id!r}"):
+            try:
+                return super().get_conn()
+            except AirflowNotFoundException:
+                self._check_environment_key()
+                return openai.OpenAI()
+            except TypeError as error:
+                raise self._bad_settings(error) from None
+
+    async def aget_conn(self) -> openai.AsyncOpenAI:
+        with translated(f"connection {self.conn_id!r}"):
+            try:
+                return await super().aget_conn()
+            except AirflowNotFoundException:
+                self._check_environment_key()
+                return openai.AsyncOpenAI()
+            except TypeError as error:
+                raise self._bad_settings(error) from None
+
+    def _check_environment_key(self) -> None:
+        if self.conn_id == self.default_conn_name and os.environ.get("OPENAI_API_KEY"):
+            log.info("Connection %r does not exist; using OPENAI_API_KEY from the environment.", self.conn_id)
+            return
+        raise ConfigError(
+            f"connection {self.conn_id!r} does not exist. Create it with type OpenAI and the API key as password, "
+            f"or set AIRFLOW_CONN_{self.conn_id.upper()}"
+            + (
+                " or OPENAI_API_KEY in the workers' and triggerers' environment."
+                if self.conn_id == self.default_conn_name
+                else "."
+            )
+        )
+
+    def _bad_settings(self, error: TypeError) -> ConfigError:
+        return ConfigError(
+            f"connection {self.conn_id!r}: the client refuses openai_client_kwargs of its extra ({error})."
+        )

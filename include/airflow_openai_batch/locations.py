@@ -1,0 +1,74 @@
+"""From a URI to a place in object storage with Airflow's credentials, and whether one may go there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from airflow.sdk import ObjectStoragePath
+from airflow.sdk.configuration import conf
+
+from airflow_openai_batch.core.errors import ConfigError
+from airflow_openai_batch.core.storage import Location
+
+SECTION = "openai_batch"
+
+
+def resolve_location(uri: str) -> Location:
+    """A URI (``s3://conn_id@bucket/key``, ``gs://``, ``file://``) or plain path as a `Location`.
+
+    :raises ConfigError: if there is no file system for it or its connection does not exist.
+    """
+    if "://" not in uri:
+        uri = f"file://{Path(uri).expanduser().absolute()}"
+    try:
+        path = ObjectStoragePath(uri)
+        fs = path.fs
+    except Exception as error:
+        raise ConfigError(
+            f"{uri}: no way to open it ({type(error).__name__}: {error}). Is the provider of this kind of storage "
+            "installed and the connection named in the URI defined?"
+        ) from error
+    return Location(fs, path.path, uri)
+
+
+def check_uri(uri: str, role: str) -> None:
+    """Whoever may trigger a DAG may name URIs: hold them to the allow-list of ``[openai_batch]``.
+
+    :param role: ``input`` or ``output``: the setting is ``allowed_input_roots`` or ``allowed_output_roots``,
+        a comma-separated list; unset means no restriction.
+    :raises ConfigError: if the URI is below none of the roots.
+    """
+    roots = _read_list(f"allowed_{role}_roots")
+    if roots is None or any(_is_below(_normalize(uri), _normalize(root)) for root in roots):
+        return
+    raise ConfigError(
+        f"{uri}: not below an allowed {role} root. [{SECTION}] allowed_{role}_roots lists {', '.join(roots)}."
+    )
+
+
+def check_conn_id(conn_id: str) -> None:
+    """:raises ConfigError: if ``[openai_batch] allowed_conn_ids`` is set and does not list it."""
+    allowed = _read_list("allowed_conn_ids")
+    if allowed is not None and conn_id not in allowed:
+        raise ConfigError(
+            f"connection {conn_id!r}: not allowed. [{SECTION}] allowed_conn_ids lists {', '.join(allowed)}."
+        )
+
+
+def _read_list(option: str) -> list[str] | None:
+    value = conf.get(SECTION, option, fallback="") or ""
+    items = [item.strip() for item in value.split(",") if item.strip()]
+    return items or None
+
+
+def _normalize(uri: str) -> str:
+    """One spelling for each place, so that ``..`` leads nowhere."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme in ("file", "local"):
+        return "file://" + os.path.realpath(Path(rest if separator else uri).expanduser())
+    return f"{scheme}://{os.path.normpath(rest)}"
+
+
+def _is_below(uri: str, root: str) -> bool:
+    return uri == root or uri.startswith(root.rstrip("/") + "/")
