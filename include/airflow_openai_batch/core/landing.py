@@ -1,0 +1,210 @@
+"""Landing: from the raw files of a shard's sends to one row per request, in input order.
+
+A pure function of plan and raw files: landing again writes the same part. Memory: the ids of the
+shard, one row group, one line.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from airflow_openai_batch.core.answers import Answer
+from airflow_openai_batch.core.errors import AccountingError
+from airflow_openai_batch.core.landed import Landed, ProblemTally, SpendingTally
+from airflow_openai_batch.core.lenient_json import clean
+from airflow_openai_batch.core.pricing import Cost, price_answer
+from airflow_openai_batch.core.raw_answers import RawAnswers, SendFiles
+from airflow_openai_batch.core.reconcile import Judged, Settled, describe_missing, settle_requests
+from airflow_openai_batch.core.results import ResultRow, ResultsWriter
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.outcomes import OutcomeRules
+    from airflow_openai_batch.core.plan import Shard
+    from airflow_openai_batch.core.request_line import RequestLine
+    from airflow_openai_batch.core.storage import Location
+
+_NO_ANSWER = Answer()
+
+
+def land_shard(
+    requests: Iterable[RequestLine],
+    sends: Sequence[SendFiles],
+    part: Location,
+    *,
+    shard: Shard,
+    rules: OutcomeRules,
+    keep_response_body: bool = False,
+) -> Landed:
+    """Write the part file of a shard, whole or not at all.
+
+    :param requests: the shard's request lines, in input order.
+    :param sends: the sends so far, oldest first, each with the files that came back.
+    :param part: where the Parquet file goes (``results/part-00000.parquet``).
+    :raises DownloadError: if a raw file holds a line that is no JSON.
+    :raises InputChangedError: if a request line is none any more.
+    :raises AccountingError: if ``requests`` gives more or fewer than the plan says.
+    """
+    landing = _Landing(sends, shard, keep_response_body)
+    with RawAnswers(sends) as raw, part.open_write() as file:
+        writer = ResultsWriter(file)
+        with writer:
+            for settled in settle_requests(requests, raw, endpoint=shard.endpoint, rules=rules):
+                writer.write(landing.to_row(settled))
+        if writer.rows != shard.requests:
+            raise AccountingError(
+                f"shard {shard.shard}: the plan says {shard.requests:,} requests, {writer.rows:,} were read "
+                "from the input. The input or plan.json was changed since the split."
+            )
+        strays = raw.strays
+    return landing.summarize(strays=strays, part_bytes=writer.bytes_written, part_sha256=writer.sha256)
+
+
+class _Landing:
+    """What is the same for all rows of a landing, and the sums over them."""
+
+    def __init__(self, sends: Sequence[SendFiles], shard: Shard, keep_response_body: bool) -> None:
+        self._sends = sends
+        self._shard = shard
+        self._keep_response_body = keep_response_body
+        self._rows: Counter[str] = Counter()
+        self._attempts: Counter[int] = Counter()
+        self._problems = ProblemTally()
+        self._spending = SpendingTally()
+        self._replaced = SpendingTally()
+        self._unpriced_models: set[str] = set()
+        self._retryable = self._duplicates = self._account_errors = self._unchecked = 0
+        self._missing = describe_missing(sends)
+
+    def to_row(self, settled: Settled) -> ResultRow:
+        self._attempts[settled.attempts] += 1
+        self._retryable += settled.retryable
+        self._duplicates += settled.duplicates
+        for other in settled.others:
+            self._price(other, self._replaced)
+        if settled.chosen is None:
+            return self._to_missing_row(settled)
+        return self._to_answered_row(settled, settled.chosen)
+
+    def summarize(self, *, strays: int, part_bytes: int, part_sha256: str) -> Landed:
+        return Landed(
+            requests=self._rows.total(),
+            rows=dict(self._rows),
+            problems=self._problems.list(),
+            spending=self._spending.sum(),
+            replaced=self._replaced.sum(),
+            unpriced_models=tuple(sorted(self._unpriced_models)[:10]),
+            attempts=dict(sorted(self._attempts.items())),
+            strays=strays,
+            duplicates=self._duplicates,
+            retryable=self._retryable,
+            account_errors=self._account_errors,
+            unchecked=self._unchecked,
+            part_bytes=part_bytes,
+            part_sha256=part_sha256,
+        )
+
+    def _to_missing_row(self, settled: Settled) -> ResultRow:
+        code, message = self._missing
+        self._rows["missing"] += 1
+        self._problems.add(code, settled.custom_id, message)
+        request = settled.request
+        return ResultRow(
+            request.position,
+            _writable(request.source_uri),
+            request.line_number,
+            settled.custom_id,
+            "missing",
+            None,
+            code,
+            message,
+            *(None,) * 11,
+            settled.attempts,
+            *(None,) * 5,
+        )
+
+    def _to_answered_row(self, settled: Settled, chosen: Judged) -> ResultRow:
+        outcome = chosen.outcome
+        send = self._sends[chosen.send]
+        answer = outcome.answer or _NO_ANSWER
+        usage = answer.usage
+        cost = self._price(chosen, self._spending)
+        self._rows[outcome.status] += 1
+        self._account_errors += outcome.account_error
+        self._unchecked += outcome.unchecked
+        if outcome.error_code is not None:
+            self._problems.add(outcome.error_code, settled.custom_id, outcome.error_message or "")
+        request = settled.request
+        body = outcome.body if self._keep_response_body else None
+        return ResultRow(
+            position=request.position,
+            source_uri=_writable(request.source_uri),
+            line_number=request.line_number,
+            custom_id=settled.custom_id,
+            status=outcome.status,
+            status_code=outcome.status_code,
+            error_code=outcome.error_code,
+            error_message=outcome.error_message,
+            content=answer.content,
+            refusal=answer.refusal,
+            parsed=outcome.parsed,
+            embeddings=answer.embeddings,
+            finish_reason=answer.finish_reason,
+            model=answer.model,
+            input_tokens=usage.input_tokens if usage else None,
+            cached_input_tokens=usage.cached_input_tokens if usage else None,
+            output_tokens=usage.output_tokens if usage else None,
+            reasoning_tokens=usage.reasoning_tokens if usage else None,
+            cost_usd=None if cost is None else cost.actual_usd,
+            attempts=settled.attempts,
+            sent_as=send.sent_as,
+            batch_id=send.batch_id,
+            openai_request_id=outcome.request_id,
+            completed_at=None if send.completed_at is None else int(send.completed_at * 1000),
+            response_body=None if body is None else body.decode("utf-8", "replace"),
+        )
+
+    def _price(self, judged: Judged, tally: SpendingTally) -> Cost | None:
+        answer = judged.outcome.answer
+        if answer is None:
+            return None
+        tally.answers += 1
+        usage = answer.usage
+        cost: Cost | None = None
+        if usage is not None:
+            tally.input += usage.input_tokens or 0
+            tally.cached += usage.cached_input_tokens or 0
+            tally.output += usage.output_tokens or 0
+            tally.reasoning += usage.reasoning_tokens or 0
+            send = self._sends[judged.send]
+            for model in (answer.model, self._shard.model):
+                cost = (
+                    cost
+                    or (
+                        model
+                        and price_answer(
+                            model,
+                            sent_as=send.sent_as,
+                            input_tokens=usage.input_tokens or 0,
+                            output_tokens=usage.output_tokens or 0,
+                            cached_tokens=usage.cached_input_tokens or 0,
+                            at=send.completed_at,
+                        )
+                    )
+                    or None
+                )
+        elif self._shard.endpoint == "/v1/moderations":
+            cost = Cost(0.0, 0.0)
+        if cost is None:
+            tally.unpriced += 1
+            self._unpriced_models.add((answer.model or self._shard.model)[:100])
+            return None
+        tally.cost_usd += cost.actual_usd
+        tally.standard_cost_usd += cost.standard_usd
+        return cost
+
+
+def _writable(uri: str) -> str:
+    """File names of a local disk can hold bytes that are no UTF-8."""
+    return uri if uri.isascii() else clean(uri)

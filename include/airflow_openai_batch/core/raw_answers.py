@@ -1,0 +1,167 @@
+"""The raw files of a shard's sends, indexed by custom_id, so that rows can be made in input order.
+
+Lines come in any order. What is held in memory is the ids and where their lines stand (about 200
+bytes a line); files in object storage are copied to a temporary file for random access.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
+
+import msgspec
+
+from airflow_openai_batch.core import lenient_json
+from airflow_openai_batch.core.errors import DownloadError
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.storage import Location
+
+READ_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendFiles:
+    """One sending of a shard's requests, and the files that came back."""
+
+    send: int
+    """1, 2, 3 ..."""
+    sent_as: Literal["batch", "realtime"]
+    batch_id: str | None = None
+    completed_at: float | None = None
+    """Unix seconds, as OpenAI says for a batch."""
+    ended_as: str = "completed"
+    """The batch's last status. In an ``expired``, ``cancelled`` or ``failed`` batch a request without
+    a line did not run; in a ``completed`` one it counts as an attempt."""
+    files: tuple[Location, ...] = ()
+    """Output and error files and segments, those that exist. Order does not matter for different
+    requests; of equal lines for one request the first counts."""
+
+
+class Place(NamedTuple):
+    """Where a line stands."""
+
+    send: int
+    """Index into the sends, not the number of the send."""
+    file: int
+    offset: int
+    length: int
+
+
+class _Named(msgspec.Struct):
+    custom_id: str
+
+
+_decode_named = msgspec.json.Decoder(_Named).decode
+_ID = re.compile(rb'"custom_id"\s*:\s*("(?:[^"\\]|\\.)*")')
+
+
+class RawAnswers:
+    """The lines for each request. A context manager: it holds files open.
+
+    :raises DownloadError: if a line is no JSON, which is what a download cut short looks like.
+    """
+
+    def __init__(self, sends: Sequence[SendFiles]) -> None:
+        self.sends = sends
+        self.nameless = 0
+        """Lines without a custom_id that is a string."""
+        self._files: list[BinaryIO] = []
+        self._places: dict[str, list[Place]] = {}
+
+    def __enter__(self) -> RawAnswers:
+        try:
+            for index, send in enumerate(self.sends):
+                for location in send.files:
+                    self._add(index, location)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files:
+            file.close()
+
+    def take(self, custom_id: str) -> list[Place]:
+        """The lines for one request, in the order of sends; each request can be taken once."""
+        return self._places.pop(custom_id, [])
+
+    def read(self, place: Place) -> bytes:
+        return os.pread(self._files[place.file].fileno(), place.length, place.offset)
+
+    @property
+    def strays(self) -> int:
+        """Lines that no request has taken."""
+        return self.nameless + sum(len(places) for places in self._places.values())
+
+    def _add(self, send: int, location: Location) -> None:
+        file_index = len(self._files)
+        with contextlib.ExitStack() as stack:
+            if location.is_local:
+                source: Any = open(location.path, "rb")  # noqa: PTH123, SIM115 - kept open for `read`
+                self._files.append(source)
+                copy = None
+            else:
+                source = stack.enter_context(location.open_read())
+                copy = tempfile.TemporaryFile(prefix="openai-batch-")  # noqa: SIM115
+                self._files.append(copy)
+            name = location.path.rsplit("/", 1)[-1]
+            for number, offset, line in _read_lines(source, copy):
+                if not line or line.isspace():
+                    continue
+                custom_id = _read_id(line, name, number)
+                if custom_id is None:
+                    self.nameless += 1
+                    continue
+                self._places.setdefault(custom_id, []).append(Place(send, file_index, offset, len(line)))
+
+
+def _read_lines(source: BinaryIO, copy: BinaryIO | None) -> Iterator[tuple[int, int, bytes]]:
+    """Line number, offset and bytes of each line, split on b"\\n" only; ``copy`` gets all bytes."""
+    rest: list[bytes] = []
+    number = offset = 0
+    while block := source.read(READ_BYTES):
+        if copy is not None:
+            copy.write(block)
+        first, *others = block.split(b"\n")
+        rest.append(first)
+        for following in others:
+            line = b"".join(rest)
+            number += 1
+            yield number, offset, line
+            offset += len(line) + 1
+            rest = [following]
+    if copy is not None:
+        copy.flush()
+    if line := b"".join(rest):
+        yield number + 1, offset, line
+
+
+def _read_id(line: bytes, name: str, number: int) -> str | None:
+    try:
+        return _decode_named(line).custom_id
+    except msgspec.ValidationError:
+        return None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _read_odd_id(line, name, number)
+
+
+def _read_odd_id(line: bytes, name: str, number: int) -> str | None:
+    try:
+        root = lenient_json.decode(line)
+    except lenient_json.UnreadableJSONError as error:
+        if str(error) == RecursionError.__name__ and (found := _ID.search(line)):
+            value = lenient_json.decode(found[1])
+            return value if isinstance(value, str) else None
+        raise DownloadError(
+            f"{name}:{number}: the line is not JSON ({len(line):,} bytes); the download was cut short or the "
+            "file was changed. Remove the file from raw/ and clear the download task to fetch it again."
+        ) from None
+    value = root.get("custom_id") if isinstance(root, dict) else None
+    return value if isinstance(value, str) else None

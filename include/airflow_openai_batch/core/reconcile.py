@@ -1,0 +1,104 @@
+"""From all lines for one request to the one that counts, over all sends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_openai_batch.core.asked import Asked, read_asked
+from airflow_openai_batch.core.outcomes import MISSING, Outcome, OutcomeRules, Rank, read_outcome
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.raw_answers import Place, RawAnswers, SendFiles
+    from airflow_openai_batch.core.request_line import RequestLine
+
+
+class Judged(NamedTuple):
+    """What one send says of a request."""
+
+    send: int
+    """Index into the sends."""
+    outcome: Outcome
+
+
+@dataclass(slots=True, kw_only=True)
+class Settled:
+    """What became of one request."""
+
+    request: RequestLine
+    custom_id: str
+    chosen: Judged | None
+    """None where no send returned a line."""
+    attempts: int
+    retryable: bool
+    """Whether it may be sent again."""
+    others: list[Judged] = field(default_factory=list)
+    """What the other sends say."""
+    duplicates: int = 0
+
+
+def settle_requests(
+    requests: Iterable[RequestLine], raw: RawAnswers, *, endpoint: str, rules: OutcomeRules
+) -> Iterator[Settled]:
+    """What became of each request, in the order of the requests. A pure function of its arguments."""
+    for request in requests:
+        asked = read_asked(request, endpoint)
+        places = raw.take(asked.custom_id)
+        judged, duplicates = _judge_sends(asked, places, raw, endpoint, rules)
+        attempts, open_ = _count_attempts(judged, raw.sends, rules.max_attempts)
+        chosen = min(judged, key=lambda item: (item.outcome.rank, item.send)) if judged else None
+        yield Settled(
+            request=request,
+            custom_id=asked.custom_id,
+            chosen=chosen,
+            attempts=attempts,
+            retryable=open_,
+            others=[item for item in judged if item is not chosen],
+            duplicates=duplicates,
+        )
+
+
+def describe_missing(sends: Iterable[SendFiles]) -> tuple[str, str]:
+    """Code and message of a request that no send returned a line for."""
+    names = ", ".join(f"{send.send} ({send.ended_as})" for send in sends)
+    return MISSING, f"No line came back for this request in send {names or '(none yet)'}."
+
+
+def _judge_sends(
+    asked: Asked, places: list[Place], raw: RawAnswers, endpoint: str, rules: OutcomeRules
+) -> tuple[list[Judged], int]:
+    """The best line of each send, in the order of sends, and how many lines stood twice."""
+    best: dict[int, Outcome] = {}
+    for place in places:
+        outcome = read_outcome(
+            raw.read(place),
+            endpoint=endpoint,
+            output_format=asked.output_format,
+            schema=asked.schema,
+            rules=rules,
+        )
+        known = best.get(place.send)
+        if known is None or outcome.rank < known.rank:
+            best[place.send] = outcome
+    return [Judged(send, outcome) for send, outcome in best.items()], len(places) - len(best)
+
+
+def _count_attempts(judged: list[Judged], sends: Sequence[SendFiles], max_attempts: int) -> tuple[int, bool]:
+    """Attempts, and whether the request is still open after the last send.
+
+    A request without a line in a batch that completed may have run: that counts. In one that expired
+    or was cancelled it did not.
+    """
+    by_send = dict(judged)
+    attempts = 0
+    open_ = True
+    for index, send in enumerate(sends):
+        outcome = by_send.get(index)
+        if outcome is None:
+            attempts += open_ and send.ended_as == "completed"
+        else:
+            attempts += outcome.ran
+            open_ = open_ and outcome.retryable and outcome.rank != Rank.GOOD
+        open_ = open_ and attempts < max_attempts
+    return attempts, open_
