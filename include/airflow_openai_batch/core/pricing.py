@@ -35,7 +35,7 @@ class _Rate:
     base: float
     tiers: tuple[tuple[int, float], ...] = ()
 
-    def at(self, input_tokens: int) -> float:
+    def at(self, input_tokens: float) -> float:
         rate = self.base
         for start, price in self.tiers:
             if input_tokens > start:
@@ -48,7 +48,7 @@ class _Rates(NamedTuple):
     cached: _Rate
     output: _Rate
 
-    def price(self, input_tokens: int, cached_tokens: int, output_tokens: int) -> float:
+    def price(self, input_tokens: float, cached_tokens: float, output_tokens: float) -> float:
         cached = min(cached_tokens, input_tokens)
         return (
             (input_tokens - cached) * self.input.at(input_tokens)
@@ -61,9 +61,9 @@ def price_answer(
     model: str,
     *,
     sent_as: SentAs,
-    input_tokens: int,
-    output_tokens: int,
-    cached_tokens: int = 0,
+    input_tokens: float,
+    output_tokens: float,
+    cached_tokens: float = 0,
     at: float | None = None,
 ) -> Cost | None:
     """The cost of one answer; None where the model's price is not known.
@@ -84,13 +84,20 @@ def price_answer(
 
 
 def estimate_cost(
-    model: str, endpoint: str, input_tokens: int, output_tokens: int
+    model: str, endpoint: str, input_tokens: float, output_tokens: float, *, requests: int = 1
 ) -> tuple[float, float] | None:
-    """(batch_usd, standard_usd) before anything is sent; None where the model's price is not known."""
+    """(batch_usd, standard_usd) before anything is sent; None where the model's price is not known.
+
+    :param requests: how many requests the tokens are of: each is priced as the mean of them, since a long
+        input is priced in another tier.
+    """
     if endpoint in ("/v1/embeddings", "/v1/moderations"):
         output_tokens = 0
-    cost = price_answer(model, sent_as="batch", input_tokens=input_tokens, output_tokens=output_tokens)
-    return None if cost is None else (cost.actual_usd, cost.standard_usd)
+    share = 1 / max(1, requests)
+    cost = price_answer(
+        model, sent_as="batch", input_tokens=input_tokens * share, output_tokens=output_tokens * share
+    )
+    return None if cost is None else (cost.actual_usd / share, cost.standard_usd / share)
 
 
 def _today() -> int:
