@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import httpx2
 import tenacity
 
 from airflow_openai_batch.core.batch_view import BatchView
 from airflow_openai_batch.core.errors import DownloadError, TransientError
-from airflow_openai_batch.remote_errors import translated
+from airflow_openai_batch.remote_errors import STREAM_ERRORS, translated
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
+
+    from airflow_openai_batch.core.storage import Location
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,14 @@ class BatchClient:
     @property
     def base_url(self) -> str:
         return str(self._openai.base_url)
+
+    def check_key(self) -> None:
+        """One cheap call that needs the same rights as the rest.
+
+        :raises FatalAccountError: if the key is wrong or may not use batches.
+        """
+        with translated("checking the key"):
+            self._openai.batches.list(limit=1)
 
     def upload(self, name: str, file: BinaryIO) -> str:
         """Stream ``file`` (read, seek, tell) to OpenAI and return the file's id.
@@ -114,38 +123,33 @@ class BatchClient:
                 if getattr(error, "status_code", None) != 409:
                     raise
 
-    def download(self, file_id: str, sink: BinaryIO) -> int:
-        """Stream a file into ``sink`` (seekable) and return its bytes.
+    def download(self, file_id: str, target: Location) -> int:
+        """Stream a file into object storage and return its bytes; a cut connection is done anew.
 
-        A cut connection is done anew, from an empty sink. Lines are JSON objects, each with its newline, so
-        a file that does not end in one is short.
+        The target appears whole or not at all. Lines are JSON objects, so a file that ends in the middle of
+        one is short.
 
-        :raises DownloadError: if it did not arrive whole.
+        :raises DownloadError: if it did not arrive whole, five times.
         :raises NotFoundError: if OpenAI does not know the file (yet).
         """
-        return int(_RETRY.copy(retry=_DOWNLOAD_AGAIN)(self._download, file_id, sink))
+        return int(_DOWNLOAD_RETRY(self._download, file_id, target))
 
-    def _download(self, file_id: str, sink: BinaryIO) -> int:
-        sink.seek(0)
-        sink.truncate()
+    def _download(self, file_id: str, target: Location) -> int:
         received, last = 0, b""
         try:
             with (
                 translated(f"downloading {file_id}"),
+                target.open_write() as sink,
                 self._openai.files.with_streaming_response.content(file_id) as response,
             ):
-                expected = response.headers.get("content-length")
                 for chunk in response.iter_bytes(CHUNK_BYTES):
                     sink.write(chunk)
                     received += len(chunk)
                     last = chunk[-1:] or last
-        except httpx2.HTTPError as error:
-            raise DownloadError(f"downloading {file_id}: cut after {received:,} bytes ({type(error).__name__})") from None
-        compressed = response.headers.get("content-encoding")
-        if expected is not None and not compressed and int(expected) != received:
-            raise DownloadError(f"downloading {file_id}: {received:,} bytes arrived, {int(expected):,} were announced")
-        if received and last not in (b"\n", b"}"):
-            raise DownloadError(f"downloading {file_id}: the last of {received:,} bytes is in the middle of a line")
+                _check_whole(file_id, response.headers, received, last)
+        except STREAM_ERRORS as error:
+            kind = type(error).__name__
+            raise DownloadError(f"downloading {file_id}: cut after {received:,} bytes ({kind})") from None
         return received
 
     def delete_file(self, file_id: str) -> None:
@@ -153,7 +157,17 @@ class BatchClient:
             self._openai.files.delete(file_id)
 
 
-_DOWNLOAD_AGAIN = tenacity.retry_if_exception_type((TransientError, DownloadError))
+_DOWNLOAD_RETRY = _RETRY.copy(retry=tenacity.retry_if_exception_type((TransientError, DownloadError)))
+
+
+def _check_whole(file_id: str, headers: Mapping[str, str], received: int, last: bytes) -> None:
+    announced = headers.get("content-length")
+    if announced is not None and not headers.get("content-encoding") and int(announced) != received:
+        raise DownloadError(
+            f"downloading {file_id}: {received:,} bytes arrived, {int(announced):,} were announced"
+        )
+    if received and last not in (b"\n", b"}"):
+        raise DownloadError(f"downloading {file_id}: the last of {received:,} bytes is in the middle of a line")
 
 
 class AsyncBatchClient:

@@ -217,8 +217,15 @@ class ShardDriver:
             if self.clock() > final_at + FILE_LAG_MAX_S:
                 raise
             return Pause(self.clock() + FILE_LAG_S, f"a result file is not there yet ({error})")
-        if landing.leftover is not None:
-            self._record("landed", state, **landing.leftover.to_event())
+        if (leftover := landing.leftover) is not None:
+            self._record(
+                "landed",
+                state,
+                leftover=leftover.requests,
+                leftover_bytes=leftover.bytes,
+                leftover_sha256=leftover.sha256,
+                leftover_tokens=leftover.input_tokens,
+            )
         else:
             self._record("landed", state)
             self._record("done", state, summary=landing.summary)

@@ -42,6 +42,21 @@ class OpenAIBatchHook(OpenAIHook):
         """
         return AsyncBatchClient(await self.aget_conn())
 
+    def get_enqueued_token_limit(self) -> int | None:
+        """The account's batch queue limit in input tokens, if the connection's extra says one.
+
+        :raises ConfigError: if it is no positive whole number.
+        """
+        try:
+            value = self.get_connection(self.conn_id).extra_dejson.get("enqueued_token_limit")
+        except AirflowNotFoundException:
+            return None
+        if value is None:
+            return None
+        if isinstance(value, int) and value > 0:
+            return value
+        raise ConfigError(f"connection {self.conn_id!r}: enqueued_token_limit={value!r} must be a positive whole number.")
+
     def get_conn(self) -> openai.OpenAI:
         with translated(f"connection {self.conn_id!r}"):
             try:

@@ -1,10 +1,17 @@
-"""What Airflow's provider list shows of this package."""
+"""What Airflow's provider list and configuration reference show of this package."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from airflow_openai_batch import __version__
+
+_OPTIONS = {
+    "allowed_input_roots": "Comma-separated URIs; inputs must lie below one of them. Unset: no restriction.",
+    "allowed_output_roots": "Comma-separated URIs; job directories must lie below one of them. Unset: no restriction.",
+    "allowed_conn_ids": "Comma-separated connection ids that the operators may use. Unset: no restriction.",
+    "output_root": "Where the DAGs' default job directories lie. Unset: $AIRFLOW_HOME/openai_batch.",
+}
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -14,4 +21,20 @@ def get_provider_info() -> dict[str, Any]:
         "name": "OpenAI Batch",
         "description": "Any number of requests through OpenAI's Batch API, one accounted-for result for each.",
         "versions": [__version__],
+        "extra-links": ["airflow_openai_batch.operators.links.OpenAIBatchLink"],
+        "config": {
+            "openai_batch": {
+                "description": "Who may send what where with the operators for OpenAI's Batch API.",
+                "options": {
+                    name: {
+                        "description": text,
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": None,
+                        "default": None,
+                    }
+                    for name, text in _OPTIONS.items()
+                },
+            }
+        },
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import importlib.util
 from collections.abc import Iterator
 
 import openai
@@ -14,6 +16,15 @@ from airflow_openai_batch.core.errors import (
     RequestRefusedError,
     TransientError,
 )
+
+def _find_stream_errors() -> tuple[type[Exception], ...]:
+    """What reading a response body raises: the client hands through the errors of its HTTP library, which was
+    httpx once and is httpx2 now."""
+    found = (importlib.import_module(name) for name in ("httpx2", "httpx") if importlib.util.find_spec(name))
+    return tuple(module.HTTPError for module in found)
+
+
+STREAM_ERRORS = _find_stream_errors()
 
 _FATAL_CODES = frozenset(
     {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated"}

@@ -128,6 +128,19 @@ class Location:
         names = (path[path.index(root) + len(root) :] if root in path else path for path in found)
         return sorted(name for name in names if not name.endswith(".tmp"))
 
+    def find_write_problem(self) -> str | None:
+        """What keeps files from being written below here; ``None`` where nothing does.
+
+        Writes an empty file and removes it.
+        """
+        probe = self.child(f".probe-{uuid.uuid4().hex}")
+        try:
+            probe.write_bytes(b"")
+        except Exception as error:  # noqa: BLE001 - every file system has its own
+            return f"{type(error).__name__}: {error}"[:300]
+        probe.remove()
+        return None
+
     def remove(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self.path)

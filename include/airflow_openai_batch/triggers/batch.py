@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -78,15 +79,18 @@ class OpenAIBatchEndTrigger(BaseTrigger):
         told_at = 0.0
         views = watcher.follow(self.batch_id, max(0.1, float(self.poll_interval)))
         try:
-            async for view in views:
-                now = time.time()
-                if (event := self._judge(view, now)) is not None:
-                    return event
-                if now - told_at >= PROGRESS_EVERY_S:
-                    told_at = now
-                    log.info("%s %s", self.batch_id, describe_progress(view, now))
+            async with asyncio.timeout(None if self.deadline is None else max(0.0, self.deadline - time.time())):
+                async for view in views:
+                    now = time.time()
+                    if (event := self._judge(view, now)) is not None:
+                        return event
+                    if now - told_at >= PROGRESS_EVERY_S:
+                        told_at = now
+                        log.info("%s %s", self.batch_id, describe_progress(view, now))
         except NotFoundError:
             return self._event("unknown")
+        except TimeoutError:
+            return self._event("timeout")
         finally:
             await views.aclose()  # type: ignore[attr-defined]  # an async generator
         raise AssertionError("the watcher ended without an answer")
@@ -98,8 +102,6 @@ class OpenAIBatchEndTrigger(BaseTrigger):
             if self.finish_task and view.status is not BatchStatus.FAILED and self.task_instance is not None:
                 return TaskSuccessEvent()
             return self._event(str(view.status))
-        if self.deadline is not None and now > self.deadline:
-            return self._event("timeout")
         if view.expires_at is not None and now > view.expires_at + self.overdue_after:
             return self._event("overdue")
         return None

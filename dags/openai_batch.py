@@ -1,0 +1,61 @@
+"""The main job: a JSONL of requests of any size becomes one result row per request."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, TriggerRule, task_group
+
+from airflow_openai_batch.dag_params import DOC_MD, make_params, split_arguments
+from airflow_openai_batch.operators.create import OpenAIBatchCreateOperator
+from airflow_openai_batch.operators.download import OpenAIBatchDownloadOperator
+from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
+from airflow_openai_batch.operators.shard import OpenAIBatchResendOperator, OpenAIBatchUploadOperator
+from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
+from airflow_openai_batch.sensors.batch import OpenAIBatchSensor
+
+with DAG(
+    dag_id="openai_batch",
+    dag_display_name="OpenAI batch",
+    description="Split a JSONL of requests into shards, send each as a batch, account for every request.",
+    schedule=None,
+    catchup=False,
+    tags=["openai", "batch"],
+    params=make_params(),
+    doc_md=DOC_MD,
+    default_args={
+        "retry_delay": timedelta(minutes=1),
+        # A shard goes through one step after another before the next shard starts, so that results
+        # come early and a failed shard holds up no other.
+        "weight_rule": "upstream",
+    },
+    max_active_tasks=64,
+) as dag:
+    split = OpenAIBatchSplitOperator(task_id="split", **split_arguments())
+
+    @task_group(group_id="shard")
+    def process(shard: dict[str, object]) -> None:
+        common = {"shard": shard, "conn_id": "{{ params.conn_id }}"}
+        landing = {
+            "keep_response_body": "{{ params.keep_response_body }}",
+            "max_attempts": "{{ params.max_attempts }}",
+        }
+        polling = {"poll_interval": "{{ params.poll_interval }}"}
+        (
+            OpenAIBatchUploadOperator(task_id="upload", **common)
+            >> OpenAIBatchCreateOperator(task_id="create", **common)
+            >> OpenAIBatchSensor(task_id="wait", **common, **polling)
+            >> OpenAIBatchDownloadOperator(task_id="download", **common, **polling, **landing)
+            >> OpenAIBatchResendOperator(task_id="resend_leftovers", **common, **polling, **landing)
+        )
+
+    publish = OpenAIBatchReportOperator(
+        task_id="publish",
+        job="{{ ti.xcom_pull(task_ids='split', key='job') or '' }}",
+        max_failed_fraction="{{ params.max_failed_fraction }}",
+        # Whatever became of the shards; not where the split failed or there is nothing to publish.
+        trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
+    )
+
+    process.expand(shard=split.output) >> publish
+    split >> publish

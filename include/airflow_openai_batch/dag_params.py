@@ -1,0 +1,228 @@
+"""The trigger form that the DAGs of this package share, and how it reaches the operators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Param
+from airflow.sdk.configuration import AIRFLOW_HOME, conf
+
+FLOW = """
+```
+                 one mapped instance per shard
+          +---------------------------------------------------------+
+split --> | upload -> create -> wait -> download -> resend_leftovers | --> publish
+          +---------------------------------------------------------+
+```
+"""
+
+DOC_MD = f"""
+### A JSONL of OpenAI requests, of any size, at half price
+Give it `input_uri` (each line one request in the Batch API's format) and find one row per request in
+`<output_uri>/results/`, what went wrong in `report.md`, and the requests without a good answer in `failed.jsonl`.
+{FLOW}
+* **split** scans the input once and cuts it into shards within OpenAI's limits. Nothing is copied.
+* **upload, create, wait, download** bring each shard through one batch; the wait holds no worker.
+* **resend_leftovers** sends again what may be sent again, alone; it ends at once where nothing is left.
+* **publish** checks that every request is accounted for and writes the report.
+
+**Clear any task at any time**: it goes on from where the shard is, and nothing is sent twice. Triggering the DAG
+again with the same `output_uri` goes on with the same job. The only way to pay again is `on_existing=restart`.
+"""
+
+DOC_MD_ONE_TASK = f"""
+### As `openai_batch`, with one deferrable task per shard
+The same job, parameters and results. Two worker starts per shard instead of five; which step a shard is at stands
+in the task's log instead of the grid.
+{FLOW.replace("upload -> create -> wait -> download -> resend_leftovers", "                       shard                         ")}
+"""
+
+
+def make_params() -> dict[str, Param]:
+    """The typed, described parameters, in the order of the form.
+
+    ``output_uri`` starts below ``[openai_batch] output_root`` of Airflow's configuration, or ``$AIRFLOW_HOME``.
+    """
+    root = conf.get("openai_batch", "output_root", fallback=f"file://{AIRFLOW_HOME}/openai_batch")
+    return {
+        "input_uri": Param(
+            default="",
+            type=["string", "array"],
+            title="Input",
+            description="URI or path of the requests: a .jsonl, .jsonl.gz or .jsonl.zst, a list of them, or a glob.",
+            section="Job",
+        ),
+        "output_uri": Param(
+            default=f"{root.rstrip('/')}/{{run_id}}",
+            type="string",
+            title="Output",
+            description="Directory of the job. {run_id} stands for the id of this run, fit for a path. The same "
+            "directory again goes on with the same job.",
+            section="Job",
+        ),
+        "conn_id": Param(
+            default="openai_default",
+            type="string",
+            title="Connection",
+            description="Connection of type OpenAI: the API key as password, another base URL as host.",
+            section="Job",
+        ),
+        "dry_run": Param(
+            default=False,
+            type="boolean",
+            title="Dry run",
+            description="Plan, count tokens, show the cost, and stop. A later run goes on with this plan.",
+            section="Job",
+        ),
+        "on_existing": Param(
+            default="resume",
+            enum=["resume", "fail", "restart"],
+            title="If the job exists",
+            description="resume: go on, nothing is paid twice. fail. restart: a new generation, which pays again.",
+            section="Job",
+        ),
+        **_shard_params(),
+        **_answer_params(),
+        **_sending_params(),
+    }
+
+
+def _shard_params() -> dict[str, Param]:
+    return {
+        "max_requests_per_shard": Param(
+            default=50_000,
+            type="integer",
+            minimum=1,
+            maximum=50_000,
+            title="Requests per shard",
+            description="At most 50,000, OpenAI's limit per batch.",
+            section="Shards",
+        ),
+        "max_tokens_per_shard": Param(
+            default=None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Tokens per shard",
+            description="Input tokens. Empty: 95% of the account's queue limit, where it is known, else no limit.",
+            section="Shards",
+        ),
+        "max_bytes_per_shard": Param(
+            default=100_000_000,
+            type="integer",
+            minimum=1,
+            maximum=200_000_000,
+            title="Bytes per shard",
+            description="At most 200,000,000; larger files than the default met 413.",
+            section="Shards",
+        ),
+        "on_bad_line": Param(
+            default="fail",
+            enum=["fail", "reject"],
+            title="Lines that cannot be sent",
+            description="fail: nothing is sent. reject: they go to rejected.jsonl, the rest is sent.",
+            section="Shards",
+        ),
+        "on_empty": Param(
+            default="fail",
+            enum=["fail", "skip"],
+            title="Input without requests",
+            description="fail the run, or skip what comes after the split.",
+            section="Shards",
+        ),
+    }
+
+
+def _answer_params() -> dict[str, Param]:
+    return {
+        "keep_response_body": Param(
+            default=False,
+            type="boolean",
+            title="Keep whole answers",
+            description="Each answer's JSON in the column response_body. raw/ has it anyway.",
+            section="Results",
+        ),
+        "max_failed_fraction": Param(
+            default=0.0,
+            type="number",
+            minimum=0,
+            maximum=1,
+            title="Failed rows allowed",
+            description="The run is red, after all has landed, when more than this fraction of the rows is not ok. "
+            "0: one bad row is enough.",
+            section="Results",
+        ),
+        "max_attempts": Param(
+            default=3,
+            type="integer",
+            minimum=1,
+            maximum=10,
+            title="Attempts per request",
+            description="How often a request may really run; good answers are never asked again.",
+            section="Results",
+        ),
+    }
+
+
+def _sending_params() -> dict[str, Param]:
+    return {
+        "poll_interval": Param(
+            default=60,
+            type="number",
+            minimum=0.1,
+            title="Seconds between looks",
+            description="At all running batches of the connection together.",
+            section="Sending",
+        ),
+        "mode": Param(
+            default="batch",
+            enum=["auto", "batch", "realtime"],
+            title="Batch or real time",
+            description="Only batch for now.",
+            section="Sending",
+        ),
+        "realtime_threshold": Param(
+            default=None,
+            type=["null", "integer"],
+            title="Real-time threshold",
+            description="Not available yet; leave it empty.",
+            section="Sending",
+        ),
+        "enqueued_token_limit": Param(
+            default=None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Queue limit",
+            description="The account's batch queue limit for the model, in input tokens. Bounds the shards; a full "
+            "queue is waited out. Empty: the connection's extra.",
+            section="Sending",
+        ),
+        "max_cost_usd": Param(
+            default=None,
+            type=["null", "number"],
+            title="Budget",
+            description="Not available yet; leave it empty.",
+            section="Sending",
+        ),
+    }
+
+
+def split_arguments() -> dict[str, Any]:
+    """The parameters of the form that the split takes, as templates."""
+    names = (
+        "input_uri",
+        "output_uri",
+        "conn_id",
+        "dry_run",
+        "on_existing",
+        "max_requests_per_shard",
+        "max_tokens_per_shard",
+        "max_bytes_per_shard",
+        "on_bad_line",
+        "on_empty",
+        "mode",
+        "realtime_threshold",
+        "enqueued_token_limit",
+        "max_cost_usd",
+    )
+    # A list would arrive as Python text, hence as JSON.
+    return {name: f"{{{{ params.{name} }}}}" for name in names} | {"input_uri": "{{ params.input_uri | tojson }}"}

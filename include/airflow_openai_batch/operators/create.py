@@ -1,0 +1,77 @@
+"""Creates the batch of a shard, or of any file that is at OpenAI already."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_openai_batch.core.batch_view import BatchStatus, choose_kept
+from airflow_openai_batch.core.errors import ConfigError
+from airflow_openai_batch.core.shard_state import Goal
+from airflow_openai_batch.driver import Caller
+from airflow_openai_batch.hook import OpenAIBatchHook
+from airflow_openai_batch.locations import check_conn_id
+from airflow_openai_batch.operators.failures import task_failures
+from airflow_openai_batch.operators.shard_step import ShardStepOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class OpenAIBatchCreateOperator(ShardStepOperator):
+    """Creates the batch once: looks for one that a dead process may have created before it creates.
+
+    For a shard it returns the shard; for a bare file ``{"batch_id": ...}``.
+
+    :param input_file_id: instead of ``shard``: a file that was uploaded with purpose ``batch``.
+    :param endpoint: with ``input_file_id``: the endpoint of its lines.
+    :param metadata: with ``input_file_id``: pairs to add to the batch's metadata.
+    """
+
+    goal: ClassVar[Goal] = Goal.CREATED
+    template_fields = (*ShardStepOperator.template_fields, "input_file_id", "endpoint", "metadata")
+
+    def __init__(
+        self,
+        *,
+        input_file_id: str | None = None,
+        endpoint: str = "/v1/chat/completions",
+        metadata: dict[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.input_file_id = input_file_id
+        self.endpoint = endpoint
+        self.metadata = metadata
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        if self.shard is not None:
+            return super().execute(context)
+        with task_failures():
+            return self._create_bare(context)
+
+    def _create_bare(self, context: Context) -> dict[str, Any]:
+        if not self.input_file_id:
+            raise ConfigError("either shard (an item of the split's output) or input_file_id must be given.")
+        check_conn_id(self.conn_id)
+        client = OpenAIBatchHook(self.conn_id).get_batch_client()
+        ti = context["ti"]
+        caller = Caller(dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=ti.map_index or 0)
+        key = hashlib.sha256(f"{self.input_file_id}|{self.endpoint}|{caller.by}".encode()).hexdigest()
+        run_start = context["dag_run"].start_date
+        since = run_start.timestamp() if run_start else 0.0
+        found = [batch for batch in client.find(key, since) if batch.status is not BatchStatus.FAILED]
+        batch, duplicates = choose_kept(found)
+        for duplicate in duplicates:
+            client.cancel(duplicate.id)
+        if batch is not None:
+            self.log.info("Resumed from created (%s), nothing sent again.", batch.id)
+        else:
+            batch = client.create(
+                input_file_id=self.input_file_id,
+                endpoint=self.endpoint,
+                metadata={**(self.metadata or {}), "job_key": key, **caller.to_metadata()},
+            )
+            self.log.info("Created %s.", batch.id)
+        self.linked_batch_id = batch.id
+        return {"batch_id": batch.id}

@@ -1,0 +1,60 @@
+"""Brings the answers home: a shard's into rows, any batch's into files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_openai_batch.core.errors import ConfigError, TransientError
+from airflow_openai_batch.core.shard_state import Goal
+from airflow_openai_batch.hook import OpenAIBatchHook
+from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
+from airflow_openai_batch.operators.failures import task_failures
+from airflow_openai_batch.operators.shard import LandingOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class OpenAIBatchDownloadOperator(LandingOperator):
+    """Streams output and error file into object storage and, for a shard, writes its result rows.
+
+    For a shard it returns the shard; for a bare batch ``{"batch_id", "status", "output", "error"}`` with the URIs
+    of the files (``None`` where OpenAI wrote none).
+
+    :param batch_id: instead of ``shard``: any batch that is final.
+    :param output_uri: with ``batch_id``: the directory for ``<batch_id>.output.jsonl`` and ``.error.jsonl``.
+    """
+
+    goal: ClassVar[Goal] = Goal.LANDED
+    template_fields = (*LandingOperator.template_fields, "batch_id", "output_uri")
+
+    def __init__(self, *, batch_id: str | None = None, output_uri: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.batch_id = batch_id
+        self.output_uri = output_uri
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        if self.shard is not None:
+            return super().execute(context)
+        with task_failures():
+            return self._download_bare()
+
+    def _download_bare(self) -> dict[str, Any]:
+        if not (self.batch_id and self.output_uri):
+            raise ConfigError("either shard (an item of the split's output) or batch_id and output_uri must be given.")
+        check_uri(self.output_uri, "output")
+        check_conn_id(self.conn_id)
+        folder = resolve_location(self.output_uri)
+        client = OpenAIBatchHook(self.conn_id).get_batch_client()
+        batch = client.fetch(self.batch_id)
+        self.linked_batch_id = batch.id
+        if not batch.status.is_final:
+            raise TransientError(f"{batch.id} is {batch.status}: wait for it with OpenAIBatchSensor first.")
+        result: dict[str, Any] = {"batch_id": batch.id, "status": str(batch.status)}
+        for kind, file_id in (("output", batch.output_file_id), ("error", batch.error_file_id)):
+            target = folder.child(f"{batch.id}.{kind}.jsonl")
+            if file_id:
+                received = client.download(file_id, target)
+                self.log.info("Downloaded %s bytes to %s.", f"{received:,}", target.uri)
+            result[kind] = target.uri if file_id else None
+        return result

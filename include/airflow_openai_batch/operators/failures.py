@@ -1,0 +1,27 @@
+"""Our errors as Airflow takes them: permanent ones fail the task without retries."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from airflow.exceptions import AirflowException, AirflowFailException
+
+from airflow_openai_batch.core.errors import OpenAIBatchError
+
+
+class OpenAIBatchException(AirflowException):
+    """A failure that a retry may cure; the message is that of the error behind it."""
+
+
+@contextlib.contextmanager
+def task_failures() -> Iterator[None]:
+    """Raise `AirflowFailException` for permanent errors, `OpenAIBatchException` for the others.
+
+    The chain is cut: what lies below may hold headers and bodies.
+    """
+    try:
+        yield
+    except OpenAIBatchError as error:
+        kind = AirflowFailException if error.permanent else OpenAIBatchException
+        raise kind(str(error)) from None

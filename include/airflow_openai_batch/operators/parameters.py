@@ -1,0 +1,53 @@
+"""Parameters that may have been templates, so that they arrive as text: ``"None"``, ``"True"``, ``"60"``."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from airflow_openai_batch.core.errors import ConfigError
+
+_Choice = TypeVar("_Choice", bound=str)
+_UNSET = ("", "none", "null")
+
+
+def read_number(name: str, value: Any, *, minimum: float) -> float:
+    """:raises ConfigError: if it is no number or too small."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{name}={value!r}: must be a number.") from None
+    if not number >= minimum:
+        raise ConfigError(f"{name}={value!r}: must be at least {minimum:g}.")
+    return number
+
+
+def read_optional_int(name: str, value: Any) -> int | None:
+    """``None`` where it is unset.
+
+    :raises ConfigError: if it is no whole number.
+    """
+    if value is None or str(value).strip().lower() in _UNSET:
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = 0.5
+    if number != int(number):
+        raise ConfigError(f"{name}={value!r}: must be a whole number; leave it empty for the default.")
+    return int(number)
+
+
+def read_flag(name: str, value: Any) -> bool:
+    """:raises ConfigError: if it is neither true nor false."""
+    text = str(value).strip().lower()
+    if text in ("true", "false"):
+        return text == "true"
+    raise ConfigError(f"{name}={value!r}: must be true or false.")
+
+
+def read_choice(name: str, value: Any, choices: tuple[_Choice, ...]) -> _Choice:
+    """:raises ConfigError: if it is none of the choices."""
+    for choice in choices:
+        if value == choice:
+            return choice
+    raise ConfigError(f"{name}={value!r}: must be one of {', '.join(choices)}.")

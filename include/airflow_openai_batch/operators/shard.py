@@ -1,0 +1,50 @@
+"""The operators for one shard; each says only how far it goes."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from airflow_openai_batch.core.outcomes import OutcomeRules
+from airflow_openai_batch.core.shard_state import Goal
+from airflow_openai_batch.operators.parameters import read_flag, read_number
+from airflow_openai_batch.operators.shard_step import ShardStepOperator
+from airflow_openai_batch.shard_files import LandingRules
+
+
+class OpenAIBatchUploadOperator(ShardStepOperator):
+    """Streams a shard's byte ranges from object storage to OpenAI, checking size and sha256 on the way."""
+
+    goal: ClassVar[Goal] = Goal.UPLOADED
+
+
+class LandingOperator(ShardStepOperator):
+    """Base of the operators that turn answers into rows.
+
+    :param keep_response_body: keep each answer's JSON in the column ``response_body``; ``raw/`` has it anyway.
+    :param max_attempts: how often a request may really run before it counts as failed.
+    """
+
+    template_fields = (*ShardStepOperator.template_fields, "keep_response_body", "max_attempts")
+
+    def __init__(self, *, keep_response_body: bool | str = False, max_attempts: int | str = 3, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.keep_response_body = keep_response_body
+        self.max_attempts = max_attempts
+
+    def landing_rules(self) -> LandingRules:
+        return LandingRules(
+            keep_response_body=read_flag("keep_response_body", self.keep_response_body),
+            outcomes=OutcomeRules(max_attempts=int(read_number("max_attempts", self.max_attempts, minimum=1))),
+        )
+
+
+class OpenAIBatchResendOperator(LandingOperator):
+    """Sends again what a shard still needs, until every request has its row; ends at once where nothing is left."""
+
+    goal: ClassVar[Goal] = Goal.DONE
+
+
+class OpenAIBatchShardOperator(LandingOperator):
+    """Takes a shard from wherever it is through upload, create, wait, download and resend, in one task."""
+
+    goal: ClassVar[Goal] = Goal.DONE

@@ -1,0 +1,251 @@
+"""Splits an input of any size into shards; everything else maps over what it returns."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+from airflow.sdk import BaseOperator
+from airflow.sdk.bases.skipmixin import SkipMixin
+from airflow.sdk.configuration import conf
+
+from airflow_openai_batch.core.errors import ConfigError
+from airflow_openai_batch.core.estimate import Estimate, estimate_plan
+from airflow_openai_batch.core.plan import Plan, ShardLimits
+from airflow_openai_batch.core.scan_progress import ScanProgress
+from airflow_openai_batch.core.split import Counting, split_job
+from airflow_openai_batch.hook import OpenAIBatchHook
+from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
+from airflow_openai_batch.operators.failures import task_failures
+from airflow_openai_batch.operators.parameters import read_choice, read_flag, read_optional_int
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_openai_batch.core.storage import Location
+
+QUEUE_SHARE = 0.95
+"""Of the account's queue limit that one shard may fill: OpenAI's count may differ a little from ours."""
+PROGRESS_EVERY_S = 10.0
+
+
+class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
+    """Scans the input once and writes ``plan.json``: contiguous shards within OpenAI's limits.
+
+    Returns one item per shard, ``{"job": <output_uri>, "shard": n}``, to map over; pushes the job's URI under the
+    key ``job`` and requests, shards, tokens and cost under ``estimate``. Run again, it goes on with the plan
+    that is there.
+
+    :param input_uri: one URI or path, a list of them, or a glob, of ``.jsonl``, ``.jsonl.gz``, ``.jsonl.zst``.
+    :param output_uri: the job directory. ``{run_id}`` stands for the run id in a form fit for a path.
+    :param conn_id: the OpenAI connection; checked before the scan. Its extra may say ``enqueued_token_limit``.
+    :param max_requests_per_shard: at most 50,000.
+    :param max_bytes_per_shard: at most 200,000,000; 100 MB by default, since larger ones met 413.
+    :param max_tokens_per_shard: input tokens; default 95% of the connection's ``enqueued_token_limit``, if any.
+    :param on_bad_line: ``fail`` (nothing is sent) or ``reject`` (to ``rejected.jsonl``, the rest is sent).
+    :param on_empty: an input without requests: ``fail``, or ``skip`` what comes after.
+    :param on_existing: a job that is there already: ``resume``, ``fail``, or ``restart``, which pays again.
+    :param dry_run: plan, tokens and cost into the log; what comes after is skipped. A later run goes on with it.
+    :param enqueued_token_limit: the account's batch queue limit for the model, in input tokens; wins over the
+        connection's extra.
+    :param mode: only ``batch`` yet; ``realtime_threshold`` and ``max_cost_usd`` are refused until they do something.
+    :param count_tokens: ``auto`` counts where a limit can bind, ``exact`` always, ``bound`` never.
+    """
+
+    template_fields = (
+        "input_uri",
+        "output_uri",
+        "conn_id",
+        "max_requests_per_shard",
+        "max_bytes_per_shard",
+        "max_tokens_per_shard",
+        "on_bad_line",
+        "on_empty",
+        "on_existing",
+        "dry_run",
+        "count_tokens",
+        "enqueued_token_limit",
+        "mode",
+        "realtime_threshold",
+        "max_cost_usd",
+    )
+    ui_color = "#e8f3ee"
+
+    def __init__(
+        self,
+        *,
+        input_uri: str | Sequence[str],
+        output_uri: str,
+        conn_id: str = OpenAIBatchHook.default_conn_name,
+        max_requests_per_shard: int | str = 50_000,
+        max_bytes_per_shard: int | str = 100_000_000,
+        max_tokens_per_shard: int | str | None = None,
+        on_bad_line: Literal["fail", "reject"] | str = "fail",
+        on_empty: Literal["fail", "skip"] | str = "fail",
+        on_existing: Literal["resume", "fail", "restart"] | str = "resume",
+        dry_run: bool | str = False,
+        count_tokens: Literal["auto", "exact", "bound"] | str = "auto",
+        enqueued_token_limit: int | str | None = None,
+        mode: str = "batch",
+        realtime_threshold: int | str | None = None,
+        max_cost_usd: float | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.input_uri = input_uri
+        self.output_uri = output_uri
+        self.conn_id = conn_id
+        self.max_requests_per_shard = max_requests_per_shard
+        self.max_bytes_per_shard = max_bytes_per_shard
+        self.max_tokens_per_shard = max_tokens_per_shard
+        self.on_bad_line = on_bad_line
+        self.on_empty = on_empty
+        self.on_existing = on_existing
+        self.dry_run = dry_run
+        self.count_tokens = count_tokens
+        self.enqueued_token_limit = enqueued_token_limit
+        self.mode = mode
+        self.realtime_threshold = realtime_threshold
+        self.max_cost_usd = max_cost_usd
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        ti = context["ti"]
+        with task_failures():
+            self._refuse_unavailable()
+            dry_run = read_flag("dry_run", self.dry_run)
+            job_uri = self._read_job_uri(ti.run_id)
+            output = self._check_first(job_uri, dry_run)
+            plan = self._split(output, f"{ti.dag_id}/{ti.run_id}")
+            estimate = estimate_plan(plan)
+        self.log.info("%s", describe_plan(plan, estimate, output.uri))
+        ti.xcom_push("job", output.uri)
+        ti.xcom_push("estimate", {**msgspec.to_builtins(estimate), **count_plan(plan)})
+        if dry_run or not plan.shards:
+            self.log.info("%s; what comes after is skipped.", "Dry run" if dry_run else "No requests")
+            self.skip(ti=ti, tasks=context["task"].get_flat_relatives(upstream=False))
+            return []
+        return [{"job": output.uri, "shard": shard.shard} for shard in plan.shards]
+
+    def _refuse_unavailable(self) -> None:
+        """A parameter that is silently ignored would be a promise broken: a budget that binds nothing."""
+        if self.mode != "batch":
+            raise ConfigError(f"mode={self.mode!r}: only 'batch' is available in this version.")
+        for name in ("realtime_threshold", "max_cost_usd"):
+            if str(getattr(self, name)).lower() not in ("none", ""):
+                raise ConfigError(f"{name}={getattr(self, name)!r}: not available in this version; leave it empty.")
+
+    def _read_job_uri(self, run_id: str) -> str:
+        if not isinstance(self.output_uri, str) or not self.output_uri.strip():
+            raise ConfigError("output_uri is empty: name a directory for the job, for instance s3://bucket/jobs/{run_id}.")
+        return self.output_uri.strip().rstrip("/").replace("{run_id}", make_path_safe(run_id))
+
+    def _check_first(self, job_uri: str, dry_run: bool) -> Location:
+        """Fail before a long scan, not after it.
+
+        :raises ConfigError: for what the allow-lists forbid or where the output cannot be written.
+        :raises RemoteError: if OpenAI refuses the key.
+        """
+        check_uri(job_uri, "output")
+        for uri in self._inputs:
+            check_uri(uri, "input")
+        check_conn_id(self.conn_id)
+        output = resolve_location(job_uri)
+        if (problem := output.find_write_problem()) is not None:
+            raise ConfigError(f"{job_uri}: cannot be written ({problem}). Choose another output_uri or grant the access.")
+        if not dry_run:
+            OpenAIBatchHook(self.conn_id).get_batch_client().check_key()
+        return output
+
+    @property
+    def _inputs(self) -> list[str]:
+        uris = self.input_uri
+        if isinstance(uris, str) and uris.lstrip().startswith(("[", '"')):  # a template's `| tojson`
+            try:
+                uris = msgspec.json.decode(uris)
+            except msgspec.DecodeError:
+                raise ConfigError(f"input_uri={uris!r}: looks like a JSON list but is none.") from None
+        uris = [uris] if isinstance(uris, str) else list(uris or ())
+        if not uris or not all(isinstance(uri, str) and uri.strip() for uri in uris):
+            raise ConfigError("input_uri is empty: name a JSONL file, a list of them, or a glob.")
+        return uris
+
+    def _split(self, output: Location, run_key: str) -> Plan:
+        result = split_job(
+            self._inputs,
+            output,
+            resolve=resolve_location,
+            limits=self._read_limits(),
+            counting=Counting(mode=read_choice("count_tokens", self.count_tokens, ("auto", "exact", "bound"))),
+            on_bad_line=read_choice("on_bad_line", self.on_bad_line, ("fail", "reject")),
+            on_empty=read_choice("on_empty", self.on_empty, ("fail", "skip")),
+            on_existing=read_choice("on_existing", self.on_existing, ("resume", "fail", "restart")),
+            run_key=run_key,
+            now=time.time(),
+            max_shards=conf.getint("core", "max_map_length", fallback=1024),
+            progress=_ProgressLog(self.log),
+        )
+        for notice in result.notices:
+            self.log.warning("%s", notice)
+        return result.plan
+
+    def _read_limits(self) -> ShardLimits:
+        max_tokens = read_optional_int("max_tokens_per_shard", self.max_tokens_per_shard)
+        if max_tokens is None:
+            queue = read_optional_int("enqueued_token_limit", self.enqueued_token_limit)
+            queue = queue or OpenAIBatchHook(self.conn_id).get_enqueued_token_limit()
+            max_tokens = int(queue * QUEUE_SHARE) if queue else None
+        return ShardLimits(
+            max_requests=read_optional_int("max_requests_per_shard", self.max_requests_per_shard) or 50_000,
+            max_bytes=read_optional_int("max_bytes_per_shard", self.max_bytes_per_shard) or 100_000_000,
+            max_tokens=max_tokens,
+        )
+
+
+class _ProgressLog:
+    """One line every ten seconds while a large input is scanned."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+        self._last = time.monotonic()
+
+    def __call__(self, progress: ScanProgress) -> None:
+        if (now := time.monotonic()) - self._last >= PROGRESS_EVERY_S:
+            self._last = now
+            self._log.info("%s", progress)
+
+
+def count_plan(plan: Plan) -> dict[str, int]:
+    """Numbers for the XCom ``estimate``."""
+    return {
+        "requests": plan.counts.requests,
+        "rejected": plan.counts.rejected,
+        "shards": len(plan.shards),
+        "bytes": sum(shard.bytes for shard in plan.shards),
+    }
+
+
+def describe_plan(plan: Plan, estimate: Estimate, job_uri: str) -> str:
+    """Lines for the log: what is going to be sent and what its input costs."""
+    counts = plan.counts
+    about = "" if estimate.certainty == "exact" else f" ({estimate.certainty})"
+    lines = [
+        f"{job_uri}/plan.json: {counts.requests:,} requests in {len(plan.shards):,} shards, "
+        f"{counts.rejected:,} lines rejected, {counts.blank:,} blank.",
+        f"Input tokens: {estimate.input_tokens:,}{about}.",
+    ]
+    if estimate.cost_usd is not None and estimate.standard_cost_usd is not None:
+        lines.append(
+            f"Their cost: ${estimate.cost_usd:,.4f} as batch, ${estimate.standard_cost_usd:,.4f} in real time. "
+            "Output comes on top and is not known before."
+        )
+    if estimate.unpriced_models:
+        lines.append(f"No price is known for {', '.join(estimate.unpriced_models)}.")
+    return "\n".join(lines)
+
+
+def make_path_safe(run_id: str) -> str:
+    """``manual__2026-01-31T08:00:00+00:00`` as ``manual__2026-01-31T08-00-00-00-00``."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", run_id)

@@ -1,0 +1,103 @@
+"""Waits until a batch is final: that of a shard, or any."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.exceptions import AirflowSkipException
+from airflow.sdk.bases.sensor import BaseSensorOperator, PokeReturnValue
+
+from airflow_openai_batch.core.batch_view import BatchStatus, BatchView, describe_progress
+from airflow_openai_batch.core.errors import BatchRejectedError, ConfigError
+from airflow_openai_batch.core.refusals import classify_refusal
+from airflow_openai_batch.core.shard_state import Goal
+from airflow_openai_batch.hook import OpenAIBatchHook
+from airflow_openai_batch.locations import check_conn_id
+from airflow_openai_batch.operators.failures import task_failures
+from airflow_openai_batch.operators.shard_step import ShardStepOperator
+from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
+
+try:
+    from airflow.sdk.exceptions import AirflowSensorTimeout
+except ImportError:  # Airflow 3.1
+    from airflow.exceptions import AirflowSensorTimeout
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+TIMEOUT_S = 7 * 24 * 3600.0
+
+
+class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
+    """Waits until the batch is final; expired and cancelled count, since they carry paid lines.
+
+    Deferrable by default: one worker start to look, then the triggerer waits and ends the task without another.
+    With ``deferrable=False`` it pokes every ``poll_interval`` seconds (``mode="reschedule"`` frees the slot).
+
+    For a shard it returns the shard; for a bare batch ``{"batch_id": ..., "status": ...}``.
+
+    :param batch_id: instead of ``shard``: any batch of the connection's project.
+    :param timeout: seconds after the batch's creation at which the task fails (or skips, with ``soft_fail``);
+        the batch goes on, and clearing the task waits on.
+    """
+
+    goal: ClassVar[Goal] = Goal.ENDED
+    template_fields = (*ShardStepOperator.template_fields, "batch_id")
+
+    def __init__(self, *, batch_id: str | None = None, timeout: float = TIMEOUT_S, **kwargs: Any) -> None:
+        super().__init__(timeout=timeout, **kwargs)
+        self.batch_id = batch_id
+
+    def execute(self, context: Context) -> Any:
+        if not self.deferrable:
+            self.poke_interval = self.poll_interval_s
+            return BaseSensorOperator.execute(self, context)
+        if self.shard is not None:
+            return super().execute(context)
+        batch = self._look()
+        if batch.status.is_final:
+            return self._bare_result(batch)
+        self.log.info("Waiting for %s: %s", batch.id, describe_progress(batch, time.time()))
+        context["ti"].xcom_push("return_value", {"batch_id": batch.id, "status": "ended"})
+        self.defer(trigger=self.make_trigger(batch), method_name="resume")
+
+    def resume(self, context: Context, event: dict[str, Any] | None = None) -> Any:
+        if event is not None and event.get("status") == "timeout":
+            text = f"{event.get('batch_id')} was not final {self.timeout:,.0f} s after its creation; it goes on."
+            if self.soft_fail:
+                raise AirflowSkipException(text)
+            raise AirflowSensorTimeout(text)
+        return super().resume(context, event) if self.shard is not None else self.execute(context)
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        if self.shard is not None:
+            done = self.drive(context) is None
+            return PokeReturnValue(done, self.result() if done else None)
+        batch = self._look()
+        self.log.info("%s: %s", batch.id, describe_progress(batch, time.time()))
+        return PokeReturnValue(batch.status.is_final, self._bare_result(batch) if batch.status.is_final else None)
+
+    def make_trigger(self, batch: BatchView) -> OpenAIBatchEndTrigger:
+        trigger = super().make_trigger(batch)
+        trigger.deadline = batch.created_at + float(self.timeout)
+        trigger.finish_task = True
+        return trigger
+
+    def _look(self) -> BatchView:
+        with task_failures():
+            if not self.batch_id:
+                raise ConfigError("either shard (an item of the split's output) or batch_id must be given.")
+            check_conn_id(self.conn_id)
+            self.linked_batch_id = self.batch_id
+            return OpenAIBatchHook(self.conn_id).get_batch_client().fetch(self.batch_id)
+
+    def _bare_result(self, batch: BatchView) -> dict[str, Any]:
+        if batch.status is BatchStatus.FAILED:
+            refusal = classify_refusal(batch.errors)
+            with task_failures():
+                raise BatchRejectedError(
+                    f"{batch.id} failed validation, nothing ran and nothing was billed: "
+                    f"{refusal.code} {refusal.message}"
+                )
+        return {"batch_id": batch.id, "status": str(batch.status)}

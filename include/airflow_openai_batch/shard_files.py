@@ -1,0 +1,154 @@
+"""One shard's files in the job directory and its input, for the driver: what is sent, and what lands."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from airflow_openai_batch.core import job
+from airflow_openai_batch.core.errors import ConfigError, JobError
+from airflow_openai_batch.core.landing import land_shard
+from airflow_openai_batch.core.leftovers import Leftover, find_leftover, write_leftover
+from airflow_openai_batch.core.outcomes import OutcomeRules
+from airflow_openai_batch.core.plan import Plan, Shard
+from airflow_openai_batch.core.raw_answers import SendFiles
+from airflow_openai_batch.core.shard_reader import LeftoverReader, ShardReader
+from airflow_openai_batch.core.shard_state import Content, Ended, ShardState
+from airflow_openai_batch.core.storage import Location, Resolver
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.client import BatchClient
+    from airflow_openai_batch.core.request_line import RequestLine
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LandingRules:
+    """How answers become rows."""
+
+    outcomes: OutcomeRules = field(default_factory=OutcomeRules)
+    keep_response_body: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Landing:
+    """What a landing found: either something is left over or the shard is done."""
+
+    summary: dict[str, Any]
+    leftover: Leftover | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardFiles:
+    """Where one shard's bytes come from and go to."""
+
+    output: Location
+    plan: Plan
+    shard: Shard
+    resolve: Resolver
+    rules: LandingRules
+
+    @property
+    def state_folder(self) -> Location:
+        return self.output.child(job.state_folder(self.shard.shard))
+
+    @property
+    def content(self) -> Content:
+        """What the first send carries: the whole shard."""
+        shard = self.shard
+        return Content(
+            sha256=shard.sha256, bytes=shard.bytes, requests=shard.requests, input_tokens=shard.input_tokens
+        )
+
+    @cached_property
+    def reader(self) -> ShardReader:
+        return ShardReader(self.plan, self.shard, self.output, self.resolve)
+
+    def upload(self, name: str, state: ShardState, client: BatchClient) -> str:
+        """Upload what the current send carries and return the file's id.
+
+        :raises InputChangedError: if the bytes are not those of the plan (or of the leftover).
+        """
+        if state.content.sha256 == self.shard.sha256:
+            stream = self.reader.open_upload()
+        else:
+            stream = self.reader.open_leftover(state.send, state.content.bytes, state.content.sha256)
+        with stream:
+            return client.upload(name, stream)
+
+    def land(self, state: ShardState, client: BatchClient) -> Landing:
+        """Fetch what is not in ``raw/`` yet, write the part, and the leftover if there is one.
+
+        :raises NotFoundError: if OpenAI does not know a result file (yet).
+        :raises AccountingError: if input, plan and rows do not agree.
+        """
+        for ended in state.ended:
+            self._fetch(ended, client)
+        sends = [self._describe(ended) for ended in state.ended]
+        landed = land_shard(
+            self._lines(),
+            sends,
+            self.output.child(job.results_part(self.shard.shard)),
+            shard=self.shard,
+            rules=self.rules.outcomes,
+            keep_response_body=self.rules.keep_response_body,
+        )
+        rows = ", ".join(f"{count:,} {status}" for status, count in sorted(landed.rows.items()))
+        log.info("Landed %s requests: %s.", f"{landed.requests:,}", rows)
+        leftover = None
+        if landed.retryable:
+            leftover = write_leftover(
+                find_leftover(self._lines(), sends, endpoint=self.shard.endpoint, rules=self.rules.outcomes),
+                self.output.child(job.leftover(self.shard.shard, state.send + 1)),
+                shard=self.shard,
+            )
+            log.info("%s requests may be sent again.", f"{leftover.requests:,}")
+        return Landing(summary=msgspec.to_builtins(landed, str_keys=True), leftover=leftover)
+
+    def _lines(self) -> Iterable[RequestLine]:
+        return self.reader.lines()
+
+    def _raw(self, send: int) -> dict[str, Location]:
+        number = self.shard.shard
+        return {
+            "output": self.output.child(job.raw_output(number, send)),
+            "error": self.output.child(job.raw_error(number, send)),
+        }
+
+    def _fetch(self, ended: Ended, client: BatchClient) -> None:
+        places = self._raw(ended.send)
+        for kind, file_id in (("output", ended.output_file_id), ("error", ended.error_file_id)):
+            if file_id and not places[kind].exists():
+                received = client.download(file_id, places[kind])
+                log.info("Downloaded %s bytes of %s to %s.", f"{received:,}", file_id, places[kind].uri)
+
+    def _describe(self, ended: Ended) -> SendFiles:
+        files = tuple(place for place in self._raw(ended.send).values() if place.exists())
+        times = (ended.times.get(f"{name}_at") for name in ("completed", "expired", "cancelled"))
+        return SendFiles(
+            send=ended.send,
+            sent_as="batch",
+            batch_id=ended.batch_id,
+            completed_at=next((time for time in times if time), None),
+            ended_as=ended.status,
+            files=files,
+        )
+
+
+def open_shard(output: Location, number: int, resolve: Resolver, rules: LandingRules) -> ShardFiles:
+    """:raises ConfigError: if there is no plan, or no such shard in it."""
+    plan = job.read_plan(output)
+    if plan is None:
+        raise ConfigError(f"{output.uri}: there is no plan.json; split the input first.")
+    if not 0 <= number < len(plan.shards):
+        raise JobError(
+            f"{output.uri}: the plan has {len(plan.shards)} shards and none with the number {number}. "
+            "Another run restarted this job; clear the split of this run to take up the new plan."
+        )
+    return ShardFiles(output=output, plan=plan, shard=plan.shards[number], resolve=resolve, rules=rules)

@@ -1,0 +1,180 @@
+"""The state machine says the same thing to whoever asks: what is there is found, what is paid for is kept."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_openai_batch.core import machine
+from airflow_openai_batch.core.batch_view import BatchError, BatchStatus, BatchView
+from airflow_openai_batch.core.errors import BatchRejectedError, FatalAccountError, JobError
+from airflow_openai_batch.core.ledger import Event
+from airflow_openai_batch.core.machine import Policy, Seen
+from airflow_openai_batch.core.shard_state import Content, Goal, ShardState, fold_events
+
+WHOLE = Content(sha256="whole", bytes=1_000, requests=10, input_tokens=500)
+ME = "dag/run/task[0]"
+FULL = BatchError(code="token_limit_exceeded", message="Enqueued token limit reached for m. Limit: 2,000,000 enqueued")
+
+
+def after(*events: tuple[str, dict[str, object]], by: str = ME) -> ShardState:
+    """The state after these events; the send counts on by itself, a second passes between two."""
+    state = fold_events(WHOLE, [])
+    history: list[Event] = []
+    for at, (kind, fields) in enumerate(events, start=1):
+        history.append(Event(kind=kind, send=state.send, at=float(at), by=by, **fields))  # type: ignore[arg-type]
+        state = fold_events(WHOLE, history)
+    return state
+
+
+UPLOADED = ("uploaded", {"file_id": "file-1", "file_sha256": "whole"})
+INTENT: tuple[str, dict[str, object]] = ("intent", {})
+CREATED = ("created", {"batch_id": "batch_1"})
+ENDED = ("ended", {"batch_id": "batch_1", "status": "completed", "output_file_id": "file-2"})
+
+
+def batch(status: str, *, id: str = "batch_1", at: float = 1.0, errors: tuple[BatchError, ...] = ()) -> BatchView:  # noqa: A002
+    return BatchView(
+        id=id,
+        status=BatchStatus(status),
+        input_file_id="file-1",
+        times={"created_at": at, "expires_at": at + 86_400},
+        errors=errors,
+    )
+
+
+def ask(state: ShardState, seen: Seen, goal: Goal = Goal.DONE, now: float = 100.0, me: str = ME) -> machine.Step:
+    return machine.next_step(state, seen, goal=goal, now=now, me=me, key="key", policy=Policy())
+
+
+def test_a_new_shard_looks_before_it_uploads_and_pays() -> None:
+    assert isinstance(ask(after(), Seen()), machine.Find)
+    assert ask(after(), Seen(candidates=())) == machine.Upload()
+    assert ask(after(UPLOADED), Seen(candidates=())) == machine.Create()
+
+
+def test_a_batch_nobody_wrote_down_is_adopted_and_the_oldest_of_several_is_kept() -> None:
+    first, second = batch("in_progress", at=5.0), batch("validating", id="batch_2", at=6.0)
+    for order in ((first, second), (second, first)):
+        assert ask(after(), Seen(candidates=order)) == machine.Adopt(first, (second,))
+
+
+def test_a_failed_candidate_never_wins_over_a_running_one() -> None:
+    failed, running = batch("failed", id="batch_0", at=1.0), batch("in_progress", at=9.0)
+    assert ask(after(UPLOADED, INTENT), Seen(candidates=(failed, running))) == machine.Adopt(running)
+
+
+def test_a_foreign_intent_is_given_time_and_ones_own_is_not() -> None:
+    theirs = after(UPLOADED, INTENT, by="dag/other/task[0]")
+    step = ask(theirs, Seen(candidates=()), now=10.0)
+    assert isinstance(step, machine.Pause)
+    assert "dag/other/task[0]" in step.why
+    assert ask(theirs, Seen(candidates=()), now=step.until) == machine.Create()
+    assert ask(after(UPLOADED, INTENT), Seen(candidates=()), now=10.0) == machine.Create()
+
+
+@pytest.mark.parametrize("status", ["validating", "in_progress", "finalizing", "cancelling"])
+def test_a_batch_that_is_not_final_is_waited_for(status: str) -> None:
+    running = batch(status)
+    assert ask(after(UPLOADED, INTENT, CREATED), Seen(batch=running)) == machine.Wait(running)
+
+
+@pytest.mark.parametrize("status", ["completed", "expired", "cancelled"])
+def test_whatever_may_carry_paid_lines_is_collected(status: str) -> None:
+    final = batch(status)
+    assert ask(after(UPLOADED, INTENT, CREATED), Seen(batch=final)) == machine.RecordEnded(final)
+
+
+def test_an_overdue_batch_is_cancelled_once_and_then_waited_for() -> None:
+    state, late = after(UPLOADED, INTENT, CREATED), 86_401 + Policy().grace_s + 1
+    assert ask(state, Seen(batch=batch("in_progress")), now=late) == machine.Cancel(batch("in_progress"))
+    assert ask(state, Seen(batch=batch("cancelling")), now=late) == machine.Wait(batch("cancelling"))
+
+
+def test_a_full_queue_is_waited_out_longer_each_time_and_without_a_bound() -> None:
+    policy, waits = Policy(), []
+    for times in range(1, 50):
+        state = after(UPLOADED, *([("refused", {"status": "queue_full"})] * times))
+        refused_at = float(times + 1)
+        step = ask(state, Seen(candidates=()), now=refused_at)
+        assert isinstance(step, machine.Pause)
+        waits.append(step.until - refused_at)
+        assert ask(state, Seen(candidates=()), now=step.until) == machine.Create()  # the same file, no new upload
+    assert 0.7 * policy.queue_wait_s < waits[0] < 1.3 * policy.queue_wait_s
+    assert waits[10] > waits[0]
+    assert max(waits) <= 1.25 * policy.queue_wait_max_s
+
+
+def test_a_refused_batch_is_a_send_of_its_own_and_keeps_the_file() -> None:
+    refused = batch("failed", errors=(FULL,))
+    step = ask(after(UPLOADED, INTENT, CREATED), Seen(batch=refused))
+    assert isinstance(step, machine.RecordRefused)
+    assert step.error is None
+    assert step.refusal.limit == 2_000_000
+    state = after(UPLOADED, INTENT, CREATED, ("refused", {"batch_id": "batch_1", "status": "queue_full"}))
+    assert (state.send, state.file_id, state.batch_id, state.intent_at) == (2, "file-1", None, None)
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [("duplicate_custom_id", BatchRejectedError), ("billing_hard_limit_reached", FatalAccountError)],
+)
+def test_what_waiting_cannot_cure_stops_the_shard(code: str, error: type[Exception]) -> None:
+    refused = batch("failed", errors=(FULL, BatchError(code=code, message="no", line=7)))
+    step = ask(after(UPLOADED, INTENT, CREATED), Seen(batch=refused))
+    assert isinstance(step, machine.RecordRefused)
+    assert isinstance(step.error, error)
+    assert "nothing was billed" in str(step.error)
+
+
+def test_a_file_openai_cannot_find_is_tried_again_four_times_and_then_uploaded_anew() -> None:
+    refusal = ("refused", {"status": "file_missing"})
+    for times in range(1, 5):
+        state = after(UPLOADED, *([refusal] * times))
+        assert isinstance(ask(state, Seen(candidates=()), now=state.refused_at or 0.0), machine.Pause)
+        assert ask(state, Seen(candidates=()), now=1_000.0) == machine.Create()
+    assert ask(after(UPLOADED, *([refusal] * 5)), Seen(candidates=()), now=1_000.0) == machine.Upload()
+
+
+def test_a_leftover_is_a_new_send_with_a_new_file() -> None:
+    left = {"leftover": 3, "leftover_sha256": "rest", "leftover_bytes": 300, "leftover_tokens": 150}
+    state = after(UPLOADED, INTENT, CREATED, ENDED, ("landed", left))
+    assert (state.send, state.content.requests) == (2, 3)
+    assert machine.is_reached(state, Goal.LANDED)
+    assert not machine.is_reached(state, Goal.DONE)
+    assert ask(state, Seen(candidates=())) == machine.Upload()
+
+
+def test_five_sends_without_progress_stop_with_what_happened_each_time() -> None:
+    left = {"leftover": 10, "leftover_sha256": "whole", "leftover_bytes": 1_000, "leftover_tokens": 500}
+    one_send = (UPLOADED, INTENT, CREATED, ENDED, ("landed", left))
+    assert ask(after(*(one_send * 4)), Seen(candidates=())) == machine.Create()
+    step = ask(after(*(one_send * 5)), Seen(candidates=()))
+    assert isinstance(step, machine.Stop)
+    assert isinstance(step.error, JobError)
+    assert [f"send {n}:" in str(step.error) for n in range(1, 6)] == [True] * 5
+
+
+def test_a_landing_that_was_cut_short_is_done_again_and_a_done_shard_rests() -> None:
+    ended = after(UPLOADED, INTENT, CREATED, ENDED)
+    assert ask(ended, Seen()) == machine.Land()
+    cut = after(UPLOADED, INTENT, CREATED, ENDED, ("landed", {}))
+    assert ask(cut, Seen()) == machine.Land()
+    done = after(UPLOADED, INTENT, CREATED, ENDED, ("landed", {}), ("done", {}))
+    for goal in Goal:
+        assert ask(done, Seen(), goal) == machine.Reached()
+
+
+@pytest.mark.parametrize(
+    ("events", "reached"),
+    [
+        ((), []),
+        ((UPLOADED,), [Goal.UPLOADED]),
+        ((UPLOADED, INTENT), [Goal.UPLOADED]),
+        ((UPLOADED, INTENT, CREATED), [Goal.UPLOADED, Goal.CREATED]),
+        ((UPLOADED, INTENT, CREATED, ENDED), [Goal.UPLOADED, Goal.CREATED, Goal.ENDED]),
+    ],
+)
+def test_each_task_of_the_dag_ends_where_it_should(
+    events: tuple[tuple[str, dict[str, object]], ...], reached: list[Goal]
+) -> None:
+    assert [goal for goal in Goal if machine.is_reached(after(*events), goal)] == reached
