@@ -1,0 +1,158 @@
+"""Answers to requests: the same body always gets the same answer, in OpenAI's shape."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from airflow_openai_batch.testing import vectors
+from airflow_openai_batch.testing.requests import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    MODERATIONS,
+    RESPONSES,
+    CountTokens,
+    inputs_of,
+    text_tokens,
+    texts_of,
+)
+from airflow_openai_batch.testing.schema_instances import Instances
+from airflow_openai_batch.testing.shapes import (
+    Draft,
+    chat_completion,
+    completion,
+    embedding_list,
+    moderation,
+    response,
+)
+from airflow_openai_batch.testing.wording import compose
+
+JSON = dict[str, Any]
+
+Answer = Callable[[JSON], str | None]
+"""A function of the user's: the text to answer a body with, or none for the usual answer."""
+
+SPOILS = ("refusal", "content_filter", "length", "bad_schema", "not_json", "empty")
+"""What a line fault can do to an answer that is otherwise given and billed."""
+
+
+@dataclass(slots=True)
+class Answers:
+    """Makes answers.
+
+    :param count_tokens: of the input, for the usage.
+    :param answer: asked first, for chat, responses and completions.
+    """
+
+    count_tokens: CountTokens
+    answer: Answer | None = None
+
+    def make(self, body: JSON, endpoint: str, key: bytes, now: float, spoil: str | None = None) -> JSON:
+        """The body of a 200 answer.
+
+        :param key: the canonical body, from which all chance is drawn.
+        :param spoil: one of `SPOILS`.
+        """
+        seed = blake2b(key, digest_size=12)
+        draft = Draft(
+            id=seed.hexdigest(),
+            created=int(now),
+            model=body.get("model") or "omni-moderation-latest",
+            input_tokens=self.count_tokens(body, endpoint),
+            body=body,
+        )
+        if endpoint == EMBEDDINGS:
+            return self._embeddings(body, draft)
+        if endpoint == MODERATIONS:
+            return moderation(draft, inputs_of(body.get("input")))
+        self._write(draft, endpoint, seed.digest(), spoil)
+        shape = {CHAT: chat_completion, RESPONSES: response, COMPLETIONS: completion}[endpoint]
+        return shape(draft)
+
+    def _write(self, draft: Draft, endpoint: str, seed: bytes, spoil: str | None) -> None:
+        body = draft.body
+        choices = body.get("n") or 1
+        texts = [self._text(body, endpoint, int.from_bytes(seed, "big") + i, spoil) for i in range(choices)]
+        most = body.get("max_completion_tokens") or body.get("max_tokens") or body.get("max_output_tokens")
+        for text in texts:
+            tokens = text_tokens(text)
+            if spoil == "length":
+                text, draft.finish_reason = text[: len(text) // 2], "length"
+                tokens = text_tokens(text)
+            elif most is not None and tokens > most:
+                text, draft.finish_reason, tokens = text[: most * 4], "length", most
+            draft.texts.append(text)
+            draft.output_tokens += max(1, tokens)
+        if spoil == "refusal":
+            draft.refusal = "I'm sorry, I can't assist with that request."
+        elif spoil == "content_filter":
+            draft.finish_reason = "content_filter"
+        if endpoint == CHAT and spoil is None:
+            draft.tool_call = self._tool_call(body, seed)
+
+    def _text(self, body: JSON, endpoint: str, seed: int, spoil: str | None) -> str:
+        if spoil in ("empty", "content_filter"):
+            return ""
+        if spoil == "not_json":
+            return "Sure! Here is what you asked for:"
+        if spoil == "bad_schema":
+            return '{"unexpected": ["not what the schema asked for"]}'
+        made = self.answer(body) if self.answer is not None else None
+        if made is not None:
+            return made
+        told, text = texts_of(body, endpoint)
+        schema = schema_of(body, endpoint)
+        if schema is not None:
+            return msgspec.json.encode(Instances(schema, random.Random(seed), text or told).value()).decode()  # noqa: S311
+        if _wants_json(body, endpoint):
+            return msgspec.json.encode({"answer": compose(told, text)}).decode()
+        return compose(told or text, text)
+
+    def _tool_call(self, body: JSON, seed: bytes) -> JSON | None:
+        """Where the request insists on a tool."""
+        choice, tools = body.get("tool_choice"), body.get("tools") or []
+        wanted = choice.get("function", {}).get("name") if isinstance(choice, dict) else None
+        if wanted is None and choice != "required":
+            return None
+        for tool in tools:
+            function = tool.get("function", {})
+            if wanted in (None, function.get("name")):
+                _, text = texts_of(body, CHAT)
+                draw = random.Random(int.from_bytes(seed, "big"))  # noqa: S311
+                arguments = Instances(function.get("parameters") or {"type": "object"}, draw, text).value()
+                return {
+                    "id": f"call_{seed.hex()}",
+                    "type": "function",
+                    "function": {"name": function["name"], "arguments": msgspec.json.encode(arguments).decode()},
+                }
+        return None
+
+    def _embeddings(self, body: JSON, draft: Draft) -> JSON:
+        dimensions = body.get("dimensions") or vectors.DEFAULT_DIMENSIONS.get(draft.model, 1536)
+        encoding = body.get("encoding_format") or "float"
+        made = [vectors.encode_vector(vectors.embed(t, dimensions), encoding) for t in inputs_of(body["input"])]
+        return embedding_list(draft, made)
+
+
+def schema_of(body: JSON, endpoint: str) -> JSON | None:
+    """The JSON schema that the answer must keep to, where the request has one."""
+    if endpoint == CHAT:
+        declared = body.get("response_format")
+        declared = declared.get("json_schema") if isinstance(declared, dict) else None
+    else:
+        text = body.get("text")
+        declared = text.get("format") if isinstance(text, dict) else None
+    schema = declared.get("schema") if isinstance(declared, dict) else None
+    return schema if isinstance(schema, dict) else None
+
+
+def _wants_json(body: JSON, endpoint: str) -> bool:
+    text = body.get("text")
+    declared = body.get("response_format") if endpoint == CHAT else text.get("format") if isinstance(text, dict) else {}
+    return isinstance(declared, dict) and declared.get("type") == "json_object"

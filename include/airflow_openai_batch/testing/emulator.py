@@ -1,0 +1,279 @@
+"""The emulator without HTTP: everything the API does, driven by a clock.
+
+Simulations use it as it is (`MemoryBlobs`, a virtual clock, no threads); the server puts HTTP in front.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import Any, BinaryIO
+
+from airflow_openai_batch.testing.answers import SPOILS, Answer, Answers
+from airflow_openai_batch.testing.batches import Batch
+from airflow_openai_batch.testing.blobs import Blobs, MemoryBlobs
+from airflow_openai_batch.testing.books import Books
+from airflow_openai_batch.testing.checks import check_request
+from airflow_openai_batch.testing.clock import Clock, Ticker
+from airflow_openai_batch.testing.faults import LineFault
+from airflow_openai_batch.testing.files import BATCH_RETENTION_S, PURPOSES, Files, StoredFile, expiry_of
+from airflow_openai_batch.testing.landing import Reply, Respond
+from airflow_openai_batch.testing.lifecycle import Lifecycle
+from airflow_openai_batch.testing.rates import RealtimeLimits
+from airflow_openai_batch.testing.refusals import STATUS_CODES, ApiError, message_for
+from airflow_openai_batch.testing.requests import TEXT_ENDPOINTS, CountTokens, canonical, estimate_tokens
+from airflow_openai_batch.testing.script import Script
+from airflow_openai_batch.testing.settings import Settings
+from airflow_openai_batch.testing.shapes import usage_of
+
+JSON = dict[str, Any]
+
+
+class Emulator:
+    """OpenAI's files, batches and models, in one process.
+
+    Not thread-safe: the server holds a lock around it. Methods raise `ApiError` where OpenAI would answer
+    with another status than 200, and return what it would answer otherwise.
+
+    :param clock: anything with ``now()``; real time by default.
+    :param blobs: where file contents lie; in memory by default.
+    :param count_tokens: input tokens of a request body; a quarter of the characters by default.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings | None = None,
+        clock: Ticker | None = None,
+        blobs: Blobs | None = None,
+        count_tokens: CountTokens = estimate_tokens,
+        detailed_books: bool = True,
+    ) -> None:
+        self.clock: Ticker = clock if clock is not None else Clock()
+        self.settings = settings if settings is not None else Settings()
+        self._first_settings = self.settings
+        self._blobs = blobs if blobs is not None else MemoryBlobs()
+        self._detailed_books = detailed_books
+        self.answers = Answers(count_tokens)
+        self._start()
+
+    def _start(self) -> None:
+        self._made = 0
+        self._calls = 0
+        self.script = Script(self.settings.seed)
+        self.books = Books(detail=self._detailed_books)
+        self.files = Files(self._blobs)
+        self._limits = RealtimeLimits()
+        inline_bytes = self.batches.inline_bytes if hasattr(self, "batches") else None
+        self.batches = Lifecycle(
+            clock=self.clock,
+            settings=lambda: self.settings,
+            files=self.files,
+            script=self.script,
+            books=self.books,
+            new_id=self.new_id,
+            respond_for=self._respond_for,
+            count_tokens=lambda body, endpoint: self.answers.count_tokens(body, endpoint),
+        )
+        self.batches.inline_bytes = inline_bytes
+
+    def reset(self) -> None:
+        """Forget files, batches, script, books and changed settings. The clock goes on."""
+        self._blobs.clear()
+        self.settings = self._first_settings
+        self.answers.answer = None
+        self._start()
+
+    def configure(self, **changes: Any) -> None:
+        """Change settings from now on. :raises TypeError: for a setting that does not exist."""
+        self.settings = dataclasses.replace(self.settings, **changes)
+
+    @property
+    def answer(self) -> Answer | None:
+        return self.answers.answer
+
+    @answer.setter
+    def answer(self, answer: Answer | None) -> None:
+        self.answers.answer = answer
+
+    def new_id(self, prefix: str) -> str:
+        self._made += 1
+        digest = blake2b(f"{self.settings.seed}|{self._made}".encode(), digest_size=16).hexdigest()
+        return f"{prefix}{digest}"
+
+    # -- files ---------------------------------------------------------------------------------
+
+    def upload(self, data: bytes | Iterable[bytes], *, filename: str = "batch.jsonl", purpose: str = "batch",
+               expires_after: Any = None) -> JSON:  # fmt: skip
+        """Store a file in one go."""
+        file_id = self.new_id("file-")
+        with self.files.writer(file_id) as writer:
+            writer.writelines([data] if isinstance(data, bytes) else data)
+        return self.finish_upload(file_id, filename=filename, purpose=purpose, expires_after=expires_after)
+
+    def finish_upload(self, file_id: str, *, filename: str, purpose: str | None, expires_after: Any = None) -> JSON:
+        """Make a file of content that was written to ``files.writer(file_id)``."""
+        now = self.clock.now()
+        size = self.files.size(file_id)
+        try:
+            if not purpose:
+                raise ApiError(400, "Missing required parameter: 'purpose'.", code="missing_required_parameter",
+                               param="purpose")  # fmt: skip
+            if purpose not in PURPOSES:
+                raise ApiError(400, f"'{purpose[:50]}' is not one of {list(PURPOSES)} - 'purpose'")
+            if purpose == "batch" and not filename.endswith(".jsonl"):
+                raise ApiError(400, "Invalid file format for Batch API. Must be .jsonl")
+            if purpose == "batch" and size > self.settings.max_file_bytes:
+                raise ApiError(413, "File is too large.")
+            expires_at = expiry_of(expires_after, now, param="expires_after")
+        except ApiError:
+            self.files.discard(file_id)
+            raise
+        if expires_at is None and purpose == "batch":
+            expires_at = now + BATCH_RETENTION_S
+        return self.files.add(StoredFile(file_id, filename, purpose, size, now, expires_at)).to_json()
+
+    def get_file(self, file_id: str) -> JSON:
+        self.batches.settle()
+        return self.files.get(file_id).to_json()
+
+    def delete_file(self, file_id: str) -> JSON:
+        self.batches.settle()
+        return self.files.delete(file_id)
+
+    def list_files(self, *, after: str | None = None, limit: int = 10_000, order: str = "desc",
+                   purpose: str | None = None) -> JSON:  # fmt: skip
+        _check_limit(limit, 10_000)
+        self.batches.settle()
+        files, more = self.files.page(after=after, limit=limit, order=order, purpose=purpose)
+        return _list([file.to_json() for file in files], more)
+
+    def open_content(self, file_id: str) -> tuple[BinaryIO, StoredFile]:
+        self.batches.settle()
+        file = self.files.get(file_id)
+        return self.files.open(file_id), file
+
+    def read_content(self, file_id: str) -> bytes:
+        with self.open_content(file_id)[0] as content:
+            return content.read()
+
+    # -- batches -------------------------------------------------------------------------------
+
+    def create_batch(self, params: Any) -> JSON:
+        return self._shown(self.batches.create(params))
+
+    def get_batch(self, batch_id: str) -> JSON:
+        return self._shown(self.batches.get(batch_id))
+
+    def cancel_batch(self, batch_id: str) -> JSON:
+        return self._shown(self.batches.cancel(batch_id))
+
+    def list_batches(self, *, after: str | None = None, limit: int = 20) -> JSON:
+        _check_limit(limit, 100)
+        batches, more = self.batches.page(after, limit)
+        return _list([self._shown(batch) for batch in batches], more)
+
+    def _shown(self, batch: Batch) -> JSON:
+        return batch.to_json(self.clock.now())
+
+    def kept_batches(self, job_key: str) -> list[str]:
+        """Batches of a job_key that were neither refused nor cancelled: at most one should be."""
+        dropped = ("failed", "cancelling", "cancelled")
+        ids = self.books.batches_by_job_key.get(job_key, ())
+        return [batch_id for batch_id in ids if self.batches.get(batch_id).status not in dropped]
+
+    def occupy_queue(self, model: str, tokens: int = 0, requests: int = 0) -> None:
+        """Let strangers of the organisation put so much into the queue; negative numbers take it out."""
+        self.books.enqueue(model, tokens, requests)
+
+    # -- models --------------------------------------------------------------------------------
+
+    def call(self, endpoint: str, body: Any) -> tuple[JSON, dict[str, str]]:
+        """Answer in real time.
+
+        :return: the body and the x-ratelimit headers.
+        """
+        settings = self.settings
+        if isinstance(body, dict) and body.get("stream"):
+            raise ApiError(400, "The emulator does not stream.", code="unsupported_value", param="stream")
+        check_request(body, endpoint, settings.models)
+        headers = self._limits.take(
+            body.get("model", ""),
+            self.answers.count_tokens(body, endpoint),
+            self.clock.now(),
+            requests_per_minute=settings.requests_per_minute,
+            tokens_per_minute=settings.tokens_per_minute,
+            burst_s=settings.burst_s,
+        )
+        position, self._calls = self._calls, self._calls + 1
+        reply = self._reply("realtime", endpoint, body, position, None, {})
+        if reply.status != 200:
+            error = reply.body.get("error", {})
+            raise ApiError(reply.status or 500, error.get("message", ""), code=error.get("code"), headers=headers)
+        return reply.body, headers
+
+    def _respond_for(self, batch: Batch) -> Respond:
+        endpoint, metadata = batch.endpoint, batch.metadata or {}
+
+        def respond(body: Any, position: int, custom_id: str) -> Reply:
+            return self._reply("batch", endpoint, body, position, custom_id, metadata)
+
+        return respond
+
+    def _reply(
+        self, mode: str, endpoint: str, body: Any, position: int, custom_id: str | None, metadata: dict[str, str]
+    ) -> Reply:
+        key = canonical(body)
+        fault = None
+        if self.script.has_line_faults:
+            fault = self.script.strike_line(
+                key, scope=mode, position=position, custom_id=custom_id, metadata=metadata
+            )
+        try:
+            reply = self._attempt(endpoint, body, key, fault)
+        except ApiError as error:
+            reply = Reply(error.status, error.body(), fault=fault)
+        if reply.status == 200:
+            model = body.get("model") or ""
+            good = fault is None or fault.line in ("duplicate", "string_body")
+            self.books.record_answer(mode, model, key, reply.tokens, good=good, custom_id=custom_id)
+        else:
+            self.books.refused[mode] += 1
+        return reply
+
+    def _attempt(self, endpoint: str, body: Any, key: bytes, fault: LineFault | None) -> Reply:
+        what = fault.line if fault is not None else None
+        if fault is not None and what == 0:
+            return Reply(0, {}, fault=fault)
+        if fault is not None and isinstance(what, int):
+            code = fault.code or STATUS_CODES.get(what)
+            raise ApiError(what, fault.message or message_for(what, code), code=code)
+        if what in ("request_timeout", "batch_expired", "batch_cancelled"):
+            raise ApiError(408, message_for(408, str(what)), code=str(what))
+        check_request(body, endpoint, self.settings.models)
+        if endpoint not in TEXT_ENDPOINTS:
+            raise ApiError(400, f"The emulator does not answer {endpoint}.")
+        spoil = str(what) if what in SPOILS else None
+        made = self.answers.make(body, endpoint, key, self.clock.now(), spoil)
+        return Reply(200, made, usage_of(made), fault)
+
+
+def _list(data: list[JSON], has_more: bool) -> JSON:
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": has_more,
+    }
+
+
+def _check_limit(limit: int, most: int) -> None:
+    if not 1 <= limit <= most:
+        raise ApiError(
+            400,
+            f"Invalid 'limit': integer out of range. Expected a value between 1 and {most}, but got {limit} instead.",
+            code="integer_out_of_range",
+            param="limit",
+        )

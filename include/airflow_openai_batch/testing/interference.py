@@ -1,0 +1,133 @@
+"""The HTTP faults of the script, outside of everything else: the only place that touches the connection."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from airflow_openai_batch.testing.faults import HttpFault
+from airflow_openai_batch.testing.refusals import STATUS_CODES, ApiError, message_for
+
+_IDS = re.compile(r"/(file-|batch_|resp_)[^/]+")
+_PIECE_BYTES = 16_384
+
+
+def route_of(method: str, path: str) -> str:
+    """The call without its ids, as the books count it: ``GET /v1/batches/*``."""
+    return f"{method} {_IDS.sub('/*', path)}"
+
+
+class Interference:
+    """Wraps the application: latency, scripted refusals, cut connections, slow answers.
+
+    :param strike: gives the fault of a call, if there is one.
+    :param record: enters a call into the books, with its status or how it was cut.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        strike: Callable[[str, str], HttpFault | None],
+        record: Callable[[str, int | str], None],
+        latency_s: Callable[[str], float],
+    ) -> None:
+        self._app = app
+        self._strike = strike
+        self._record = record
+        self._latency_s = latency_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith("/v1"):
+            await self._app(scope, receive, send)
+            return
+        method, path = scope["method"], scope["path"]
+        route = route_of(method, path)
+        fault = self._strike(method, path)
+        wait_s = self._latency_s(path) + (fault.delay_s if fault is not None else 0)
+        if wait_s:
+            await asyncio.sleep(wait_s)
+        if fault is not None and fault.drop == "before":
+            self._record(route, "dropped before")
+            await _cut(receive, send, "abort")
+        elif fault is not None and fault.status is not None:
+            self._record(route, fault.status)
+            await _refuse(fault, receive, send)
+        else:
+            await self._pass_on(scope, receive, send, route, fault)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, route: str, fault: HttpFault | None) -> None:
+        status: int | str = 500
+        sent = 0
+        cut = False
+
+        async def watch(message: Message) -> None:
+            nonlocal status, sent, cut
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            if cut or (fault is not None and fault.drop == "after"):
+                return
+            if fault is None or message["type"] != "http.response.body":
+                await send(message)
+                return
+            body = message.get("body", b"")
+            if fault.truncate_bytes is not None and sent + len(body) > fault.truncate_bytes:
+                cut = True
+                rest = {**message, "body": body[: fault.truncate_bytes - sent], "more_body": True}
+                await send(rest)
+                await _cut(receive, send, "close")
+                return
+            sent += len(body)
+            await _send_slowly(message, send, fault.bytes_per_s)
+
+        await self._app(scope, receive, watch)
+        if fault is not None and fault.drop == "after":
+            self._record(route, "dropped after")
+            await _cut(receive, send, "abort")
+        else:
+            self._record(route, "truncated" if cut else status)
+
+
+async def _send_slowly(message: Message, send: Send, bytes_per_s: int | None) -> None:
+    body = message.get("body", b"")
+    if bytes_per_s is None or not body:
+        await send(message)
+        return
+    for start in range(0, len(body), _PIECE_BYTES):
+        piece = body[start : start + _PIECE_BYTES]
+        await asyncio.sleep(len(piece) / bytes_per_s)
+        last = start + _PIECE_BYTES >= len(body)
+        await send({**message, "body": piece, "more_body": message.get("more_body", False) or not last})
+
+
+async def _refuse(fault: HttpFault, receive: Receive, send: Send) -> None:
+    assert fault.status is not None  # noqa: S101 - the caller looked
+    code = fault.code or STATUS_CODES.get(fault.status)
+    error = ApiError(fault.status, fault.message or message_for(fault.status, code), code=code)
+    body = msgspec.json.encode(error.body())
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers.append((b"x-request-id", b"req_scripted"))
+    if fault.retry_after_s is not None:
+        headers.append((b"retry-after", f"{fault.retry_after_s:g}".encode()))
+    while (await receive()).get("more_body"):
+        pass  # OpenAI reads a request before it refuses it, and so a client is never cut off while sending
+    await send({"type": "http.response.start", "status": fault.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _cut(receive: Receive, send: Send, how: Literal["abort", "close"]) -> None:
+    """Cut the connection: ``abort`` at once, ``close`` after what was written.
+
+    ASGI has no word for it; uvicorn's ``send`` is a method of the object that holds the transport.
+    """
+    transport: Any = getattr(getattr(send, "__self__", None), "transport", None)
+    if transport is None:
+        raise RuntimeError("Cutting a connection needs uvicorn as the server.")
+    getattr(transport, how)()
+    while (await receive())["type"] != "http.disconnect":
+        pass

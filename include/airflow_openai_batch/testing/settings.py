@@ -1,0 +1,70 @@
+"""What an emulator can be set to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+DAY_S = 86_400.0
+
+KNOWN_MODELS = (
+    "gpt-*", "chatgpt-*", "o1*", "o3*", "o4*", "codex-*", "text-embedding-*", "omni-moderation-*",
+    "text-moderation-*", "davinci-*", "babbage-*", "ft:*",
+)  # fmt: skip
+"""Patterns of model names that are taken; anything else is refused as OpenAI refuses a typing error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All that can be set, with defaults for tests: batches are complete when first polled.
+
+    Times are seconds of the emulator's clock, except where a name says real.
+
+    :raises ValueError: for a value that makes no sense.
+    """
+
+    seed: int = 0
+    """Of ids, the order of output lines, and faults that hit a share."""
+    organization: str = "org-emulator"
+    api_keys: frozenset[str] | None = None
+    """Keys that are taken; none means any that is not empty."""
+    models: tuple[str, ...] = KNOWN_MODELS
+    """Patterns of model names; ``("*",)`` takes any."""
+
+    validating_s: float = 0.0
+    in_progress_s: float = 0.0
+    per_request_s: float = 0.0
+    """Added to ``in_progress_s`` for each line."""
+    finalizing_s: float = 0.0
+    cancelling_s: float = 0.0
+    window_s: float = DAY_S
+
+    queue_limits: Mapping[str, int] = field(default_factory=dict)
+    """Enqueued input tokens by model; no entry, no limit. ``*`` stands for every other model."""
+    queue_request_limits: Mapping[str, int] = field(default_factory=dict)
+    """Enqueued requests by model, as for embeddings."""
+    creates_per_hour: int = 2_000
+    list_lag_s: float = 0.0
+    """A new batch is missing from lists for so long."""
+
+    max_requests_per_batch: int = 50_000
+    max_embedding_inputs: int = 50_000
+    max_file_bytes: int = 200_000_000
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    """Limits of real-time calls, per model: a bucket of `burst_s` seconds that fills evenly."""
+    burst_s: float = 60.0
+    latency_s: float = 0.0
+    """Real seconds that every call takes."""
+    realtime_latency_s: float = 0.0
+    """Real seconds that a call of a model takes on top."""
+    ranges: bool = False
+    """Whether a file's content honours ``Range`` headers; OpenAI documents no such thing."""
+
+    def __post_init__(self) -> None:
+        for name in ("validating_s", "in_progress_s", "finalizing_s", "cancelling_s", "list_lag_s", "latency_s"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must not be negative.")
+        if self.window_s <= 0 or self.burst_s <= 0:
+            raise ValueError("window_s and burst_s must be above 0.")

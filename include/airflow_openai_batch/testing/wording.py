@@ -1,0 +1,97 @@
+"""Text that reads like an answer: a label where the prompt offers some, else a sentence of its words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import blake2b
+
+_GOOD = frozenset(
+    "good great excellent love loved loves lovely perfect best amazing wonderful happy glad pleased fantastic nice "
+    "enjoy enjoyed recommend awesome fast helpful delicious beautiful comfortable reliable superb thanks easy "
+    "brilliant favourite favorite delightful impressed works well success improved".split()
+)
+_BAD = frozenset(
+    "bad terrible awful hate hated worst poor broken disappointed disappointing disappointment slow angry sad useless "
+    "waste refund horrible rude dirty cold late never failed fails failure error crash crashes ugly uncomfortable "
+    "unreliable boring annoying wrong problem problems defective cheap return returned scratched sorry".split()
+)
+_NEGATIONS = frozenset("not no isn't wasn't don't didn't doesn't never hardly can't won't".split())
+
+_WORD = re.compile(r"[^\W\d_][\w']*")
+_SLASHED = re.compile(r"\b[\w-]+(?:\s?[/|]\s?[\w-]+)+\b")
+_CUED = re.compile(
+    r"(?:one of|labels?|categor(?:y|ies)|class(?:es)?|options|choose from|answer with|reply with|either|as)"
+    r"(?:\s+(?:are|is|only|the following|these|with))*\s*:?\s*[\[(]?"
+    r"((?:[\"'`]?[\w-]+[\"'`]?\s*,\s*)+(?:or\s+|and\s+)?[\"'`]?[\w-]+[\"'`]?"
+    r"|[\"'`]?[\w-]+[\"'`]?(?:\s*,\s*[\"'`]?[\w-]+[\"'`]?)*,?\s+or\s+[\"'`]?[\w-]+[\"'`]?)",
+    re.IGNORECASE,
+)
+_SEPARATORS = re.compile(r"\s*(?:[/|,]|\bor\b|\band\b)\s*")
+_MOST_WORDS = 400
+"""Looked at of a long text: an emulator need not read a novel."""
+
+
+def score_sentiment(text: str) -> int:
+    """Above 0 for a friendly text, below 0 for an unfriendly one, by a short word list."""
+    score, negated = 0, False
+    for word in _WORD.findall(text[:4_000].lower())[:_MOST_WORDS]:
+        value = (word in _GOOD) - (word in _BAD)
+        score += -value if negated and value else value
+        negated = word in _NEGATIONS
+    return score
+
+
+def pick_label(labels: Sequence[str], text: str) -> str:
+    """The label that fits the text: by sentiment where the labels speak of it, by shared words, or by hash."""
+    folded = {label.casefold(): label for label in labels}
+    if "positive" in folded and "negative" in folded:
+        score = score_sentiment(text)
+        if score == 0:
+            return folded.get("neutral") or folded.get("mixed") or folded["positive"]
+        return folded["positive" if score > 0 else "negative"]
+    words = set(_WORD.findall(text[:4_000].lower()))
+    for name, label in folded.items():
+        if words & set(_WORD.findall(name)):
+            return label
+    digest = blake2b(text.encode("utf-8", "replace"), digest_size=4).digest()
+    return labels[int.from_bytes(digest, "big") % len(labels)]
+
+
+@lru_cache(maxsize=1024)
+def find_labels(prompt: str) -> tuple[str, ...]:
+    """The labels that a prompt offers (``Positive/Negative/Neutral``, ``one of: a, b or c``), if it does."""
+    match = _CUED.search(prompt[:4_000])
+    found = match.group(1) if match else None
+    if found is None and (match := _SLASHED.search(prompt[:4_000])):
+        found = match.group(0)
+    if found is None:
+        return ()
+    labels = (part.strip(" \t\n\"'`.()[]") for part in _SEPARATORS.split(found))
+    return tuple(dict.fromkeys(label for label in labels if label))
+
+
+def compose(prompt: str, text: str) -> str:
+    """An answer to ``text``, under the instructions of ``prompt`` (which may be the same).
+
+    :param prompt: everything that was said, instructions included.
+    :param text: the last message of the user.
+    """
+    labels = find_labels(prompt)
+    if len(labels) >= 2:
+        return pick_label(labels, _without_labels(text, labels))
+    words = text[:2_000].split()
+    if not words:
+        return "There is nothing to answer."
+    subject = " ".join(words[:12]).rstrip(".,:;!?")
+    tone = score_sentiment(text)
+    verdict = "It reads favourably." if tone > 0 else "It reads critically." if tone < 0 else "It is matter-of-fact."
+    return f"In short: {subject}. {verdict}"
+
+
+def _without_labels(text: str, labels: Sequence[str]) -> str:
+    """Instructions in the same message must not be taken for the text that is judged."""
+    for label in labels:
+        text = re.sub(rf"\b{re.escape(label)}\b", " ", text)
+    return text
