@@ -54,9 +54,8 @@ class Child:
     def check(self) -> None:
         """:raises ChildFailedError: if it has ended."""
         if not self.running:
-            raise ChildFailedError(
-                f"{self.name} ended with code {self._process.returncode}. Its log {self.log} ends so:\n{self.tail()}"
-            )
+            code = self._process.returncode
+            raise ChildFailedError(f"{self.name} ended with code {code}. {self.log} ends so:\n{self.tail()}")
 
     def tail(self, lines: int = 15) -> str:
         text = self.log.read_text(errors="replace") if self.log.exists() else ""

@@ -91,6 +91,11 @@ class LocalAirflow(AirflowApi):
         stop_all(children)
         self.close()
 
+    def check(self) -> None:
+        """:raises ChildFailedError: if a component has ended."""
+        for child in self._children:
+            child.check()
+
     def environment(self) -> dict[str, str]:
         """The environment of every component; what `python -m airflow` needs to reach this Airflow."""
         keys = self._secrets()
@@ -157,8 +162,7 @@ class LocalAirflow(AirflowApi):
     def _wait_until_healthy(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while True:
-            for child in self._children:
-                child.check()
+            self.check()
             health = self.health()
             if all(health.get(name) == "healthy" for name in COMPONENTS):
                 return
