@@ -15,7 +15,10 @@ def test_a_batch_goes_from_upload_to_answers() -> None:
     with OpenAIServer() as server, openai.OpenAI(base_url=server.base_url, api_key="any") as client:
         file = client.files.create(file=("in.jsonl", json.dumps(line).encode()), purpose="batch")
         made = client.batches.create(
-            input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={"job_key": "k"}
+            input_file_id=file.id,
+            endpoint="/v1/chat/completions",
+            completion_window="24h",
+            metadata={"job_key": "k"},
         )
         batch = client.batches.retrieve(made.id)
         assert (made.status, batch.status) == ("validating", "completed")

@@ -79,7 +79,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--tokens-per-minute", type=int)
     add("--latency", type=float, default=0.0, metavar="S", help="real seconds that every call takes")
     add("--realtime-latency", type=float, default=0.0, metavar="S", help="on top for calls of a model")
-    add("--list-lag", type=float, default=0.0, metavar="S", help="new batches are missing from lists for so long")
+    add(
+        "--list-lag",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="new batches are missing from lists for so long",
+    )
     add("--api-key", action="append", help="a key that is taken; any is by default")
     add("--model", action="append", help="pattern of a model name that is taken; OpenAI's by default")
     add("--no-detail", action="store_true", help="no counters by request in the books")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -53,25 +52,32 @@ class Answers:
     count_tokens: CountTokens
     answer: Answer | None = None
 
-    def make(self, body: JSON, endpoint: str, key: bytes, now: float, spoil: str | None = None) -> JSON:
+    def make(
+        self,
+        body: JSON,
+        endpoint: str,
+        digest: bytes,
+        now: float,
+        input_tokens: int,
+        spoil: str | None = None,
+    ) -> JSON:
         """The body of a 200 answer.
 
-        :param key: the canonical body, from which all chance is drawn.
+        :param digest: of the canonical body; all chance is drawn from it.
         :param spoil: one of `SPOILS`.
         """
-        seed = blake2b(key, digest_size=12)
         draft = Draft(
-            id=seed.hexdigest(),
+            id=digest[:12].hex(),
             created=int(now),
             model=body.get("model") or "omni-moderation-latest",
-            input_tokens=self.count_tokens(body, endpoint),
+            input_tokens=input_tokens,
             body=body,
         )
         if endpoint == EMBEDDINGS:
             return self._embeddings(body, draft)
         if endpoint == MODERATIONS:
             return moderation(draft, inputs_of(body.get("input")))
-        self._write(draft, endpoint, seed.digest(), spoil)
+        self._write(draft, endpoint, digest[:12], spoil)
         shape = {CHAT: chat_completion, RESPONSES: response, COMPLETIONS: completion}[endpoint]
         return shape(draft)
 
@@ -129,14 +135,19 @@ class Answers:
                 return {
                     "id": f"call_{seed.hex()}",
                     "type": "function",
-                    "function": {"name": function["name"], "arguments": msgspec.json.encode(arguments).decode()},
+                    "function": {
+                        "name": function["name"],
+                        "arguments": msgspec.json.encode(arguments).decode(),
+                    },
                 }
         return None
 
     def _embeddings(self, body: JSON, draft: Draft) -> JSON:
         dimensions = body.get("dimensions") or vectors.DEFAULT_DIMENSIONS.get(draft.model, 1536)
         encoding = body.get("encoding_format") or "float"
-        made = [vectors.encode_vector(vectors.embed(t, dimensions), encoding) for t in inputs_of(body["input"])]
+        made = [
+            vectors.encode_vector(vectors.embed(t, dimensions), encoding) for t in inputs_of(body["input"])
+        ]
         return embedding_list(draft, made)
 
 
@@ -154,5 +165,11 @@ def schema_of(body: JSON, endpoint: str) -> JSON | None:
 
 def _wants_json(body: JSON, endpoint: str) -> bool:
     text = body.get("text")
-    declared = body.get("response_format") if endpoint == CHAT else text.get("format") if isinstance(text, dict) else {}
+    declared = (
+        body.get("response_format")
+        if endpoint == CHAT
+        else text.get("format")
+        if isinstance(text, dict)
+        else {}
+    )
     return isinstance(declared, dict) and declared.get("type") == "json_object"

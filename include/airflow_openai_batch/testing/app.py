@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -12,17 +11,19 @@ import msgspec
 from python_multipart.exceptions import MultipartParseError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from airflow_openai_batch.testing.interference import Interference
-from airflow_openai_batch.testing.refusals import MESSAGES, ApiError
+from airflow_openai_batch.testing.refusals import MESSAGES, ApiError, missing
 from airflow_openai_batch.testing.requests import TEXT_ENDPOINTS
 from airflow_openai_batch.testing.uploads import Upload
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    import threading
+
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from airflow_openai_batch.testing.emulator import Emulator
 
@@ -86,7 +87,8 @@ class Api:
         if scheme.lower() != "bearer" or not key.strip():
             raise ApiError(
                 401,
-                "You didn't provide an API key. You need to provide your API key in an Authorization header using "
+                "You didn't provide an API key. You need to provide your API key in an Authorization "
+                "header using "
                 "Bearer auth (i.e. Authorization: Bearer YOUR_KEY).",
             )
         if keys is not None and key.strip() not in keys:
@@ -113,8 +115,7 @@ class Api:
                 upload = Upload(writer)
                 await _receive(request, upload)
             if upload.filename is None:
-                raise ApiError(400, "Missing required parameter: 'file'.", code="missing_required_parameter",
-                               param="file")  # fmt: skip
+                raise missing("file")
         except BaseException:
             emulator.files.discard(file_id)
             raise
@@ -150,10 +151,14 @@ class Api:
         asked = request.headers.get("range") if self.emulator.settings.ranges else None
         if asked is not None:
             start, end = _range(asked, file.size)
-        headers = {"content-length": str(end - start), "content-disposition": f'attachment; filename="{file.id}"'}
+        headers = {
+            "content-length": str(end - start),
+            "content-disposition": f'attachment; filename="{file.id}"',
+        }
         if asked is not None:
             headers["content-range"] = f"bytes {start}-{end - 1}/{file.size}"
-        return StreamingResponse(
+        return _Content(
+            content,
             _pieces(content, start, end),
             status_code=206 if asked is not None else 200,
             headers=headers,
@@ -190,6 +195,20 @@ class Api:
         return _json(_model(request.path_params["model"]))
 
 
+class _Content(StreamingResponse):
+    """A file's content; the file is closed also where the connection was cut."""
+
+    def __init__(self, content: BinaryIO, pieces: Iterator[bytes], **kwargs: Any) -> None:
+        super().__init__(pieces, **kwargs)
+        self._content = content
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._content.close()
+
+
 def build_app(
     emulator: Emulator, lock: threading.RLock, wake: Callable[[], None], extra_routes: list[Route]
 ) -> ASGIApp:
@@ -198,7 +217,9 @@ def build_app(
     :param wake: called after each call: there may be work for the background.
     """
     api = Api(emulator, lock, wake)
-    app = Starlette(routes=[*api.routes(), *extra_routes], exception_handlers={404: _not_found, 405: _not_found})
+    app = Starlette(
+        routes=[*api.routes(), *extra_routes], exception_handlers={404: _not_found, 405: _not_found}
+    )
 
     def strike(method: str, path: str) -> Any:
         with lock:
@@ -237,13 +258,17 @@ async def _body(request: Request) -> Any:
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise ApiError(
             400,
-            "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP "
-            "library correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)",
+            "We could not parse the JSON body of your request. (HINT: This likely means you aren't using "
+            "your HTTP "
+            "library correctly. The OpenAI API expects a JSON payload, but what was sent was not valid "
+            "JSON.)",
         ) from None
 
 
 def _json(body: JSON, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(body), status_code=status, headers=headers, media_type="application/json")
+    return Response(
+        msgspec.json.encode(body), status_code=status, headers=headers, media_type="application/json"
+    )
 
 
 def _number(text: str | None, default: int) -> int:
@@ -263,19 +288,20 @@ def _range(header: str, size: int) -> tuple[int, int]:
     except ValueError:
         start, end = 0, size
     if not 0 <= start < size:
-        raise ApiError(416, "The requested range is not satisfiable.", headers={"content-range": f"bytes */{size}"})
+        raise ApiError(
+            416, "The requested range is not satisfiable.", headers={"content-range": f"bytes */{size}"}
+        )
     return start, min(end, size)
 
 
 def _pieces(content: BinaryIO, start: int, end: int) -> Iterator[bytes]:
-    with content:
-        content.seek(start)
-        while start < end:
-            piece = content.read(min(_PIECE_BYTES, end - start))
-            if not piece:
-                return
-            start += len(piece)
-            yield piece
+    content.seek(start)
+    while start < end:
+        piece = content.read(min(_PIECE_BYTES, end - start))
+        if not piece:
+            return
+        start += len(piece)
+        yield piece
 
 
 def _model(name: str) -> JSON:

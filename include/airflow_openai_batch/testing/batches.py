@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.testing.faults import BatchFault
-from airflow_openai_batch.testing.landing import Landing
-from airflow_openai_batch.testing.refusals import ApiError
+from airflow_openai_batch.testing.refusals import ApiError, missing
 from airflow_openai_batch.testing.requests import BATCH_ENDPOINTS
-from airflow_openai_batch.testing.scan import Scan
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.testing.landing import Landing
+    from airflow_openai_batch.testing.scan import Scan
 
 JSON = dict[str, Any]
 
@@ -128,9 +130,7 @@ def check_creation(params: Any) -> None:
         raise ApiError(400, "We could not parse the JSON body of your request.")
     for name in ("input_file_id", "endpoint", "completion_window"):
         if not isinstance(params.get(name), str):
-            raise ApiError(
-                400, f"Missing required parameter: '{name}'.", code="missing_required_parameter", param=name
-            )
+            raise missing(name)
     if params["endpoint"] not in BATCH_ENDPOINTS:
         supported = ", ".join(f"'{endpoint}'" for endpoint in BATCH_ENDPOINTS)
         raise ApiError(
@@ -154,11 +154,14 @@ def check_metadata(metadata: Any) -> None:
     if metadata is None:
         return
     if not isinstance(metadata, dict):
-        raise ApiError(400, "Invalid type for 'metadata': expected an object.", code="invalid_type", param="metadata")
+        raise ApiError(
+            400, "Invalid type for 'metadata': expected an object.", code="invalid_type", param="metadata"
+        )
     if len(metadata) > 16:
         raise ApiError(
             400,
-            "Invalid 'metadata': too many properties. Expected an object with at most 16 properties, but got an "
+            "Invalid 'metadata': too many properties. Expected an object with at most 16 properties, but "
+            "got an "
             f"object with {len(metadata)} properties instead.",
             code="object_above_max_properties",
             param="metadata",
@@ -167,7 +170,8 @@ def check_metadata(metadata: Any) -> None:
         if len(key) > 64:
             raise ApiError(
                 400,
-                f"Invalid 'metadata': property name too long. Expected a string with maximum length 64, but got a "
+                "Invalid 'metadata': property name too long. Expected a string with maximum length 64, "
+                "but got a "
                 f"string with length {len(key)} instead.",
                 code="string_above_max_length",
                 param="metadata",
@@ -182,7 +186,8 @@ def check_metadata(metadata: Any) -> None:
         if len(value) > 512:
             raise ApiError(
                 400,
-                f"Invalid 'metadata.{key}': string too long. Expected a string with maximum length 512, but got a "
+                f"Invalid 'metadata.{key}': string too long. Expected a string with maximum length 512, "
+                "but got a "
                 f"string with length {len(value)} instead.",
                 code="string_above_max_length",
                 param=f"metadata.{key}",

@@ -9,23 +9,22 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from hashlib import blake2b
 from typing import Any
 
 import msgspec
 
-from airflow_openai_batch.testing.requests import canonical
+from airflow_openai_batch.testing.requests import canonical, digest_of
 
 JSON = dict[str, Any]
 
 
 def body_key(body: Any) -> int:
     """What a request body is counted under: the same for equal bodies, however written."""
-    return key_of(canonical(body))
+    return key_of(digest_of(canonical(body)))
 
 
-def key_of(canonical_body: bytes) -> int:
-    return int.from_bytes(blake2b(canonical_body, digest_size=8).digest(), "big")
+def key_of(digest: bytes) -> int:
+    return int.from_bytes(digest[:8], "big")
 
 
 class Books:
@@ -69,7 +68,14 @@ class Books:
         return sum(count for name, count in self.calls.items() if name.rpartition(" ")[0] == route)
 
     def record_answer(
-        self, mode: str, model: str, canonical_body: bytes, tokens: tuple[int, int], *, good: bool, custom_id: str | None
+        self,
+        mode: str,
+        model: str,
+        digest: bytes,
+        tokens: tuple[int, int],
+        *,
+        good: bool,
+        custom_id: str | None,
     ) -> None:
         self.billed[mode] += 1
         spent = self.tokens[f"{mode} {model}"]
@@ -79,7 +85,7 @@ class Books:
             return
         self.good[mode] += 1
         if self.detail:
-            self.good_by_body[key_of(canonical_body)] += 1
+            self.good_by_body[key_of(digest)] += 1
             if custom_id is not None:
                 self.good_by_custom_id[custom_id] += 1
 
@@ -87,7 +93,9 @@ class Books:
         self.enqueued[model] += tokens
         self.enqueued_requests[model] += requests
         self.peak_enqueued[model] = max(self.peak_enqueued[model], self.enqueued[model])
-        self.peak_enqueued_requests[model] = max(self.peak_enqueued_requests[model], self.enqueued_requests[model])
+        self.peak_enqueued_requests[model] = max(
+            self.peak_enqueued_requests[model], self.enqueued_requests[model]
+        )
 
     def release(self, model: str, tokens: int, requests: int) -> None:
         self.enqueued[model] -= tokens

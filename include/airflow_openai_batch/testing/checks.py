@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from airflow_openai_batch.testing.refusals import ApiError
+from airflow_openai_batch.testing.refusals import ApiError, missing
 from airflow_openai_batch.testing.requests import (
     CHAT,
     COMPLETIONS,
@@ -43,17 +43,12 @@ def check_request(body: Any, endpoint: str, models: tuple[str, ...]) -> None:
         check(body)
 
 
-def _missing(param: str) -> ApiError:
-    return ApiError(
-        400, f"Missing required parameter: '{param}'.", code="missing_required_parameter", param=param
-    )
-
-
 def _wrong_type(param: str, wanted: str, value: Any) -> ApiError:
     got = {str: "a string", list: "an array", dict: "an object", int: "an integer", type(None): "null"}
     return ApiError(
         400,
-        f"Invalid type for '{param}': expected {wanted}, but got {got.get(type(value), 'another type')} instead.",
+        f"Invalid type for '{param}': expected {wanted}, but got {got.get(type(value), 'another type')} "
+        "instead.",
         code="invalid_type",
         param=param,
     )
@@ -62,13 +57,14 @@ def _wrong_type(param: str, wanted: str, value: Any) -> ApiError:
 def _check_chat(body: JSON) -> None:
     messages = body.get("messages")
     if messages is None:
-        raise _missing("messages")
+        raise missing("messages")
     if not isinstance(messages, list):
         raise _wrong_type("messages", "an array of objects", messages)
     if not messages:
         raise ApiError(
             400,
-            "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array instead.",
+            "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty "
+            "array instead.",
             code="empty_array",
             param="messages",
         )
@@ -80,36 +76,42 @@ def _check_chat(body: JSON) -> None:
         if response_format.get("type") == "json_object" and "json" not in str(messages).lower():
             raise ApiError(
                 400,
-                "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'.",
+                "'messages' must contain the word 'json' in some form, to use 'response_format' of type "
+                "'json_object'.",
                 param="messages",
             )
         if response_format.get("type") == "json_schema":
-            _check_schema(response_format.get("json_schema"), "response_format", "response_format.json_schema")
+            _check_schema(
+                response_format.get("json_schema"), "response_format", "response_format.json_schema"
+            )
 
 
 def _check_message(message: Any, place: int) -> None:
     if not isinstance(message, dict):
         raise _wrong_type(f"messages[{place}]", "an object", message)
     if "role" not in message:
-        raise _missing(f"messages[{place}].role")
+        raise missing(f"messages[{place}].role")
     if message["role"] not in _ROLES:
         raise ApiError(
             400,
-            f"Invalid value for 'messages[{place}].role'. Supported values are: 'system', 'assistant', 'user', "
+            f"Invalid value for 'messages[{place}].role'. Supported values are: 'system', 'assistant', "
+            "'user', "
             "'function', 'tool', and 'developer'.",
             code="invalid_value",
             param=f"messages[{place}].role",
         )
     if message.get("content") is None and message["role"] in ("system", "developer", "user"):
         raise ApiError(
-            400, "Invalid value for 'content': expected a string, got null.", param=f"messages[{place}].content"
+            400,
+            "Invalid value for 'content': expected a string, got null.",
+            param=f"messages[{place}].content",
         )
 
 
 def _check_responses(body: JSON) -> None:
     source = body.get("input")
     if source is None and not body.get("prompt") and not body.get("previous_response_id"):
-        raise _missing("input")
+        raise missing("input")
     if source is not None and not isinstance(source, (str, list)):
         raise _wrong_type("input", "one of a string or an array of input items", source)
     _check_numbers(body)
@@ -122,14 +124,16 @@ def _check_responses(body: JSON) -> None:
 def _check_embeddings(body: JSON) -> None:
     source = body.get("input")
     if source is None:
-        raise _missing("input")
+        raise missing("input")
     if not isinstance(source, (str, list)):
         raise _wrong_type("input", "a string or an array", source)
     if not source or (isinstance(source, list) and any(part == "" or part == [] for part in source)):
         raise ApiError(400, "'$.input' is invalid. Input cannot be an empty string or array.")
     parts = source if isinstance(source, list) and not isinstance(source[0], int) else [source]
     if len(parts) > 2_048:
-        raise ApiError(400, f"Invalid 'input': array too long. Expected at most 2048 items, got {len(parts)}.")
+        raise ApiError(
+            400, f"Invalid 'input': array too long. Expected at most 2048 items, got {len(parts)}."
+        )
     longest = max(text_tokens(part) if isinstance(part, str) else len(part) for part in parts)
     if longest > 8_192 * 2:  # an estimate refuses only what is surely too long
         raise ApiError(
@@ -145,13 +149,13 @@ def _check_embeddings(body: JSON) -> None:
 
 def _check_completions(body: JSON) -> None:
     if body.get("prompt") is None:
-        raise _missing("prompt")
+        raise missing("prompt")
     _check_numbers(body)
 
 
 def _check_moderations(body: JSON) -> None:
     if body.get("input") in (None, "", []):
-        raise _missing("input")
+        raise missing("input")
 
 
 def _check_numbers(body: JSON) -> None:
@@ -173,7 +177,8 @@ def _check_numbers(body: JSON) -> None:
         if value < low:
             raise ApiError(
                 400,
-                f"Invalid '{name}': integer below minimum value. Expected a value >= {low}, but got {value} instead.",
+                f"Invalid '{name}': integer below minimum value. Expected a value >= {low}, but got "
+                f"{value} instead.",
                 code="integer_below_min_value",
                 param=name,
             )
@@ -189,21 +194,22 @@ def _check_numbers(body: JSON) -> None:
 
 def _check_schema(declared: Any, param: str, path: str) -> None:
     if not isinstance(declared, dict):
-        raise _missing(path)
+        raise missing(path)
     name = declared.get("name")
     if name is None:
-        raise _missing(f"{path}.name")
+        raise missing(f"{path}.name")
     if not isinstance(name, str) or not _SCHEMA_NAME.match(name):
         raise ApiError(
             400,
-            f"Invalid '{path}.name': string does not match pattern. Expected a string that matches the pattern "
+            f"Invalid '{path}.name': string does not match pattern. Expected a string that matches the "
+            "pattern "
             "'^[a-zA-Z0-9_-]+$'.",
             code="invalid_value",
             param=f"{path}.name",
         )
     schema = declared.get("schema")
     if schema is None and declared.get("strict"):
-        raise _missing(f"{path}.schema")
+        raise missing(f"{path}.schema")
     if declared.get("strict") and isinstance(schema, dict):
         problem = find_strict_problem(schema)
         if problem:
@@ -223,12 +229,15 @@ def _find_problem(schema: Any, context: tuple[str, ...]) -> str | None:
         return None
     if schema.get("type") == "object" or "properties" in schema:
         if schema.get("additionalProperties") is not False:
-            return f"In context={context!r}, 'additionalProperties' is required to be supplied and to be false."
+            return (
+                f"In context={context!r}, 'additionalProperties' is required to be supplied and to be false."
+            )
         names = schema.get("properties", {})
         missing = [name for name in names if name not in schema.get("required", ())]
         if missing:
             return (
-                f"In context={context!r}, 'required' is required to be supplied and to be an array including every "
+                f"In context={context!r}, 'required' is required to be supplied and to be an array "
+                "including every "
                 f"key in properties. Missing '{missing[0]}'."
             )
     return next(filter(None, (_find_problem(part, path) for path, part in _parts(schema, context))), None)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 if TYPE_CHECKING:
+    import threading
+
+    from starlette.requests import Request
+
     from airflow_openai_batch.testing.emulator import Emulator
 
 JSON = dict[str, Any]
@@ -76,7 +78,9 @@ class Control:
 
     def _settings(self, request: Request, fields: JSON) -> JSON:
         settings = self._emulator.settings
-        shown = {name: getattr(settings, name) for name in settings.__dataclass_fields__ if name != "api_keys"}
+        shown = {
+            name: getattr(settings, name) for name in settings.__dataclass_fields__ if name != "api_keys"
+        }
         return {**shown, "api_keys": None if settings.api_keys is None else len(settings.api_keys)}
 
     def _read_clock(self, request: Request, fields: JSON) -> JSON:
@@ -101,7 +105,9 @@ class Control:
         return {
             **emulator.books.to_json(),
             "batches": {batch.id: batch.status for batch in emulator.batches},
-            "files": [{"id": f.id, "filename": f.filename, "purpose": f.purpose, "bytes": f.size} for f in alive],
+            "files": [
+                {"id": f.id, "filename": f.filename, "purpose": f.purpose, "bytes": f.size} for f in alive
+            ],
         }
 
     def _kept(self, request: Request, fields: JSON) -> JSON:

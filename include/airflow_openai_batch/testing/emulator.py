@@ -8,26 +8,45 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from hashlib import blake2b
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from airflow_openai_batch.testing.answers import SPOILS, Answer, Answers
-from airflow_openai_batch.testing.batches import Batch
 from airflow_openai_batch.testing.blobs import Blobs, MemoryBlobs
 from airflow_openai_batch.testing.books import Books
 from airflow_openai_batch.testing.checks import check_request
 from airflow_openai_batch.testing.clock import Clock, Ticker
-from airflow_openai_batch.testing.faults import LineFault
 from airflow_openai_batch.testing.files import BATCH_RETENTION_S, PURPOSES, Files, StoredFile, expiry_of
 from airflow_openai_batch.testing.landing import Reply, Respond
 from airflow_openai_batch.testing.lifecycle import Lifecycle
 from airflow_openai_batch.testing.rates import RealtimeLimits
-from airflow_openai_batch.testing.refusals import STATUS_CODES, ApiError, message_for
-from airflow_openai_batch.testing.requests import TEXT_ENDPOINTS, CountTokens, canonical, estimate_tokens
+from airflow_openai_batch.testing.refusals import STATUS_CODES, ApiError, message_for, missing
+from airflow_openai_batch.testing.requests import (
+    TEXT_ENDPOINTS,
+    CountTokens,
+    canonical,
+    digest_of,
+    estimate_tokens,
+)
 from airflow_openai_batch.testing.script import Script
 from airflow_openai_batch.testing.settings import Settings
 from airflow_openai_batch.testing.shapes import usage_of
 
+if TYPE_CHECKING:
+    from airflow_openai_batch.testing.batches import Batch
+    from airflow_openai_batch.testing.faults import LineFault
+
 JSON = dict[str, Any]
+
+
+class Place(NamedTuple):
+    """Where a request stands: in a batch or among the real-time calls."""
+
+    mode: str
+    endpoint: str
+    position: int
+    custom_id: str | None
+    metadata: dict[str, str]
+    input_tokens: int
 
 
 class Emulator:
@@ -39,6 +58,7 @@ class Emulator:
     :param clock: anything with ``now()``; real time by default.
     :param blobs: where file contents lie; in memory by default.
     :param count_tokens: input tokens of a request body; a quarter of the characters by default.
+    :param inline_bytes: batches with larger files wait for `Lifecycle.work`; by default none does.
     """
 
     def __init__(
@@ -49,12 +69,14 @@ class Emulator:
         blobs: Blobs | None = None,
         count_tokens: CountTokens = estimate_tokens,
         detailed_books: bool = True,
+        inline_bytes: int | None = None,
     ) -> None:
         self.clock: Ticker = clock if clock is not None else Clock()
         self.settings = settings if settings is not None else Settings()
         self._first_settings = self.settings
         self._blobs = blobs if blobs is not None else MemoryBlobs()
         self._detailed_books = detailed_books
+        self._inline_bytes = inline_bytes
         self.answers = Answers(count_tokens)
         self._start()
 
@@ -65,7 +87,6 @@ class Emulator:
         self.books = Books(detail=self._detailed_books)
         self.files = Files(self._blobs)
         self._limits = RealtimeLimits()
-        inline_bytes = self.batches.inline_bytes if hasattr(self, "batches") else None
         self.batches = Lifecycle(
             clock=self.clock,
             settings=lambda: self.settings,
@@ -74,9 +95,9 @@ class Emulator:
             books=self.books,
             new_id=self.new_id,
             respond_for=self._respond_for,
-            count_tokens=lambda body, endpoint: self.answers.count_tokens(body, endpoint),
+            count_tokens=self.answers.count_tokens,
+            inline_bytes=self._inline_bytes,
         )
-        self.batches.inline_bytes = inline_bytes
 
     def reset(self) -> None:
         """Forget files, batches, script, books and changed settings. The clock goes on."""
@@ -104,22 +125,29 @@ class Emulator:
 
     # -- files ---------------------------------------------------------------------------------
 
-    def upload(self, data: bytes | Iterable[bytes], *, filename: str = "batch.jsonl", purpose: str = "batch",
-               expires_after: Any = None) -> JSON:  # fmt: skip
+    def upload(
+        self,
+        data: bytes | Iterable[bytes],
+        *,
+        filename: str = "batch.jsonl",
+        purpose: str = "batch",
+        expires_after: Any = None,
+    ) -> JSON:
         """Store a file in one go."""
         file_id = self.new_id("file-")
         with self.files.writer(file_id) as writer:
             writer.writelines([data] if isinstance(data, bytes) else data)
         return self.finish_upload(file_id, filename=filename, purpose=purpose, expires_after=expires_after)
 
-    def finish_upload(self, file_id: str, *, filename: str, purpose: str | None, expires_after: Any = None) -> JSON:
+    def finish_upload(
+        self, file_id: str, *, filename: str, purpose: str | None, expires_after: Any = None
+    ) -> JSON:
         """Make a file of content that was written to ``files.writer(file_id)``."""
         now = self.clock.now()
         size = self.files.size(file_id)
         try:
             if not purpose:
-                raise ApiError(400, "Missing required parameter: 'purpose'.", code="missing_required_parameter",
-                               param="purpose")  # fmt: skip
+                raise missing("purpose")
             if purpose not in PURPOSES:
                 raise ApiError(400, f"'{purpose[:50]}' is not one of {list(PURPOSES)} - 'purpose'")
             if purpose == "batch" and not filename.endswith(".jsonl"):
@@ -142,8 +170,14 @@ class Emulator:
         self.batches.settle()
         return self.files.delete(file_id)
 
-    def list_files(self, *, after: str | None = None, limit: int = 10_000, order: str = "desc",
-                   purpose: str | None = None) -> JSON:  # fmt: skip
+    def list_files(
+        self,
+        *,
+        after: str | None = None,
+        limit: int = 10_000,
+        order: str = "desc",
+        purpose: str | None = None,
+    ) -> JSON:
         _check_limit(limit, 10_000)
         self.batches.settle()
         files, more = self.files.page(after=after, limit=limit, order=order, purpose=purpose)
@@ -198,51 +232,61 @@ class Emulator:
         if isinstance(body, dict) and body.get("stream"):
             raise ApiError(400, "The emulator does not stream.", code="unsupported_value", param="stream")
         check_request(body, endpoint, settings.models)
+        tokens = self.answers.count_tokens(body, endpoint)
         headers = self._limits.take(
             body.get("model", ""),
-            self.answers.count_tokens(body, endpoint),
+            tokens,
             self.clock.now(),
             requests_per_minute=settings.requests_per_minute,
             tokens_per_minute=settings.tokens_per_minute,
             burst_s=settings.burst_s,
         )
         position, self._calls = self._calls, self._calls + 1
-        reply = self._reply("realtime", endpoint, body, position, None, {})
+        reply = self._reply(body, Place("realtime", endpoint, position, None, {}, tokens))
         if reply.status != 200:
             error = reply.body.get("error", {})
-            raise ApiError(reply.status or 500, error.get("message", ""), code=error.get("code"), headers=headers)
+            raise ApiError(
+                reply.status or 500, error.get("message", ""), code=error.get("code"), headers=headers
+            )
         return reply.body, headers
 
     def _respond_for(self, batch: Batch) -> Respond:
         endpoint, metadata = batch.endpoint, batch.metadata or {}
 
-        def respond(body: Any, position: int, custom_id: str) -> Reply:
-            return self._reply("batch", endpoint, body, position, custom_id, metadata)
+        def respond(body: Any, position: int, custom_id: str, input_tokens: int) -> Reply:
+            where = Place("batch", endpoint, position, custom_id, metadata, input_tokens)
+            return self._reply(body, where)
 
         return respond
 
-    def _reply(
-        self, mode: str, endpoint: str, body: Any, position: int, custom_id: str | None, metadata: dict[str, str]
-    ) -> Reply:
-        key = canonical(body)
+    def _reply(self, body: Any, where: Place) -> Reply:
+        raw = canonical(body)
+        digest = digest_of(raw)
         fault = None
         if self.script.has_line_faults:
             fault = self.script.strike_line(
-                key, scope=mode, position=position, custom_id=custom_id, metadata=metadata
+                raw,
+                digest,
+                scope=where.mode,
+                position=where.position,
+                custom_id=where.custom_id,
+                metadata=where.metadata,
             )
         try:
-            reply = self._attempt(endpoint, body, key, fault)
+            reply = self._attempt(body, digest, fault, where)
         except ApiError as error:
             reply = Reply(error.status, error.body(), fault=fault)
         if reply.status == 200:
             model = body.get("model") or ""
             good = fault is None or fault.line in ("duplicate", "string_body")
-            self.books.record_answer(mode, model, key, reply.tokens, good=good, custom_id=custom_id)
+            self.books.record_answer(
+                where.mode, model, digest, reply.tokens, good=good, custom_id=where.custom_id
+            )
         else:
-            self.books.refused[mode] += 1
+            self.books.refused[where.mode] += 1
         return reply
 
-    def _attempt(self, endpoint: str, body: Any, key: bytes, fault: LineFault | None) -> Reply:
+    def _attempt(self, body: Any, digest: bytes, fault: LineFault | None, where: Place) -> Reply:
         what = fault.line if fault is not None else None
         if fault is not None and what == 0:
             return Reply(0, {}, fault=fault)
@@ -251,11 +295,11 @@ class Emulator:
             raise ApiError(what, fault.message or message_for(what, code), code=code)
         if what in ("request_timeout", "batch_expired", "batch_cancelled"):
             raise ApiError(408, message_for(408, str(what)), code=str(what))
-        check_request(body, endpoint, self.settings.models)
-        if endpoint not in TEXT_ENDPOINTS:
-            raise ApiError(400, f"The emulator does not answer {endpoint}.")
+        check_request(body, where.endpoint, self.settings.models)
+        if where.endpoint not in TEXT_ENDPOINTS:
+            raise ApiError(400, f"The emulator does not answer {where.endpoint}.")
         spoil = str(what) if what in SPOILS else None
-        made = self.answers.make(body, endpoint, key, self.clock.now(), spoil)
+        made = self.answers.make(body, where.endpoint, digest, self.clock.now(), where.input_tokens, spoil)
         return Reply(200, made, usage_of(made), fault)
 
 
@@ -273,7 +317,8 @@ def _check_limit(limit: int, most: int) -> None:
     if not 1 <= limit <= most:
         raise ApiError(
             400,
-            f"Invalid 'limit': integer out of range. Expected a value between 1 and {most}, but got {limit} instead.",
+            f"Invalid 'limit': integer out of range. Expected a value between 1 and {most}, but got "
+            f"{limit} instead.",
             code="integer_out_of_range",
             param="limit",
         )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from airflow_openai_batch.testing.blobs import Blobs
 from airflow_openai_batch.testing.refusals import ApiError
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.testing.blobs import Blobs
 
 JSON = dict[str, Any]
 
@@ -123,7 +125,9 @@ class Files:
             if file_id not in self._files:
                 self._blobs.delete(file_id)
 
-    def page(self, *, after: str | None, limit: int, order: str, purpose: str | None) -> tuple[list[StoredFile], bool]:
+    def page(
+        self, *, after: str | None, limit: int, order: str, purpose: str | None
+    ) -> tuple[list[StoredFile], bool]:
         """:return: the files of one page and whether there are more."""
         files = [f for f in self._files.values() if purpose is None or f.purpose == purpose]
         if order == "desc":
@@ -144,7 +148,9 @@ def expiry_of(policy: Any, created_at: float, *, param: str) -> float | None:
     if policy is None:
         return None
     if not isinstance(policy, dict) or policy.get("anchor") != "created_at":
-        raise ApiError(400, f"Invalid value for '{param}.anchor': must be 'created_at'.", param=f"{param}.anchor")
+        raise ApiError(
+            400, f"Invalid value for '{param}.anchor': must be 'created_at'.", param=f"{param}.anchor"
+        )
     seconds = policy.get("seconds")
     if not isinstance(seconds, int) or not MIN_EXPIRY_S <= seconds <= MAX_EXPIRY_S:
         raise ApiError(

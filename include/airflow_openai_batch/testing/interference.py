@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from airflow_openai_batch.testing.faults import HttpFault
 from airflow_openai_batch.testing.refusals import STATUS_CODES, ApiError, message_for
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from airflow_openai_batch.testing.faults import HttpFault
 
 _IDS = re.compile(r"/(file-|batch_|resp_)[^/]+")
 _PIECE_BYTES = 16_384
@@ -61,7 +64,9 @@ class Interference:
         else:
             await self._pass_on(scope, receive, send, route, fault)
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, route: str, fault: HttpFault | None) -> None:
+    async def _pass_on(
+        self, scope: Scope, receive: Receive, send: Send, route: str, fault: HttpFault | None
+    ) -> None:
         status: int | str = 500
         sent = 0
         cut = False

@@ -6,12 +6,14 @@ import random
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import msgspec
 
-from airflow_openai_batch.testing.faults import LineFault
 from airflow_openai_batch.testing.refusals import MESSAGES
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.testing.faults import LineFault
 
 JSON = dict[str, Any]
 _encode = msgspec.json.Encoder().encode
@@ -31,21 +33,23 @@ class Reply:
 class Respond(Protocol):
     """Answers one line of a batch and enters it into the books."""
 
-    def __call__(self, body: Any, position: int, custom_id: str) -> Reply: ...
+    def __call__(self, body: Any, position: int, custom_id: str, input_tokens: int) -> Reply: ...
 
 
 @dataclass(slots=True, kw_only=True)
 class Landing:
-    """Runs the first ``done`` lines of a shuffled order; the others are said to have ``unfinished_code``.
+    """Runs the first ``due`` lines of a shuffled order; the others are said to have ``unfinished_code``.
 
     :ivar offsets: of the lines, one more than there are.
+    :ivar tokens: of the lines, input only.
     :ivar unfinished_code: none leaves unfinished lines out of both files.
     """
 
     batch_id: str
     source: BinaryIO
     offsets: array[int]
-    done: int
+    tokens: array[int]
+    due: int
     unfinished_code: str | None
     respond: Respond
     output: BinaryIO
@@ -57,7 +61,7 @@ class Landing:
     output_tokens: int = 0
     output_lines: int = 0
     error_lines: int = 0
-    finished: bool = False
+    done: bool = False
     _order: Iterator[tuple[int, int]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,21 +81,21 @@ class Landing:
                 self._finish()
                 return True
             self._land(*turn)
-        return self.finished
+        return self.done
 
     def _finish(self) -> None:
         for file in (self.source, self.output, self.errors):
             file.close()
-        self.finished = True
+        self.done = True
 
     def _land(self, turn: int, position: int) -> None:
         request = self._read(position)
         custom_id = request["custom_id"]
-        if turn >= self.done:
+        if turn >= self.due:
             if self.unfinished_code is not None:
                 self._write_error(position, custom_id, self.unfinished_code)
             return
-        reply = self.respond(request["body"], position, custom_id)
+        reply = self.respond(request["body"], position, custom_id, self.tokens[position])
         fault = reply.fault.line if reply.fault is not None else None
         if isinstance(fault, str) and fault in ("request_timeout", "batch_expired", "batch_cancelled"):
             self.failed += 1

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_openai_batch.testing.batches import TERMINAL, Batch, check_creation
-from airflow_openai_batch.testing.books import Books
-from airflow_openai_batch.testing.clock import Ticker
-from airflow_openai_batch.testing.faults import BatchFault
 from airflow_openai_batch.testing.files import BATCH_RETENTION_S, Files, StoredFile, expiry_of
 from airflow_openai_batch.testing.landing import Landing, Respond
 from airflow_openai_batch.testing.rates import CreateLimit
 from airflow_openai_batch.testing.refusals import ApiError, batch_error
 from airflow_openai_batch.testing.requests import CountTokens, base_model
 from airflow_openai_batch.testing.scan import Scan
-from airflow_openai_batch.testing.script import Script
-from airflow_openai_batch.testing.settings import Settings
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.testing.books import Books
+    from airflow_openai_batch.testing.clock import Ticker
+    from airflow_openai_batch.testing.faults import BatchFault
+    from airflow_openai_batch.testing.script import Script
+    from airflow_openai_batch.testing.settings import Settings
 
 JSON = dict[str, Any]
 
@@ -34,7 +36,7 @@ class Lifecycle:
 
     :param new_id: makes an id with a prefix.
     :param respond_for: gives, for a batch, what answers its lines.
-    :ivar inline_bytes: larger input files are left to `work`; none does everything at once.
+    :param inline_bytes: larger input files are left to `work`; none does everything at once.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Lifecycle:
         new_id: Callable[[str], str],
         respond_for: Callable[[Batch], Respond],
         count_tokens: CountTokens,
+        inline_bytes: int | None = None,
     ) -> None:
         self._clock = clock
         self._settings = settings
@@ -62,7 +65,7 @@ class Lifecycle:
         self._pushed = 0
         self._pending: dict[str, Scan | Landing] = {}
         self._create_limit = CreateLimit()
-        self.inline_bytes: int | None = None
+        self._inline_bytes = inline_bytes
 
     # -- what the API offers -------------------------------------------------------------------
 
@@ -75,7 +78,9 @@ class Lifecycle:
         expiry_of(policy, now, param="output_expires_after")
         file = self._files.find(params["input_file_id"])
         if file is not None and file.purpose != "batch":
-            raise ApiError(400, f"Invalid file purpose: expected 'batch', got '{file.purpose}'.", param="input_file_id")
+            raise ApiError(
+                400, f"Invalid file purpose: expected 'batch', got '{file.purpose}'.", param="input_file_id"
+            )
         self._create_limit.take(now, settings.creates_per_hour)
         metadata = params.get("metadata")
         number = len(self._batches) + 1
@@ -169,9 +174,9 @@ class Lifecycle:
         return bool(self._pending)
 
     def _is_worked(self, batch: Batch, work: Scan | Landing, size_bytes: int) -> bool:
-        if isinstance(work, Scan) and work.done or isinstance(work, Landing) and work.finished:
+        if work.done:
             return True
-        if self.inline_bytes is not None and size_bytes > self.inline_bytes:
+        if self._inline_bytes is not None and size_bytes > self._inline_bytes:
             self._pending[batch.id] = work
             return False
         return work.step(_WHOLE)
@@ -192,7 +197,7 @@ class Lifecycle:
     def _leave_validating(self, batch: Batch, at: float) -> None:
         fault, settings = batch.fault, self._settings()
         if fault.batch == "validating":
-            return
+            return None
         try:
             size = self._files.size(batch.input_file_id)
         except (KeyError, FileNotFoundError):
@@ -260,6 +265,7 @@ class Lifecycle:
             self._books.release(*batch.queued)
             batch.queued = None
         batch.scan = batch.landing = None
+        self._pending.pop(batch.id, None)
         self._files.unpin(batch.input_file_id)
 
     # -- results -------------------------------------------------------------------------------
@@ -278,7 +284,8 @@ class Lifecycle:
             batch_id=batch.id,
             source=self._files.open(batch.input_file_id),
             offsets=batch.scan.offsets,
-            done=done,
+            tokens=batch.scan.tokens,
+            due=done,
             unfinished_code=code if batch.fault.unfinished == "error_file" else None,
             respond=self._respond_for(batch),
             output=self._files.writer(batch.result_ids[0]),
@@ -318,7 +325,7 @@ class Lifecycle:
     # -- refusals ------------------------------------------------------------------------------
 
     def _refusal_of_queue(self, batch: Batch) -> list[JSON]:
-        """Tokens first, then requests; what is in the queue counts by model, over all batches and strangers."""
+        """Tokens first, then requests, by model, over all batches and strangers."""
         settings, model = self._settings(), base_model(batch.model or "")
         asked = (
             ("token_limit_exceeded", settings.queue_limits, self._books.enqueued[model], batch.input_tokens),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import random
 import re
 import string
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import random
 
 _LETTERS = string.ascii_lowercase
 _ANY = string.ascii_letters + string.digits + " _-.,:;/"

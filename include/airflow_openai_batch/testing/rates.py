@@ -65,9 +65,15 @@ class RealtimeLimits:
         self._buckets: dict[tuple[str, str], Bucket] = {}
 
     def take(
-        self, model: str, tokens: int, now: float, *, requests_per_minute: int | None, tokens_per_minute: int | None,
+        self,
+        model: str,
+        tokens: int,
+        now: float,
+        *,
+        requests_per_minute: int | None,
+        tokens_per_minute: int | None,
         burst_s: float,
-    ) -> dict[str, str]:  # fmt: skip
+    ) -> dict[str, str]:
         """Take one request of so many tokens.
 
         :return: the x-ratelimit headers.
@@ -108,10 +114,15 @@ def _refusal(
     return ApiError(
         429,
         f"Rate limit reached for {model} in organization org-emulator on {kind} per min ({short}): "
-        f"Limit {bucket.per_minute}, Used {used}, Requested {amount}. Please try again in {format_wait(wait_s)}.",
+        f"Limit {bucket.per_minute}, Used {used}, Requested {amount}. Please try again in "
+        f"{format_wait(wait_s)}.",
         code="rate_limit_exceeded",
         type=kind,
-        headers={**headers, "retry-after": str(max(1, -int(-wait_s // 1))), "retry-after-ms": str(int(wait_s * 1000) + 1)},
+        headers={
+            **headers,
+            "retry-after": str(max(1, -int(-wait_s // 1))),
+            "retry-after-ms": str(int(wait_s * 1000) + 1),
+        },
     )
 
 

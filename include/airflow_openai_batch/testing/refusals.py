@@ -6,7 +6,12 @@ from typing import Any
 
 JSON = dict[str, Any]
 
-_TYPES = {401: "invalid_request_error", 403: "invalid_request_error", 429: "requests", 409: "invalid_request_error"}
+_TYPES = {
+    401: "invalid_request_error",
+    403: "invalid_request_error",
+    429: "requests",
+    409: "invalid_request_error",
+}
 
 
 class ApiError(Exception):
@@ -34,6 +39,12 @@ class ApiError(Exception):
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
 
+def missing(param: str) -> ApiError:
+    return ApiError(
+        400, f"Missing required parameter: '{param}'.", code="missing_required_parameter", param=param
+    )
+
+
 def _type_of(status: int, code: str | None) -> str:
     if code in ("insufficient_quota", "billing_hard_limit_reached"):
         return code if code == "insufficient_quota" else "invalid_request_error"
@@ -44,7 +55,8 @@ def _type_of(status: int, code: str | None) -> str:
 
 MESSAGES = {
     "insufficient_quota": (
-        "You exceeded your current quota, please check your plan and billing details. For more information on "
+        "You exceeded your current quota, please check your plan and billing details. For more "
+        "information on "
         "this error, read the docs: https://platform.openai.com/docs/guides/error-codes/api-errors."
     ),
     "billing_hard_limit_reached": "Billing hard limit has been reached.",
@@ -91,7 +103,8 @@ BATCH_MESSAGES = {
         "tokens. Please try again once some in_progress batches have been completed."
     ),
     "request_limit_exceeded": (
-        "Enqueued request limit reached for {model} in organization {organization}. Limit: {limit:,} enqueued "
+        "Enqueued request limit reached for {model} in organization {organization}. Limit: {limit:,} "
+        "enqueued "
         "requests. Please try again once some in_progress batches have been completed."
     ),
     "invalid_json_line": "This line is not parseable as valid JSON.",
@@ -100,7 +113,8 @@ BATCH_MESSAGES = {
     "invalid_method": "Invalid value: '{value}'. Value must be 'POST'.",
     "invalid_type": "Invalid type for '{param}': expected a string.",
     "duplicate_custom_id": (
-        "The custom_id '{value}' for this request is a duplicate of another request. The custom_id parameter must "
+        "The custom_id '{value}' for this request is a duplicate of another request. The custom_id "
+        "parameter must "
         "be unique for each request in a batch."
     ),
     "mismatched_model": (
@@ -111,9 +125,7 @@ BATCH_MESSAGES = {
     "invalid_request": (
         "Cannot find file {file_id}, or organization {organization} does not have access to it."
     ),
-    "empty_file": (
-        "The input file is empty. Please ensure that the batch contains at least one request."
-    ),
+    "empty_file": ("The input file is empty. Please ensure that the batch contains at least one request."),
     "too_many_tasks": "The batch input file has more than {limit:,} requests, the limit of a batch.",
     "too_many_inputs": "The batch has more than {limit:,} embedding inputs, the limit of a batch.",
     "stream_not_supported": "Streaming is not supported in the Batch API.",

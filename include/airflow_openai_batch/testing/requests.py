@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -29,6 +30,11 @@ _SNAPSHOT = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 def canonical(body: Any) -> bytes:
     """The body as JSON with sorted keys: equal for equal requests, however they were written."""
     return msgspec.json.encode(body, order="deterministic")
+
+
+def digest_of(canonical_body: bytes) -> bytes:
+    """16 bytes that stand for the body: books, chance and faults go by them."""
+    return blake2b(canonical_body, digest_size=16).digest()
 
 
 def base_model(model: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.testing.patterns import match_pattern
 from airflow_openai_batch.testing.wording import pick_label
+
+if TYPE_CHECKING:
+    import random
 
 JSON = dict[str, Any]
 
@@ -93,7 +95,11 @@ class Instances:
         options: Sequence[Any] = schema[key]
         rest = {k: v for k, v in schema.items() if k != key and k not in ("title", "description", "default")}
         if depth >= _MAX_DEPTH // 2:  # a way out of a schema that refers to itself
-            leaf = [o for o in options if not isinstance(o, dict) or not {"$ref", "properties", "items"} & o.keys()]
+            leaf = [
+                o
+                for o in options
+                if not isinstance(o, dict) or not {"$ref", "properties", "items"} & o.keys()
+            ]
             options = leaf or options
         option = options[self._draw.randrange(len(options))]
         return self._value({**option, **rest} if isinstance(option, dict) else option, depth + 1, name)
@@ -101,7 +107,9 @@ class Instances:
     def _typed(self, schema: JSON, depth: int, name: str) -> Any:
         kind = schema.get("type") or _implied_type(schema)
         if isinstance(kind, list):
-            options = [k for k in kind if k != "null"] if depth < _MAX_DEPTH and self._draw.random() < 0.8 else kind
+            options = (
+                [k for k in kind if k != "null"] if depth < _MAX_DEPTH and self._draw.random() < 0.8 else kind
+            )
             kind = self._draw.choice(options or kind)
         match kind:
             case "object":
@@ -132,14 +140,18 @@ class Instances:
         for name in (*(n for n in required if n not in made), *(f"key{i}" for i in range(at_least))):
             if len(made) >= at_least:
                 break
-            made[name] = self._value(extra if isinstance(extra, dict) else {"type": "string"}, depth + 1, name)
+            made[name] = self._value(
+                extra if isinstance(extra, dict) else {"type": "string"}, depth + 1, name
+            )
         return made
 
     def _array(self, schema: JSON, depth: int, name: str) -> list[Any]:
         prefix = [self._value(part, depth + 1, name) for part in schema.get("prefixItems", ())]
         least = max(int(schema.get("minItems", 0)), len(prefix))
         most = int(schema.get("maxItems", max(least, 3)))
-        wanted = least if depth >= _MAX_DEPTH // 2 else self._draw.randint(least, max(least, min(most, least + 2)))
+        wanted = (
+            least if depth >= _MAX_DEPTH // 2 else self._draw.randint(least, max(least, min(most, least + 2)))
+        )
         if wanted == 0 and most > 0 and depth < 4:
             wanted = 1
         items = schema.get("items", {"type": "string"})
@@ -158,7 +170,9 @@ class Instances:
         if schema.get("format") in _FORMATS:
             digits = {"a": self._draw.randint(1, 9), "b": self._draw.randint(0, 9)}
             return _FORMATS[schema["format"]].format(**digits)
-        short = name.endswith(("name", "title", "label", "category", "topic", "tag", "tags", "keyword", "keywords"))
+        short = name.endswith(
+            ("name", "title", "label", "category", "topic", "tag", "tags", "keyword", "keywords")
+        )
         made = self._some_words(2 if short else 8)
         least, most = int(schema.get("minLength", 0)), schema.get("maxLength")
         while len(made) < least:
@@ -185,7 +199,12 @@ class Instances:
         if "multipleOf" in schema:
             low, high = _bounds(schema, 0)
             step = float(schema["multipleOf"])
-            return self._draw.randint(round(low / step + 0.499), max(round(low / step + 0.499), int(high / step))) * step
+            return (
+                self._draw.randint(
+                    round(low / step + 0.499), max(round(low / step + 0.499), int(high / step))
+                )
+                * step
+            )
         low, high = _bounds(schema, 0)
         for digits in (2, 4, 8):
             value = round(low + (high - low) * self._draw.random(), digits)
@@ -195,20 +214,17 @@ class Instances:
 
 
 def _bounds(schema: JSON, step: int) -> tuple[float, float]:
-    """Inclusive bounds, with a width of 10 (or 1, for numbers that start at 0) where one is missing."""
-    low = schema.get("minimum")
+    """Inclusive bounds, with a width of 10 (or 1, for numbers that are no integers) where one is missing."""
+    width = 10.0 if step else 1.0
+    low: float | None = schema.get("minimum")
+    high: float | None = schema.get("maximum")
     if "exclusiveMinimum" in schema:
         low = schema["exclusiveMinimum"] + step
-    high = schema.get("maximum")
     if "exclusiveMaximum" in schema:
         high = schema["exclusiveMaximum"] - step
-    if low is None and high is None:
-        return 0, 10 if step else 1
     if low is None:
-        low = min(0, high) if high >= 0 else high - 10
-    if high is None:
-        high = max(low + 10, 0) if step else max(low + 1, 0)
-    return low, high
+        low = 0 if high is None or high >= 0 else high - width
+    return low, max(low + width, 0) if high is None else high
 
 
 def _implied_type(schema: JSON) -> str:

@@ -7,9 +7,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow_openai_batch.testing.faults import BatchFault, Fault, HttpFault, LineFault, parse_fault
+
+_F = TypeVar("_F", BatchFault, LineFault, HttpFault)
 
 
 @dataclass(slots=True)
@@ -71,6 +73,7 @@ class Script:
     def strike_line(
         self,
         raw: bytes,
+        digest: bytes,
         *,
         scope: str,
         position: int,
@@ -79,7 +82,8 @@ class Script:
     ) -> LineFault | None:
         """The fault of a request that is being answered.
 
-        :param raw: the request's JSON; it tells requests apart.
+        :param raw: the request's JSON.
+        :param digest: of it; it tells requests apart.
         :param position: 0-based place in the batch's file, or number of the real-time call.
         """
         for rule, fault in self._live(LineFault):
@@ -87,13 +91,12 @@ class Script:
                 continue
             if not _matches_line(fault, raw, position, custom_id, metadata or {}):
                 continue
-            key = hashlib.blake2b(raw, digest_size=8).digest()
-            if fault.share < 1 and not self._drawn(rule, key.hex()):
+            if fault.share < 1 and not self._drawn(rule, digest.hex()):
                 continue
             if fault.times is not None:
-                if rule.per_line[key] >= fault.times:
+                if rule.per_line[digest] >= fault.times:
                     continue
-                rule.per_line[key] += 1
+                rule.per_line[digest] += 1
             rule.hits += 1
             return fault
         return None
@@ -114,7 +117,7 @@ class Script:
             return fault
         return None
 
-    def _live(self, kind: type[Any]) -> Iterator[tuple[Rule, Any]]:
+    def _live(self, kind: type[_F]) -> Iterator[tuple[Rule, _F]]:
         for rule in self._rules:
             if isinstance(rule.fault, kind) and not rule.spent:
                 yield rule, rule.fault

@@ -63,7 +63,14 @@ class Settings:
     """Whether a file's content honours ``Range`` headers; OpenAI documents no such thing."""
 
     def __post_init__(self) -> None:
-        for name in ("validating_s", "in_progress_s", "finalizing_s", "cancelling_s", "list_lag_s", "latency_s"):
+        for name in (
+            "validating_s",
+            "in_progress_s",
+            "finalizing_s",
+            "cancelling_s",
+            "list_lag_s",
+            "latency_s",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must not be negative.")
         if self.window_s <= 0 or self.burst_s <= 0:

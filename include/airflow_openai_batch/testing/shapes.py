@@ -133,7 +133,9 @@ def response(draft: Draft) -> JSON:
 def embedding_list(draft: Draft, vectors: list[Any]) -> JSON:
     return {
         "object": "list",
-        "data": [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(vectors)],
+        "data": [
+            {"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(vectors)
+        ],
         "model": draft.model,
         "usage": {"prompt_tokens": draft.input_tokens, "total_tokens": draft.input_tokens},
     }
@@ -179,5 +181,3 @@ def usage_of(body: JSON) -> tuple[int, int]:
         usage.get("input_tokens", usage.get("prompt_tokens", 0)),
         usage.get("output_tokens", usage.get("completion_tokens", 0)),
     )
-
-

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-DEFAULT_DIMENSIONS = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
+DEFAULT_DIMENSIONS = {
+    "text-embedding-3-small": 1536,
+    "text-embedding-3-large": 3072,
+    "text-embedding-ada-002": 1536,
+}
 
 _WORD = re.compile(r"\w+")
 _MOST_WORDS = 512
@@ -40,5 +44,7 @@ def encode_vector(vector: NDArray[np.float32], encoding_format: str) -> Any:
 def _word_vector(word: str, dimensions: int) -> NDArray[np.float32]:
     import numpy as np
 
-    vector = np.random.default_rng(crc32(word.encode("utf-8", "replace"))).standard_normal(dimensions, dtype=np.float32)
+    vector = np.random.default_rng(crc32(word.encode("utf-8", "replace"))).standard_normal(
+        dimensions, dtype=np.float32
+    )
     return vector / np.float32(np.linalg.norm(vector))

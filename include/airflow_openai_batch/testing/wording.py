@@ -8,16 +8,31 @@ from functools import lru_cache
 from hashlib import blake2b
 
 _GOOD = frozenset(
-    "good great excellent love loved loves lovely perfect best amazing wonderful happy glad pleased fantastic nice "
-    "enjoy enjoyed recommend awesome fast helpful delicious beautiful comfortable reliable superb thanks easy "
-    "brilliant favourite favorite delightful impressed works well success improved".split()
-)
+    {
+        "good", "great", "excellent", "love", "loved", "loves", "lovely", "perfect", "best",
+        "amazing", "wonderful", "happy", "glad", "pleased", "fantastic", "nice", "enjoy", "enjoyed",
+        "recommend", "awesome", "fast", "helpful", "delicious", "beautiful", "comfortable",
+        "reliable", "superb", "thanks", "easy", "brilliant", "favourite", "favorite", "delightful",
+        "impressed", "works", "well", "success", "improved"
+    }
+)  # fmt: skip
 _BAD = frozenset(
-    "bad terrible awful hate hated worst poor broken disappointed disappointing disappointment slow angry sad useless "
-    "waste refund horrible rude dirty cold late never failed fails failure error crash crashes ugly uncomfortable "
-    "unreliable boring annoying wrong problem problems defective cheap return returned scratched sorry".split()
-)
-_NEGATIONS = frozenset("not no isn't wasn't don't didn't doesn't never hardly can't won't".split())
+    {
+        "bad", "terrible", "awful", "hate", "hated", "worst", "poor", "broken", "disappointed",
+        "disappointing", "disappointment", "slow", "angry", "sad", "useless", "waste", "refund",
+        "horrible", "rude", "dirty", "cold", "late", "failed", "fails", "failure", "error", "crash",
+        "crashes", "ugly", "uncomfortable", "unreliable", "boring", "annoying", "wrong", "problem",
+        "problems", "defective", "cheap", "returned", "scratched", "sorry"
+    }
+)  # fmt: skip
+_NEGATIONS = frozenset(
+    {
+        "not", "no", "isn't", "wasn't", "don't", "didn't", "doesn't", "never", "hardly", "can't",
+        "won't"
+    }
+)  # fmt: skip
+_TONED = _GOOD | _BAD | _NEGATIONS
+_TO_SPACES = str.maketrans(dict.fromkeys('.,:;!?"()[]{}*#<>/\\|-', " "))
 
 _WORD = re.compile(r"[^\W\d_][\w']*")
 _SLASHED = re.compile(r"\b[\w-]+(?:\s?[/|]\s?[\w-]+)+\b")
@@ -29,29 +44,35 @@ _CUED = re.compile(
     re.IGNORECASE,
 )
 _SEPARATORS = re.compile(r"\s*(?:[/|,]|\bor\b|\band\b)\s*")
-_MOST_WORDS = 400
+_MOST_CHARACTERS = 1_000
 """Looked at of a long text: an emulator need not read a novel."""
 
 
 def score_sentiment(text: str) -> int:
     """Above 0 for a friendly text, below 0 for an unfriendly one, by a short word list."""
+    words = text[:_MOST_CHARACTERS].lower().translate(_TO_SPACES).split()
+    if _TONED.isdisjoint(words):
+        return 0
     score, negated = 0, False
-    for word in _WORD.findall(text[:4_000].lower())[:_MOST_WORDS]:
-        value = (word in _GOOD) - (word in _BAD)
-        score += -value if negated and value else value
-        negated = word in _NEGATIONS
+    for word in words:
+        if word in _TONED:
+            value = (word in _GOOD) - (word in _BAD)
+            score += -value if negated and value else value
+            negated = word in _NEGATIONS
+        else:
+            negated = False
     return score
 
 
 def pick_label(labels: Sequence[str], text: str) -> str:
-    """The label that fits the text: by sentiment where the labels speak of it, by shared words, or by hash."""
+    """The label that fits the text: by sentiment where labels speak of it, else by shared words or by hash."""
     folded = {label.casefold(): label for label in labels}
     if "positive" in folded and "negative" in folded:
         score = score_sentiment(text)
         if score == 0:
             return folded.get("neutral") or folded.get("mixed") or folded["positive"]
         return folded["positive" if score > 0 else "negative"]
-    words = set(_WORD.findall(text[:4_000].lower()))
+    words = set(text[:_MOST_CHARACTERS].lower().translate(_TO_SPACES).split())
     for name, label in folded.items():
         if words & set(_WORD.findall(name)):
             return label
@@ -62,9 +83,9 @@ def pick_label(labels: Sequence[str], text: str) -> str:
 @lru_cache(maxsize=1024)
 def find_labels(prompt: str) -> tuple[str, ...]:
     """The labels that a prompt offers (``Positive/Negative/Neutral``, ``one of: a, b or c``), if it does."""
-    match = _CUED.search(prompt[:4_000])
+    match = _CUED.search(prompt[:_MOST_CHARACTERS])
     found = match.group(1) if match else None
-    if found is None and (match := _SLASHED.search(prompt[:4_000])):
+    if found is None and (match := _SLASHED.search(prompt[:_MOST_CHARACTERS])):
         found = match.group(0)
     if found is None:
         return ()
@@ -80,13 +101,19 @@ def compose(prompt: str, text: str) -> str:
     """
     labels = find_labels(prompt)
     if len(labels) >= 2:
-        return pick_label(labels, _without_labels(text, labels))
+        return pick_label(labels, text if prompt != text else _without_labels(text, labels))
     words = text[:2_000].split()
     if not words:
         return "There is nothing to answer."
     subject = " ".join(words[:12]).rstrip(".,:;!?")
     tone = score_sentiment(text)
-    verdict = "It reads favourably." if tone > 0 else "It reads critically." if tone < 0 else "It is matter-of-fact."
+    verdict = (
+        "It reads favourably."
+        if tone > 0
+        else "It reads critically."
+        if tone < 0
+        else "It is matter-of-fact."
+    )
     return f"In short: {subject}. {verdict}"
 
 
