@@ -26,6 +26,12 @@ REFUSAL = "refusal"
 TRUNCATED = "truncated"
 UNREADABLE = "unreadable_answer"
 
+_CUT_SHORT = frozenset({"length", "content_filter"})
+_CLIENT_CALLS = frozenset(
+    {"function_call", "custom_tool_call", "computer_call", "local_shell_call", "shell_call"}
+)
+"""Output items that wait for the caller; hosted tools have done their work and stand beside the text."""
+
 MAX_TOKEN_COUNT = 2**53
 """A larger "number of tokens" is no number of tokens."""
 
@@ -66,9 +72,14 @@ def read_answer(endpoint: str, body: bytes) -> Answer:
     reader = _READERS.get(endpoint, _read_other)
     try:
         return reader(body)
-    except (lenient_json.UnreadableJSONError, _OddShapeError, RecursionError) as error:
-        message = f"The response body is not what {endpoint} returns: {error}"
-        return Answer(defect=UNREADABLE, defect_message=message)
+    except (lenient_json.UnreadableJSONError, _OddShapeError) as error:
+        reason = str(error)
+    except Exception as error:
+        # What a stranger's body can trip over here has no bound, and must not stop the landing.
+        reason = type(error).__name__
+    return Answer(
+        defect=UNREADABLE, defect_message=f"The response body is not what {endpoint} returns: {reason}."
+    )
 
 
 class _OddShapeError(Exception):
@@ -79,15 +90,20 @@ def _read_chat(body: bytes) -> Answer:
     root = _object(lenient_json.decode(body), "the body")
     choice = _first_choice(root)
     message = _object(choice.get("message"), "choices[0].message")
-    tool_calls = message.get("tool_calls")
+    tool_calls = message.get("tool_calls") or message.get("function_call")
+    content, refusal = _text_of(message.get("content")), _string(message.get("refusal"))
+    finish_reason = _string(choice.get("finish_reason"))
+    spoken = isinstance(message.get("audio"), dict)
+    if content is None and not (refusal or tool_calls or spoken or finish_reason in _CUT_SHORT):
+        raise _OddShapeError("choices[0].message has neither content nor refusal nor tool calls")
     answer = Answer(
-        content=_text_of(message.get("content")),
-        refusal=_string(message.get("refusal")),
+        content=content,
+        refusal=refusal,
         structured=lenient_json.encode(tool_calls) if tool_calls else None,
-        finish_reason=_string(choice.get("finish_reason")),
+        finish_reason=finish_reason,
         model=_string(root.get("model")),
         usage=_read_usage(root.get("usage")),
-        has_text=not tool_calls,
+        has_text=not (tool_calls or spoken),
     )
     return _mark_defect(answer)
 
@@ -95,8 +111,11 @@ def _read_chat(body: bytes) -> Answer:
 def _read_completion(body: bytes) -> Answer:
     root = _object(lenient_json.decode(body), "the body")
     choice = _first_choice(root)
+    content = _string(choice.get("text"))
+    if content is None:
+        raise _OddShapeError("choices[0] has no text")
     answer = Answer(
-        content=_string(choice.get("text")),
+        content=content,
         finish_reason=_string(choice.get("finish_reason")),
         model=_string(root.get("model")),
         usage=_read_usage(root.get("usage")),
@@ -126,7 +145,8 @@ def _read_response(body: bytes) -> Answer:
     parts = [part for item in items if item.get("type") == "message" for part in _parts(item.get("content"))]
     texts = [text for part in parts if (text := _string(part.get("text"))) is not None]
     refusals = [text for part in parts if (text := _string(part.get("refusal"))) is not None]
-    calls = [item for item in items if str(item.get("type", "")).endswith("_call") and "arguments" in item]
+    calls = [item for item in items if item.get("type") in _CLIENT_CALLS]
+    made = [item for item in items if item.get("type") == "image_generation_call"]
     status = _string(root.get("status"))
     answer = Answer(
         content="".join(texts) if texts else None,
@@ -135,8 +155,10 @@ def _read_response(body: bytes) -> Answer:
         finish_reason=status,
         model=_string(root.get("model")),
         usage=_read_usage(root.get("usage")),
-        has_text=bool(texts) or not calls,
+        has_text=bool(texts) or not (calls or made),
     )
+    if status == "completed" and not (texts or refusals or calls or made):
+        raise _OddShapeError("output has neither a message nor a call")
     return _mark_response_defect(answer, status, root)
 
 
@@ -189,15 +211,14 @@ def _read_embeddings(body: bytes) -> Answer:
 
 def _read_vector(raw: msgspec.Raw) -> Vector:
     try:
-        value = orjson.loads(raw)
+        value = orjson.loads(memoryview(raw))
         if isinstance(value, str):
-            return np.frombuffer(base64.b64decode(value, validate=True), dtype="<f4").astype(
-                np.float32, copy=False
-            )
-        vector = np.asarray(value, dtype=np.float32)
+            value = np.frombuffer(base64.b64decode(value, validate=True), dtype="<f4")
+        with np.errstate(over="ignore"):
+            vector = np.asarray(value, dtype=np.float32)
     except (orjson.JSONDecodeError, binascii.Error, TypeError, ValueError):
         raise _OddShapeError("an embedding is neither numbers nor base64") from None
-    if vector.ndim != 1:
+    if vector.ndim != 1 or not np.isfinite(vector).all():
         raise _OddShapeError("an embedding is not a list of numbers")
     return vector
 

@@ -49,9 +49,8 @@ def find_failed(requests: Iterable[RequestLine], part: Location) -> Iterator[Req
         if wanted is None:
             return
     raise AccountingError(
-        f"{part.uri}: has a row for position {wanted:,}, which is no request of its shard. The file is of "
-        "another "
-        "run or was changed; clear the download task of this shard to land it again at no cost."
+        f"{part.uri}: has a row for position {wanted:,}, which is no request of its shard. The file is of another run "
+        "or was changed; clear the download task of this shard to land it again at no cost."
     )
 
 
