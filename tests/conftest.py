@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["fixtures.airflow_runs", "fixtures.object_store"]
+pytest_plugins = ["fixtures.airflow_runs", "fixtures.object_store", "fixtures.real_airflow"]
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -31,9 +31,7 @@ def main() -> int:
     with exit_on_signals(), contextlib.ExitStack() as stack:
         corpus = _start_corpus(home, options.requests)
         stack.callback(corpus.stop)
-        _say(
-            f"Collecting {options.requests:,} docstrings of what is installed here, and starting Airflow beside it"
-        )
+        _say(_say(f"Starting Airflow; collecting {options.requests:,} docstrings of what is installed here"))
         stand_in = stack.enter_context(emulated(home))
         target = account if account and sys.stdin.isatty() else stand_in
         if account and target is stand_in:

@@ -1,4 +1,4 @@
-"""Creates the bucket for inputs and results, by the connection aws_default: ``python -m demo.bucket NAME``."""
+"""Creates the bucket for inputs and results by the connection aws_default: ``python -m demo.bucket NAME``."""
 
 from __future__ import annotations
 

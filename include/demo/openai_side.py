@@ -38,14 +38,16 @@ def find_account() -> OpenAISide | None:
 
 
 @contextlib.contextmanager
-def emulated(home: Path, *, port: int = 0) -> Iterator[OpenAISide]:
+def emulated(home: Path, *, port: int = 0, batch_s: float = 5.0) -> Iterator[OpenAISide]:
     """The emulator in a process of its own, ended with the block.
 
+    :param batch_s: seconds that a batch is in progress.
     :raises ChildFailedError: if it does not start.
     """
     port = port or free_port()
     env = clean_environment() | {"PYTHONPATH": str(ROOT / "include")}
     command = [sys.executable, "-m", "airflow_openai_batch.testing", "--port", str(port)]
+    command += ["--validating", "1", "--duration", str(batch_s), "--finalizing", "1"]
     child = Child("emulator", command, env=env, log=home / "emulator.log")
     try:
         wait_for_port(child, port)

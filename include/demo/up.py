@@ -22,7 +22,7 @@ def main(home: Path = HOME) -> None:
     """Start everything, say how to use it, and keep watch until a signal comes."""
     with exit_on_signals(), contextlib.ExitStack() as stack:
         print("Starting Airflow, half a minute ...", flush=True)
-        openai = stack.enter_context(emulated(home, port=free_port(EMULATOR_PORT)))
+        openai = stack.enter_context(emulated(home, port=free_port(EMULATOR_PORT), batch_s=20))
         env = openai.connection() | {"AIRFLOW__OPENAI_BATCH__OUTPUT_ROOT": f"file://{home}/jobs"}
         sample = home / "requests.jsonl"
         count = write_requests(sample, SAMPLE_REQUESTS)
