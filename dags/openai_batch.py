@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from airflow.sdk import DAG, TriggerRule, task_group
 
@@ -34,13 +35,13 @@ with DAG(
     split = OpenAIBatchSplitOperator(task_id="split", **split_arguments())
 
     @task_group(group_id="shard")
-    def process(shard: dict[str, object]) -> None:
-        common = {"shard": shard, "conn_id": "{{ params.conn_id }}"}
-        landing = {
+    def process(shard: dict[str, Any]) -> None:
+        common: dict[str, Any] = {"shard": shard, "conn_id": "{{ params.conn_id }}"}
+        landing: dict[str, Any] = {
             "keep_response_body": "{{ params.keep_response_body }}",
             "max_attempts": "{{ params.max_attempts }}",
         }
-        polling = {"poll_interval": "{{ params.poll_interval }}"}
+        polling: dict[str, Any] = {"poll_interval": "{{ params.poll_interval }}"}
         (
             OpenAIBatchUploadOperator(task_id="upload", **common)
             >> OpenAIBatchCreateOperator(task_id="create", **common)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import openai
 import tenacity
 
 from airflow_openai_batch.core.batch_view import BatchView
@@ -40,8 +41,8 @@ _RETRY = tenacity.Retrying(
 class BatchClient:
     """The synchronous half, for workers. All methods raise `RemoteError`s."""
 
-    def __init__(self, openai: OpenAI) -> None:
-        self._openai = openai
+    def __init__(self, sdk: OpenAI) -> None:
+        self._openai = sdk
 
     @property
     def base_url(self) -> str:
@@ -111,7 +112,7 @@ class BatchClient:
 
     def _list(self, after: str | None) -> list[BatchView]:
         with translated("listing batches"):
-            page = self._openai.batches.list(limit=PAGE, **({"after": after} if after else {}))
+            page = self._openai.batches.list(limit=PAGE, after=after or openai.omit)
             return [BatchView.from_dict(batch.to_dict()) for batch in page.data]
 
     def cancel(self, batch_id: str) -> None:
@@ -167,14 +168,16 @@ def _check_whole(file_id: str, headers: Mapping[str, str], received: int, last: 
             f"downloading {file_id}: {received:,} bytes arrived, {int(announced):,} were announced"
         )
     if received and last not in (b"\n", b"}"):
-        raise DownloadError(f"downloading {file_id}: the last of {received:,} bytes is in the middle of a line")
+        raise DownloadError(
+            f"downloading {file_id}: the last of {received:,} bytes is in the middle of a line"
+        )
 
 
 class AsyncBatchClient:
     """The asynchronous half, for the triggerer: it only looks, and cancels."""
 
-    def __init__(self, openai: AsyncOpenAI) -> None:
-        self._openai = openai.with_options(max_retries=0)  # the watcher has its own patience
+    def __init__(self, sdk: AsyncOpenAI) -> None:
+        self._openai = sdk.with_options(max_retries=0)  # the watcher has its own patience
 
     async def fetch(self, batch_id: str) -> BatchView:
         with translated(f"fetching {batch_id}"):
@@ -183,7 +186,7 @@ class AsyncBatchClient:
     async def list_page(self, after: str | None) -> list[BatchView]:
         """Up to 100 batches, newest first, that come after the one named."""
         with translated("listing batches"):
-            page = await self._openai.batches.list(limit=PAGE, **({"after": after} if after else {}))
+            page = await self._openai.batches.list(limit=PAGE, after=after or openai.omit)
             return [BatchView.from_dict(batch.to_dict()) for batch in page.data]
 
     async def close(self) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 from airflow.sdk import Param
 from airflow.sdk.configuration import AIRFLOW_HOME, conf
 
-FLOW = """
+_STEPS = "upload -> create -> wait -> download -> resend_leftovers"
+FLOW = f"""
 ```
                  one mapped instance per shard
-          +---------------------------------------------------------+
-split --> | upload -> create -> wait -> download -> resend_leftovers | --> publish
-          +---------------------------------------------------------+
+          +----------------------------------------------------------+
+split --> | {_STEPS} | --> publish
+          +----------------------------------------------------------+
 ```
 """
 
@@ -34,7 +35,7 @@ DOC_MD_ONE_TASK = f"""
 ### As `openai_batch`, with one deferrable task per shard
 The same job, parameters and results. Two worker starts per shard instead of five; which step a shard is at stands
 in the task's log instead of the grid.
-{FLOW.replace("upload -> create -> wait -> download -> resend_leftovers", "                       shard                         ")}
+{FLOW.replace(_STEPS, "shard".center(len(_STEPS)))}
 """
 
 
@@ -212,7 +213,6 @@ def split_arguments() -> dict[str, Any]:
         "input_uri",
         "output_uri",
         "conn_id",
-        "dry_run",
         "on_existing",
         "max_requests_per_shard",
         "max_tokens_per_shard",
@@ -225,4 +225,6 @@ def split_arguments() -> dict[str, Any]:
         "max_cost_usd",
     )
     # A list would arrive as Python text, hence as JSON.
-    return {name: f"{{{{ params.{name} }}}}" for name in names} | {"input_uri": "{{ params.input_uri | tojson }}"}
+    return {name: f"{{{{ params.{name} }}}}" for name in names} | {
+        "input_uri": "{{ params.input_uri | tojson }}"
+    }

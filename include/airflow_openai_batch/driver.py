@@ -10,16 +10,21 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow_openai_batch.client import BatchClient
 from airflow_openai_batch.core import machine
 from airflow_openai_batch.core.errors import NotFoundError
 from airflow_openai_batch.core.ledger import Event, Kind, ShardLedger
 from airflow_openai_batch.core.machine import Pause, Policy, Reached, Seen, Wait
+from airflow_openai_batch.core.phases import measure_phases
 from airflow_openai_batch.core.plan import job_key
+from airflow_openai_batch.core.report import ShardSummary
 from airflow_openai_batch.core.shard_state import Goal, ShardState, fold_events
-from airflow_openai_batch.shard_files import ShardFiles
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.client import BatchClient
+    from airflow_openai_batch.core.landed import Landed
+    from airflow_openai_batch.shard_files import ShardFiles
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +167,9 @@ class ShardDriver:
             return Seen(batch=self.client.fetch(step.batch_id))
         except NotFoundError:
             # One 404 is not enough to pay again: believe it only where the list does not know the batch either.
-            listed = self.client.find(self._key(state.send), state.first_intent_at or self.files.plan.created_at)
+            listed = self.client.find(
+                self._key(state.send), state.first_intent_at or self.files.plan.created_at
+            )
             return Seen(batch=next((b for b in listed if b.id == step.batch_id), None), vanished=not listed)
 
     @_carry_out.register
@@ -228,5 +235,15 @@ class ShardDriver:
             )
         else:
             self._record("landed", state)
-            self._record("done", state, summary=landing.summary)
+            self._record("done", state, summary=self._summarize(landing.landed, state))
         return Seen()
+
+    def _summarize(self, landed: Landed, state: ShardState) -> dict[str, Any]:
+        done = Event(kind="done", send=state.send, at=self.clock())
+        return ShardSummary(
+            shard=self.files.shard.shard,
+            landed=landed,
+            sends=state.send,
+            batch_ids=tuple(ended.batch_id for ended in state.ended),
+            phases_s=measure_phases([*self._ledger.read(), done]),
+        ).to_dict()

@@ -7,16 +7,12 @@ import os
 from typing import Any
 
 import openai
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.providers.openai.hooks.openai import OpenAIHook
 
 from airflow_openai_batch.client import AsyncBatchClient, BatchClient
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.remote_errors import translated
-
-try:
-    from airflow.sdk.exceptions import AirflowNotFoundException
-except ImportError:  # Airflow 3.1
-    from airflow.exceptions import AirflowNotFoundException
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +51,9 @@ class OpenAIBatchHook(OpenAIHook):
             return None
         if isinstance(value, int) and value > 0:
             return value
-        raise ConfigError(f"connection {self.conn_id!r}: enqueued_token_limit={value!r} must be a positive whole number.")
+        raise ConfigError(
+            f"connection {self.conn_id!r}: enqueued_token_limit={value!r} must be a positive whole number."
+        )
 
     def get_conn(self) -> openai.OpenAI:
         with translated(f"connection {self.conn_id!r}"):

@@ -6,24 +6,23 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from airflow_openai_batch.core import job
-from airflow_openai_batch.core.errors import ConfigError, JobError
+from airflow_openai_batch.core.errors import ConfigError, JobError, RemoteError
 from airflow_openai_batch.core.landing import land_shard
 from airflow_openai_batch.core.leftovers import Leftover, find_leftover, write_leftover
 from airflow_openai_batch.core.outcomes import OutcomeRules
-from airflow_openai_batch.core.plan import Plan, Shard
 from airflow_openai_batch.core.raw_answers import SendFiles
-from airflow_openai_batch.core.shard_reader import LeftoverReader, ShardReader
+from airflow_openai_batch.core.shard_reader import ShardReader
 from airflow_openai_batch.core.shard_state import Content, Ended, ShardState
-from airflow_openai_batch.core.storage import Location, Resolver
 
 if TYPE_CHECKING:
     from airflow_openai_batch.client import BatchClient
+    from airflow_openai_batch.core.landed import Landed
+    from airflow_openai_batch.core.plan import Plan, Shard
     from airflow_openai_batch.core.request_line import RequestLine
+    from airflow_openai_batch.core.storage import Location, Resolver
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ class LandingRules:
 class Landing:
     """What a landing found: either something is left over or the shard is done."""
 
-    summary: dict[str, Any]
+    landed: Landed
     leftover: Leftover | None
 
 
@@ -80,7 +79,14 @@ class ShardFiles:
         else:
             stream = self.reader.open_leftover(state.send, state.content.bytes, state.content.sha256)
         with stream:
-            return client.upload(name, stream)
+            try:
+                return client.upload(name, cast("BinaryIO", stream))
+            except RemoteError:
+                if (
+                    stream.problem is not None
+                ):  # the client takes what reading raises for a fault of the network
+                    raise stream.problem from None
+                raise
 
     def land(self, state: ShardState, client: BatchClient) -> Landing:
         """Fetch what is not in ``raw/`` yet, write the part, and the leftover if there is one.
@@ -94,7 +100,7 @@ class ShardFiles:
         landed = land_shard(
             self._lines(),
             sends,
-            self.output.child(job.results_part(self.shard.shard)),
+            self.output.child(job.part(self.shard.shard)),
             shard=self.shard,
             rules=self.rules.outcomes,
             keep_response_body=self.rules.keep_response_body,
@@ -109,7 +115,7 @@ class ShardFiles:
                 shard=self.shard,
             )
             log.info("%s requests may be sent again.", f"{leftover.requests:,}")
-        return Landing(summary=msgspec.to_builtins(landed, str_keys=True), leftover=leftover)
+        return Landing(landed=landed, leftover=leftover)
 
     def _lines(self) -> Iterable[RequestLine]:
         return self.reader.lines()

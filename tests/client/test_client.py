@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import openai
 import pytest
@@ -18,10 +20,21 @@ from airflow_openai_batch.core.errors import (
     TransientError,
 )
 from airflow_openai_batch.core.storage import resolve_plain
-from airflow_openai_batch.testing import OpenAIServer
 
-LINE = b'{"custom_id":"%d","method":"POST","url":"/v1/chat/completions","body":{"model":"gpt-4o-mini","messages":[{"role":"user","content":"secret words"}]}}\n'
+if TYPE_CHECKING:
+    from airflow_openai_batch.testing import OpenAIServer
+
 KEY = "sk-very-secret"
+
+
+def make_line(number: int) -> bytes:
+    request = {
+        "custom_id": str(number),
+        "method": "POST",
+        "url": "/v1/chat/completions",
+        "body": {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "secret words"}]},
+    }
+    return json.dumps(request).encode() + b"\n"
 
 
 @pytest.fixture
@@ -31,7 +44,7 @@ def client(openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> Batc
 
 
 def make_batch(client: BatchClient, lines: int = 3) -> str:
-    file_id = client.upload("lines.jsonl", io.BytesIO(b"".join(LINE % n for n in range(lines))))
+    file_id = client.upload("lines.jsonl", io.BytesIO(b"".join(make_line(n) for n in range(lines))))
     return client.create(input_file_id=file_id, endpoint="/v1/chat/completions", metadata={"job_key": "k"}).id
 
 
@@ -74,9 +87,11 @@ def test_a_lost_reply_creates_nothing_twice_and_the_batch_is_found_by_its_key(
     assert len(openai_server.batches()) == 1
 
 
-def test_find_looks_through_all_pages_but_not_past_the_time(openai_server: OpenAIServer, client: BatchClient) -> None:
+def test_find_looks_through_all_pages_but_not_past_the_time(
+    openai_server: OpenAIServer, client: BatchClient
+) -> None:
     first = make_batch(client)
-    file_id = client.upload("lines.jsonl", io.BytesIO(LINE % 1))
+    file_id = client.upload("lines.jsonl", io.BytesIO(make_line(1)))
     for n in range(120):
         client.create(input_file_id=file_id, endpoint="/v1/chat/completions", metadata={"job_key": str(n)})
     assert [batch.id for batch in client.find("k", since=0.0)] == [first]
@@ -106,7 +121,9 @@ def test_a_download_that_never_arrives_leaves_nothing(
     assert list((tmp_path / "raw").iterdir()) == []
 
 
-def test_cancelling_what_is_final_already_is_no_error(openai_server: OpenAIServer, client: BatchClient) -> None:
+def test_cancelling_what_is_final_already_is_no_error(
+    openai_server: OpenAIServer, client: BatchClient
+) -> None:
     batch_id = make_batch(client)
     assert client.fetch(batch_id).status == "completed"
     client.cancel(batch_id)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import openai
 import pytest
@@ -12,15 +14,24 @@ import pytest
 from airflow_openai_batch.client import AsyncBatchClient
 from airflow_openai_batch.core.batch_view import BatchStatus, BatchView
 from airflow_openai_batch.core.errors import NotFoundError
-from airflow_openai_batch.testing import OpenAIServer
 from airflow_openai_batch.triggers.watcher import BatchWatcher, fetch_views
 
-LINE = b'{"custom_id":"%d","method":"POST","url":"/v1/chat/completions","body":{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hi"}]}}\n'
+if TYPE_CHECKING:
+    from airflow_openai_batch.testing import OpenAIServer
+
+LINE = json.dumps(
+    {
+        "custom_id": "1",
+        "method": "POST",
+        "url": "/v1/chat/completions",
+        "body": {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]},
+    }
+).encode()
 
 
 def create_batches(server: OpenAIServer, count: int) -> list[str]:
     client = openai.OpenAI(base_url=server.base_url, api_key="any")
-    file_id = client.files.create(file=("f.jsonl", LINE % 1), purpose="batch").id
+    file_id = client.files.create(file=("f.jsonl", LINE), purpose="batch").id
     return [
         client.batches.create(
             input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h"
@@ -29,7 +40,9 @@ def create_batches(server: OpenAIServer, count: int) -> list[str]:
     ]
 
 
-def client_factory(server: OpenAIServer, key: Callable[[], str] = lambda: "any") -> Callable[[], Awaitable[AsyncBatchClient]]:
+def client_factory(
+    server: OpenAIServer, key: Callable[[], str] = lambda: "any"
+) -> Callable[[], Awaitable[AsyncBatchClient]]:
     async def make() -> AsyncBatchClient:
         return AsyncBatchClient(openai.AsyncOpenAI(base_url=server.base_url, api_key=key()))
 
@@ -84,11 +97,15 @@ async def test_a_crash_of_the_loop_reaches_every_waiter() -> None:
         raise ZeroDivisionError("a defect")
 
     watcher = BatchWatcher(broken)
-    results = await asyncio.gather(*(wait_final(watcher, f"batch_{n}") for n in range(3)), return_exceptions=True)
+    results = await asyncio.gather(
+        *(wait_final(watcher, f"batch_{n}") for n in range(3)), return_exceptions=True
+    )
     assert [type(result) for result in results] == [ZeroDivisionError] * 3
 
 
-async def test_a_waiter_that_leaves_stops_nobody_and_the_last_one_closes_the_client(openai_server: OpenAIServer) -> None:
+async def test_a_waiter_that_leaves_stops_nobody_and_the_last_one_closes_the_client(
+    openai_server: OpenAIServer,
+) -> None:
     openai_server.configure(in_progress_s=0.6)
     first, second = create_batches(openai_server, 2)
     watcher = BatchWatcher(client_factory(openai_server))

@@ -106,7 +106,9 @@ def choose_kept(batches: list[BatchView]) -> tuple[BatchView | None, list[BatchV
     The lowest (created_at, id) among those that did not fail validation wins, so that everyone who looks
     at the same list keeps the same one.
     """
-    alive = sorted((b for b in batches if b.status is not BatchStatus.FAILED), key=lambda b: (b.created_at, b.id))
+    alive = sorted(
+        (b for b in batches if b.status is not BatchStatus.FAILED), key=lambda b: (b.created_at, b.id)
+    )
     return (alive[0], alive[1:]) if alive else (None, [])
 
 

@@ -112,26 +112,37 @@ class ShardLedger:
         for seq in range(last + 1, last + _TRIES):
             if self._folder.child(f"{seq:04d}-{event.kind}.json").create_exclusive(body):
                 return msgspec.structs.replace(event, seq=seq)
-        raise LedgerError(f"{self._folder.uri}: {_TRIES} others write this ledger at the same time; clear the task.")
+        raise LedgerError(
+            f"{self._folder.uri}: {_TRIES} others write this ledger at the same time; clear the task."
+        )
 
 
-def read_last_events(state: Location, kind: Kind) -> dict[int, Event]:
-    """The newest event of one kind for every shard that has one, by shard number.
+class JobLedger:
+    """The ledgers of all shards of a job, from one listing."""
 
-    One listing and one read per shard that has it, whatever the number of events.
+    def __init__(self, state: Location) -> None:
+        self._state = state
+        self._names: dict[int, list[str]] = {}
+        for name in state.names(recursive=True):
+            folder, _, file = name.partition("/")
+            if folder.isdigit() and _NAME.fullmatch(file):
+                self._names.setdefault(int(folder), []).append(name)
 
-    :raises LedgerError: as `ShardLedger.read`.
-    """
-    newest: dict[int, str] = {}
-    for name in state.names(recursive=True):
-        folder, _, file = name.partition("/")
-        match = _NAME.fullmatch(file)
-        if match and match[2] == kind and folder.isdigit():
-            newest[int(folder)] = name  # names are sorted, so the last one stays
-    events: dict[int, Event] = {}
-    for shard, name in newest.items():
+    def last_kind(self, shard: int) -> str | None:
+        """The kind of the shard's newest event; ``None`` where nothing happened yet."""
+        names = self._names.get(shard)
+        return names[-1].rsplit("-", 1)[1].removesuffix(".json") if names else None
+
+    def read_last(self, shard: int, kind: Kind) -> Event | None:
+        """The newest event of that kind.
+
+        :raises LedgerError: if it is there but cannot be read.
+        """
+        found = [name for name in self._names.get(shard, ()) if name.endswith(f"-{kind}.json")]
+        if not found:
+            return None
+        place = self._state.child(found[-1])
         try:
-            events[shard] = msgspec.json.decode(state.child(name).read_bytes(), type=Event)
+            return msgspec.json.decode(place.read_bytes(), type=Event)
         except (OSError, msgspec.MsgspecError) as error:
-            raise LedgerError(f"{state.child(name).uri}: cannot be read ({type(error).__name__}).") from error
-    return events
+            raise LedgerError(f"{place.uri}: cannot be read ({type(error).__name__}).") from error

@@ -217,7 +217,11 @@ def _get_batch(state: ShardState, seen: Seen, now: float, me: str, key: str, pol
         return Pause(until, why)
     if state.file_id is None or state.file_sha256 != state.content.sha256:
         return Upload()
-    if state.intent_at is not None and state.intent_by != me and now < state.intent_at + policy.create_timeout_s:
+    if (
+        state.intent_at is not None
+        and state.intent_by != me
+        and now < state.intent_at + policy.create_timeout_s
+    ):
         return Pause(
             state.intent_at + policy.create_timeout_s,
             f"{state.intent_by} was about to create this batch; its reply may still come",

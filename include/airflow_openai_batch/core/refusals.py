@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from airflow_openai_batch.core.batch_view import BatchError
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.batch_view import BatchError
 
 _LIMIT = re.compile(r"Limit:\s*([\d,]+)")
 _QUEUE_FULL = re.compile(r"[Ee]nqueued (?:token|request) limit reached")
@@ -40,7 +41,9 @@ def classify_refusal(errors: tuple[BatchError, ...]) -> Refusal:
 def _classify(error: BatchError) -> Refusal:
     if error.code == "token_limit_exceeded" or _QUEUE_FULL.search(error.message):
         match = _LIMIT.search(error.message)
-        return Refusal("queue_full", error.code, error.message, int(match[1].replace(",", "")) if match else None)
+        return Refusal(
+            "queue_full", error.code, error.message, int(match[1].replace(",", "")) if match else None
+        )
     if _FILE_NOT_VISIBLE.search(error.message):
         return Refusal("file_missing", error.code, error.message)
     place = f"line {error.line}: " if error.line is not None else ""

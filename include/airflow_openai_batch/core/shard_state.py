@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
-from airflow_openai_batch.core.ledger import Event
-
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.ledger import Event
 
 MAX_FILE_REFUSALS = 4
 """So often the same file is tried again after OpenAI could not find it."""

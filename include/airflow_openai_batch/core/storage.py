@@ -48,7 +48,9 @@ class Location:
 
     def open_read(self) -> BinaryIO:
         """A seekable reader. Read-ahead only: a plan's ranges are read in order."""
-        return cast("BinaryIO", self.fs.open(self.path, "rb", cache_type="readahead", block_size=WRITE_BLOCK_BYTES))
+        return cast(
+            "BinaryIO", self.fs.open(self.path, "rb", cache_type="readahead", block_size=WRITE_BLOCK_BYTES)
+        )
 
     def write_bytes(self, data: bytes) -> None:
         """Replace the file as a whole; a reader sees the old or the new, never a part."""
@@ -85,7 +87,7 @@ class Location:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.link(temporary, self.path)  # noqa: PTH200
+            os.link(temporary, self.path)
         except FileExistsError:
             return False
         finally:
@@ -136,7 +138,7 @@ class Location:
         probe = self.child(f".probe-{uuid.uuid4().hex}")
         try:
             probe.write_bytes(b"")
-        except Exception as error:  # noqa: BLE001 - every file system has its own
+        except Exception as error:
             return f"{type(error).__name__}: {error}"[:300]
         probe.remove()
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_openai_batch.core.batch_view import BatchStatus, choose_kept
@@ -29,7 +30,12 @@ class OpenAIBatchCreateOperator(ShardStepOperator):
     """
 
     goal: ClassVar[Goal] = Goal.CREATED
-    template_fields = (*ShardStepOperator.template_fields, "input_file_id", "endpoint", "metadata")
+    template_fields: Sequence[str] = (
+        *ShardStepOperator.template_fields,
+        "input_file_id",
+        "endpoint",
+        "metadata",
+    )
 
     def __init__(
         self,

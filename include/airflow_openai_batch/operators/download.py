@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_openai_batch.core.errors import ConfigError, TransientError
@@ -26,7 +27,7 @@ class OpenAIBatchDownloadOperator(LandingOperator):
     """
 
     goal: ClassVar[Goal] = Goal.LANDED
-    template_fields = (*LandingOperator.template_fields, "batch_id", "output_uri")
+    template_fields: Sequence[str] = (*LandingOperator.template_fields, "batch_id", "output_uri")
 
     def __init__(self, *, batch_id: str | None = None, output_uri: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -41,7 +42,9 @@ class OpenAIBatchDownloadOperator(LandingOperator):
 
     def _download_bare(self) -> dict[str, Any]:
         if not (self.batch_id and self.output_uri):
-            raise ConfigError("either shard (an item of the split's output) or batch_id and output_uri must be given.")
+            raise ConfigError(
+                "either shard (an item of the split's output) or batch_id and output_uri must be given."
+            )
         check_uri(self.output_uri, "output")
         check_conn_id(self.conn_id)
         folder = resolve_location(self.output_uri)

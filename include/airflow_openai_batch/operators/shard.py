@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from airflow_openai_batch.core.outcomes import OutcomeRules
@@ -24,9 +25,15 @@ class LandingOperator(ShardStepOperator):
     :param max_attempts: how often a request may really run before it counts as failed.
     """
 
-    template_fields = (*ShardStepOperator.template_fields, "keep_response_body", "max_attempts")
+    template_fields: Sequence[str] = (
+        *ShardStepOperator.template_fields,
+        "keep_response_body",
+        "max_attempts",
+    )
 
-    def __init__(self, *, keep_response_body: bool | str = False, max_attempts: int | str = 3, **kwargs: Any) -> None:
+    def __init__(
+        self, *, keep_response_body: bool | str = False, max_attempts: int | str = 3, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.keep_response_body = keep_response_body
         self.max_attempts = max_attempts
@@ -34,7 +41,9 @@ class LandingOperator(ShardStepOperator):
     def landing_rules(self) -> LandingRules:
         return LandingRules(
             keep_response_body=read_flag("keep_response_body", self.keep_response_body),
-            outcomes=OutcomeRules(max_attempts=int(read_number("max_attempts", self.max_attempts, minimum=1))),
+            outcomes=OutcomeRules(
+                max_attempts=int(read_number("max_attempts", self.max_attempts, minimum=1))
+            ),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,7 +13,6 @@ from airflow.sdk import BaseOperator
 from airflow_openai_batch.core.batch_view import BatchView, describe_duration, describe_progress
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.machine import Pause, Reached, Wait
-from airflow_openai_batch.core.shard_state import Goal
 from airflow_openai_batch.driver import Caller, ShardDriver
 from airflow_openai_batch.hook import OpenAIBatchHook
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
@@ -25,6 +24,8 @@ from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from airflow_openai_batch.core.shard_state import Goal
 
 ShardRef = Mapping[str, Any]
 """``{"job": <output_uri>, "shard": 0}``: what the split returns a list of, and all that goes through XCom."""
@@ -46,7 +47,7 @@ class ShardStepOperator(BaseOperator):
 
     goal: ClassVar[Goal]
 
-    template_fields = ("shard", "conn_id", "poll_interval")
+    template_fields: Sequence[str] = ("shard", "conn_id", "poll_interval")
     operator_extra_links = (OpenAIBatchLink(),)
     ui_color = "#e8f3ee"
 

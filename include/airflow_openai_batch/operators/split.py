@@ -15,7 +15,6 @@ from airflow.sdk.configuration import conf
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.estimate import Estimate, estimate_plan
 from airflow_openai_batch.core.plan import Plan, ShardLimits
-from airflow_openai_batch.core.scan_progress import ScanProgress
 from airflow_openai_batch.core.split import Counting, split_job
 from airflow_openai_batch.hook import OpenAIBatchHook
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
@@ -25,6 +24,7 @@ from airflow_openai_batch.operators.parameters import read_choice, read_flag, re
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_openai_batch.core.scan_progress import ScanProgress
     from airflow_openai_batch.core.storage import Location
 
 QUEUE_SHARE = 0.95
@@ -48,14 +48,14 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
     :param on_bad_line: ``fail`` (nothing is sent) or ``reject`` (to ``rejected.jsonl``, the rest is sent).
     :param on_empty: an input without requests: ``fail``, or ``skip`` what comes after.
     :param on_existing: a job that is there already: ``resume``, ``fail``, or ``restart``, which pays again.
-    :param dry_run: plan, tokens and cost into the log; what comes after is skipped. A later run goes on with it.
+    :param plan_only: plan, tokens and cost into the log; what comes after is skipped. A later run goes on with it.
     :param enqueued_token_limit: the account's batch queue limit for the model, in input tokens; wins over the
         connection's extra.
     :param mode: only ``batch`` yet; ``realtime_threshold`` and ``max_cost_usd`` are refused until they do something.
     :param count_tokens: ``auto`` counts where a limit can bind, ``exact`` always, ``bound`` never.
     """
 
-    template_fields = (
+    template_fields: Sequence[str] = (
         "input_uri",
         "output_uri",
         "conn_id",
@@ -65,7 +65,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         "on_bad_line",
         "on_empty",
         "on_existing",
-        "dry_run",
+        "plan_only",
         "count_tokens",
         "enqueued_token_limit",
         "mode",
@@ -86,7 +86,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         on_bad_line: Literal["fail", "reject"] | str = "fail",
         on_empty: Literal["fail", "skip"] | str = "fail",
         on_existing: Literal["resume", "fail", "restart"] | str = "resume",
-        dry_run: bool | str = False,
+        plan_only: bool | str = False,
         count_tokens: Literal["auto", "exact", "bound"] | str = "auto",
         enqueued_token_limit: int | str | None = None,
         mode: str = "batch",
@@ -104,7 +104,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         self.on_bad_line = on_bad_line
         self.on_empty = on_empty
         self.on_existing = on_existing
-        self.dry_run = dry_run
+        self.plan_only = plan_only
         self.count_tokens = count_tokens
         self.enqueued_token_limit = enqueued_token_limit
         self.mode = mode
@@ -115,16 +115,16 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         ti = context["ti"]
         with task_failures():
             self._refuse_unavailable()
-            dry_run = read_flag("dry_run", self.dry_run)
+            plan_only = read_flag("plan_only", self.plan_only)
             job_uri = self._read_job_uri(ti.run_id)
-            output = self._check_first(job_uri, dry_run)
+            output = self._check_first(job_uri, plan_only)
             plan = self._split(output, f"{ti.dag_id}/{ti.run_id}")
             estimate = estimate_plan(plan)
         self.log.info("%s", describe_plan(plan, estimate, output.uri))
         ti.xcom_push("job", output.uri)
         ti.xcom_push("estimate", {**msgspec.to_builtins(estimate), **count_plan(plan)})
-        if dry_run or not plan.shards:
-            self.log.info("%s; what comes after is skipped.", "Dry run" if dry_run else "No requests")
+        if plan_only or not plan.shards:
+            self.log.info("%s; what comes after is skipped.", "Dry run" if plan_only else "No requests")
             self.skip(ti=ti, tasks=context["task"].get_flat_relatives(upstream=False))
             return []
         return [{"job": output.uri, "shard": shard.shard} for shard in plan.shards]
@@ -135,14 +135,18 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
             raise ConfigError(f"mode={self.mode!r}: only 'batch' is available in this version.")
         for name in ("realtime_threshold", "max_cost_usd"):
             if str(getattr(self, name)).lower() not in ("none", ""):
-                raise ConfigError(f"{name}={getattr(self, name)!r}: not available in this version; leave it empty.")
+                raise ConfigError(
+                    f"{name}={getattr(self, name)!r}: not available in this version; leave it empty."
+                )
 
     def _read_job_uri(self, run_id: str) -> str:
-        if not isinstance(self.output_uri, str) or not self.output_uri.strip():
-            raise ConfigError("output_uri is empty: name a directory for the job, for instance s3://bucket/jobs/{run_id}.")
+        if not self.output_uri.strip():
+            raise ConfigError(
+                "output_uri is empty: name a directory for the job, for instance s3://bucket/jobs/{run_id}."
+            )
         return self.output_uri.strip().rstrip("/").replace("{run_id}", make_path_safe(run_id))
 
-    def _check_first(self, job_uri: str, dry_run: bool) -> Location:
+    def _check_first(self, job_uri: str, plan_only: bool) -> Location:
         """Fail before a long scan, not after it.
 
         :raises ConfigError: for what the allow-lists forbid or where the output cannot be written.
@@ -154,8 +158,10 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         check_conn_id(self.conn_id)
         output = resolve_location(job_uri)
         if (problem := output.find_write_problem()) is not None:
-            raise ConfigError(f"{job_uri}: cannot be written ({problem}). Choose another output_uri or grant the access.")
-        if not dry_run:
+            raise ConfigError(
+                f"{job_uri}: cannot be written ({problem}). Choose another output_uri or grant the access."
+            )
+        if not plan_only:
             OpenAIBatchHook(self.conn_id).get_batch_client().check_key()
         return output
 
@@ -168,7 +174,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
             except msgspec.DecodeError:
                 raise ConfigError(f"input_uri={uris!r}: looks like a JSON list but is none.") from None
         uris = [uris] if isinstance(uris, str) else list(uris or ())
-        if not uris or not all(isinstance(uri, str) and uri.strip() for uri in uris):
+        if not uris or not all(str(uri).strip() for uri in uris):
             raise ConfigError("input_uri is empty: name a JSONL file, a list of them, or a glob.")
         return uris
 
@@ -178,7 +184,9 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
             output,
             resolve=resolve_location,
             limits=self._read_limits(),
-            counting=Counting(mode=read_choice("count_tokens", self.count_tokens, ("auto", "exact", "bound"))),
+            counting=Counting(
+                mode=read_choice("count_tokens", self.count_tokens, ("auto", "exact", "bound"))
+            ),
             on_bad_line=read_choice("on_bad_line", self.on_bad_line, ("fail", "reject")),
             on_empty=read_choice("on_empty", self.on_empty, ("fail", "skip")),
             on_existing=read_choice("on_existing", self.on_existing, ("resume", "fail", "restart")),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.exceptions import AirflowSkipException
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException
 from airflow.sdk.bases.sensor import BaseSensorOperator, PokeReturnValue
 
 from airflow_openai_batch.core.batch_view import BatchStatus, BatchView, describe_progress
@@ -16,15 +18,11 @@ from airflow_openai_batch.hook import OpenAIBatchHook
 from airflow_openai_batch.locations import check_conn_id
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.shard_step import ShardStepOperator
-from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
-
-try:
-    from airflow.sdk.exceptions import AirflowSensorTimeout
-except ImportError:  # Airflow 3.1
-    from airflow.exceptions import AirflowSensorTimeout
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
 
 TIMEOUT_S = 7 * 24 * 3600.0
 
@@ -43,9 +41,11 @@ class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
     """
 
     goal: ClassVar[Goal] = Goal.ENDED
-    template_fields = (*ShardStepOperator.template_fields, "batch_id")
+    template_fields: Sequence[str] = (*ShardStepOperator.template_fields, "batch_id")
 
-    def __init__(self, *, batch_id: str | None = None, timeout: float = TIMEOUT_S, **kwargs: Any) -> None:
+    def __init__(
+        self, *, batch_id: str | None = None, timeout: float | timedelta = TIMEOUT_S, **kwargs: Any
+    ) -> None:
         super().__init__(timeout=timeout, **kwargs)
         self.batch_id = batch_id
 
@@ -60,11 +60,11 @@ class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
             return self._bare_result(batch)
         self.log.info("Waiting for %s: %s", batch.id, describe_progress(batch, time.time()))
         context["ti"].xcom_push("return_value", {"batch_id": batch.id, "status": "ended"})
-        self.defer(trigger=self.make_trigger(batch), method_name="resume")
+        return self.defer(trigger=self.make_trigger(batch), method_name="resume")
 
     def resume(self, context: Context, event: dict[str, Any] | None = None) -> Any:
         if event is not None and event.get("status") == "timeout":
-            text = f"{event.get('batch_id')} was not final {self.timeout:,.0f} s after its creation; it goes on."
+            text = f"{event.get('batch_id')} was not final {float(self.timeout):,.0f} s after its creation; it goes on."
             if self.soft_fail:
                 raise AirflowSkipException(text)
             raise AirflowSensorTimeout(text)
@@ -76,7 +76,9 @@ class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
             return PokeReturnValue(done, self.result() if done else None)
         batch = self._look()
         self.log.info("%s: %s", batch.id, describe_progress(batch, time.time()))
-        return PokeReturnValue(batch.status.is_final, self._bare_result(batch) if batch.status.is_final else None)
+        return PokeReturnValue(
+            batch.status.is_final, self._bare_result(batch) if batch.status.is_final else None
+        )
 
     def make_trigger(self, batch: BatchView) -> OpenAIBatchEndTrigger:
         trigger = super().make_trigger(batch)

@@ -48,7 +48,7 @@ class OpenAIBatchEndTrigger(BaseTrigger):
         schema_version: int = SCHEMA_VERSION,
     ) -> None:
         # No check and no conversion here: an exception in a trigger's __init__ kills the whole triggerer.
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.conn_id = conn_id
         self.batch_id = batch_id
         self.poll_interval = poll_interval
@@ -79,7 +79,9 @@ class OpenAIBatchEndTrigger(BaseTrigger):
         told_at = 0.0
         views = watcher.follow(self.batch_id, max(0.1, float(self.poll_interval)))
         try:
-            async with asyncio.timeout(None if self.deadline is None else max(0.0, self.deadline - time.time())):
+            async with asyncio.timeout(
+                None if self.deadline is None else max(0.0, self.deadline - time.time())
+            ):
                 async for view in views:
                     now = time.time()
                     if (event := self._judge(view, now)) is not None:
@@ -107,4 +109,6 @@ class OpenAIBatchEndTrigger(BaseTrigger):
         return None
 
     def _event(self, status: str) -> TriggerEvent:
-        return TriggerEvent({"batch_id": self.batch_id, "status": status, "schema_version": SCHEMA_VERSION})
+        return TriggerEvent(  # type: ignore[no-untyped-call]
+            {"batch_id": self.batch_id, "status": status, "schema_version": SCHEMA_VERSION}
+        )

@@ -11,11 +11,14 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from airflow_openai_batch.client import PAGE, AsyncBatchClient
-from airflow_openai_batch.core.batch_view import BatchView
 from airflow_openai_batch.core.errors import FatalAccountError, NotFoundError, RemoteError
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.batch_view import BatchView
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +89,9 @@ class BatchWatcher:
             await self._drop_client()
 
     async def _meet_fault(self, error: RemoteError, faults: int) -> None:
-        log.warning("Watching %d batches: %s Waiting on (fault %d in a row).", len(self._watches), error, faults)
+        log.warning(
+            "Watching %d batches: %s Waiting on (fault %d in a row).", len(self._watches), error, faults
+        )
         if isinstance(error, FatalAccountError):
             await self._drop_client()  # the key may have been rotated: read the connection again
 
@@ -139,7 +144,7 @@ async def fetch_views(client: AsyncBatchClient, wanted: set[str]) -> dict[str, B
 
 def _fault_wait_s(interval_s: float, faults: int) -> float:
     base = min(max(interval_s, 1.0) * 2 ** min(faults, 10), FAULT_WAIT_MAX_S)
-    return base * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, not a secret
+    return float(base * random.uniform(0.75, 1.25))  # noqa: S311 - jitter, not a secret
 
 
 _watchers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, BatchWatcher]] = WeakKeyDictionary()

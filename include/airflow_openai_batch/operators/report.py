@@ -1,0 +1,153 @@
+"""The end of a run: accounts for every request, writes the report, and says whether the run is good."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.sdk import Asset, AssetAlias, BaseOperator
+
+from airflow_openai_batch.core import job
+from airflow_openai_batch.core.accounting import check_accounts
+from airflow_openai_batch.core.errors import ConfigError
+from airflow_openai_batch.core.failed_requests import write_failed
+from airflow_openai_batch.core.ledger import JobLedger
+from airflow_openai_batch.core.report import Report, ShardSummary, asset_extra, build_report
+from airflow_openai_batch.core.report_markdown import write_markdown
+from airflow_openai_batch.core.shard_reader import ShardReader
+from airflow_openai_batch.locations import check_uri, resolve_location
+from airflow_openai_batch.operators.failures import task_failures
+from airflow_openai_batch.operators.parameters import read_number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow.sdk import Context
+
+    from airflow_openai_batch.core.plan import Plan
+    from airflow_openai_batch.core.request_line import RequestLine
+    from airflow_openai_batch.core.storage import Location
+
+ASSET_ALIAS = "openai_batch_results"
+"""Schedule a DAG on this alias to run after any job; on the directory's own asset to run after one."""
+
+
+class OpenAIBatchReportOperator(BaseOperator):
+    """Checks that every request is accounted for, writes ``failed.jsonl``, ``report.json`` and ``report.md``.
+
+    It writes the report whatever became of the shards, and then fails where a shard is not done or too many rows
+    are bad; the asset event of the job directory, with counts and cost, comes only with success. Returns the
+    counts, the cost and the report's URI.
+
+    :param job: the job directory, as the split pushes it under the key ``job``.
+    :param max_failed_fraction: fail if more than this fraction of the rows is not ``ok``. 0: one bad row is enough.
+    """
+
+    template_fields: Sequence[str] = ("job", "max_failed_fraction")
+    ui_color = "#e8f3ee"
+
+    def __init__(self, *, job: str, max_failed_fraction: float | str = 0.0, **kwargs: Any) -> None:
+        kwargs.setdefault("outlets", [AssetAlias(ASSET_ALIAS)])
+        super().__init__(**kwargs)
+        self.job = job
+        self.max_failed_fraction = max_failed_fraction
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        with task_failures():
+            allowed = read_number("max_failed_fraction", self.max_failed_fraction, minimum=0.0)
+            output, plan = self._open()
+            report = self._write(output, plan)
+        self.log.info("%s", write_markdown(report))
+        self._judge(report, allowed)
+        extra = asset_extra(report)
+        context["outlet_events"][AssetAlias(ASSET_ALIAS)].add(Asset(make_asset_uri(output.uri)), extra=extra)
+        return {**extra, "report": output.child(job.REPORT_MARKDOWN).uri}
+
+    def _open(self) -> tuple[Location, Plan]:
+        if not self.job:
+            raise ConfigError("job is empty: the split pushed no job. Look at its log.")
+        check_uri(self.job, "output")
+        output = resolve_location(self.job)
+        plan = job.read_plan(output)
+        if plan is None:
+            raise ConfigError(f"{output.uri}: there is no plan.json; split the input first.")
+        return output, plan
+
+    def _write(self, output: Location, plan: Plan) -> Report:
+        """:raises AccountingError: if a request is in no row or in two; no report is written then."""
+        summaries = list(_read_summaries(output, plan))
+        done = {summary.shard: summary for summary in summaries if summary.landed is not None}
+        unfinished = {shard.shard for shard in plan.shards} - done.keys()
+        accounts = check_accounts(
+            plan,
+            lambda shard: output.child(job.part(shard)),
+            output.child(job.REJECTED),
+            unfinished=unfinished,
+        )
+        bad = [number for number, summary in done.items() if _has_bad_rows(summary)]
+        written = write_failed(_read_shards(output, plan, bad), output.child(job.FAILED))
+        if written:
+            self.log.info(
+                "%s: %s requests to look at or send again.", output.child(job.FAILED).uri, f"{written:,}"
+            )
+        report = build_report(plan, summaries, job_uri=output.uri, created_at=time.time(), accounts=accounts)
+        output.child(job.REPORT_MARKDOWN).write_bytes(write_markdown(report).encode())
+        output.child(job.REPORT_JSON).write_bytes(report.to_json())
+        return report
+
+    def _judge(self, report: Report, allowed: float) -> None:
+        where = f"See {report.job}/{job.REPORT_MARKDOWN}."
+        if not report.complete:
+            open_ = [line.shard for line in report.shards if not line.rows]
+            raise AirflowFailException(
+                f"{len(open_)} of {len(report.shards)} shards are not done ({_name_some(open_)}), "
+                f"{report.counts.unfinished:,} requests without a row. Clear their failed tasks: nothing that was "
+                f"paid is sent again. {where}"
+            )
+        counts = report.counts
+        if counts.bad_fraction > allowed:
+            codes = ", ".join(f"{problem.count:,} {problem.code}" for problem in report.problems[:5])
+            raise AirflowFailException(
+                f"{counts.bad:,} of {counts.good + counts.bad:,} rows are not ok ({codes}): more than "
+                f"max_failed_fraction={allowed:g} allows. All results have landed; {job.FAILED} has the requests. "
+                f"Raise max_failed_fraction if this is good enough. {where}"
+            )
+
+
+def _read_summaries(output: Location, plan: Plan) -> Iterator[ShardSummary]:
+    ledger = JobLedger(output.child(job.STATE))
+    for shard in plan.shards:
+        done = ledger.read_last(shard.shard, "done")
+        if done is not None:
+            yield ShardSummary.from_dict(done.summary)
+            continue
+        last = ledger.last_kind(shard.shard)
+        yield ShardSummary(shard=shard.shard, state=f"not done, last step: {last}" if last else "not begun")
+
+
+def _read_shards(
+    output: Location, plan: Plan, numbers: list[int]
+) -> Iterator[tuple[Iterator[RequestLine], Location]]:
+    for number in numbers:
+        reader = ShardReader(plan, plan.shards[number], output, resolve_location)
+        yield reader.lines(), output.child(job.part(number))
+
+
+def _has_bad_rows(summary: ShardSummary) -> bool:
+    return summary.landed is not None and summary.landed.rows.get("ok", 0) < summary.landed.requests
+
+
+def _name_some(numbers: list[int]) -> str:
+    more = f" and {len(numbers) - 10} more" if len(numbers) > 10 else ""
+    return ", ".join(map(str, numbers[:10])) + more
+
+
+def make_asset_uri(uri: str) -> str:
+    """Without the connection id that Airflow's object storage URIs may carry: the asset is the place."""
+    if "://" not in uri:
+        return f"file://{uri}"
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
