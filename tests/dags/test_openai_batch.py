@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dags.job import Job, chat_line
+from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing import OpenAIServer
