@@ -38,7 +38,7 @@ check: $(READY) ## lint, format, types, compose file
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yaml
 
 bench: $(READY) ## measure beside the alternatives
-	PYTHONPATH=include:. $(BIN)/python -m bench
+	PYTHONPATH=include:tests $(BIN)/python -m bench
 
 clean: ## remove what runs leave behind; .venv stays
 	rm -rf .run .mypy_cache .ruff_cache .pytest_cache dist build

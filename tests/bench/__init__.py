@@ -1,0 +1,1 @@
+"""Scripts that measure this package beside its alternatives and print a table."""

@@ -1,0 +1,105 @@
+"""What Airflow costs per shard: worker processes and wall time, for shards that end at once.
+
+    python -m bench.bench_airflow [--shards 20] [--rounds 3]
+
+Real scheduler, triggerer, DAG processor and API server on SQLite with four worker slots; the emulator answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from airflow_openai_batch.testing.server import OpenAIServer
+from bench.table import print_table
+from demo.openai_side import OpenAISide
+from demo.standalone import ROOT, LocalAirflow
+from fixtures.job import chat_line
+
+HERE = Path(__file__).parent
+OURS = ("openai_batch", "openai_batch_one_task")
+PEER = "provider_batches"
+PER_SHARD = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shards", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-airflow-") as folder:
+        measure(Path(folder), options.shards, options.rounds)
+
+
+def measure(folder: Path, shards: int, rounds: int) -> None:
+    lines = [chat_line(str(number)) for number in range(shards * PER_SHARD)]
+    source = folder / "requests.jsonl"
+    source.write_text("".join(f"{line}\n" for line in lines))
+    split = folder / "split"
+    split.mkdir()
+    for shard in range(shards):
+        part = lines[shard * PER_SHARD : (shard + 1) * PER_SHARD]
+        (split / f"{shard:05d}.jsonl").write_text("".join(f"{line}\n" for line in part))
+    dags = folder / "dags"
+    dags.mkdir()
+    for file in (*(ROOT / "dags" / f"{name}.py" for name in OURS), HERE / "airflow_dags" / f"{PEER}.py"):
+        shutil.copy(file, dags)
+    starts = folder / "starts.txt"
+    with OpenAIServer() as server:
+        side = OpenAISide(server.base_url, "sk-bench", emulated=True)
+        env = side.connection() | {
+            "BENCH_STARTS": str(starts),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(HERE / "airflow_plugins"),
+        }
+        with LocalAirflow(folder / "airflow", dags=dags, env=env) as airflow:
+            seconds: dict[str, list[float]] = {name: [] for name in (*OURS, PEER)}
+            for number in range(rounds + 1):  # the first round warms up
+                for name in seconds:
+                    conf = {"folder": str(split)} if name == PEER else our_conf(folder, source, name, number)
+                    began = time.perf_counter()
+                    run = airflow.trigger(name, conf)
+                    state = airflow.wait(run, timeout_s=600, every_s=0.25)
+                    took_s = time.perf_counter() - began
+                    if state != "success":
+                        raise SystemExit(f"{name} ended as {state}: {airflow.states(run)}")
+                    if number:
+                        seconds[name].append(took_s)
+    report(starts, seconds, shards, rounds)
+
+
+def our_conf(folder: Path, source: Path, name: str, number: int) -> dict[str, object]:
+    return {
+        "input_uri": str(source),
+        "output_uri": f"file://{folder}/jobs/{name}-{number}",
+        "max_requests_per_shard": PER_SHARD,
+        "poll_interval": 1,
+    }
+
+
+def report(starts: Path, seconds: dict[str, list[float]], shards: int, rounds: int) -> None:
+    counts = Counter(line.split()[0] for line in starts.read_text().splitlines())
+    peer_s = statistics.median(seconds[PEER])
+    rows = []
+    for name, took in seconds.items():
+        median_s = statistics.median(took)
+        rows.append(
+            (
+                name,
+                f"{counts[name] / (rounds + 1):.0f}",
+                f"{counts[name] / (rounds + 1) / shards:.2f}",
+                f"{median_s:.1f}",
+                f"{median_s / shards:.2f}",
+                f"{median_s / peer_s:.2f}",
+            )
+        )
+    head = ("DAG", "worker starts", "per shard", "wall s", "s per shard", "to the provider's")
+    print_table(f"{shards} shards that end at once, median of {rounds}", head, rows)
+
+
+if __name__ == "__main__":
+    main()
