@@ -67,6 +67,8 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True):
     """Size of the file to upload: the segments joined with a newline where a source lacks its last."""
     input_tokens: int
     tokens: Certainty = "exact"
+    estimated_tokens: int | None = None
+    """Where ``input_tokens`` is a bound by bytes: what counting a sample of the lines says."""
     sha256: str
     """Of exactly those bytes."""
     first_position: int

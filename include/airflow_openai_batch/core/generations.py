@@ -1,0 +1,49 @@
+"""What to do where a plan is there already: go on with it, refuse, or put it aside and pay again.
+
+A restart moves the files of the old generation below ``generations/``, its plan first. A crash in the middle
+leaves a directory without a plan but with generations; whoever comes next finishes the move.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from airflow_openai_batch.core import job
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.storage import Location
+
+
+def last_generation(output: Location) -> int:
+    """The highest generation that was put aside; 0 where none was."""
+    folder = output.child(job.GENERATIONS)
+    numbers = (name.split("/", 1)[0] for name in folder.names(recursive=True))
+    return max((int(number) for number in numbers if number.isdigit()), default=0)
+
+
+def put_aside(output: Location, generation: int) -> None:
+    """Move all files of the job below ``generations/<generation>/``. May be repeated after a crash.
+
+    Costs one rename per file on a disk, one copy within the store elsewhere.
+    """
+    target = output.child(job.generation_folder(generation))
+    names = [name for name in output.names(recursive=True) if _is_of_job(name)]
+    for name in sorted(names, key=lambda name: (name != job.PLAN, name)):
+        _move(output.child(name), target.child(name))
+
+
+def _is_of_job(name: str) -> bool:
+    """Whether this package put the file there, and not a person or a generation before."""
+    folder, slash, _ = name.partition("/")
+    return folder in job.FOLDERS - {job.GENERATIONS} if slash else name in job.FILES
+
+
+def _move(old: Location, new: Location) -> None:
+    """A copy that an earlier try completed is not overwritten."""
+    if not new.exists():
+        new.fs.makedirs(new.fs._parent(new.path), exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another task moves, too
+            new.fs.mv(old.path, new.path)
+    else:
+        old.remove()

@@ -1,0 +1,216 @@
+"""One line of the input: is it a request that can be sent, and what does it cost?
+
+A batch fails as a whole for one line that OpenAI cannot read, so this is strict about what OpenAI is strict
+about (JSON, custom_id, method, url, model) and leaves the rest of the body to it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+import msgspec
+
+from airflow_openai_batch.core.endpoints import BY_URL, MAX_EMBEDDING_INPUTS_PER_REQUEST, Endpoint
+from airflow_openai_batch.core.plain_bodies import measure_plain
+from airflow_openai_batch.core.tokens.measure import Measure, measure_body
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class BadLineError(ValueError):
+    """This line cannot be sent. The message says why and never quotes the body."""
+
+    def __init__(self, code: str, message: str, custom_id: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.custom_id = custom_id
+
+
+class Request(NamedTuple):
+    """What the splitter needs to know of a request."""
+
+    custom_id: str
+    model: str
+    endpoint: Endpoint
+    measure: Measure
+    is_text: bool
+    """No token of it can stand for more than one byte of the line."""
+
+
+class _Envelope(msgspec.Struct):
+    custom_id: str
+    method: str
+    url: str
+    body: msgspec.Raw
+
+
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_any = msgspec.json.Decoder().decode
+
+_FRAME_CHARACTERS = len('{"custom_id": "", "method": "POST", "url": "", "body": }')
+"""A line with no more than this around its values has no room for a second key of the same name:
+without white space it would be 7 less, and the shortest, ``"url":0,``, takes 8."""
+
+_KEYS = (b'"custom_id"', b'"method"', b'"url"', b'"body"')
+
+
+def read_request(line: bytes) -> Request:
+    """Take a line apart.
+
+    :param line: without its newline; must be valid UTF-8 (see `check_utf8`).
+    :raises BadLineError: if it cannot be sent.
+    """
+    try:
+        custom_id, method, url, body = _unpack(_decode_envelope(line))
+    except (msgspec.MsgspecError, RecursionError):
+        _explain(line)
+    endpoint = BY_URL.get(url)
+    if endpoint is None or method != "POST" or not custom_id:
+        _explain(line)
+    around = len(line) - len(body) - len(custom_id) - len(url) - line.endswith(b"\r")
+    if around > _FRAME_CHARACTERS or body.count(b'"model"') != 1:
+        _check_keys(line, custom_id)
+    plain = measure_plain(body, endpoint)
+    if plain is not None:
+        return Request(custom_id, plain[0], endpoint, plain[1], True)
+    return _read_any_body(custom_id, endpoint, body)
+
+
+def _unpack(envelope: _Envelope) -> tuple[str, str, str, bytes]:
+    return envelope.custom_id, envelope.method, envelope.url, bytes(envelope.body)
+
+
+def _read_any_body(custom_id: str, endpoint: Endpoint, raw: bytes) -> Request:
+    bad = partial(BadLineError, custom_id=custom_id)
+    try:
+        body = _decode_any(raw)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise bad("invalid_json", f"body {_json_problem(error)}") from None
+    if not isinstance(body, dict):
+        raise bad("invalid_body", f"body is {_kind(body)}; it must be an object")
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        given = "missing" if "model" not in body else _kind(model) if model != "" else "empty"
+        raise bad("missing_model", f"body.model is {given}; name the model, for instance gpt-4o-mini")
+    if body.get("stream"):
+        raise bad("stream", "body.stream is set; a batch cannot stream. Remove it")
+    try:
+        measure = measure_body(body, endpoint)
+    except RecursionError:
+        raise bad("invalid_json", "body is nested too deeply") from None
+    if measure.embedding_inputs > MAX_EMBEDDING_INPUTS_PER_REQUEST:
+        raise bad(
+            "too_many_inputs",
+            f"body.input has {measure.embedding_inputs:,} texts, limit {MAX_EMBEDDING_INPUTS_PER_REQUEST:,} "
+            "per request. Split it into more requests",
+        )
+    return Request(custom_id, model, endpoint, measure, False)
+
+
+def check_utf8(line: bytes) -> None:
+    """:raises BadLineError: if the line is not UTF-8; the JSON reader looks only at what it uses."""
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        raise BadLineError(
+            "invalid_utf8", f"is not valid UTF-8 (byte {error.start + 1:,} of the line). Convert the file to UTF-8"
+        ) from None
+
+
+def _explain(line: bytes) -> NoReturn:
+    """Find out what is wrong with a line, slowly: it is known to be bad."""
+    try:
+        value = _decode_any(line)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        if b"\0" in line:
+            raise BadLineError("invalid_json", "has NUL bytes: the file is damaged or not UTF-8") from None
+        raise BadLineError("invalid_json", _json_problem(error)) from None
+    if not isinstance(value, dict):
+        raise BadLineError(
+            "not_an_object", f"is {_kind(value)}; every line must be one request object (JSON Lines)"
+        )
+    custom_id = value.get("custom_id")
+    if not isinstance(custom_id, str):
+        problem = f"is {_kind(custom_id)}" if "custom_id" in value else "is missing"
+        raise BadLineError("invalid_custom_id", f"custom_id {problem}; it must be a string, in quotes")
+    if not custom_id:
+        raise BadLineError("invalid_custom_id", "custom_id is empty; every request needs one of its own")
+    _explain_rest(value, partial(BadLineError, custom_id=custom_id))
+
+
+def _explain_rest(value: dict[str, Any], bad: partial[BadLineError]) -> NoReturn:
+    method, url = value.get("method"), value.get("url")
+    if method != "POST":
+        raise bad("invalid_method", f"method is {_shown(value, 'method')}; it must be POST")
+    if not isinstance(url, str) or url not in BY_URL:
+        raise bad("invalid_url", f"url is {_shown(value, 'url')}; it must be one of {', '.join(BY_URL)}")
+    if not isinstance(value.get("body"), dict):
+        problem = _kind(value["body"]) if "body" in value else "missing"
+        raise bad("invalid_body", f"body is {problem}; it must be an object")
+    raise bad("invalid_json", "cannot be read the same way by every JSON reader")
+
+
+class _Pairs(dict[str, Any]):
+    repeated: str | None = None
+
+
+def _note_repeated(pairs: Sequence[tuple[str, Any]]) -> _Pairs:
+    found = _Pairs(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        found.repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+    return found
+
+
+def _check_keys(line: bytes, custom_id: str) -> None:
+    """A key that stands twice is read by some as its first value and by others as its last."""
+    if all(line.count(key) == 1 for key in _KEYS) and line.count(b'"model"') == 1 and b"\\u00" not in line:
+        return
+    try:
+        value = json.loads(line, object_pairs_hook=_note_repeated)
+    except (ValueError, RecursionError):
+        raise BadLineError("invalid_json", "is nested too deeply", custom_id) from None
+    for name, part in (("", value), ("body.", value.get("body"))):
+        if isinstance(part, _Pairs) and part.repeated is not None:
+            raise BadLineError(
+                "duplicate_key", f"{name}{shorten(part.repeated)} stands there twice; which one counts is open", custom_id
+            )
+
+
+_AT_PATH = re.compile(r" - at `.*")
+
+
+def _json_problem(error: Exception) -> str:
+    """What msgspec says, without the path, which could show names from the body."""
+    if isinstance(error, RecursionError):
+        return "is nested too deeply"
+    reason = _AT_PATH.sub("", str(error)).removeprefix("JSON is malformed: ")
+    if reason == "Input data was truncated":
+        return "is not valid JSON: it ends too early, or half of a surrogate pair stands alone"
+    return f"is not valid JSON: {reason}"
+
+
+_KINDS: dict[type, str] = {dict: "an object", list: "a JSON array", str: "a string", bool: "true or false"}
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    return _KINDS.get(type(value), "a number")
+
+
+def _shown(value: dict[str, Any], key: str) -> str:
+    if key not in value:
+        return "missing"
+    found = value[key]
+    return json.dumps(shorten(found)) if isinstance(found, str) else _kind(found)
+
+
+def shorten(text: str, limit: int = 60) -> str:
+    """For messages: what a person needs to recognise it."""
+    return text if len(text) <= limit else f"{text[:limit]}..."

@@ -1,0 +1,195 @@
+"""From what a person names as input to an ordered list of objects to read."""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_openai_batch.core import job
+from airflow_openai_batch.core.compression import Compression, compression_of
+from airflow_openai_batch.core.errors import ConfigError, InputError, JobError
+from airflow_openai_batch.core.storage import Location
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.storage import Resolver
+
+_MAGIC = frozenset("*?[")
+_VERSION_KEYS = ("ETag", "etag", "generation", "version_id", "md5Hash", "content_md5")
+_TIME_KEYS = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """An input object as it is now."""
+
+    location: Location
+    size: int
+    """Bytes as stored."""
+    etag: str
+    compression: Compression | None
+
+    @property
+    def uri(self) -> str:
+        return self.location.uri
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What was named, in the order in which it is read."""
+
+    files: tuple[SourceFile, ...]
+    notices: tuple[str, ...] = ()
+
+
+def list_sources(inputs: str | Sequence[str], output: Location, resolve: Resolver) -> Listing:
+    """Find the input objects: URIs in the order given, what a glob finds sorted by name.
+
+    Files of job directories below a glob are left out: those that lie where this package puts its own, in the
+    output directory or beside a ``plan.json`` of ours. Files named one by one are always taken.
+
+    :raises ConfigError: if nothing is named.
+    :raises InputError: for a missing file, a directory, one that may not be read, or the same one twice.
+    """
+    named = [inputs] if isinstance(inputs, str) else list(inputs)
+    if not named or not all(isinstance(uri, str) and uri.strip() for uri in named):
+        raise ConfigError("The input is empty: name a JSONL file, a list of them, or a glob.")
+    files: list[SourceFile] = []
+    notices: list[str] = []
+    for uri in named:
+        location = _resolve(uri.strip(), resolve)
+        if _is_glob(location):
+            found, left_out = _expand(location, output)
+            files.extend(found)
+            if left_out:
+                notices.append(f"{uri}: left out {left_out:,} files of job directories below it.")
+        else:
+            files.append(describe_file(location))
+    _refuse_repeated(files)
+    return Listing(tuple(files), tuple(notices))
+
+
+def _resolve(uri: str, resolve: Resolver) -> Location:
+    try:
+        return resolve(uri)
+    except (ImportError, ValueError) as error:
+        raise InputError(f"{uri}: cannot be opened ({error}).") from error
+
+
+def _is_glob(location: Location) -> bool:
+    if not _MAGIC.intersection(location.path):
+        return False
+    if "*" in location.path or "?" in location.path:
+        return True
+    return not location.exists()  # a file may well be called data[1].jsonl
+
+
+def describe_file(location: Location) -> SourceFile:
+    """:raises InputError: if it is no file that can be read."""
+    location.fs.invalidate_cache()
+    with explained(location.uri):
+        info = location.fs.info(location.path)
+        if info.get("type") == "directory":
+            raise InputError(
+                f"{location.uri}: is a directory. Name the files in it, for instance {location.uri.rstrip('/')}/*.jsonl."
+            )
+    return SourceFile(location, int(info["size"]), version_of(info), compression_of(location.path))
+
+
+class explained:  # noqa: N801 - reads as a verb: with explained(uri)
+    """Turn what a file system says into an error that names the file and the way out.
+
+    :raises InputError: for a missing file, a directory, or one that may not be read.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, FileNotFoundError):
+            raise InputError(f"{self._uri}: there is no such file.") from error
+        if isinstance(error, IsADirectoryError):
+            raise InputError(f"{self._uri}: is a directory. Name the files in it.") from error
+        if isinstance(error, PermissionError):
+            raise InputError(
+                f"{self._uri}: may not be read. Grant the user or the connection of this task read access."
+            ) from error
+        if isinstance(error, OSError) and error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+            raise InputError(f"{self._uri}: cannot be opened ({error.strerror}).") from error
+
+
+def version_of(info: dict[str, Any]) -> str:
+    """What tells two versions of an object apart; "" where the file system tells nothing."""
+    for key in _VERSION_KEYS:
+        if info.get(key):
+            return str(info[key]).strip('"')
+    for key in _TIME_KEYS:
+        value = info.get(key)
+        if value is not None:
+            return f"{value:.6f}" if isinstance(value, float) else str(value)
+    return ""
+
+
+def _expand(pattern: Location, output: Location) -> tuple[list[SourceFile], int]:
+    """:returns: the files a glob finds, sorted, and how many were left out as files of a job."""
+    pattern.fs.invalidate_cache()
+    with explained(pattern.uri):
+        paths = sorted(path for path in pattern.fs.glob(pattern.path) if not pattern.fs.isdir(path))
+    first = min(pattern.path.index(sign) for sign in _MAGIC if sign in pattern.path)
+    base = pattern.path[: pattern.path.rfind("/", 0, first) + 1]
+    tail = len(pattern.path) - len(base)
+    base_uri = pattern.uri[: len(pattern.uri) - tail]
+    jobs = _JobDirectories(pattern, output, base)
+    kept = [path for path in paths if not jobs.own(path)]
+    files = [describe_file(Location(pattern.fs, path, base_uri + path[len(base) :])) for path in kept]
+    return files, len(paths) - len(kept)
+
+
+class _JobDirectories:
+    """Tells files of this package from a user's, by where they lie."""
+
+    def __init__(self, pattern: Location, output: Location, base: str) -> None:
+        self._pattern = pattern
+        self._base = base
+        same_store = type(pattern.fs) is type(output.fs)
+        self._known = {output.path.rstrip("/"): True} if same_store else {}
+
+    def own(self, path: str) -> bool:
+        return any(self._is_job(directory) for directory in self._candidates(path))
+
+    def _candidates(self, path: str) -> Iterator[str]:
+        """The directories that would be a job's if this file were one of its own."""
+        parent, name = posixpath.split(path)
+        if name in job.FILES:
+            yield parent
+        while len(parent) > len(self._base.rstrip("/")):
+            parent, name = posixpath.split(parent)
+            if name in job.FOLDERS:
+                yield parent
+
+    def _is_job(self, directory: str) -> bool:
+        if directory not in self._known:
+            place = Location(self._pattern.fs, directory, directory)
+            try:
+                self._known[directory] = job.read_plan(place) is not None
+            except (JobError, OSError):
+                self._known[directory] = False
+        return self._known[directory]
+
+
+def _refuse_repeated(files: list[SourceFile]) -> None:
+    seen: dict[str, str] = {}
+    for file in files:
+        location = file.location
+        path = os.path.realpath(location.path) if location.is_local else location.path
+        key = f"{location.fs.protocol}|{path}"
+        if key in seen:
+            also = "" if seen[key] == file.uri else f" (as {seen[key]})"
+            raise InputError(f"{file.uri}: stands twice in the input{also}. Its requests would be sent and paid twice.")
+        seen[key] = file.uri
