@@ -36,7 +36,7 @@ class CountRules(msgspec.Struct, frozen=True, kw_only=True):
 class _Awaiting(NamedTuple):
     """A request whose texts wait to be counted together with those of its chunk."""
 
-    index: int
+    line: int
     request: Request
     start: int
     stop: int
@@ -120,11 +120,11 @@ class ChunkCounter:
             certainty = less_certain(request.measure.certainty, texts.counter.certainty)
             problem = self._problem(request, tokens, max(counts, default=0), certainty == "upper")
             if problem is not None:
-                tally.reject(waiting.index, *problem, request.custom_id)
+                tally.reject(waiting.line, *problem, request.custom_id)
             elif self._rules.mode == "exact":
-                tally.set_tokens(waiting.index, tokens, CERTAINTIES.index(certainty))
+                tally.set_tokens(waiting.line, tokens, CERTAINTIES.index(certainty))
             else:
-                self._note_sample(waiting.index, tokens, certainty, tally)
+                self._note_sample(waiting.line, tokens, certainty, tally)
 
     def _note_sample(self, index: int, tokens: int, certainty: str, tally: TallyBuilder) -> None:
         if index % SAMPLE_EVERY == 0 and certainty != "upper":
@@ -167,7 +167,8 @@ def _bound(request: Request, line_bytes: int) -> int:
 
 def overlong_line(length: int, limit: int) -> BadLineError:
     return BadLineError(
-        "too_long", f"request has {length:,} bytes, limit {limit:,} per shard. Shorten the prompt or refer to files by URL"
+        "too_long",
+        f"request has {length:,} bytes, limit {limit:,} per shard. Shorten the prompt or refer to files by URL",
     )
 
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal
 from airflow_openai_batch.core.chunk_counter import ChunkCounter, CountRules
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.scan import CountChunks, SourceChunk, count_overlong
-from airflow_openai_batch.core.tally import ChunkTally, CountMode
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.plan import ShardLimits
     from airflow_openai_batch.core.sources import SourceFile
+    from airflow_openai_batch.core.tally import ChunkTally, CountMode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from airflow_openai_batch.core.errors import InputChangedError
 from airflow_openai_batch.core.rejected import RejectedLine, SourceNames
@@ -21,6 +20,8 @@ from airflow_openai_batch.core.reread import reread_lines
 from airflow_openai_batch.core.tally import KIND_BITS, REQUEST
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from airflow_openai_batch.core.line_table import LineTable
     from airflow_openai_batch.core.sources import SourceFile
 

@@ -6,11 +6,10 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from airflow_openai_batch.core.chunks import Chunk
 from airflow_openai_batch.core.errors import InputError
 from airflow_openai_batch.core.plan import Segment
 from airflow_openai_batch.core.tally import (
@@ -26,6 +25,11 @@ from airflow_openai_batch.core.tally import (
     TOKENS,
     ChunkTally,
 )
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from airflow_openai_batch.core.chunks import Chunk
 
 _MAX_NAMES = 2**16 - 1
 
@@ -136,7 +140,9 @@ class LineTable:
     def _translate_keys(self, tally: ChunkTally) -> NDArray[np.uint16]:
         keys = [self.names.setdefault(name, len(self.names)) for name in tally.names]
         if len(self.names) > _MAX_NAMES:
-            raise InputError(f"The input names more than {_MAX_NAMES:,} models; a shard holds one, so this cannot be meant.")
+            raise InputError(
+                f"The input names more than {_MAX_NAMES:,} models; a shard holds one, so this cannot be meant."
+            )
         local = np.frombuffer(tally.keys, np.uint16)
         return np.array(keys or [0], np.uint16)[local]
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from airflow_openai_batch.core.tally import CERTAINTY_SHIFT, KIND_BITS, REQUEST
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from airflow_openai_batch.core.line_table import Columns
     from airflow_openai_batch.core.plan import ShardLimits
 

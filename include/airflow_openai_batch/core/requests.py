@@ -178,7 +178,9 @@ def _check_keys(line: bytes, custom_id: str) -> None:
     for name, part in (("", value), ("body.", value.get("body"))):
         if isinstance(part, _Pairs) and part.repeated is not None:
             raise BadLineError(
-                "duplicate_key", f"{name}{shorten(part.repeated)} stands there twice; which one counts is open", custom_id
+                "duplicate_key",
+                f"{name}{shorten(part.repeated)} stands there twice; which one counts is open",
+                custom_id,
             )
 
 

@@ -55,7 +55,7 @@ def list_sources(inputs: str | Sequence[str], output: Location, resolve: Resolve
     :raises InputError: for a missing file, a directory, one that may not be read, or the same one twice.
     """
     named = [inputs] if isinstance(inputs, str) else list(inputs)
-    if not named or not all(isinstance(uri, str) and uri.strip() for uri in named):
+    if not named or not all(uri.strip() for uri in named):
         raise ConfigError("The input is empty: name a JSONL file, a list of them, or a glob.")
     files: list[SourceFile] = []
     notices: list[str] = []
@@ -94,12 +94,13 @@ def describe_file(location: Location) -> SourceFile:
         info = location.fs.info(location.path)
         if info.get("type") == "directory":
             raise InputError(
-                f"{location.uri}: is a directory. Name the files in it, for instance {location.uri.rstrip('/')}/*.jsonl."
+                f"{location.uri}: is a directory. Name the files in it, for instance "
+                f"{location.uri.rstrip('/')}/*.jsonl."
             )
     return SourceFile(location, int(info["size"]), version_of(info), compression_of(location.path))
 
 
-class explained:  # noqa: N801 - reads as a verb: with explained(uri)
+class explained:
     """Turn what a file system says into an error that names the file and the way out.
 
     :raises InputError: for a missing file, a directory, or one that may not be read.

@@ -184,7 +184,8 @@ class _Wanted:
         for source, file in zip(plan.sources, listing.files, strict=True):
             if source.size != file.size and file.compression is None:
                 raise InputChangedError(
-                    f"{file.uri}: changed since it was planned ({file.size:,} bytes instead of {source.size:,}). {_WAY_OUT}"
+                    f"{file.uri}: changed since it was planned ({file.size:,} bytes instead of {source.size:,}). "
+                    f"{_WAY_OUT}"
                 )
         limits = ShardLimits(**msgspec.structs.asdict(plan.limits))
         with contextlib.closing(self._scan(listing, limits)) as draft:
@@ -205,8 +206,8 @@ class _Wanted:
         more = f"\n  ... and {draft.bad_count - len(first):,} more" if draft.bad_count > len(first) else ""
         lines = "line" if draft.bad_count == 1 else "lines"
         raise BadLinesError(
-            f"{draft.bad_count:,} {lines} of {draft.counts.positions:,} cannot be sent; nothing was.{where} Mend them, or "
-            "set on_bad_line=reject to leave them out.\n  " + "\n  ".join(first) + more
+            f"{draft.bad_count:,} {lines} of {draft.counts.positions:,} cannot be sent; nothing was.{where} "
+            "Mend them, or set on_bad_line=reject to leave them out.\n  " + "\n  ".join(first) + more
         )
 
     def _refuse_empty(self, draft: Draft, listing: Listing) -> None:

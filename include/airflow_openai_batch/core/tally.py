@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from array import array
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from airflow_openai_batch.core.plan import Certainty
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.plan import Certainty
 
 REQUEST, BLANK, REJECTED = 0, 1, 2
 KIND_BITS = 0b0011

@@ -108,7 +108,7 @@ def _is_later(name: str) -> bool:
 
 def read_image_size(url: str) -> tuple[int, int] | None:
     """Width and height in pixels from the header of a data URL; None where that cannot be told."""
-    if not url[:5].lower() == "data:":
+    if url[:5].lower() != "data:":
         return None
     start = url.find(",") + 1
     if start == 0 or ";base64" not in url[:start].lower():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from airflow_openai_batch.core.tokens.measure import Measure
 
@@ -26,7 +26,7 @@ _ENUM_ITEM = 3
 _FLAT_KEYS = frozenset({"type", "description", "enum"})
 
 
-def measure_functions(functions: list[Mapping[str, Any]], measure: Measure, *, cl100k: bool) -> None:
+def measure_functions(functions: Sequence[Mapping[str, Any]], measure: Measure, *, cl100k: bool) -> None:
     """Add the cost of functions, each ``{"name", "description", "parameters"}``."""
     if not functions:
         return
