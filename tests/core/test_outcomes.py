@@ -25,13 +25,9 @@ PERSON = {
 def judge(
     line: bytes, *, endpoint: str = CHAT, schema: Any = None, json_object: bool = False, **rules: Any
 ) -> Outcome:
-    return read_outcome(
-        line,
-        endpoint=endpoint,
-        output_format="json_schema" if schema is not None else "json_object" if json_object else "text",
-        schema=None if schema is None else json.dumps(schema).encode(),
-        rules=OutcomeRules(**rules),
-    )
+    output_format = "json_schema" if schema is not None else "json_object" if json_object else "text"
+    encoded = None if schema is None else json.dumps(schema).encode()
+    return read_outcome(line, endpoint, output_format, encoded, OutcomeRules(**rules))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -17,7 +16,20 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from airflow_openai_batch.core import lenient_json
+from airflow_openai_batch.core import bodies, lenient_json
+from airflow_openai_batch.core.bodies import (
+    ChatBody,
+    CompletionBody,
+    Details,
+    EmbeddingBody,
+    ModerationBody,
+    OddShapeError,
+    OtherBody,
+    ResponseBody,
+    ShapeReader,
+    TokenDetails,
+    UsageBody,
+)
 
 Vector = npt.NDArray[np.float32]
 
@@ -36,8 +48,7 @@ MAX_TOKEN_COUNT = 2**53
 """A larger "number of tokens" is no number of tokens."""
 
 
-@dataclass(slots=True)
-class Usage:
+class Usage(msgspec.Struct):
     """Tokens of one answer; None where the server did not say."""
 
     input_tokens: int | None = None
@@ -46,8 +57,7 @@ class Usage:
     reasoning_tokens: int | None = None
 
 
-@dataclass(slots=True)
-class Answer:
+class Answer(msgspec.Struct):
     """The parts of a response body that have a column of their own."""
 
     content: str | None = None
@@ -72,7 +82,7 @@ def read_answer(endpoint: str, body: bytes) -> Answer:
     reader = _READERS.get(endpoint, _read_other)
     try:
         return reader(body)
-    except (lenient_json.UnreadableJSONError, _OddShapeError) as error:
+    except (lenient_json.UnreadableJSONError, OddShapeError) as error:
         reason = str(error)
     except Exception as error:
         # What a stranger's body can trip over here has no bound, and must not stop the landing.
@@ -82,48 +92,55 @@ def read_answer(endpoint: str, body: bytes) -> Answer:
     )
 
 
-class _OddShapeError(Exception):
-    """The body lacks what its endpoint returns; the text names the part, not the content."""
+_chat = ShapeReader(ChatBody).read
+_completion = ShapeReader(CompletionBody).read
+_response = ShapeReader(ResponseBody).read
+_embeddings = ShapeReader(EmbeddingBody).read
+_moderation = ShapeReader(ModerationBody).read
+_other = ShapeReader(OtherBody).read
 
 
 def _read_chat(body: bytes) -> Answer:
-    root = _object(lenient_json.decode(body), "the body")
-    choice = _first_choice(root)
-    message = _object(choice.get("message"), "choices[0].message")
-    tool_calls = message.get("tool_calls") or message.get("function_call")
-    content, refusal = _text_of(message.get("content")), _string(message.get("refusal"))
-    finish_reason = _string(choice.get("finish_reason"))
-    spoken = isinstance(message.get("audio"), dict)
+    root = _chat(body)
+    if not root.choices:
+        raise OddShapeError("choices is empty")
+    choice = root.choices[0]
+    message = choice.message
+    tool_calls = message.tool_calls or message.function_call
+    content, refusal = _text_of(message.content), _string(message.refusal)
+    finish_reason = _string(choice.finish_reason)
+    spoken = isinstance(message.audio, dict)
     if content is None and not (refusal or tool_calls or spoken or finish_reason in _CUT_SHORT):
-        raise _OddShapeError("choices[0].message has neither content nor refusal nor tool calls")
+        raise OddShapeError("choices[0].message has neither content nor refusal nor tool calls")
     answer = Answer(
         content=content,
         refusal=refusal,
         structured=lenient_json.encode(tool_calls) if tool_calls else None,
         finish_reason=finish_reason,
-        model=_string(root.get("model")),
-        usage=_read_usage(root.get("usage")),
+        model=_string(root.model),
+        usage=_read_usage(root.usage),
         has_text=not (tool_calls or spoken),
     )
-    return _mark_defect(answer)
+    _mark_defect(answer)
+    return answer
 
 
 def _read_completion(body: bytes) -> Answer:
-    root = _object(lenient_json.decode(body), "the body")
-    choice = _first_choice(root)
-    content = _string(choice.get("text"))
-    if content is None:
-        raise _OddShapeError("choices[0] has no text")
+    root = _completion(body)
+    if not root.choices:
+        raise OddShapeError("choices is empty")
+    choice = root.choices[0]
     answer = Answer(
-        content=content,
-        finish_reason=_string(choice.get("finish_reason")),
-        model=_string(root.get("model")),
-        usage=_read_usage(root.get("usage")),
+        content=choice.text,
+        finish_reason=_string(choice.finish_reason),
+        model=_string(root.model),
+        usage=_read_usage(root.usage),
     )
-    return _mark_defect(answer)
+    _mark_defect(answer)
+    return answer
 
 
-def _mark_defect(answer: Answer) -> Answer:
+def _mark_defect(answer: Answer) -> None:
     if answer.finish_reason == "content_filter":
         answer.defect = CONTENT_FILTER
         answer.defect_message = "The content filter cut the answer off (finish_reason content_filter)."
@@ -136,74 +153,53 @@ def _mark_defect(answer: Answer) -> Answer:
             "The answer was cut off (finish_reason length). Raise the request's token limit, "
             "or accept truncated answers where a short limit is meant."
         )
-    return answer
 
 
 def _read_response(body: bytes) -> Answer:
-    root = _object(lenient_json.decode(body), "the body")
-    items = _objects(root.get("output"), "output")
+    root = _response(body)
+    items = root.output
     parts = [part for item in items if item.get("type") == "message" for part in _parts(item.get("content"))]
     texts = [text for part in parts if (text := _string(part.get("text"))) is not None]
     refusals = [text for part in parts if (text := _string(part.get("refusal"))) is not None]
     calls = [item for item in items if item.get("type") in _CLIENT_CALLS]
-    made = [item for item in items if item.get("type") == "image_generation_call"]
-    status = _string(root.get("status"))
+    made = any(item.get("type") == "image_generation_call" for item in items)
+    if root.status == "completed" and not (texts or refusals or calls or made):
+        raise OddShapeError("output has neither a message nor a call")
     answer = Answer(
         content="".join(texts) if texts else None,
         refusal="".join(refusals) if refusals else None,
         structured=lenient_json.encode(calls) if calls else None,
-        finish_reason=status,
-        model=_string(root.get("model")),
-        usage=_read_usage(root.get("usage")),
+        finish_reason=_string(root.status),
+        model=_string(root.model),
+        usage=_read_usage(root.usage),
         has_text=bool(texts) or not (calls or made),
     )
-    if status == "completed" and not (texts or refusals or calls or made):
-        raise _OddShapeError("output has neither a message nor a call")
-    return _mark_response_defect(answer, status, root)
+    _mark_response_defect(answer, root)
+    return answer
 
 
-def _mark_response_defect(answer: Answer, status: str | None, root: dict[str, Any]) -> Answer:
+def _mark_response_defect(answer: Answer, root: ResponseBody) -> None:
+    status = answer.finish_reason
     if status == "incomplete":
-        details = root.get("incomplete_details")
+        details = root.incomplete_details
         reason = _string(details.get("reason")) if isinstance(details, dict) else None
         answer.finish_reason = reason or status
-        filtered = reason == "content_filter"
-        answer.defect = CONTENT_FILTER if filtered else TRUNCATED
+        answer.defect = CONTENT_FILTER if reason == "content_filter" else TRUNCATED
         answer.defect_message = f"The response is incomplete: {reason or 'no reason given'}."
     elif status not in ("completed", None):
-        error = root.get("error")
-        error = error if isinstance(error, dict) else {}
+        error = root.error if isinstance(root.error, dict) else {}
         answer.defect = _string(error.get("code")) or f"response_{status}"
         answer.defect_message = _string(error.get("message")) or f"The response has the status {status}."
     elif answer.refusal:
         answer.defect = REFUSAL
         answer.defect_message = "The model refused; its words are in the column refusal."
-    return answer
-
-
-class _Embedding(msgspec.Struct):
-    embedding: msgspec.Raw
-    index: int = 0
-
-
-class _EmbeddingBody(msgspec.Struct):
-    data: list[_Embedding]
-    model: Any = None
-    usage: Any = None
-
-
-_decode_embeddings = msgspec.json.Decoder(_EmbeddingBody).decode
 
 
 def _read_embeddings(body: bytes) -> Answer:
-    """Vectors stay JSON text until their own turn: 2,048 of them as Python floats would be 200 MB."""
-    try:
-        root = _decode_embeddings(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise _OddShapeError("data is not a list of embeddings") from None
+    root = _embeddings(body)
     vectors = [_read_vector(item.embedding) for item in sorted(root.data, key=lambda item: item.index)]
     if not vectors:
-        raise _OddShapeError("data is empty")
+        raise OddShapeError("data is empty")
     return Answer(
         embeddings=vectors, model=_string(root.model), usage=_read_usage(root.usage), has_text=False
     )
@@ -217,26 +213,25 @@ def _read_vector(raw: msgspec.Raw) -> Vector:
         with np.errstate(over="ignore"):
             vector = np.asarray(value, dtype=np.float32)
     except (orjson.JSONDecodeError, binascii.Error, TypeError, ValueError):
-        raise _OddShapeError("an embedding is neither numbers nor base64") from None
+        raise OddShapeError("an embedding is neither numbers nor base64") from None
     if vector.ndim != 1 or not np.isfinite(vector).all():
-        raise _OddShapeError("an embedding is not a list of numbers")
+        raise OddShapeError("an embedding is not a list of numbers")
     return vector
 
 
 def _read_moderation(body: bytes) -> Answer:
-    root = _object(lenient_json.decode(body), "the body")
-    results = _objects(root.get("results"), "results")
+    root = _moderation(body)
     return Answer(
-        structured=lenient_json.encode(results),
-        model=_string(root.get("model")),
-        usage=_read_usage(root.get("usage")),
+        structured=lenient_json.encode(root.results),
+        model=_string(root.model),
+        usage=_read_usage(root.usage),
         has_text=False,
     )
 
 
 def _read_other(body: bytes) -> Answer:
-    root = _object(lenient_json.decode(body), "the body")
-    return Answer(model=_string(root.get("model")), usage=_read_usage(root.get("usage")), has_text=False)
+    root = _other(body)
+    return Answer(model=_string(root.model), usage=_read_usage(root.usage), has_text=False)
 
 
 _READERS: dict[str, Callable[[bytes], Answer]] = {
@@ -248,34 +243,32 @@ _READERS: dict[str, Callable[[bytes], Answer]] = {
 }
 
 
-def _read_usage(value: Any) -> Usage | None:
-    """Chat and completions say prompt/completion, responses say input/output."""
-    if not isinstance(value, dict):
+def _read_usage(found: bodies.Usage) -> Usage | None:
+    if not isinstance(found, UsageBody):
         return None
-    new = "input_tokens" in value
-    input_details = value.get("input_tokens_details" if new else "prompt_tokens_details")
-    output_details = value.get("output_tokens_details" if new else "completion_tokens_details")
-    return Usage(
-        input_tokens=_count(value.get("input_tokens" if new else "prompt_tokens")),
-        cached_input_tokens=_detail(input_details, "cached_tokens"),
-        output_tokens=_count(value.get("output_tokens" if new else "completion_tokens")),
-        reasoning_tokens=_detail(output_details, "reasoning_tokens"),
+    if found.input_tokens is not None:
+        return _to_usage(
+            found.input_tokens, found.output_tokens, found.input_tokens_details, found.output_tokens_details
+        )
+    return _to_usage(
+        found.prompt_tokens,
+        found.completion_tokens,
+        found.prompt_tokens_details,
+        found.completion_tokens_details,
     )
 
 
-def _detail(details: Any, name: str) -> int | None:
-    return _count(details.get(name)) if isinstance(details, dict) else None
+def _to_usage(tokens_in: Any, tokens_out: Any, details_in: Details, details_out: Details) -> Usage:
+    return Usage(
+        _count(tokens_in),
+        _count(details_in.cached_tokens) if isinstance(details_in, TokenDetails) else None,
+        _count(tokens_out),
+        _count(details_out.reasoning_tokens) if isinstance(details_out, TokenDetails) else None,
+    )
 
 
 def _count(value: Any) -> int | None:
     return value if type(value) is int and 0 <= value < MAX_TOKEN_COUNT else None
-
-
-def _first_choice(root: dict[str, Any]) -> dict[str, Any]:
-    choices = _objects(root.get("choices"), "choices")
-    if not choices:
-        raise _OddShapeError("choices is empty")
-    return choices[0]
 
 
 def _text_of(content: Any) -> str | None:
@@ -287,18 +280,6 @@ def _text_of(content: Any) -> str | None:
 
 def _parts(value: Any) -> list[dict[str, Any]]:
     return [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []
-
-
-def _objects(value: Any, name: str) -> list[dict[str, Any]]:
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise _OddShapeError(f"{name} is not a list of objects")
-    return value
-
-
-def _object(value: Any, name: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise _OddShapeError(f"{name} is not an object")
-    return value
 
 
 def _string(value: Any) -> str | None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.answers import Usage
+    from airflow_openai_batch.core.pricing import Cost
 
 EXAMPLES_PER_PROBLEM = 3
 PROBLEMS_KEPT = 20
@@ -122,6 +128,20 @@ class SpendingTally:
     def __init__(self) -> None:
         self.answers = self.input = self.cached = self.output = self.reasoning = self.unpriced = 0
         self.cost_usd = self.standard_cost_usd = 0.0
+
+    def add(self, usage: Usage | None, cost: Cost | None) -> None:
+        """One more answer; without a cost it counts as unpriced."""
+        self.answers += 1
+        if usage is not None:
+            self.input += usage.input_tokens or 0
+            self.cached += usage.cached_input_tokens or 0
+            self.output += usage.output_tokens or 0
+            self.reasoning += usage.reasoning_tokens or 0
+        if cost is None:
+            self.unpriced += 1
+        else:
+            self.cost_usd += cost.actual_usd
+            self.standard_cost_usd += cost.standard_usd
 
     def sum(self) -> Spending:
         return Spending(

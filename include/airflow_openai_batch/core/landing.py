@@ -14,7 +14,7 @@ from airflow_openai_batch.core.answers import Answer
 from airflow_openai_batch.core.errors import AccountingError
 from airflow_openai_batch.core.landed import Landed, ProblemTally, SpendingTally
 from airflow_openai_batch.core.lenient_json import clean
-from airflow_openai_batch.core.pricing import Cost, price_answer
+from airflow_openai_batch.core.pricing import Cost, price_usage
 from airflow_openai_batch.core.raw_answers import RawAnswers, SendFiles
 from airflow_openai_batch.core.reconcile import Judged, Settled, describe_missing, settle_requests
 from airflow_openai_batch.core.results import ResultRow, ResultsWriter
@@ -169,39 +169,22 @@ class _Landing:
         answer = judged.outcome.answer
         if answer is None:
             return None
-        tally.answers += 1
-        usage = answer.usage
-        cost: Cost | None = None
-        if usage is not None:
-            tally.input += usage.input_tokens or 0
-            tally.cached += usage.cached_input_tokens or 0
-            tally.output += usage.output_tokens or 0
-            tally.reasoning += usage.reasoning_tokens or 0
-            send = self._sends[judged.send]
-            for model in (answer.model, self._shard.model):
-                cost = (
-                    cost
-                    or (
-                        model
-                        and price_answer(
-                            model,
-                            sent_as=send.sent_as,
-                            input_tokens=usage.input_tokens or 0,
-                            output_tokens=usage.output_tokens or 0,
-                            cached_tokens=usage.cached_input_tokens or 0,
-                            at=send.completed_at,
-                        )
-                    )
-                    or None
-                )
-        elif self._shard.endpoint == "/v1/moderations":
-            cost = Cost(0.0, 0.0)
+        cost = self._find_cost(answer, self._sends[judged.send])
+        tally.add(answer.usage, cost)
         if cost is None:
-            tally.unpriced += 1
             self._unpriced_models.add((answer.model or self._shard.model)[:100])
-            return None
-        tally.cost_usd += cost.actual_usd
-        tally.standard_cost_usd += cost.standard_usd
+        return cost
+
+    def _find_cost(self, answer: Answer, send: SendFiles) -> Cost | None:
+        """By the model that answered, or else the one that was asked."""
+        usage = answer.usage
+        if usage is None:
+            return Cost(0.0, 0.0) if self._shard.endpoint == "/v1/moderations" else None
+        cost = None
+        if answer.model is not None:
+            cost = price_usage(answer.model, usage, sent_as=send.sent_as, at=send.completed_at)
+        if cost is None and answer.model != self._shard.model:
+            cost = price_usage(self._shard.model, usage, sent_as=send.sent_as, at=send.completed_at)
         return cost
 
 

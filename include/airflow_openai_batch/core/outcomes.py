@@ -88,8 +88,7 @@ def _check_codes(name: str, codes: frozenset[str], known: frozenset[str]) -> Non
         raise ConfigError(f"{name}={unknown}: must be of {', '.join(sorted(known))}.")
 
 
-@dataclass(slots=True, kw_only=True)
-class Outcome:
+class Outcome(msgspec.Struct, kw_only=True):
     """What one line says of its request."""
 
     rank: Rank
@@ -125,7 +124,7 @@ _decode_line = msgspec.json.Decoder(_Line).decode
 
 
 def read_outcome(
-    line: bytes, *, endpoint: str, output_format: str, schema: bytes | None, rules: OutcomeRules
+    line: bytes, endpoint: str, output_format: str, schema: bytes | None, rules: OutcomeRules
 ) -> Outcome:
     """What ``line`` says. Never raises for what the server sent: the row says what is wrong.
 

@@ -10,10 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from genai_prices import Usage, calc_price
+import genai_prices
 from genai_prices.types import TieredPrices
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.answers import Usage
 
 SentAs = Literal["batch", "realtime"]
 BATCH_SHARE = 0.5
@@ -37,6 +40,8 @@ class _Rate:
 
     def at(self, input_tokens: float) -> float:
         rate = self.base
+        if not self.tiers:
+            return rate
         for start, price in self.tiers:
             if input_tokens > start:
                 rate = price
@@ -83,6 +88,18 @@ def price_answer(
     return Cost(batch.price(input_tokens, cached_tokens, output_tokens), full)
 
 
+def price_usage(model: str, usage: Usage, *, sent_as: SentAs, at: float | None) -> Cost | None:
+    """`price_answer` for what an answer says of itself."""
+    return price_answer(
+        model,
+        sent_as=sent_as,
+        input_tokens=usage.input_tokens or 0,
+        cached_tokens=usage.cached_input_tokens or 0,
+        output_tokens=usage.output_tokens or 0,
+        at=at,
+    )
+
+
 def estimate_cost(
     model: str, endpoint: str, input_tokens: float, output_tokens: float, *, requests: int = 1
 ) -> tuple[float, float] | None:
@@ -117,8 +134,8 @@ def _find_rates(model: str, day: int) -> tuple[_Rates, _Rates | None] | None:
 def _read_rates(model: str, day: int, context: dict[str, str]) -> _Rates | None:
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)
     try:
-        found = calc_price(
-            Usage(input_tokens=1, output_tokens=1),
+        found = genai_prices.calc_price(
+            genai_prices.Usage(input_tokens=1, output_tokens=1),
             model_ref=model,
             provider_id="openai",
             genai_request_timestamp=moment,

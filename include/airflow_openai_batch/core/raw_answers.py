@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from airflow_openai_batch.core.storage import Location
 
 READ_BYTES = 4 * 2**20
+_LENGTH_BITS, _OFFSET_BITS = 32, 48
+_FILE_SHIFT = _LENGTH_BITS + _OFFSET_BITS
+_LENGTH_MASK, _OFFSET_MASK = 2**_LENGTH_BITS - 1, 2**_OFFSET_BITS - 1
+"""Where a line stands is kept as one integer: 50,000 tuples and lists are what the garbage collector
+would walk through again and again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +77,8 @@ class RawAnswers:
         self.nameless = 0
         """Lines without a custom_id that is a string."""
         self._files: list[BinaryIO] = []
-        self._places: dict[str, list[Place]] = {}
+        self._sends_of_files: list[int] = []
+        self._places: dict[str, int | list[int]] = {}
 
     def __enter__(self) -> RawAnswers:
         try:
@@ -90,7 +96,12 @@ class RawAnswers:
 
     def take(self, custom_id: str) -> list[Place]:
         """The lines for one request, in the order of sends; each request can be taken once."""
-        return self._places.pop(custom_id, [])
+        packed = self._places.pop(custom_id, None)
+        if packed is None:
+            return []
+        if isinstance(packed, int):
+            return [self._unpack(packed)]
+        return [self._unpack(place) for place in packed]
 
     def read(self, place: Place) -> bytes:
         return os.pread(self._files[place.file].fileno(), place.length, place.offset)
@@ -98,10 +109,19 @@ class RawAnswers:
     @property
     def strays(self) -> int:
         """Lines that no request has taken."""
-        return self.nameless + sum(len(places) for places in self._places.values())
+        return self.nameless + sum(
+            1 if isinstance(found, int) else len(found) for found in self._places.values()
+        )
+
+    def _unpack(self, packed: int) -> Place:
+        file = packed >> _FILE_SHIFT
+        return Place(
+            self._sends_of_files[file], file, packed >> _LENGTH_BITS & _OFFSET_MASK, packed & _LENGTH_MASK
+        )
 
     def _add(self, send: int, location: Location) -> None:
-        file_index = len(self._files)
+        file = len(self._files)
+        self._sends_of_files.append(send)
         with contextlib.ExitStack() as stack:
             if location.is_local:
                 source: Any = open(location.path, "rb")  # noqa: PTH123, SIM115 - kept open for `read`
@@ -119,7 +139,14 @@ class RawAnswers:
                 if custom_id is None:
                     self.nameless += 1
                     continue
-                self._places.setdefault(custom_id, []).append(Place(send, file_index, offset, len(line)))
+                self._remember(custom_id, file << _FILE_SHIFT | offset << _LENGTH_BITS | len(line))
+
+    def _remember(self, custom_id: str, packed: int) -> None:
+        known = self._places.setdefault(custom_id, packed)
+        if isinstance(known, list):
+            known.append(packed)
+        elif known != packed:
+            self._places[custom_id] = [known, packed]
 
 
 def _read_lines(source: BinaryIO, copy: BinaryIO | None) -> Iterator[tuple[int, int, bytes]]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from airflow_openai_batch.core.asked import Asked, read_asked
-from airflow_openai_batch.core.outcomes import MISSING, Outcome, OutcomeRules, Rank, read_outcome
+from airflow_openai_batch.core.outcomes import MISSING, Outcome, OutcomeRules, read_outcome
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.raw_answers import Place, RawAnswers, SendFiles
     from airflow_openai_batch.core.request_line import RequestLine
 
 
-class Judged(NamedTuple):
+class Judged(msgspec.Struct, frozen=True):
     """What one send says of a request."""
 
     send: int
@@ -22,8 +23,7 @@ class Judged(NamedTuple):
     outcome: Outcome
 
 
-@dataclass(slots=True, kw_only=True)
-class Settled:
+class Settled(msgspec.Struct, kw_only=True):
     """What became of one request."""
 
     request: RequestLine
@@ -33,7 +33,7 @@ class Settled:
     attempts: int
     retryable: bool
     """Whether it may be sent again."""
-    others: list[Judged] = field(default_factory=list)
+    others: tuple[Judged, ...] = ()
     """What the other sends say."""
     duplicates: int = 0
 
@@ -42,20 +42,25 @@ def settle_requests(
     requests: Iterable[RequestLine], raw: RawAnswers, *, endpoint: str, rules: OutcomeRules
 ) -> Iterator[Settled]:
     """What became of each request, in the order of the requests. A pure function of its arguments."""
+    sends = raw.sends
     for request in requests:
         asked = read_asked(request, endpoint)
         places = raw.take(asked.custom_id)
-        judged, duplicates = _judge_sends(asked, places, raw, endpoint, rules)
-        attempts, open_ = _count_attempts(judged, raw.sends, rules.max_attempts)
-        chosen = min(judged, key=lambda item: (item.outcome.rank, item.send)) if judged else None
+        best = _judge_sends(asked, places, raw, endpoint, rules)
+        attempts, open_ = _count_attempts(best, sends, rules.max_attempts)
+        chosen = (
+            min(best, key=lambda send: (best[send].rank, send)) if len(best) > 1 else next(iter(best), None)
+        )
         yield Settled(
             request=request,
             custom_id=asked.custom_id,
-            chosen=chosen,
+            chosen=None if chosen is None else Judged(chosen, best[chosen]),
             attempts=attempts,
             retryable=open_,
-            others=[item for item in judged if item is not chosen],
-            duplicates=duplicates,
+            others=tuple(Judged(send, outcome) for send, outcome in best.items() if send != chosen)
+            if len(best) > 1
+            else (),
+            duplicates=len(places) - len(best),
         )
 
 
@@ -67,38 +72,33 @@ def describe_missing(sends: Iterable[SendFiles]) -> tuple[str, str]:
 
 def _judge_sends(
     asked: Asked, places: list[Place], raw: RawAnswers, endpoint: str, rules: OutcomeRules
-) -> tuple[list[Judged], int]:
-    """The best line of each send, in the order of sends, and how many lines stood twice."""
+) -> dict[int, Outcome]:
+    """The best line of each send that returned one."""
     best: dict[int, Outcome] = {}
     for place in places:
-        outcome = read_outcome(
-            raw.read(place),
-            endpoint=endpoint,
-            output_format=asked.output_format,
-            schema=asked.schema,
-            rules=rules,
-        )
+        outcome = read_outcome(raw.read(place), endpoint, asked.output_format, asked.schema, rules)
         known = best.get(place.send)
         if known is None or outcome.rank < known.rank:
             best[place.send] = outcome
-    return [Judged(send, outcome) for send, outcome in best.items()], len(places) - len(best)
+    return best
 
 
-def _count_attempts(judged: list[Judged], sends: Sequence[SendFiles], max_attempts: int) -> tuple[int, bool]:
+def _count_attempts(
+    best: dict[int, Outcome], sends: Sequence[SendFiles], max_attempts: int
+) -> tuple[int, bool]:
     """Attempts, and whether the request is still open after the last send.
 
     A request without a line in a batch that completed may have run: that counts. In one that expired
     or was cancelled it did not.
     """
-    by_send = dict(judged)
     attempts = 0
     open_ = True
     for index, send in enumerate(sends):
-        outcome = by_send.get(index)
+        outcome = best.get(index)
         if outcome is None:
             attempts += open_ and send.ended_as == "completed"
         else:
             attempts += outcome.ran
-            open_ = open_ and outcome.retryable and outcome.rank != Rank.GOOD
+            open_ = open_ and outcome.retryable
         open_ = open_ and attempts < max_attempts
     return attempts, open_

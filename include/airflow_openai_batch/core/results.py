@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -67,7 +68,7 @@ REPETITIVE = [
 """Columns worth a dictionary; text and vectors are not."""
 
 
-class ResultRow(NamedTuple):
+class ResultRow(msgspec.Struct, frozen=True, gc=False):
     """One row, in the order of `SCHEMA`."""
 
     position: int
@@ -145,7 +146,7 @@ class ResultsWriter:
     def _flush(self) -> None:
         if not self._rows:
             return
-        columns = list(zip(*self._rows, strict=True))
+        columns = list(zip(*map(msgspec.structs.astuple, self._rows), strict=True))
         self._rows = []
         self._pending_bytes = 0
         arrays = []
