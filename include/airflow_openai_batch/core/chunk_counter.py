@@ -5,7 +5,7 @@ Runs in the task's own process or in workers of its own (`count_worker`); needs 
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -13,8 +13,11 @@ from airflow_openai_batch.core.endpoints import MAX_EMBEDDING_TOKENS_PER_REQUEST
 from airflow_openai_batch.core.models import EncodingName, context_tokens, encoding_of
 from airflow_openai_batch.core.requests import BadLineError, Request, check_utf8, read_request
 from airflow_openai_batch.core.tally import CERTAINTIES, ChunkTally, CountMode, TallyBuilder
-from airflow_openai_batch.core.tokens.counters import TextCounter, exact_counter, utf8_bytes
+from airflow_openai_batch.core.tokens.counters import CounterName, TextCounter, open_counter, utf8_bytes
 from airflow_openai_batch.core.tokens.measure import Measure, less_certain
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.chunks import Chunk
 
 SAMPLE_EVERY = 256
 """Where bytes stand for tokens, one line in so many is counted for the estimate of the cost."""
@@ -27,7 +30,7 @@ class CountRules(msgspec.Struct, frozen=True, kw_only=True):
     """What a counter must know besides the lines."""
 
     mode: CountMode
-    counter: Literal["tiktoken", "toktok"] = "tiktoken"
+    counter: CounterName = "tiktoken"
     max_tokens: int | None
     max_line_bytes: int
     max_embedding_inputs: int
@@ -172,6 +175,14 @@ def overlong_line(length: int, limit: int) -> BadLineError:
     )
 
 
+def tally_overlong(chunk: Chunk, limit: int) -> ChunkTally:
+    """The tally of a line that was too long to be kept."""
+    tally = TallyBuilder()
+    error = overlong_line(chunk.overlong_bytes, limit)
+    tally.add_rejected(chunk.overlong_bytes, error.code, error.message, None)
+    return tally.finish()
+
+
 class _Texts:
     """The texts of a chunk that are counted with one encoding."""
 
@@ -213,10 +224,6 @@ class _Texts:
             self._remembered.clear()
             self._remembered_characters = len(text)
         self._remembered[text] = tokens
-
-
-def open_counter(name: Literal["tiktoken", "toktok"], encoding: EncodingName) -> TextCounter:
-    return exact_counter(encoding)
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -33,6 +33,14 @@ class Chunk(NamedTuple):
     """The length of a line, with its newline, that was skipped; ``data`` is empty then."""
 
 
+class SourceChunk(NamedTuple):
+    """A chunk with where it came from and how much of the input has been read."""
+
+    source: int
+    chunk: Chunk
+    bytes_done: int
+
+
 def cut_chunks(blocks: Iterable[bytes], *, max_line_bytes: int, uri: str) -> Iterator[Chunk]:
     """Whole lines in chunks of about `CHUNK_BYTES`; memory is bounded by ``max_line_bytes``.
 

@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import itertools
+import logging
+import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from airflow_openai_batch.core.chunk_counter import ChunkCounter, CountRules
+import msgspec
+
+from airflow_openai_batch.core.chunk_counter import ChunkCounter, CountRules, tally_overlong
+from airflow_openai_batch.core.chunks import Chunk, SourceChunk
+from airflow_openai_batch.core.count_pool import CountPool
 from airflow_openai_batch.core.errors import ConfigError
-from airflow_openai_batch.core.scan import CountChunks, SourceChunk, count_overlong
+from airflow_openai_batch.core.requests import BadLineError, read_request
+from airflow_openai_batch.core.token_samples import sample_requests
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.plan import ShardLimits
+    from airflow_openai_batch.core.scan import CountChunks
     from airflow_openai_batch.core.sources import SourceFile
     from airflow_openai_batch.core.tally import ChunkTally, CountMode
+    from airflow_openai_batch.core.tokens.counters import CounterName
+
+_log = logging.getLogger(__name__)
+
+_MAX_DEFAULT_WORKERS = 4
+_WORTH_WORKERS_BYTES = 20_000_000
+"""Below, starting them (0.5 s each) takes longer than counting here."""
+_COMPRESSION_RATIO = 5
+"""Of JSON; only to guess how much there is to count."""
+_CHECKED_BYTES = 256 * 2**10
+"""Of the input, that are counted twice before a faster counter is trusted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +46,7 @@ class Counting:
     :param mode: ``exact`` counts every request; ``bound`` takes bytes for tokens (a safe upper bound) and counts
         a sample for the estimate; ``auto`` is exact where ``max_tokens`` can bind a shard, else bound.
     :param counter: ``tiktoken``; ``toktok`` (several times as fast, needs the extra ``fast``); ``auto``
-        takes toktok for large inputs if it agrees with tiktoken on a sample.
+        takes toktok for large inputs if it is installed and agrees with tiktoken on a sample.
     :param workers: processes that count; 0 for none, None for one per core up to four where the input is large.
     :raises ConfigError: for a value that is none of these.
     """
@@ -38,6 +60,10 @@ class Counting:
             raise ConfigError(f"count_tokens={self.mode!r}: must be auto, exact or bound.")
         if self.counter not in ("auto", "tiktoken", "toktok"):
             raise ConfigError(f"counter={self.counter!r}: must be auto, tiktoken or toktok.")
+        if self.counter == "toktok" and not _has_toktok():
+            raise ConfigError(
+                "counter='toktok': toktok-rs is not installed: pip install 'airflow-provider-openai-batch[fast]'"
+            )
         if self.workers is not None and not 0 <= self.workers <= 64:
             raise ConfigError(f"workers={self.workers}: must be 0 to 64.")
 
@@ -47,19 +73,101 @@ class Counting:
             return self.mode
         return "exact" if limits.max_tokens is not None and limits.max_tokens < limits.max_bytes else "bound"
 
+    def workers_for(self, files: Sequence[SourceFile]) -> int:
+        if self.workers is not None:
+            return self.workers
+        size = sum(file.size * (_COMPRESSION_RATIO if file.compression else 1) for file in files)
+        if size < _WORTH_WORKERS_BYTES or not sys.executable:
+            return 0
+        return min(_MAX_DEFAULT_WORKERS, _usable_cores())
+
+
+def _usable_cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _has_toktok() -> bool:
+    return importlib.util.find_spec("toktok") is not None
+
 
 @contextlib.contextmanager
 def open_counting(
     counting: Counting, limits: ShardLimits, files: Sequence[SourceFile]
 ) -> Iterator[CountChunks]:
     """What counts the chunks of a scan; workers end with the block."""
+    workers = counting.workers_for(files)
+    counter: CounterName = "tiktoken"
+    if counting.counter == "toktok" or (counting.counter == "auto" and workers and _has_toktok()):
+        counter = "toktok"
     rules = CountRules(
         mode=counting.mode_for(limits),
+        counter=counter,
         max_tokens=limits.max_tokens,
         max_line_bytes=limits.max_bytes,
         max_embedding_inputs=limits.max_embedding_inputs,
     )
-    yield _InProcess(rules)
+    with contextlib.ExitStack() as stack:
+        yield _Counting(rules, workers, [file.uri for file in files], stack)
+
+
+class _Counting:
+    """Starts what counts when the first chunk is there, since that is what a faster counter is checked on."""
+
+    def __init__(
+        self, rules: CountRules, workers: int, uris: Sequence[str], stack: contextlib.ExitStack
+    ) -> None:
+        self._rules = rules
+        self._workers = workers
+        self._uris = uris
+        self._stack = stack
+
+    def __call__(self, chunks: Iterable[SourceChunk]) -> Iterator[tuple[SourceChunk, ChunkTally]]:
+        chunks = iter(chunks)
+        first = next(chunks, None)
+        if first is None:
+            return
+        yield from self._open(first)(itertools.chain((first,), chunks))
+
+    def _open(self, first: SourceChunk) -> CountChunks:
+        if self._rules.counter == "toktok" and self._rules.mode == "exact":
+            return self._open_checked(first)
+        return self._stack.enter_context(self._start(self._rules))
+
+    def _start(self, rules: CountRules) -> _ChunkTallier:
+        return CountPool(rules, self._workers, self._uris) if self._workers else _InProcess(rules)
+
+    def _open_checked(self, first: SourceChunk) -> CountChunks:
+        """Count a sample with both; tiktoken runs in a process of its own, so that its memory is given back."""
+        fast = self._stack.enter_context(self._start(self._rules))
+        exact_rules = msgspec.structs.replace(self._rules, counter="tiktoken")
+        sample = SourceChunk(first.source, Chunk(first.chunk.offset, _sample(first.chunk.data)), 0)
+        alone = _Counting(exact_rules, min(1, self._workers), self._uris, self._stack)
+        with alone._start(exact_rules) as exact:
+            agree = exact.count(sample).tokens == fast.count(sample).tokens
+        if agree:
+            return fast
+        _log.warning("toktok counts other than tiktoken on a sample of this input; tiktoken counts instead.")
+        self._stack.close()
+        return self._stack.enter_context(self._start(exact_rules))
+
+
+def _sample(data: bytes) -> bytes:
+    """Whole lines from the beginning of a chunk, and texts in many scripts for the same model."""
+    lines = data[: data.rfind(b"\n", 0, _CHECKED_BYTES) + 1]
+    model = "gpt-4o"
+    with contextlib.suppress(BadLineError):
+        model = read_request(lines.partition(b"\n")[0]).model
+    return sample_requests(model) + lines
+
+
+class _ChunkTallier(Protocol):
+    """What counts chunks, for as long as its block lasts."""
+
+    def __enter__(self) -> _ChunkTallier: ...
+    def __exit__(self, *exception: object) -> None: ...
+    def __call__(self, chunks: Iterable[SourceChunk]) -> Iterator[tuple[SourceChunk, ChunkTally]]: ...
+    def count(self, item: SourceChunk) -> ChunkTally: ...
 
 
 class _InProcess:
@@ -67,7 +175,17 @@ class _InProcess:
         self._counter = ChunkCounter(rules)
         self._limit = rules.max_line_bytes
 
+    def __enter__(self) -> _InProcess:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return None
+
     def __call__(self, chunks: Iterable[SourceChunk]) -> Iterator[tuple[SourceChunk, ChunkTally]]:
         for item in chunks:
-            overlong = item.chunk.overlong_bytes
-            yield item, count_overlong(item.chunk, self._limit) if overlong else self._counter.count(item.chunk.data)
+            yield item, self.count(item)
+
+    def count(self, item: SourceChunk) -> ChunkTally:
+        if item.chunk.overlong_bytes:
+            return tally_overlong(item.chunk, self._limit)
+        return self._counter.count(item.chunk.data)

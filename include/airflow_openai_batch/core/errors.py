@@ -12,6 +12,7 @@
     │   ├── JobExistsError       a plan is there already and may not be gone on with
     │   ├── LedgerError          the ledger cannot be read; not the same as absent
     │   └── AccountingError      a request is in no row or in two
+    ├── WorkerDiedError          a process that counts tokens ended
     └── RemoteError              OpenAI, or the way to it, said no
         ├── FatalAccountError    wrong key, no rights, no quota, billing limit
         ├── TransientError       worth another try: time-outs, resets, 408, 409, 429, 5xx
@@ -70,6 +71,12 @@ class LedgerError(JobError):
 
 class AccountingError(JobError):
     """A request stands in no row, or in two."""
+
+
+class WorkerDiedError(OpenAIBatchError):
+    """A process that counts tokens ended before its work did, most likely for lack of memory."""
+
+    permanent = False
 
 
 class RemoteError(OpenAIBatchError):

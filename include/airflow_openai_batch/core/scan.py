@@ -5,23 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from airflow_openai_batch.core.chunk_counter import overlong_line
-from airflow_openai_batch.core.chunks import Chunk, cut_chunks
+from airflow_openai_batch.core.chunks import SourceChunk, cut_chunks
 from airflow_openai_batch.core.compression import read_blocks
 from airflow_openai_batch.core.errors import InputChangedError
 from airflow_openai_batch.core.line_table import LineTable
 from airflow_openai_batch.core.pack import Packer, Piece
 from airflow_openai_batch.core.rejected import RejectedLine, RejectedSpool
 from airflow_openai_batch.core.sources import describe_file, explained
-from airflow_openai_batch.core.tally import BLANK, KIND_BITS, ChunkTally, TallyBuilder
+from airflow_openai_batch.core.tally import BLANK, KIND_BITS
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.plan import ShardLimits
     from airflow_openai_batch.core.sources import SourceFile
+    from airflow_openai_batch.core.tally import ChunkTally
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +41,7 @@ class ScanProgress:
         return f"Read {share}% of {self.bytes_total:,} bytes: {self.lines:,} lines{bad}, {self.shards:,} shards."
 
 
-class SourceChunk(NamedTuple):
-    """A chunk with where it came from and how much of the input has been read."""
-
-    source: int
-    chunk: Chunk
-    bytes_done: int
-
-
-CountChunks = Callable[[Iterable[SourceChunk]], Iterator[tuple[SourceChunk, ChunkTally]]]
+CountChunks = Callable[[Iterable[SourceChunk]], "Iterator[tuple[SourceChunk, ChunkTally]]"]
 """Tallies chunks and yields them in the same order."""
 
 
@@ -93,14 +85,6 @@ def scan_sources(
         raise
     scan.sha256 = digests.finish()
     return scan
-
-
-def count_overlong(chunk: Chunk, limit: int) -> ChunkTally:
-    """The tally of a line that was too long to be kept."""
-    tally = TallyBuilder()
-    error = overlong_line(chunk.overlong_bytes, limit)
-    tally.add_rejected(chunk.overlong_bytes, error.code, error.message, None)
-    return tally.finish()
 
 
 def _read_chunks(files: Sequence[SourceFile], max_line_bytes: int) -> Iterator[SourceChunk]:

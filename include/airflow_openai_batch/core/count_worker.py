@@ -1,0 +1,100 @@
+"""A process that counts chunks of lines: ``python -m airflow_openai_batch.core.count_worker``.
+
+Not multiprocessing: a fork would copy the Airflow task with its threads and connections, and a spawn would run
+its main module again. This one gets bytes on its standard input and gives tallies on its standard output; it
+opens no file of the input, knows no credentials, and ends when its standard input does.
+
+Frames are 8 bytes of length, little-endian, and that many bytes. In: the rules, then chunks. Out: a tally per
+chunk, in order; a failure ends the process.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import struct
+import sys
+import threading
+import traceback
+from typing import BinaryIO
+
+import msgspec
+
+from airflow_openai_batch.core.chunk_counter import ChunkCounter, CountRules
+from airflow_openai_batch.core.tally import ChunkTally
+
+_LENGTH = struct.Struct("<Q")
+TALLY, FAILURE = b"T", b"F"
+
+
+def write_frame(file: BinaryIO, *parts: bytes) -> None:
+    """Write one frame made of parts."""
+    file.write(_LENGTH.pack(sum(map(len, parts))))
+    for part in parts:
+        file.write(part)
+    file.flush()
+
+
+def read_frame(file: BinaryIO) -> bytes | None:
+    """The next frame, or None where the stream has ended.
+
+    :raises EOFError: if it ends within a frame.
+    """
+    header = file.read(_LENGTH.size)
+    if not header:
+        return None
+    if len(header) < _LENGTH.size:
+        raise EOFError
+    (length,) = _LENGTH.unpack(header)
+    data = file.read(length)
+    if len(data) < length:
+        raise EOFError
+    return data
+
+
+def decode_reply(frame: bytes) -> ChunkTally | str:
+    """A tally, or what went wrong in the worker."""
+    kind, content = frame[:1], memoryview(frame)[1:]
+    if kind == TALLY:
+        return msgspec.msgpack.decode(content, type=ChunkTally)
+    return bytes(content).decode()
+
+
+def main() -> None:
+    """Count until the standard input ends."""
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints must not get between the frames
+    requests = sys.stdin.buffer
+    rules = read_frame(requests)
+    if rules is None:
+        return
+    chunks: queue.Queue[bytes] = queue.Queue(1)
+    threading.Thread(target=_read_ahead, args=(requests, chunks), daemon=True).start()
+    try:
+        counter = ChunkCounter(msgspec.msgpack.decode(rules, type=CountRules))
+        while True:
+            write_frame(replies, TALLY, msgspec.msgpack.encode(counter.count(chunks.get())))
+    except BrokenPipeError:
+        os._exit(0)
+    except BaseException as error:
+        write_frame(replies, FAILURE, _describe(error).encode())
+        raise
+
+
+def _read_ahead(requests: BinaryIO, chunks: queue.Queue[bytes]) -> None:
+    """Fetch the next chunk while one is counted; the end of the input is the end of the process."""
+    try:
+        while (chunk := read_frame(requests)) is not None:
+            chunks.put(chunk)
+    finally:
+        os._exit(0)
+
+
+def _describe(error: BaseException) -> str:
+    """Kind and place, not the text: that could quote the input."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {os.path.basename(last.filename)}:{last.lineno}"  # noqa: PTH119
+
+
+if __name__ == "__main__":
+    main()
