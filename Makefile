@@ -19,6 +19,7 @@ $(READY): pyproject.toml constraints.txt
 	  || { echo "Python 3.11 or newer is needed; name it with: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@"$(PYTHON)" -m venv $(VENV)
 	@echo "Installing Airflow and everything beside it into $(VENV), as pinned in constraints.txt (2 to 3 minutes)."
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check pip -c constraints.txt
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
 	@touch $@
 

@@ -18,8 +18,8 @@ from demo.progress import ProgressLine
 from demo.standalone import ROOT, LocalAirflow
 
 REQUESTS = 20_000
-TOKENS_PER_SHARD = 750_000
-"""Makes several shards of the demo's three to four million tokens."""
+TOKENS_PER_SHARD = 500_000
+"""Makes five shards of the demo's two million tokens."""
 DAY_S = 24 * 3600.0
 SAMPLE_ROWS = 3
 
