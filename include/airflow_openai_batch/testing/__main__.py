@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 from airflow_openai_batch.testing.clock import Clock
+from airflow_openai_batch.testing.requests import CountTokens, estimate_tokens
 from airflow_openai_batch.testing.server import OpenAIServer
 from airflow_openai_batch.testing.settings import KNOWN_MODELS, Settings
 
@@ -39,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         clock=Clock(speed=options.speed),
         settings=settings,
         detailed_books=not options.no_detail,
+        count_tokens=_counter(options.count_tokens),
     )
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -49,6 +51,14 @@ def main(arguments: list[str] | None = None) -> int:
     ended.wait()
     server.stop()
     return 0
+
+
+def _counter(name: str) -> CountTokens:
+    if name == "estimate":
+        return estimate_tokens
+    from airflow_openai_batch.testing.exact_tokens import count_exact_tokens  # loads tiktoken
+
+    return count_exact_tokens
 
 
 def _limit(text: str) -> tuple[str, int]:
@@ -88,6 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--api-key", action="append", help="a key that is taken; any is by default")
     add("--model", action="append", help="pattern of a model name that is taken; OpenAI's by default")
+    add(
+        "--count-tokens",
+        choices=("estimate", "exact"),
+        default="estimate",
+        help="exact: as the splitter does",
+    )
     add("--no-detail", action="store_true", help="no counters by request in the books")
     return parser
 

@@ -11,6 +11,7 @@ import msgspec
 from python_multipart.exceptions import MultipartParseError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
@@ -22,7 +23,6 @@ from airflow_openai_batch.testing.uploads import Upload
 if TYPE_CHECKING:
     import threading
 
-    from starlette.requests import Request
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from airflow_openai_batch.testing.emulator import Emulator
@@ -69,6 +69,8 @@ class Api:
             try:
                 self._check_key(request)
                 response: Response = await handler(request)
+            except ClientDisconnect:
+                return Response(status_code=499)  # nobody is there to read it
             except ApiError as error:
                 response = _json(error.body(), status=error.status, headers=error.headers)
             with self._lock:

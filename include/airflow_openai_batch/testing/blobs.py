@@ -84,5 +84,5 @@ class DiskBlobs:
         (self._directory / name).unlink(missing_ok=True)
 
     def clear(self) -> None:
-        for path in self._directory.iterdir():
+        for path in self._directory.glob("file-*"):  # the directory may be someone's own
             path.unlink(missing_ok=True)

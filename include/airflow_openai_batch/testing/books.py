@@ -8,7 +8,7 @@ keeps only the sums.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -25,6 +25,22 @@ def body_key(body: Any) -> int:
 
 def key_of(digest: bytes) -> int:
     return int.from_bytes(digest[:8], "big")
+
+
+def find_paid_twice(
+    lines: Iterable[bytes], good_by_body: Mapping[int, int]
+) -> Iterator[tuple[str, int, int]]:
+    """See `Books.paid_twice`; for another process, with what the control client's ``good_by_body`` gave."""
+    asked: Counter[int] = Counter()
+    first: dict[int, str] = {}
+    for line in lines:
+        request = msgspec.json.decode(line)
+        key = body_key(request["body"])
+        asked[key] += 1
+        first.setdefault(key, request["custom_id"])
+    for key, lines_with_it in asked.items():
+        if good_by_body.get(key, 0) > lines_with_it:
+            yield first[key], good_by_body[key], lines_with_it
 
 
 class Books:
@@ -107,16 +123,7 @@ class Books:
         :param lines: of the input, in the Batch API's format.
         :return: custom_id of the first such line, good answers given, lines that asked.
         """
-        asked: Counter[int] = Counter()
-        first: dict[int, str] = {}
-        for line in lines:
-            request = msgspec.json.decode(line)
-            key = body_key(request["body"])
-            asked[key] += 1
-            first.setdefault(key, request["custom_id"])
-        for key, lines_with_it in asked.items():
-            if self.good_by_body[key] > lines_with_it:
-                yield first[key], self.good_by_body[key], lines_with_it
+        return find_paid_twice(lines, self.good_by_body)
 
     def to_json(self) -> JSON:
         """All but the counters by request, of which only the sizes and the most are given."""

@@ -38,8 +38,9 @@ class Control:
             Route("/emulator/clock", self._route(self._set_clock), methods=["POST"]),
             Route("/emulator/queue", self._route(self._occupy_queue), methods=["POST"]),
             Route("/emulator/books", self._route(self._books), methods=["GET"]),
-            Route("/emulator/books/custom_ids", self._custom_ids, methods=["GET"]),
-            Route("/emulator/kept/{job_key}", self._route(self._kept), methods=["GET"]),
+            Route("/emulator/books/custom_ids", self._count_answers, methods=["GET"]),
+            Route("/emulator/books/bodies", self._count_answers, methods=["GET"]),
+            Route("/emulator/kept/{job_key:path}", self._route(self._kept), methods=["GET"]),
             Route("/emulator/reset", self._route(self._reset), methods=["POST"]),
         ]
 
@@ -117,15 +118,17 @@ class Control:
         self._emulator.reset()
         return {}
 
-    async def _custom_ids(self, request: Request) -> Response:
-        """Lines of ``["custom_id", good answers]``; ``?min=2`` gives those paid more than once."""
+    async def _count_answers(self, request: Request) -> Response:
+        """Lines of ``[custom_id or body key, good answers]``; ``?min=2`` gives those paid more than once."""
         least = int(request.query_params.get("min", "1"))
+        books = self._emulator.books
+        counter: Any = books.good_by_body if request.url.path.endswith("bodies") else books.good_by_custom_id
         with self._lock:
-            found = [pair for pair in self._emulator.books.good_by_custom_id.items() if pair[1] >= least]
+            found = [pair for pair in counter.items() if pair[1] >= least]
         return StreamingResponse(_lines(found), media_type="application/jsonl")
 
 
-def _lines(pairs: list[tuple[str, int]]) -> Iterator[bytes]:
+def _lines(pairs: list[tuple[str | int, int]]) -> Iterator[bytes]:
     for start in range(0, len(pairs), 1_000):
         yield b"".join(msgspec.json.encode(pair) + b"\n" for pair in pairs[start : start + 1_000])
 

@@ -8,45 +8,29 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from airflow_openai_batch.testing.answers import SPOILS, Answer, Answers
+from airflow_openai_batch.testing.answers import Answer, Answers
 from airflow_openai_batch.testing.blobs import Blobs, MemoryBlobs
 from airflow_openai_batch.testing.books import Books
 from airflow_openai_batch.testing.checks import check_request
 from airflow_openai_batch.testing.clock import Clock, Ticker
 from airflow_openai_batch.testing.files import BATCH_RETENTION_S, PURPOSES, Files, StoredFile, expiry_of
-from airflow_openai_batch.testing.landing import Reply, Respond
 from airflow_openai_batch.testing.lifecycle import Lifecycle
 from airflow_openai_batch.testing.rates import RealtimeLimits
-from airflow_openai_batch.testing.refusals import STATUS_CODES, ApiError, message_for, missing
+from airflow_openai_batch.testing.refusals import ApiError, missing
 from airflow_openai_batch.testing.requests import (
-    TEXT_ENDPOINTS,
     CountTokens,
-    canonical,
-    digest_of,
     estimate_tokens,
 )
+from airflow_openai_batch.testing.responder import Place, Responder
 from airflow_openai_batch.testing.script import Script
 from airflow_openai_batch.testing.settings import Settings
-from airflow_openai_batch.testing.shapes import usage_of
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing.batches import Batch
-    from airflow_openai_batch.testing.faults import LineFault
 
 JSON = dict[str, Any]
-
-
-class Place(NamedTuple):
-    """Where a request stands: in a batch or among the real-time calls."""
-
-    mode: str
-    endpoint: str
-    position: int
-    custom_id: str | None
-    metadata: dict[str, str]
-    input_tokens: int
 
 
 class Emulator:
@@ -86,6 +70,13 @@ class Emulator:
         self.script = Script(self.settings.seed)
         self.books = Books(detail=self._detailed_books)
         self.files = Files(self._blobs)
+        self._responder = Responder(
+            answers=self.answers,
+            script=self.script,
+            books=self.books,
+            clock=self.clock,
+            settings=lambda: self.settings,
+        )
         self._limits = RealtimeLimits()
         self.batches = Lifecycle(
             clock=self.clock,
@@ -94,13 +85,14 @@ class Emulator:
             script=self.script,
             books=self.books,
             new_id=self.new_id,
-            respond_for=self._respond_for,
+            respond_for=self._responder.respond_for,
             count_tokens=self.answers.count_tokens,
             inline_bytes=self._inline_bytes,
         )
 
     def reset(self) -> None:
         """Forget files, batches, script, books and changed settings. The clock goes on."""
+        self.batches.close()
         self._blobs.clear()
         self.settings = self._first_settings
         self.answers.answer = None
@@ -242,65 +234,13 @@ class Emulator:
             burst_s=settings.burst_s,
         )
         position, self._calls = self._calls, self._calls + 1
-        reply = self._reply(body, Place("realtime", endpoint, position, None, {}, tokens))
+        reply = self._responder.reply(body, Place("realtime", endpoint, position, None, {}, tokens))
         if reply.status != 200:
             error = reply.body.get("error", {})
             raise ApiError(
                 reply.status or 500, error.get("message", ""), code=error.get("code"), headers=headers
             )
         return reply.body, headers
-
-    def _respond_for(self, batch: Batch) -> Respond:
-        endpoint, metadata = batch.endpoint, batch.metadata or {}
-
-        def respond(body: Any, position: int, custom_id: str, input_tokens: int) -> Reply:
-            where = Place("batch", endpoint, position, custom_id, metadata, input_tokens)
-            return self._reply(body, where)
-
-        return respond
-
-    def _reply(self, body: Any, where: Place) -> Reply:
-        raw = canonical(body)
-        digest = digest_of(raw)
-        fault = None
-        if self.script.has_line_faults:
-            fault = self.script.strike_line(
-                raw,
-                digest,
-                scope=where.mode,
-                position=where.position,
-                custom_id=where.custom_id,
-                metadata=where.metadata,
-            )
-        try:
-            reply = self._attempt(body, digest, fault, where)
-        except ApiError as error:
-            reply = Reply(error.status, error.body(), fault=fault)
-        if reply.status == 200:
-            model = body.get("model") or ""
-            good = fault is None or fault.line in ("duplicate", "string_body")
-            self.books.record_answer(
-                where.mode, model, digest, reply.tokens, good=good, custom_id=where.custom_id
-            )
-        else:
-            self.books.refused[where.mode] += 1
-        return reply
-
-    def _attempt(self, body: Any, digest: bytes, fault: LineFault | None, where: Place) -> Reply:
-        what = fault.line if fault is not None else None
-        if fault is not None and what == 0:
-            return Reply(0, {}, fault=fault)
-        if fault is not None and isinstance(what, int):
-            code = fault.code or STATUS_CODES.get(what)
-            raise ApiError(what, fault.message or message_for(what, code), code=code)
-        if what in ("request_timeout", "batch_expired", "batch_cancelled"):
-            raise ApiError(408, message_for(408, str(what)), code=str(what))
-        check_request(body, where.endpoint, self.settings.models)
-        if where.endpoint not in TEXT_ENDPOINTS:
-            raise ApiError(400, f"The emulator does not answer {where.endpoint}.")
-        spoil = str(what) if what in SPOILS else None
-        made = self.answers.make(body, where.endpoint, digest, self.clock.now(), where.input_tokens, spoil)
-        return Reply(200, made, usage_of(made), fault)
 
 
 def _list(data: list[JSON], has_more: bool) -> JSON:

@@ -44,7 +44,8 @@ class BatchFault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     code: str | None = None
     """Of a failed batch; see `refusals.BATCH_MESSAGES`."""
     message: str | None = None
-    line: int | None = None
+    line_number: int | None = None
+    """In the error of a failed batch."""
     limit: int | None = None
     """The number in a refusal for queue room."""
 

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
     from airflow_openai_batch.testing.faults import HttpFault
 
-_IDS = re.compile(r"/(file-|batch_|resp_)[^/]+")
+_IDS = re.compile(r"^(/v1/(?:files|batches|models))/[^/]+")
 _PIECE_BYTES = 16_384
+_READ_AHEAD_BYTES = 1_000_000
 
 
 def route_of(method: str, path: str) -> str:
     """The call without its ids, as the books count it: ``GET /v1/batches/*``."""
-    return f"{method} {_IDS.sub('/*', path)}"
+    return method + " " + _IDS.sub(r"\1/*", path)
 
 
 class Interference:
@@ -54,6 +55,7 @@ class Interference:
         fault = self._strike(method, path)
         wait_s = self._latency_s(path) + (fault.delay_s if fault is not None else 0)
         if wait_s:
+            receive = await _read_ahead(scope, receive)
             await asyncio.sleep(wait_s)
         if fault is not None and fault.drop == "before":
             self._record(route, "dropped before")
@@ -96,6 +98,22 @@ class Interference:
             await _cut(receive, send, "abort")
         else:
             self._record(route, "truncated" if cut else status)
+
+
+async def _read_ahead(scope: Scope, receive: Receive) -> Receive:
+    """Take in a small body first: a client that gives up while it waits has asked all the same."""
+    length = int(dict(scope["headers"]).get(b"content-length", b"0") or 0)
+    if length > _READ_AHEAD_BYTES:
+        return receive
+    messages = [await receive()]
+    while messages[-1].get("more_body"):
+        messages.append(await receive())
+    messages.reverse()
+
+    async def replay() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replay
 
 
 async def _send_slowly(message: Message, send: Send, bytes_per_s: int | None) -> None:

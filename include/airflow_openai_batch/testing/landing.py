@@ -83,9 +83,12 @@ class Landing:
             self._land(*turn)
         return self.done
 
-    def _finish(self) -> None:
+    def close(self) -> None:
         for file in (self.source, self.output, self.errors):
             file.close()
+
+    def _finish(self) -> None:
+        self.close()
         self.done = True
 
     def _land(self, turn: int, position: int) -> None:

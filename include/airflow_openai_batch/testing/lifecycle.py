@@ -173,6 +173,12 @@ class Lifecycle:
             break
         return bool(self._pending)
 
+    def close(self) -> None:
+        """Leave the work that is under way: close its files."""
+        for work in self._pending.values():
+            work.close()
+        self._pending.clear()
+
     def _is_worked(self, batch: Batch, work: Scan | Landing, size_bytes: int) -> bool:
         if work.done:
             return True
@@ -265,7 +271,9 @@ class Lifecycle:
             self._books.release(*batch.queued)
             batch.queued = None
         batch.scan = batch.landing = None
-        self._pending.pop(batch.id, None)
+        left = self._pending.pop(batch.id, None)
+        if left is not None:
+            left.close()
         self._files.unpin(batch.input_file_id)
 
     # -- results -------------------------------------------------------------------------------
@@ -349,7 +357,7 @@ class Lifecycle:
         limits = self._settings().queue_limits
         limit = _either(fault.limit, limits.get(batch.model or "", 2_000_000))
         param = "file_id" if code == "invalid_request" else None
-        error = self._error(code, batch, limit=limit, line=fault.line, param=param)
+        error = self._error(code, batch, limit=limit, line=fault.line_number, param=param)
         if fault.message is not None:
             error["message"] = fault.message
         return [error]

@@ -60,8 +60,11 @@ class Scan:
             self._check_line(line)
         return self.done
 
-    def _finish(self) -> None:
+    def close(self) -> None:
         self._file.close()
+
+    def _finish(self) -> None:
+        self.close()
         self._ids.clear()
         self.done = True
         settings = self._settings

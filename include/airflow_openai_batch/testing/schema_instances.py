@@ -16,6 +16,7 @@ JSON = dict[str, Any]
 _MAX_DEPTH = 12
 """A schema that refers to itself ends here, as far as it allows."""
 
+_NESTING = {"$ref", "properties", "items"}
 _FORMATS = {
     "date": "2024-0{a}-1{b}",
     "date-time": "2024-0{a}-1{b}T0{b}:3{b}:00Z",
@@ -93,16 +94,15 @@ class Instances:
 
     def _alternative(self, schema: JSON, key: str, depth: int, name: str) -> Any:
         options: Sequence[Any] = schema[key]
-        rest = {k: v for k, v in schema.items() if k != key and k not in ("title", "description", "default")}
+        rest = {k: v for k, v in schema.items() if k not in (key, "title", "description", "default")}
         if depth >= _MAX_DEPTH // 2:  # a way out of a schema that refers to itself
-            leaf = [
-                o
-                for o in options
-                if not isinstance(o, dict) or not {"$ref", "properties", "items"} & o.keys()
-            ]
-            options = leaf or options
+            options = [o for o in options if not isinstance(o, dict) or not _NESTING & o.keys()] or options
+        elif self._draw.random() < 0.8:  # a null is dull
+            options = [o for o in options if o != {"type": "null"}] or options
         option = options[self._draw.randrange(len(options))]
-        return self._value({**option, **rest} if isinstance(option, dict) else option, depth + 1, name)
+        if isinstance(option, dict):
+            option = self._merged({"allOf": [option, rest]})
+        return self._value(option, depth + 1, name)
 
     def _typed(self, schema: JSON, depth: int, name: str) -> Any:
         kind = schema.get("type") or _implied_type(schema)
@@ -129,21 +129,13 @@ class Instances:
 
     def _object(self, schema: JSON, depth: int) -> JSON:
         properties: JSON = schema.get("properties", {})
-        required = set(schema.get("required", ()))
-        made = {
-            name: self._value(part, depth + 1, name)
-            for name, part in properties.items()
-            if name in required or depth < 3
-        }
+        required = schema.get("required", ())
         extra = schema.get("additionalProperties")
-        at_least = max(int(schema.get("minProperties", 0)), len(required))
-        for name in (*(n for n in required if n not in made), *(f"key{i}" for i in range(at_least))):
-            if len(made) >= at_least:
-                break
-            made[name] = self._value(
-                extra if isinstance(extra, dict) else {"type": "string"}, depth + 1, name
-            )
-        return made
+        other = extra if isinstance(extra, dict) else {"type": "string"}
+        wanted = [name for name in properties if name in required or depth < 3]
+        wanted += [name for name in required if name not in properties]
+        wanted += [f"key{number}" for number in range(int(schema.get("minProperties", 0)) - len(wanted))]
+        return {name: self._value(properties.get(name, other), depth + 1, name) for name in wanted}
 
     def _array(self, schema: JSON, depth: int, name: str) -> list[Any]:
         prefix = [self._value(part, depth + 1, name) for part in schema.get("prefixItems", ())]

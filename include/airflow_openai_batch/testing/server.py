@@ -15,6 +15,7 @@ import uvicorn
 from airflow_openai_batch.testing.app import build_app
 from airflow_openai_batch.testing.blobs import DiskBlobs
 from airflow_openai_batch.testing.clock import Clock
+from airflow_openai_batch.testing.connection import airflow_connection
 from airflow_openai_batch.testing.control import Control
 from airflow_openai_batch.testing.emulator import Emulator
 from airflow_openai_batch.testing.requests import CountTokens, estimate_tokens
@@ -44,7 +45,8 @@ class OpenAIServer:
 
     :param port: 0 takes a free one.
     :param data_dir: where files lie; a temporary directory by default, removed at the end.
-    :param clock: ``Clock(speed=0)`` stands still until advanced.
+    :param speed: emulator seconds per real second; 0 stands still until ``server.clock.advance(seconds)``.
+    :param clock: instead of ``speed``, a clock of one's own.
     :param count_tokens: input tokens of a request body, for the queue and the usage.
     :param changes: any of `Settings`.
     """
@@ -56,6 +58,7 @@ class OpenAIServer:
         port: int = 0,
         data_dir: Path | None = None,
         clock: Clock | None = None,
+        speed: float = 1.0,
         count_tokens: CountTokens = estimate_tokens,
         settings: Settings | None = None,
         detailed_books: bool = True,
@@ -63,7 +66,7 @@ class OpenAIServer:
     ) -> None:
         self.host = host
         self.port = port
-        self.clock = clock if clock is not None else Clock()
+        self.clock = clock if clock is not None else Clock(speed=speed)
         self._temporary = tempfile.TemporaryDirectory(prefix="openai-emulator-") if data_dir is None else None
         self.emulator = Emulator(
             settings=settings if settings is not None else Settings(**changes),
@@ -123,6 +126,8 @@ class OpenAIServer:
             self._uvicorn.should_exit = True
         for thread in self._threads:
             thread.join(timeout=10)
+        with self.lock:
+            self.emulator.batches.close()
         if self._temporary is not None:
             self._temporary.cleanup()
 
@@ -155,6 +160,10 @@ class OpenAIServer:
     def base_url(self) -> str:
         """What an OpenAI client is given."""
         return f"{self.url}/v1"
+
+    def airflow_connection(self, key: str = "sk-emulator", **extra: Any) -> str:
+        """The value of an environment variable ``AIRFLOW_CONN_<ID>`` that leads here."""
+        return airflow_connection(self.base_url, key, **extra)
 
     @property
     def books(self) -> Books:

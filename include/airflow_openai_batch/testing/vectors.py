@@ -1,4 +1,4 @@
-"""Embeddings: texts that share words get vectors that point the same way."""
+"""Embeddings: texts that share words get vectors that point the same way, common words counting less."""
 
 from __future__ import annotations
 
@@ -20,6 +20,28 @@ DEFAULT_DIMENSIONS = {
 
 _WORD = re.compile(r"\w+")
 _MOST_WORDS = 512
+_COMMON = frozenset(
+    {
+        "a",
+        "an",
+        "the",
+        "is",
+        "was",
+        "are",
+        "be",
+        "to",
+        "of",
+        "in",
+        "on",
+        "at",
+        "and",
+        "or",
+        "it",
+        "by",
+        "for",
+        "as",
+    }
+)
 
 
 def embed(text: str, dimensions: int) -> NDArray[np.float32]:
@@ -28,7 +50,8 @@ def embed(text: str, dimensions: int) -> NDArray[np.float32]:
 
     total = np.zeros(dimensions, dtype=np.float32)
     for word in _WORD.findall(text.lower())[:_MOST_WORDS] or [text]:
-        total += _word_vector(word, dimensions)
+        vector = _word_vector(word, dimensions)
+        total += vector * np.float32(0.2) if word in _COMMON else vector
     norm = float(np.linalg.norm(total))
     return total / norm if norm else _word_vector(text, dimensions)
 

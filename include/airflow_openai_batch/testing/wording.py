@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import pairwise
 
 _GOOD = frozenset(
     {
@@ -36,15 +37,16 @@ _TO_SPACES = str.maketrans(dict.fromkeys('.,:;!?"()[]{}*#<>/\\|-', " "))
 
 _WORD = re.compile(r"[^\W\d_][\w']*")
 _SLASHED = re.compile(r"\b[\w-]+(?:\s?[/|]\s?[\w-]+)+\b")
-_CUED = re.compile(
-    r"(?:one of|labels?|categor(?:y|ies)|class(?:es)?|options|choose from|answer with|reply with|either|as)"
-    r"(?:\s+(?:are|is|only|the following|these|with))*\s*:?\s*[\[(]?"
-    r"((?:[\"'`]?[\w-]+[\"'`]?\s*,\s*)+(?:or\s+|and\s+)?[\"'`]?[\w-]+[\"'`]?"
-    r"|[\"'`]?[\w-]+[\"'`]?(?:\s*,\s*[\"'`]?[\w-]+[\"'`]?)*,?\s+or\s+[\"'`]?[\w-]+[\"'`]?)",
+_CUE = re.compile(
+    r"\b(?:one of|labels?|categor(?:y|ies)|class(?:es)?|options|choose from|(?:answer|reply|respond) with|either"
+    r"|classify [^.\n]{0,60}?\bas)\b(?:[^.:,\n]{0,40}:)?(?:\s+(?:the following|these|only|one of))*\s*[\[(]?",
     re.IGNORECASE,
 )
+_ITEM = r"[\"'`]?[\w-]+[\"'`]?"
+_LISTED = re.compile(rf"{_ITEM}(?:\s*,\s*{_ITEM})*,?\s+(?:or|and)\s+{_ITEM}|{_ITEM}(?:\s*,\s*{_ITEM})+")
 _SEPARATORS = re.compile(r"\s*(?:[/|,]|\bor\b|\band\b)\s*")
-_MOST_CHARACTERS = 1_000
+_MOST_CHARACTERS = 600
+_PROMPT_CHARACTERS = 500
 """Looked at of a long text: an emulator need not read a novel."""
 
 
@@ -53,14 +55,11 @@ def score_sentiment(text: str) -> int:
     words = text[:_MOST_CHARACTERS].lower().translate(_TO_SPACES).split()
     if _TONED.isdisjoint(words):
         return 0
-    score, negated = 0, False
-    for word in words:
-        if word in _TONED:
-            value = (word in _GOOD) - (word in _BAD)
-            score += -value if negated and value else value
-            negated = word in _NEGATIONS
-        else:
-            negated = False
+    score = sum((word in _GOOD) - (word in _BAD) for word in words if word in _TONED)
+    if not _NEGATIONS.isdisjoint(words):
+        for before, word in pairwise(words):
+            if before in _NEGATIONS:
+                score -= 2 * ((word in _GOOD) - (word in _BAD))
     return score
 
 
@@ -83,14 +82,24 @@ def pick_label(labels: Sequence[str], text: str) -> str:
 @lru_cache(maxsize=1024)
 def find_labels(prompt: str) -> tuple[str, ...]:
     """The labels that a prompt offers (``Positive/Negative/Neutral``, ``one of: a, b or c``), if it does."""
-    match = _CUED.search(prompt[:_MOST_CHARACTERS])
-    found = match.group(1) if match else None
-    if found is None and (match := _SLASHED.search(prompt[:_MOST_CHARACTERS])):
-        found = match.group(0)
+    head = prompt[:_PROMPT_CHARACTERS]
+    found = _find_listed(head)
+    if found is None and ("/" in head or "|" in head) and (match := _SLASHED.search(head)):
+        found = match.group()
     if found is None:
         return ()
     labels = (part.strip(" \t\n\"'`.()[]") for part in _SEPARATORS.split(found))
     return tuple(dict.fromkeys(label for label in labels if label))
+
+
+def _find_listed(text: str) -> str | None:
+    if "," not in text and " or " not in text:
+        return None
+    for cue in _CUE.finditer(text):
+        match = _LISTED.match(text, cue.end())
+        if match:
+            return match.group()
+    return None
 
 
 def compose(prompt: str, text: str) -> str:
@@ -102,7 +111,7 @@ def compose(prompt: str, text: str) -> str:
     labels = find_labels(prompt)
     if len(labels) >= 2:
         return pick_label(labels, text if prompt != text else _without_labels(text, labels))
-    words = text[:2_000].split()
+    words = text[:300].split()
     if not words:
         return "There is nothing to answer."
     subject = " ".join(words[:12]).rstrip(".,:;!?")
