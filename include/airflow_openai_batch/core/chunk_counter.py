@@ -5,6 +5,7 @@ Runs in the task's own process or in workers of its own (`count_worker`); needs 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -12,12 +13,14 @@ import msgspec
 from airflow_openai_batch.core.endpoints import MAX_EMBEDDING_TOKENS_PER_REQUEST, Endpoint
 from airflow_openai_batch.core.models import EncodingName, context_tokens, encoding_of
 from airflow_openai_batch.core.requests import BadLineError, Request, check_utf8, read_request
-from airflow_openai_batch.core.tally import CERTAINTIES, ChunkTally, CountMode, TallyBuilder
+from airflow_openai_batch.core.tally import ChunkTally, CountMode, TallyBuilder
 from airflow_openai_batch.core.tokens.counters import CounterName, TextCounter, open_counter, utf8_bytes
 from airflow_openai_batch.core.tokens.measure import Measure, less_certain
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.chunks import Chunk
+
+_EMBEDDINGS = Endpoint.EMBEDDINGS.value
 
 SAMPLE_EVERY = 256
 """Where bytes stand for tokens, one line in so many is counted for the estimate of the cost."""
@@ -41,6 +44,7 @@ class _Awaiting(NamedTuple):
 
     line: int
     request: Request
+    measure: Measure
     start: int
     stop: int
 
@@ -51,63 +55,67 @@ class ChunkCounter:
     def __init__(self, rules: CountRules) -> None:
         self._rules = rules
         self._texts: dict[EncodingName, _Texts] = {}
+        self._safe_tokens: dict[str, float] = {}
 
     def count(self, data: bytes) -> ChunkTally:
         """Tally the lines of a chunk. What is wrong with a line is in the tally, never raised."""
-        tally = TallyBuilder()
         is_utf8 = _is_utf8(data)
         lines = data.split(b"\n")
         if not lines[-1]:
             lines.pop()
-        for line in lines:
+        tally = TallyBuilder([len(line) for line in lines])
+        for index, line in enumerate(lines):
             if not line or line.isspace():
-                tally.add_blank(len(line) + 1)
+                tally.set_blank(index)
                 continue
             try:
                 if not is_utf8:
                     check_utf8(line)
-                self._check_length(line)
-                self._add(read_request(line), line, tally)
+                self._add(index, read_request(line), len(line), tally)
             except BadLineError as error:
-                tally.add_rejected(len(line) + 1, error.code, error.message, error.custom_id)
+                tally.reject(index, error.code, error.message, error.custom_id)
         for texts in self._texts.values():
             self._settle(texts, tally)
         return tally.finish()
 
-    def _check_length(self, line: bytes) -> None:
-        if len(line) + 1 > self._rules.max_line_bytes:
-            raise overlong_line(len(line) + 1, self._rules.max_line_bytes)
+    def _add(self, index: int, request: Request, length: int, tally: TallyBuilder) -> None:
+        if length >= self._rules.max_line_bytes:
+            raise overlong_line(length + 1, self._rules.max_line_bytes)
+        tally.hashes[index] = hash(request.custom_id)
+        if key := tally.name_key(request.model, request.url):
+            tally.keys[index] = key
+        if request.inputs:
+            self._add_inputs(index, request, tally)
+        if self._rules.mode == "exact":
+            self._texts_of(request.model).add(index, request)
+            return
+        tokens = length
+        if not request.is_plain:
+            tokens = _bound(request.measure())
+            tally.set_tokens(index, tokens, less_certain(request.measure().certainty, "upper"))
+        if index % _EMBEDDINGS = Endpoint.EMBEDDINGS.value
 
-    def _add(self, request: Request, line: bytes, tally: TallyBuilder) -> None:
-        limit = self._rules.max_embedding_inputs
-        if request.measure.embedding_inputs > limit and request.endpoint is Endpoint.EMBEDDINGS:
-            raise BadLineError(
-                "too_many_inputs",
-                f"body.input has {request.measure.embedding_inputs:,} texts, limit {limit:,} per shard. "
-                "Split it into more requests",
-                request.custom_id,
-            )
-        index = len(tally.lengths)
-        is_embedding = request.endpoint is Endpoint.EMBEDDINGS
-        inputs = request.measure.embedding_inputs if is_embedding else 0
-        tokens, certainty = 0, request.measure.certainty
-        if self._rules.mode == "bound":
-            tokens, certainty = _bound(request, len(line)), less_certain(certainty, "upper")
-        tally.add_request(
-            len(line) + 1,
-            tokens,
-            hash(request.custom_id),
-            (request.model, request.endpoint.value),
-            CERTAINTIES.index(certainty),
-            inputs,
-        )
-        if self._rules.mode == "exact" or index % SAMPLE_EVERY == 0 or self._could_break(request, tokens):
+SAMPLE_EVERY == 0 or tokens > self._safe(request.model):
             self._texts_of(request.model).add(index, request)
 
-    def _could_break(self, request: Request, bound: int) -> bool:
-        """A bound says that a request fits; only a count says that it does not."""
-        limits = (self._rules.max_tokens, context_tokens(request.model))
-        return any(limit is not None and bound > limit for limit in limits)
+    def _add_inputs(self, index: int, request: Request, tally: TallyBuilder) -> None:
+        limit = self._rules.max_embedding_inputs
+        if request.inputs > limit:
+            raise BadLineError(
+                "too_many_inputs",
+                f"body.input has {request.inputs:,} texts, limit {limit:,} per shard. Split it into more requests",
+                request.custom_id,
+            )
+        tally.inputs[index] = request.inputs
+
+    def _safe(self, model: str) -> float:
+        """A bound up to this says that a request fits; above it, only a count says that it does not."""
+        safe = self._safe_tokens.get(model)
+        if safe is None:
+            limits = (self._rules.max_tokens, context_tokens(model))
+            safe = min((limit for limit in limits if limit is not None), default=math.inf)
+            self._safe_tokens[model] = safe
+        return safe
 
     def _texts_of(self, model: str) -> _Texts:
         encoding = encoding_of(model)[0]
@@ -118,29 +126,26 @@ class ChunkCounter:
 
     def _settle(self, texts: _Texts, tally: TallyBuilder) -> None:
         for waiting, counts, repeated in texts.count():
-            request = waiting.request
-            tokens = request.measure.fixed_tokens + sum(counts) + repeated
-            certainty = less_certain(request.measure.certainty, texts.counter.certainty)
-            problem = self._problem(request, tokens, max(counts, default=0), certainty == "upper")
+            measure, line = waiting.measure, waiting.line
+            tokens = measure.fixed_tokens + sum(counts) + repeated
+            certainty = less_certain(measure.certainty, texts.counter.certainty)
+            longest = max(measure.longest_tokens, max(counts, default=0))
+            problem = self._problem(waiting.request, tokens, longest, certainty == "upper")
             if problem is not None:
-                tally.reject(waiting.line, *problem, request.custom_id)
-            elif self._rules.mode == "exact":
-                tally.set_tokens(waiting.line, tokens, CERTAINTIES.index(certainty))
-            else:
-                self._note_sample(waiting.line, tokens, certainty, tally)
+                tally.reject(line, *problem, waiting.request.custom_id)
+            elif self._rules.mode == "exact" or tally.tokens[line] > (self._rules.max_tokens or math.inf):
+                tally.set_tokens(line, tokens, certainty)
+            elif line % _EMBEDDINGS = Endpoint.EMBEDDINGS.value
 
-    def _note_sample(self, index: int, tokens: int, certainty: str, tally: TallyBuilder) -> None:
-        if index % SAMPLE_EVERY == 0 and certainty != "upper":
-            tally.samples.append((index, tokens))
-        if self._rules.max_tokens is not None and tally.tokens[index] > self._rules.max_tokens:
-            tally.set_tokens(index, tokens, tally.flags[index] >> 2)
+SAMPLE_EVERY == 0:
+                tally.samples.append((line, tokens))
 
     def _problem(self, request: Request, tokens: int, longest: int, is_bound: bool) -> tuple[str, str] | None:
         """Code and message, where the request is too large. A bound proves nothing against a context."""
         context = context_tokens(request.model)
         if not is_bound and context is not None:
-            is_embedding = request.endpoint is Endpoint.EMBEDDINGS
-            read = max(longest, request.measure.longest_tokens) if is_embedding else tokens
+            is_embedding = request.url == _EMBEDDINGS
+            read = longest if is_embedding else tokens
             if read > context:
                 what = "an input text" if is_embedding else "the request"
                 return "context_length", f"{what} has {read:,} tokens, limit {context:,} of {request.model}. Shorten it"
@@ -161,10 +166,7 @@ class ChunkCounter:
         return None
 
 
-def _bound(request: Request, line_bytes: int) -> int:
-    if request.is_text:
-        return line_bytes
-    measure = request.measure
+def _bound(measure: Measure) -> int:
     return measure.fixed_tokens + sum(map(utf8_bytes, measure.texts)) + sum(map(utf8_bytes, measure.repeated))
 
 
@@ -177,9 +179,9 @@ def overlong_line(length: int, limit: int) -> BadLineError:
 
 def tally_overlong(chunk: Chunk, limit: int) -> ChunkTally:
     """The tally of a line that was too long to be kept."""
-    tally = TallyBuilder()
+    tally = TallyBuilder([min(chunk.overlong_bytes - 1, 2**32 - 1)])
     error = overlong_line(chunk.overlong_bytes, limit)
-    tally.add_rejected(chunk.overlong_bytes, error.code, error.message, None)
+    tally.reject(0, error.code, error.message, None)
     return tally.finish()
 
 
@@ -195,14 +197,15 @@ class _Texts:
 
     def add(self, index: int, request: Request) -> None:
         start = len(self._texts)
-        self._texts.extend(request.measure.texts)
-        self._awaiting.append(_Awaiting(index, request, start, len(self._texts)))
+        measure = request.measure()
+        self._texts.extend(measure.texts)
+        self._awaiting.append(_Awaiting(index, request, measure, start, len(self._texts)))
 
     def count(self) -> list[tuple[_Awaiting, list[int], int]]:
         """Each request with the counts of its texts and the sum of those that repeat; empties itself."""
         counts = self.counter.count(self._texts)
         found = [
-            (waiting, counts[waiting.start : waiting.stop], self._count_repeated(waiting.request.measure))
+            (waiting, counts[waiting.start : waiting.stop], self._count_repeated(waiting.measure))
             for waiting in self._awaiting
         ]
         self._texts, self._awaiting = [], []

@@ -98,10 +98,13 @@ def open_counting(
     """What counts the chunks of a scan; workers end with the block."""
     workers = counting.workers_for(files)
     counter: CounterName = "tiktoken"
-    if counting.counter == "toktok" or (counting.counter == "auto" and workers and _has_toktok()):
+    mode = counting.mode_for(limits)
+    # For a sample it would not pay to load two and compare.
+    wanted = counting.counter == "auto" and workers > 0 and mode == "exact" and _has_toktok()
+    if wanted or counting.counter == "toktok":
         counter = "toktok"
     rules = CountRules(
-        mode=counting.mode_for(limits),
+        mode=mode,
         counter=counter,
         max_tokens=limits.max_tokens,
         max_line_bytes=limits.max_bytes,

@@ -114,7 +114,8 @@ class LineTable:
         self._chunks.append(_ChunkStart(first, source, chunk.offset, number + 1, self._positions))
         self._chunk_lines.append(first)
         keys = self._translate_keys(tally)
-        self._lengths.frombytes(tally.lengths)
+        lengths = np.frombuffer(tally.lengths, np.uint32) + np.uint32(1)  # now with the newline
+        self._lengths.frombytes(lengths.tobytes())
         self._tokens.frombytes(tally.tokens)
         self._hashes.frombytes(tally.hashes)
         self._keys.frombytes(keys.tobytes())
@@ -130,7 +131,7 @@ class LineTable:
         self._source_lines[source] = number + len(flags)
         self._source_bytes[source] = chunk.offset + (chunk.overlong_bytes or len(chunk.data))
         return Columns(
-            np.frombuffer(tally.lengths, np.uint32),
+            lengths,
             np.frombuffer(tally.tokens, np.uint32),
             keys,
             flags,

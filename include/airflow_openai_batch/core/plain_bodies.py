@@ -5,11 +5,11 @@ Whatever is not as plain as this is left to `tokens.measure`; both agree on ever
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import msgspec
 
-from airflow_openai_batch.core.endpoints import MAX_EMBEDDING_INPUTS_PER_REQUEST, Endpoint
+from airflow_openai_batch.core.endpoints import Endpoint
 from airflow_openai_batch.core.tokens.measure import (
     ONE_TOKEN_ROLES,
     REPEATING_ROLES,
@@ -18,29 +18,51 @@ from airflow_openai_batch.core.tokens.measure import (
     Measure,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 class _Message(msgspec.Struct, forbid_unknown_fields=True):
     role: str
     content: str
 
 
-class _Plain(msgspec.Struct):
+class PlainBody(msgspec.Struct):
+    """A body of texts, taken apart only where its tokens must be counted."""
+
     model: str
     stream: bool | None = None
 
+    @property
+    def inputs(self) -> int:
+        """Texts to embed."""
+        return 0
 
-class _Chat(_Plain, kw_only=True):
+    def measure(self) -> Measure:
+        raise NotImplementedError
+
+
+class _Chat(PlainBody, kw_only=True):
     messages: list[_Message]
     tools: None = None
     functions: None = None
     response_format: None = None
     web_search_options: None = None
 
+    def measure(self) -> Measure:
+        texts: list[str] = []
+        repeated: list[str] = []
+        fixed = TOKENS_FOR_REPLY + (TOKENS_PER_MESSAGE + 1) * len(self.messages)
+        for message in self.messages:
+            role = message.role
+            if role in REPEATING_ROLES:
+                repeated.append(message.content)
+            else:
+                texts.append(message.content)
+            if role not in ONE_TOKEN_ROLES:
+                fixed -= 1
+                texts.append(role)
+        return Measure(fixed, texts, repeated)
 
-class _Responses(_Plain, kw_only=True):
+
+class _Responses(PlainBody, kw_only=True):
     input: str
     instructions: str | None = None
     tools: None = None
@@ -49,71 +71,34 @@ class _Responses(_Plain, kw_only=True):
     conversation: None = None
     prompt: None = None
 
+    def measure(self) -> Measure:
+        fixed = TOKENS_FOR_REPLY + TOKENS_PER_MESSAGE + 1
+        if self.instructions is None:
+            return Measure(fixed, [self.input])
+        return Measure(fixed + TOKENS_PER_MESSAGE + 1, [self.input], [self.instructions])
 
-class _Inputs(_Plain, kw_only=True):
+
+class _Embeddings(PlainBody, kw_only=True):
     input: str | list[str]
 
+    @property
+    def inputs(self) -> int:
+        return 1 if isinstance(self.input, str) else len(self.input)
 
-_decode_chat = msgspec.json.Decoder(_Chat).decode
-_decode_responses = msgspec.json.Decoder(_Responses).decode
-_decode_inputs = msgspec.json.Decoder(_Inputs).decode
-
-
-_NOT_PLAIN: tuple[str, Measure] = ("", Measure())
-
-
-def measure_plain(raw: bytes, endpoint: Endpoint) -> tuple[str, Measure] | None:
-    """The model and what it costs, or None where the body is not plain."""
-    read = _READ_BY_ENDPOINT.get(endpoint)
-    if read is None:
-        return None
-    try:
-        model, measure = read(raw)
-    except (msgspec.MsgspecError, RecursionError):
-        return None
-    return (model, measure) if model else None
+    def measure(self) -> Measure:
+        texts = [self.input] if isinstance(self.input, str) else self.input
+        return Measure(0, texts, embedding_inputs=len(texts))
 
 
-def _read_chat(raw: bytes) -> tuple[str, Measure]:
-    body = _decode_chat(raw)
-    if body.stream:
-        return _NOT_PLAIN
-    texts: list[str] = []
-    repeated: list[str] = []
-    fixed = TOKENS_FOR_REPLY
-    for message in body.messages:
-        role = message.role
-        if role in REPEATING_ROLES:
-            repeated.append(message.content)
-        else:
-            texts.append(message.content)
-        fixed += TOKENS_PER_MESSAGE + 1
-        if role not in ONE_TOKEN_ROLES:
-            fixed -= 1
-            texts.append(role)
-    return body.model, Measure(fixed, texts, repeated)
+PlainReader = Callable[[bytes], PlainBody]
 
-
-def _read_responses(raw: bytes) -> tuple[str, Measure]:
-    body = _decode_responses(raw)
-    if body.stream:
-        return _NOT_PLAIN
-    fixed = TOKENS_FOR_REPLY + TOKENS_PER_MESSAGE + 1
-    if body.instructions is None:
-        return body.model, Measure(fixed, [body.input])
-    return body.model, Measure(fixed + TOKENS_PER_MESSAGE + 1, [body.input], [body.instructions])
-
-
-def _read_inputs(raw: bytes) -> tuple[str, Measure]:
-    body = _decode_inputs(raw)
-    texts = [body.input] if isinstance(body.input, str) else body.input
-    if body.stream or len(texts) > MAX_EMBEDDING_INPUTS_PER_REQUEST:
-        return _NOT_PLAIN
-    return body.model, Measure(0, texts, embedding_inputs=len(texts))
-
-
-_READ_BY_ENDPOINT: dict[Endpoint, Callable[[bytes], tuple[str, Measure]]] = {
-    Endpoint.CHAT_COMPLETIONS: _read_chat,
-    Endpoint.RESPONSES: _read_responses,
-    Endpoint.EMBEDDINGS: _read_inputs,
+_DECODE: dict[Endpoint, PlainReader] = {
+    Endpoint.CHAT_COMPLETIONS: msgspec.json.Decoder(_Chat).decode,
+    Endpoint.RESPONSES: msgspec.json.Decoder(_Responses).decode,
+    Endpoint.EMBEDDINGS: msgspec.json.Decoder(_Embeddings).decode,
 }
+
+
+def plain_reader(endpoint: Endpoint) -> PlainReader | None:
+    """What decodes a plain body for this endpoint; raises a `msgspec.MsgspecError` for any other body."""
+    return _DECODE.get(endpoint)

@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 
     from airflow_openai_batch.core.models import EncodingName
 
+_SPECIAL_TOKENS: dict[EncodingName, dict[str, int]] = {
+    "o200k_base": {"<|endoftext|>": 199999, "<|endofprompt|>": 200018},
+    "cl100k_base": {
+        "<|endoftext|>": 100257,
+        "<|fim_prefix|>": 100258,
+        "<|fim_middle|>": 100259,
+        "<|fim_suffix|>": 100260,
+        "<|endofprompt|>": 100276,
+    },
+}
+"""Never counted as such, since nobody may send them; without any, tiktoken is slower by half."""
+
 _SHA256: dict[EncodingName, str] = {
     "o200k_base": "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
     "cl100k_base": "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
@@ -67,7 +79,7 @@ def find_ranks_problem() -> str | None:
 
 @cache
 def load_encoding(name: EncodingName) -> tiktoken.Encoding:
-    """An encoding for ordinary text: it knows no special tokens, which users may not send anyway.
+    """The same encoding as ``tiktoken.get_encoding`` gives.
 
     Costs 0.5 s and 50 MB once per process.
 
@@ -77,12 +89,12 @@ def load_encoding(name: EncodingName) -> tiktoken.Encoding:
         import tiktoken
     except ImportError as error:
         raise RanksUnavailableError(_NO_TIKTOKEN) from error
-    ranks = {}
-    for line in _read_ranks(name).split(b"\n"):
-        if line:
-            token, rank = line.split(b" ")
-            ranks[a2b_base64(token)] = int(rank)
-    encoding = tiktoken.Encoding(name, pat_str=_PATTERN[name], mergeable_ranks=ranks, special_tokens={})
+    words = _read_ranks(name).split()
+    ranks = dict(zip(map(a2b_base64, words[::2]), map(int, words[1::2]), strict=True))
+    del words
+    encoding = tiktoken.Encoding(
+        name, pat_str=_PATTERN[name], mergeable_ranks=ranks, special_tokens=_SPECIAL_TOKENS[name]
+    )
     # The compiled part has its own copy; Python's would cost 25 MB in every worker.
     encoding._mergeable_ranks = {}
     return encoding

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import msgspec
 
 from airflow_openai_batch.core.endpoints import BY_URL, MAX_EMBEDDING_INPUTS_PER_REQUEST, Endpoint
-from airflow_openai_batch.core.plain_bodies import measure_plain
-from airflow_openai_batch.core.tokens.measure import Measure, measure_body
+from airflow_openai_batch.core.plain_bodies import PlainBody, plain_reader
+from airflow_openai_batch.core.tokens.measure import measure_body
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from airflow_openai_batch.core.tokens.measure import Measure
 
 
 class BadLineError(ValueError):
@@ -36,10 +38,17 @@ class Request(NamedTuple):
 
     custom_id: str
     model: str
-    endpoint: Endpoint
-    measure: Measure
-    is_text: bool
-    """No token of it can stand for more than one byte of the line."""
+    url: str
+    """Of the endpoint; one of `endpoints.BY_URL`."""
+    inputs: int
+    """Texts to embed; 0 for other endpoints."""
+    is_plain: bool
+    """Whether no token of it can stand for less than one byte of the line."""
+    body: PlainBody | Measure
+
+    def measure(self) -> Measure:
+        """What of it costs input tokens."""
+        return self.body.measure() if isinstance(self.body, PlainBody) else self.body
 
 
 class _Envelope(msgspec.Struct):
@@ -48,6 +57,9 @@ class _Envelope(msgspec.Struct):
     url: str
     body: msgspec.Raw
 
+
+_TARGETS = {url: (endpoint, plain_reader(endpoint)) for url, endpoint in BY_URL.items()}
+"""By URL: a look-up by member of an enum would cost more than all else about it."""
 
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_any = msgspec.json.Decoder().decode
@@ -66,23 +78,25 @@ def read_request(line: bytes) -> Request:
     :raises BadLineError: if it cannot be sent.
     """
     try:
-        custom_id, method, url, body = _unpack(_decode_envelope(line))
+        envelope = _decode_envelope(line)
     except (msgspec.MsgspecError, RecursionError):
         _explain(line)
-    endpoint = BY_URL.get(url)
-    if endpoint is None or method != "POST" or not custom_id:
+    custom_id, url, body = envelope.custom_id, envelope.url, bytes(envelope.body)
+    target = _TARGETS.get(url)
+    if target is None or envelope.method != "POST" or not custom_id:
         _explain(line)
     around = len(line) - len(body) - len(custom_id) - len(url) - line.endswith(b"\r")
     if around > _FRAME_CHARACTERS or body.count(b'"model"') != 1:
         _check_keys(line, custom_id)
-    plain = measure_plain(body, endpoint)
-    if plain is not None:
-        return Request(custom_id, plain[0], endpoint, plain[1], True)
+    endpoint, read_plain = target
+    if read_plain is not None:
+        try:
+            plain = read_plain(body)
+        except (msgspec.MsgspecError, RecursionError):
+            return _read_any_body(custom_id, endpoint, body)
+        if plain.model and not plain.stream:
+            return Request(custom_id, plain.model, url, _check_inputs(plain.inputs, custom_id), True, plain)
     return _read_any_body(custom_id, endpoint, body)
-
-
-def _unpack(envelope: _Envelope) -> tuple[str, str, str, bytes]:
-    return envelope.custom_id, envelope.method, envelope.url, bytes(envelope.body)
 
 
 def _read_any_body(custom_id: str, endpoint: Endpoint, raw: bytes) -> Request:
@@ -103,13 +117,18 @@ def _read_any_body(custom_id: str, endpoint: Endpoint, raw: bytes) -> Request:
         measure = measure_body(body, endpoint)
     except RecursionError:
         raise bad("invalid_json", "body is nested too deeply") from None
-    if measure.embedding_inputs > MAX_EMBEDDING_INPUTS_PER_REQUEST:
-        raise bad(
+    return Request(custom_id, model, endpoint.value, _check_inputs(measure.embedding_inputs, custom_id), False, measure)
+
+
+def _check_inputs(inputs: int, custom_id: str) -> int:
+    if inputs > MAX_EMBEDDING_INPUTS_PER_REQUEST:
+        raise BadLineError(
             "too_many_inputs",
-            f"body.input has {measure.embedding_inputs:,} texts, limit {MAX_EMBEDDING_INPUTS_PER_REQUEST:,} "
-            "per request. Split it into more requests",
+            f"body.input has {inputs:,} texts, limit {MAX_EMBEDDING_INPUTS_PER_REQUEST:,} per request. "
+            "Split it into more requests",
+            custom_id,
         )
-    return Request(custom_id, model, endpoint, measure, False)
+    return inputs
 
 
 def check_utf8(line: bytes) -> None:

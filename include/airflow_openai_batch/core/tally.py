@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.plan import Certainty
+
+CountMode = Literal["exact", "bound"]
+"""``bound``: a line's bytes stand for its tokens wherever that is enough."""
 
 REQUEST, BLANK, REJECTED = 0, 1, 2
 KIND_BITS = 0b0011
@@ -17,10 +21,10 @@ CERTAINTY_SHIFT = 2
 CERTAINTIES: tuple[Certainty, ...] = ("exact", "upper", "lower")
 """In order of growing doubt; a line's flags hold the index."""
 
-MAX_UINT32 = 2**32 - 1
-
 LENGTH, TOKENS, HASH, KEY, FLAGS, INPUTS = "I", "I", "q", "H", "B", "H"
 """Array type codes: 4 + 4 + 8 + 2 + 1 + 2 = 21 bytes a line."""
+
+_MAX_UINT32 = 2**32 - 1
 
 
 class Rejection(msgspec.Struct, array_like=True):
@@ -37,7 +41,7 @@ class ChunkTally(msgspec.Struct, array_like=True):
     """Per line of a chunk: arrays as bytes in the machine's order; they never leave it."""
 
     lengths: bytes
-    """With the newline."""
+    """Without the newline."""
     tokens: bytes
     hashes: bytes
     """Of the custom_id; comparable within one scan only."""
@@ -54,61 +58,44 @@ class ChunkTally(msgspec.Struct, array_like=True):
 
 
 class TallyBuilder:
-    """Collects a `ChunkTally` line by line."""
+    """Collects a `ChunkTally`. Lines begin as requests whose bytes stand for their tokens."""
 
-    def __init__(self) -> None:
-        self.lengths = array(LENGTH)
-        self.tokens = array(TOKENS)
-        self.hashes = array(HASH)
-        self.keys = array(KEY)
-        self.flags = array(FLAGS)
-        self.inputs = array(INPUTS)
+    def __init__(self, lengths: Sequence[int]) -> None:
+        count = len(lengths)
+        self.lengths = array(LENGTH, lengths)
+        self.tokens = array(TOKENS, self.lengths)
+        self.hashes = array(HASH, bytes(8 * count))
+        self.keys = array(KEY, bytes(2 * count))
+        self.flags = bytearray([CERTAINTIES.index("upper") << CERTAINTY_SHIFT]) * count
+        self.inputs = array(INPUTS, bytes(2 * count))
         self.names: dict[tuple[str, str], int] = {}
         self.rejections: list[Rejection] = []
         self.samples: list[tuple[int, int]] = []
 
-    def add_blank(self, length: int) -> None:
-        self._add(length, 0, 0, 0, BLANK, 0)
+    def name_key(self, model: str, endpoint: str) -> int:
+        return self.names.setdefault((model, endpoint), len(self.names))
 
-    def add_request(
-        self, length: int, tokens: int, custom_id_hash: int, name: tuple[str, str], certainty: int, inputs: int
-    ) -> None:
-        key = self.names.setdefault(name, len(self.names))
-        self._add(length, min(tokens, MAX_UINT32), custom_id_hash, key, certainty << CERTAINTY_SHIFT, inputs)
+    def set_blank(self, index: int) -> None:
+        self.flags[index] = BLANK
 
-    def add_rejected(self, length: int, code: str, message: str, custom_id: str | None) -> None:
-        self.rejections.append(Rejection(len(self.lengths), code, message, custom_id))
-        self._add(min(length, MAX_UINT32), 0, 0, 0, REJECTED, 0)
-
-    def set_tokens(self, index: int, tokens: int, certainty: int) -> None:
-        self.tokens[index] = min(tokens, MAX_UINT32)
-        self.flags[index] = certainty << CERTAINTY_SHIFT
+    def set_tokens(self, index: int, tokens: int, certainty: Certainty) -> None:
+        self.tokens[index] = min(tokens, _MAX_UINT32)
+        self.flags[index] = CERTAINTIES.index(certainty) << CERTAINTY_SHIFT
 
     def reject(self, index: int, code: str, message: str, custom_id: str | None) -> None:
         self.rejections.append(Rejection(index, code, message, custom_id))
         self.flags[index] = REJECTED
 
-    def _add(self, length: int, tokens: int, hashed: int, key: int, flags: int, inputs: int) -> None:
-        self.lengths.append(length)
-        self.tokens.append(tokens)
-        self.hashes.append(hashed)
-        self.keys.append(key)
-        self.flags.append(flags)
-        self.inputs.append(inputs)
-
     def finish(self) -> ChunkTally:
+        self.rejections.sort(key=lambda rejection: rejection.index)
         return ChunkTally(
             lengths=self.lengths.tobytes(),
             tokens=self.tokens.tobytes(),
             hashes=self.hashes.tobytes(),
             keys=self.keys.tobytes(),
-            flags=self.flags.tobytes(),
+            flags=bytes(self.flags),
             inputs=self.inputs.tobytes(),
             names=list(self.names),
-            rejections=sorted(self.rejections, key=lambda rejection: rejection.index),
+            rejections=self.rejections,
             samples=self.samples,
         )
-
-
-CountMode = Literal["exact", "bound"]
-"""``bound``: a line's bytes stand for its tokens wherever that is enough."""
