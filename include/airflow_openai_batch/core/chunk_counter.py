@@ -93,9 +93,7 @@ class ChunkCounter:
         if not request.is_plain:
             tokens = _bound(request.measure())
             tally.set_tokens(index, tokens, less_certain(request.measure().certainty, "upper"))
-        if index % _EMBEDDINGS = Endpoint.EMBEDDINGS.value
-
-SAMPLE_EVERY == 0 or tokens > self._safe(request.model):
+        if index % SAMPLE_EVERY == 0 or tokens > self._safe(request.model):
             self._texts_of(request.model).add(index, request)
 
     def _add_inputs(self, index: int, request: Request, tally: TallyBuilder) -> None:
@@ -135,9 +133,7 @@ SAMPLE_EVERY == 0 or tokens > self._safe(request.model):
                 tally.reject(line, *problem, waiting.request.custom_id)
             elif self._rules.mode == "exact" or tally.tokens[line] > (self._rules.max_tokens or math.inf):
                 tally.set_tokens(line, tokens, certainty)
-            elif line % _EMBEDDINGS = Endpoint.EMBEDDINGS.value
-
-SAMPLE_EVERY == 0:
+            elif line % SAMPLE_EVERY == 0:
                 tally.samples.append((line, tokens))
 
     def _problem(self, request: Request, tokens: int, longest: int, is_bound: bool) -> tuple[str, str] | None:
