@@ -49,16 +49,28 @@ class _Awaiting(NamedTuple):
     stop: int
 
 
+class _Target(msgspec.Struct, gc=False):
+    """What requests of one model and endpoint have in common, within a chunk."""
+
+    url: str
+    key: int
+    safe_tokens: float
+    """A bound up to this says that a request fits; above it, only a count says that it does not."""
+    texts: _Texts | None
+    """Where the texts go if every request is counted."""
+
+
 class ChunkCounter:
     """Counts chunk after chunk; remembers what repeats."""
 
     def __init__(self, rules: CountRules) -> None:
         self._rules = rules
         self._texts: dict[EncodingName, _Texts] = {}
-        self._safe_tokens: dict[str, float] = {}
+        self._targets: dict[str, _Target] = {}
 
     def count(self, data: bytes) -> ChunkTally:
         """Tally the lines of a chunk. What is wrong with a line is in the tally, never raised."""
+        self._targets.clear()
         is_utf8 = _is_utf8(data)
         lines = data.split(b"\n")
         if not lines[-1]:
@@ -71,6 +83,8 @@ class ChunkCounter:
             try:
                 if not is_utf8:
                     check_utf8(line)
+                if len(line) >= self._rules.max_line_bytes:
+                    raise overlong_line(len(line) + 1, self._rules.max_line_bytes)
                 self._add(index, read_request(line), len(line), tally)
             except BadLineError as error:
                 tally.reject(index, error.code, error.message, error.custom_id)
@@ -79,21 +93,22 @@ class ChunkCounter:
         return tally.finish()
 
     def _add(self, index: int, request: Request, length: int, tally: TallyBuilder) -> None:
-        if length >= self._rules.max_line_bytes:
-            raise overlong_line(length + 1, self._rules.max_line_bytes)
         tally.hashes[index] = hash(request.custom_id)
-        if key := tally.name_key(request.model, request.url):
-            tally.keys[index] = key
+        target = self._targets.get(request.model)
+        if target is None or target.url != request.url:
+            target = self._aim(request, tally)
+        if target.key:
+            tally.keys[index] = target.key
         if request.inputs:
             self._add_inputs(index, request, tally)
-        if self._rules.mode == "exact":
-            self._texts_of(request.model).add(index, request)
+        if target.texts is not None:
+            target.texts.add(index, request)
             return
         tokens = length
         if not request.is_plain:
             tokens = _bound(request.measure())
             tally.set_tokens(index, tokens, less_certain(request.measure().certainty, "upper"))
-        if index % SAMPLE_EVERY == 0 or tokens > self._safe(request.model):
+        if tokens > target.safe_tokens or index % SAMPLE_EVERY == 0:
             self._texts_of(request.model).add(index, request)
 
     def _add_inputs(self, index: int, request: Request, tally: TallyBuilder) -> None:
@@ -106,14 +121,16 @@ class ChunkCounter:
             )
         tally.inputs[index] = request.inputs
 
-    def _safe(self, model: str) -> float:
-        """A bound up to this says that a request fits; above it, only a count says that it does not."""
-        safe = self._safe_tokens.get(model)
-        if safe is None:
-            limits = (self._rules.max_tokens, context_tokens(model))
-            safe = min((limit for limit in limits if limit is not None), default=math.inf)
-            self._safe_tokens[model] = safe
-        return safe
+    def _aim(self, request: Request, tally: TallyBuilder) -> _Target:
+        limits = (self._rules.max_tokens, context_tokens(request.model))
+        target = _Target(
+            request.url,
+            tally.name_key(request.model, request.url),
+            min((limit for limit in limits if limit is not None), default=math.inf),
+            self._texts_of(request.model) if self._rules.mode == "exact" else None,
+        )
+        self._targets[request.model] = target
+        return target
 
     def _texts_of(self, model: str) -> _Texts:
         encoding = encoding_of(model)[0]

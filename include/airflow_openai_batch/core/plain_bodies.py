@@ -6,6 +6,7 @@ Whatever is not as plain as this is left to `tokens.measure`; both agree on ever
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import msgspec
 
@@ -19,27 +20,25 @@ from airflow_openai_batch.core.tokens.measure import (
 )
 
 
-class _Message(msgspec.Struct, forbid_unknown_fields=True):
+class _Message(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     role: str
     content: str
 
 
-class PlainBody(msgspec.Struct):
+class PlainBody(msgspec.Struct, gc=False):
     """A body of texts, taken apart only where its tokens must be counted."""
 
     model: str
     stream: bool | None = None
 
-    @property
-    def inputs(self) -> int:
-        """Texts to embed."""
-        return 0
+    inputs: ClassVar[int] = 0
+    """Texts to embed."""
 
     def measure(self) -> Measure:
         raise NotImplementedError
 
 
-class _Chat(PlainBody, kw_only=True):
+class _Chat(PlainBody, kw_only=True, gc=False):
     messages: list[_Message]
     tools: None = None
     functions: None = None
@@ -62,7 +61,7 @@ class _Chat(PlainBody, kw_only=True):
         return Measure(fixed, texts, repeated)
 
 
-class _Responses(PlainBody, kw_only=True):
+class _Responses(PlainBody, kw_only=True, gc=False):
     input: str
     instructions: str | None = None
     tools: None = None
@@ -78,11 +77,11 @@ class _Responses(PlainBody, kw_only=True):
         return Measure(fixed + TOKENS_PER_MESSAGE + 1, [self.input], [self.instructions])
 
 
-class _Embeddings(PlainBody, kw_only=True):
+class _Embeddings(PlainBody, kw_only=True, gc=False):
     input: str | list[str]
 
     @property
-    def inputs(self) -> int:
+    def inputs(self) -> int:  # type: ignore[override]
         return 1 if isinstance(self.input, str) else len(self.input)
 
     def measure(self) -> Measure:

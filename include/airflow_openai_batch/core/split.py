@@ -25,6 +25,7 @@ from airflow_openai_batch.core.plan import Limits, Plan, ShardLimits
 from airflow_openai_batch.core.rejected import write_rejected
 from airflow_openai_batch.core.scan import ScanProgress, scan_sources
 from airflow_openai_batch.core.sources import Listing, list_sources
+from airflow_openai_batch.core.token_notices import describe_token_doubts
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.storage import Location, Resolver
@@ -135,6 +136,7 @@ class _Wanted:
                 counts=draft.counts,
                 shards=draft.stage(self.output),
             )
+        self.notices.extend(describe_token_doubts(plan.shards, self.counting.mode_for(self.limits)))
         if draft.bad_count:
             self.notices.append(
                 f"{draft.bad_count:,} lines could not be sent and are in {self.output.child(job.REJECTED).uri}."

@@ -1,0 +1,44 @@
+"""What a person should know of how tokens were counted, said once per plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from airflow_openai_batch.core.models import DEFAULT_ENCODING, encoding_of
+from airflow_openai_batch.core.ranks import find_ranks_problem
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.plan import Shard
+    from airflow_openai_batch.core.tally import CountMode
+
+_MAX_NAMED = 5
+
+
+def describe_token_doubts(shards: Sequence[Shard], mode: CountMode) -> Iterator[str]:
+    """Sentences about shards whose tokens are not simply counted; none where all are."""
+    unknown = sorted({shard.model for shard in shards if not encoding_of(shard.model)[1]})
+    if unknown:
+        more = f" and {len(unknown) - _MAX_NAMED:,} more" if len(unknown) > _MAX_NAMED else ""
+        yield (
+            f"Which encoding {', '.join(unknown[:_MAX_NAMED])}{more} uses is not known; tokens are counted with "
+            f"{DEFAULT_ENCODING}."
+        )
+    lower = sum(shard.tokens == "lower" for shard in shards)
+    if lower:
+        yield (
+            f"Input tokens of {lower:,} shards are a lower bound: some requests refer to what only OpenAI knows "
+            "(earlier responses, stored prompts, files, audio, hosted tools). Leave room in max_tokens_per_shard."
+        )
+    if mode == "exact" and any(shard.tokens != "exact" for shard in shards):
+        problem = find_ranks_problem()
+        if problem is not None:
+            yield (
+                f"Tokens cannot be counted: {problem}. Every byte is taken for a token instead, which is safe but "
+                "about four times too high: shards get smaller and estimates higher than they need be."
+            )
+        elif any(shard.tokens == "upper" for shard in shards):
+            yield (
+                "Images whose size is not known (web addresses, files, newer models) are counted with the most "
+                "they can cost."
+            )
