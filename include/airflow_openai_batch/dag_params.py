@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
+from airflow.providers.common.compat.sdk import conf
 from airflow.sdk import Param
-from airflow.sdk.configuration import AIRFLOW_HOME, conf
 
 _STEPS = "upload -> create -> wait -> download -> resend_leftovers"
 FLOW = f"""
@@ -44,7 +46,8 @@ def make_params() -> dict[str, Param]:
 
     ``output_uri`` starts below ``[openai_batch] output_root`` of Airflow's configuration, or ``$AIRFLOW_HOME``.
     """
-    root = conf.get("openai_batch", "output_root", fallback=f"file://{AIRFLOW_HOME}/openai_batch")
+    home = os.environ.get("AIRFLOW_HOME", str(Path.home() / "airflow"))
+    root = conf.get("openai_batch", "output_root", fallback="") or f"file://{home}/openai_batch"
     return {
         "input_uri": Param(
             default="",
@@ -224,7 +227,7 @@ def split_arguments() -> dict[str, Any]:
         "enqueued_token_limit",
         "max_cost_usd",
     )
-    # A list would arrive as Python text, hence as JSON.
     return {name: f"{{{{ params.{name} }}}}" for name in names} | {
-        "input_uri": "{{ params.input_uri | tojson }}"
+        "input_uri": "{{ params.input_uri | tojson }}",  # a list would arrive as Python's text
+        "plan_only": "{{ params.dry_run }}",
     }

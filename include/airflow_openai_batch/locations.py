@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from airflow.providers.common.compat.sdk import conf
 from airflow.sdk import ObjectStoragePath
-from airflow.sdk.configuration import conf
 
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.storage import Location

@@ -17,6 +17,7 @@ from airflow_openai_batch.core.errors import (
     TransientError,
 )
 
+
 def _find_stream_errors() -> tuple[type[Exception], ...]:
     """What reading a response body raises: the client hands through the errors of its HTTP library, which was
     httpx once and is httpx2 now."""
@@ -43,7 +44,9 @@ def translate_error(error: openai.OpenAIError, doing: str) -> RemoteError:
         kind = "timed out" if isinstance(error, openai.APITimeoutError) else "could not be reached"
         return TransientError(f"{doing}: OpenAI {kind} ({type(error.__cause__ or error).__name__}).")
     if "api_key" in str(error) or "credentials" in str(error).lower():
-        return FatalAccountError(f"{doing}: the connection has no API key. Put it into the connection's password.")
+        return FatalAccountError(
+            f"{doing}: the connection has no API key. Put it into the connection's password."
+        )
     return RequestRefusedError(f"{doing}: {type(error).__name__}")
 
 
@@ -59,7 +62,9 @@ def _translate_status(error: openai.APIStatusError, doing: str) -> RemoteError:
         )
     if status == 403:
         return FatalAccountError(
-            f"{text}. The key may not do this: check its project and permissions.", status_code=status, code=code
+            f"{text}. The key may not do this: check its project and permissions.",
+            status_code=status,
+            code=code,
         )
     if code in _FATAL_CODES:
         return FatalAccountError(

@@ -13,7 +13,9 @@ from airflow_openai_batch.core.shard_state import Content, Goal, ShardState, fol
 
 WHOLE = Content(sha256="whole", bytes=1_000, requests=10, input_tokens=500)
 ME = "dag/run/task[0]"
-FULL = BatchError(code="token_limit_exceeded", message="Enqueued token limit reached for m. Limit: 2,000,000 enqueued")
+FULL = BatchError(
+    code="token_limit_exceeded", message="Enqueued token limit reached for m. Limit: 2,000,000 enqueued"
+)
 
 
 def after(*events: tuple[str, dict[str, object]], by: str = ME) -> ShardState:
@@ -32,7 +34,9 @@ CREATED = ("created", {"batch_id": "batch_1"})
 ENDED = ("ended", {"batch_id": "batch_1", "status": "completed", "output_file_id": "file-2"})
 
 
-def batch(status: str, *, id: str = "batch_1", at: float = 1.0, errors: tuple[BatchError, ...] = ()) -> BatchView:  # noqa: A002
+def batch(
+    status: str, *, id: str = "batch_1", at: float = 1.0, errors: tuple[BatchError, ...] = ()
+) -> BatchView:
     return BatchView(
         id=id,
         status=BatchStatus(status),
@@ -42,7 +46,9 @@ def batch(status: str, *, id: str = "batch_1", at: float = 1.0, errors: tuple[Ba
     )
 
 
-def ask(state: ShardState, seen: Seen, goal: Goal = Goal.DONE, now: float = 100.0, me: str = ME) -> machine.Step:
+def ask(
+    state: ShardState, seen: Seen, goal: Goal = Goal.DONE, now: float = 100.0, me: str = ME
+) -> machine.Step:
     return machine.next_step(state, seen, goal=goal, now=now, me=me, key="key", policy=Policy())
 
 
@@ -98,7 +104,9 @@ def test_a_full_queue_is_waited_out_longer_each_time_and_without_a_bound() -> No
         step = ask(state, Seen(candidates=()), now=refused_at)
         assert isinstance(step, machine.Pause)
         waits.append(step.until - refused_at)
-        assert ask(state, Seen(candidates=()), now=step.until) == machine.Create()  # the same file, no new upload
+        assert (
+            ask(state, Seen(candidates=()), now=step.until) == machine.Create()
+        )  # the same file, no new upload
     assert 0.7 * policy.queue_wait_s < waits[0] < 1.3 * policy.queue_wait_s
     assert waits[10] > waits[0]
     assert max(waits) <= 1.25 * policy.queue_wait_max_s

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_openai_batch.core.machine import Policy
+from airflow_openai_batch.driver import ShardDriver
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:
@@ -21,7 +24,7 @@ DAGS = ["openai_batch", "openai_batch_one_task"]
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    """Ten requests: four shards of three, three, three and one."""
+    """Ten requests: two shards of five."""
     return Job(tmp_path).write(chat_line(f"review/{n}", f"Review {n}: lovely.") for n in range(10))
 
 
@@ -69,13 +72,13 @@ def test_one_bad_row_makes_the_run_red_after_all_has_landed(
 def test_what_an_expired_batch_left_over_is_sent_again_alone(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, dag_id: str
 ) -> None:
-    openai_server.script(batch="expired", done=2, total=3, shard=1)
+    openai_server.script(batch="expired", done=2, total=5, shard=1)
     assert run_dag(dag_id, job.conf()).state == "success"
     rows = job.rows()
     assert {row["status"] for row in rows} == {"ok"}
     assert openai_server.books.billed["batch"] == 10
     assert max(openai_server.books.good_by_custom_id.values()) == 1
-    assert len(openai_server.batches()) == 5
+    assert len(openai_server.batches()) == 3
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 0, "missing", "request_timeout"])
@@ -107,19 +110,19 @@ def test_a_lost_reply_to_create_is_found_again_by_the_retry(
     openai_server.script(http="POST /batches", drop="after", times=2)
     assert run_dag(dag_id, job.conf(), retries=3).state == "success"
     assert openai_server.books.billed["batch"] == 10
-    assert len(openai_server.batches()) == 4
+    assert len(openai_server.batches()) == 2
 
 
 def test_a_failed_shard_holds_up_no_other_and_is_named(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job
 ) -> None:
-    openai_server.script(batch="failed", code="model_not_found", shard=2, times=None)
+    openai_server.script(batch="failed", code="model_not_found", shard=1, times=None)
     run = run_dag("openai_batch", job.conf())
     assert run.state == "failed"
-    assert len(job.rows()) == 7
+    assert len(job.rows()) == 5
     report = job.report()
     assert report["complete"] is False
-    assert report["counts"]["unfinished"] == 3
+    assert report["counts"]["unfinished"] == 5
     openai_server.unscript()
     assert run_dag("openai_batch", job.conf()).state == "success"
     assert len(job.rows()) == 10
@@ -134,7 +137,7 @@ def test_a_dry_run_plans_and_stops_and_the_real_run_goes_on_with_its_plan(
     assert run.states[("publish", -1)] == "skipped"
     assert openai_server.files() == []
     estimate = run.xcom("split", key="estimate")
-    assert (estimate["requests"], estimate["shards"]) == (10, 4)
+    assert (estimate["requests"], estimate["shards"]) == (10, 2)
     assert estimate["input_tokens"] > 0
     assert estimate["cost_usd"] > 0
     fingerprint = json.loads((job.output / "plan.json").read_text())["fingerprint"]
@@ -177,7 +180,8 @@ def test_a_full_queue_is_waited_out(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     openai_server.script(batch="failed", code="token_limit_exceeded", limit=2_000_000, times=2)
-    monkeypatch.setattr("airflow_openai_batch.core.machine.DEFAULT_POLICY.queue_wait_s", 0.0, raising=True)
+    quick = functools.partial(ShardDriver, policy=Policy(queue_wait_s=0.1))  # waits of a minute otherwise
+    monkeypatch.setattr("airflow_openai_batch.operators.shard_step.ShardDriver", quick)
     assert run_dag("openai_batch", job.conf()).state == "success"
     assert openai_server.books.billed["batch"] == 10
 

@@ -96,8 +96,11 @@ class ShardStepOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         return self._go_on(context)
 
-    def resume(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Called by Airflow when the wait is over. What the event says is looked up again at OpenAI."""
+    def resume(self, context: Context, event: Any = None) -> dict[str, Any]:
+        """Called by Airflow when the wait is over. What the event says is looked up again at OpenAI.
+
+        :param event: a moment after a pause, else a mapping with the batch's status.
+        """
         return self._go_on(context)
 
     def _go_on(self, context: Context) -> dict[str, Any]:

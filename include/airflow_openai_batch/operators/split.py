@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
+from airflow.providers.common.compat.sdk import conf
 from airflow.sdk import BaseOperator
 from airflow.sdk.bases.skipmixin import SkipMixin
-from airflow.sdk.configuration import conf
 
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.estimate import Estimate, estimate_plan
 from airflow_openai_batch.core.plan import Plan, ShardLimits
-from airflow_openai_batch.core.split import Counting, split_job
+from airflow_openai_batch.core.split import Counting, ScanProgress, split_job
 from airflow_openai_batch.hook import OpenAIBatchHook
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
 from airflow_openai_batch.operators.failures import task_failures
@@ -24,7 +24,6 @@ from airflow_openai_batch.operators.parameters import read_choice, read_flag, re
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_openai_batch.core.scan_progress import ScanProgress
     from airflow_openai_batch.core.storage import Location
 
 QUEUE_SHARE = 0.95

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -62,8 +62,8 @@ class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
         context["ti"].xcom_push("return_value", {"batch_id": batch.id, "status": "ended"})
         return self.defer(trigger=self.make_trigger(batch), method_name="resume")
 
-    def resume(self, context: Context, event: dict[str, Any] | None = None) -> Any:
-        if event is not None and event.get("status") == "timeout":
+    def resume(self, context: Context, event: Any = None) -> Any:
+        if isinstance(event, Mapping) and event.get("status") == "timeout":
             text = f"{event.get('batch_id')} was not final {float(self.timeout):,.0f} s after its creation; it goes on."
             if self.soft_fail:
                 raise AirflowSkipException(text)
