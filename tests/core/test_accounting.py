@@ -63,7 +63,7 @@ class JobOnDisk:
         self.write_rejected(self.rejected)
 
     def write_part(self, shard: int, positions: list[int]) -> None:
-        empty = dict.fromkeys(ResultRow.__struct_fields__)
+        empty = dict.fromkeys(ResultRow._fields)
         known = {"source_uri": "in.jsonl", "line_number": 1, "custom_id": "a", "status": "ok", "attempts": 1}
         with self.part(shard).open_write() as file, ResultsWriter(file, row_group_bytes=2_000) as writer:
             for position in positions:

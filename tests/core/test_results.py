@@ -45,7 +45,7 @@ DESIGN_COLUMNS = [
 
 
 def row(position: int, *, content: str | None = None, embeddings: list[Vector] | None = None) -> ResultRow:
-    empty = dict.fromkeys(ResultRow.__struct_fields__)
+    empty = dict.fromkeys(ResultRow._fields)
     known = {
         "position": position,
         "source_uri": "in.jsonl",

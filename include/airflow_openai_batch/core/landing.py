@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from airflow_openai_batch.core.answers import Answer
+from airflow_openai_batch.core.answers import Answer, Usage
 from airflow_openai_batch.core.errors import AccountingError
 from airflow_openai_batch.core.landed import Landed, ProblemTally, SpendingTally
 from airflow_openai_batch.core.lenient_json import clean
-from airflow_openai_batch.core.pricing import Cost, price_usage
+from airflow_openai_batch.core.pricing import Cost, price_answer
 from airflow_openai_batch.core.raw_answers import RawAnswers, SendFiles
 from airflow_openai_batch.core.reconcile import Judged, Settled, describe_missing, settle_requests
 from airflow_openai_batch.core.results import ResultRow, ResultsWriter
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from airflow_openai_batch.core.request_line import RequestLine
     from airflow_openai_batch.core.storage import Location
 
-_NO_ANSWER = Answer()
+_NO_ANSWER, _NO_USAGE = Answer(), Usage()
 
 
 def land_shard(
@@ -82,6 +82,7 @@ class _Landing:
         self._retryable += settled.retryable
         self._duplicates += settled.duplicates
         for other in settled.others:
+            self._account_errors += other.outcome.account_error
             self._price(other, self._replaced)
         if settled.chosen is None:
             return self._to_missing_row(settled)
@@ -112,7 +113,7 @@ class _Landing:
         request = settled.request
         return ResultRow(
             request.position,
-            _writable(request.source_uri),
+            clean(request.source_uri),
             request.line_number,
             settled.custom_id,
             "missing",
@@ -128,7 +129,7 @@ class _Landing:
         outcome = chosen.outcome
         send = self._sends[chosen.send]
         answer = outcome.answer or _NO_ANSWER
-        usage = answer.usage
+        usage = answer.usage or _NO_USAGE
         cost = self._price(chosen, self._spending)
         self._rows[outcome.status] += 1
         self._account_errors += outcome.account_error
@@ -137,32 +138,33 @@ class _Landing:
             self._problems.add(outcome.error_code, settled.custom_id, outcome.error_message or "")
         request = settled.request
         body = outcome.body if self._keep_response_body else None
+        # In the order of `SCHEMA`: by name it would take a tenth of the whole landing.
         return ResultRow(
-            position=request.position,
-            source_uri=_writable(request.source_uri),
-            line_number=request.line_number,
-            custom_id=settled.custom_id,
-            status=outcome.status,
-            status_code=outcome.status_code,
-            error_code=outcome.error_code,
-            error_message=outcome.error_message,
-            content=answer.content,
-            refusal=answer.refusal,
-            parsed=outcome.parsed,
-            embeddings=answer.embeddings,
-            finish_reason=answer.finish_reason,
-            model=answer.model,
-            input_tokens=usage.input_tokens if usage else None,
-            cached_input_tokens=usage.cached_input_tokens if usage else None,
-            output_tokens=usage.output_tokens if usage else None,
-            reasoning_tokens=usage.reasoning_tokens if usage else None,
-            cost_usd=None if cost is None else cost.actual_usd,
-            attempts=settled.attempts,
-            sent_as=send.sent_as,
-            batch_id=send.batch_id,
-            openai_request_id=outcome.request_id,
-            completed_at=None if send.completed_at is None else int(send.completed_at * 1000),
-            response_body=None if body is None else body.decode("utf-8", "replace"),
+            request.position,
+            request.source_uri if request.source_uri.isascii() else clean(request.source_uri),
+            request.line_number,
+            settled.custom_id,
+            outcome.status,
+            outcome.status_code,
+            outcome.error_code,
+            outcome.error_message,
+            answer.content,
+            answer.refusal,
+            outcome.parsed,
+            answer.embeddings,
+            answer.finish_reason,
+            answer.model,
+            usage.input_tokens,
+            usage.cached_input_tokens,
+            usage.output_tokens,
+            usage.reasoning_tokens,
+            None if cost is None else cost.actual_usd,
+            settled.attempts,
+            send.sent_as,
+            send.batch_id,
+            outcome.request_id,
+            None if send.completed_at is None else int(send.completed_at * 1000),
+            None if body is None else body.decode("utf-8", "replace"),
         )
 
     def _price(self, judged: Judged, tally: SpendingTally) -> Cost | None:
@@ -180,14 +182,17 @@ class _Landing:
         usage = answer.usage
         if usage is None:
             return Cost(0.0, 0.0) if self._shard.endpoint == "/v1/moderations" else None
-        cost = None
-        if answer.model is not None:
-            cost = price_usage(answer.model, usage, sent_as=send.sent_as, at=send.completed_at)
+        cost = None if answer.model is None else self._price_as(answer.model, usage, send)
         if cost is None and answer.model != self._shard.model:
-            cost = price_usage(self._shard.model, usage, sent_as=send.sent_as, at=send.completed_at)
+            cost = self._price_as(self._shard.model, usage, send)
         return cost
 
-
-def _writable(uri: str) -> str:
-    """File names of a local disk can hold bytes that are no UTF-8."""
-    return uri if uri.isascii() else clean(uri)
+    def _price_as(self, model: str, usage: Usage, send: SendFiles) -> Cost | None:
+        return price_answer(
+            model,
+            send.sent_as,
+            usage.input_tokens or 0,
+            usage.output_tokens or 0,
+            usage.cached_input_tokens or 0,
+            send.completed_at,
+        )

@@ -7,7 +7,6 @@ per model and day and applied here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -16,7 +15,7 @@ import genai_prices
 from genai_prices.types import TieredPrices
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.core.answers import Usage
+    from decimal import Decimal
 
 SentAs = Literal["batch", "realtime"]
 BATCH_SHARE = 0.5
@@ -31,40 +30,35 @@ class Cost(NamedTuple):
     """The same tokens at the price of real time."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Rate:
-    """USD per million tokens; from ``start`` input tokens on, the tier's rate holds for all tokens."""
+class _Rate(NamedTuple):
+    """USD per million tokens."""
 
-    base: float
-    tiers: tuple[tuple[int, float], ...] = ()
+    input: float
+    cached: float
+    output: float
 
-    def at(self, input_tokens: float) -> float:
-        rate = self.base
-        if not self.tiers:
-            return rate
-        for start, price in self.tiers:
-            if input_tokens > start:
-                rate = price
-        return rate
+    def price(self, input_tokens: float, cached_tokens: float, output_tokens: float) -> float:
+        cached = cached_tokens if cached_tokens < input_tokens else input_tokens
+        dollars = (input_tokens - cached) * self.input + cached * self.cached + output_tokens * self.output
+        return dollars / 1_000_000
 
 
 class _Rates(NamedTuple):
-    input: _Rate
-    cached: _Rate
-    output: _Rate
+    """Above ``start`` input tokens the rate of the tier holds for all tokens of the request."""
 
-    def price(self, input_tokens: float, cached_tokens: float, output_tokens: float) -> float:
-        cached = min(cached_tokens, input_tokens)
-        return (
-            (input_tokens - cached) * self.input.at(input_tokens)
-            + cached * self.cached.at(input_tokens)
-            + output_tokens * self.output.at(input_tokens)
-        ) / 1_000_000
+    base: _Rate
+    tiers: tuple[tuple[int, _Rate], ...]
+
+    def at(self, input_tokens: float) -> _Rate:
+        rate = self.base
+        for start, higher in self.tiers:
+            if input_tokens > start:
+                rate = higher
+        return rate
 
 
 def price_answer(
     model: str,
-    *,
     sent_as: SentAs,
     input_tokens: float,
     output_tokens: float,
@@ -80,24 +74,12 @@ def price_answer(
     if rates is None:
         return None
     standard, batch = rates
-    full = standard.price(input_tokens, cached_tokens, output_tokens)
+    full = standard.at(input_tokens).price(input_tokens, cached_tokens, output_tokens)
     if sent_as == "realtime":
         return Cost(full, full)
     if batch is None:
         return Cost(full * BATCH_SHARE, full)
-    return Cost(batch.price(input_tokens, cached_tokens, output_tokens), full)
-
-
-def price_usage(model: str, usage: Usage, *, sent_as: SentAs, at: float | None) -> Cost | None:
-    """`price_answer` for what an answer says of itself."""
-    return price_answer(
-        model,
-        sent_as=sent_as,
-        input_tokens=usage.input_tokens or 0,
-        cached_tokens=usage.cached_input_tokens or 0,
-        output_tokens=usage.output_tokens or 0,
-        at=at,
-    )
+    return Cost(batch.at(input_tokens).price(input_tokens, cached_tokens, output_tokens), full)
 
 
 def estimate_cost(
@@ -144,18 +126,21 @@ def _read_rates(model: str, day: int, context: dict[str, str]) -> _Rates | None:
     except LookupError:
         return None
     prices = found.model_price
-    tokens_in = _read_rate(prices.input_mtok)
-    cached = prices.cache_read_mtok
+    cached = prices.input_mtok if prices.cache_read_mtok is None else prices.cache_read_mtok
+    kinds = (prices.input_mtok, cached, prices.output_mtok)
+    starts = {tier.start for price in kinds if isinstance(price, TieredPrices) for tier in price.tiers}
     return _Rates(
-        input=tokens_in,
-        cached=tokens_in if cached is None else _read_rate(cached),
-        output=_read_rate(prices.output_mtok),
+        base=_Rate(*(_read_rate(price, 0) for price in kinds)),
+        tiers=tuple(
+            (start, _Rate(*(_read_rate(price, start + 1) for price in kinds))) for start in sorted(starts)
+        ),
     )
 
 
-def _read_rate(price: object) -> _Rate:
+def _read_rate(price: Decimal | TieredPrices | None, input_tokens: int) -> float:
     if price is None:
-        return _Rate(0.0)
+        return 0.0
     if isinstance(price, TieredPrices):
-        return _Rate(float(price.base), tuple((tier.start, float(tier.price)) for tier in price.tiers))
-    return _Rate(float(str(price)))
+        reached = [tier.price for tier in price.tiers if input_tokens > tier.start]
+        return float(reached[-1] if reached else price.base)
+    return float(price)

@@ -48,20 +48,20 @@ def settle_requests(
         places = raw.take(asked.custom_id)
         best = _judge_sends(asked, places, raw, endpoint, rules)
         attempts, open_ = _count_attempts(best, sends, rules.max_attempts)
-        chosen = (
-            min(best, key=lambda send: (best[send].rank, send)) if len(best) > 1 else next(iter(best), None)
-        )
+        chosen = min(best, key=lambda send: (best[send].rank, send), default=None)
         yield Settled(
             request=request,
             custom_id=asked.custom_id,
             chosen=None if chosen is None else Judged(chosen, best[chosen]),
             attempts=attempts,
             retryable=open_,
-            others=tuple(Judged(send, outcome) for send, outcome in best.items() if send != chosen)
-            if len(best) > 1
-            else (),
+            others=_find_others(best, chosen) if len(best) > 1 else (),
             duplicates=len(places) - len(best),
         )
+
+
+def _find_others(best: dict[int, Outcome], chosen: int | None) -> tuple[Judged, ...]:
+    return tuple(Judged(send, outcome) for send, outcome in best.items() if send != chosen)
 
 
 def describe_missing(sends: Iterable[SendFiles]) -> tuple[str, str]:

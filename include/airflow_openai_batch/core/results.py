@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 if TYPE_CHECKING:
     from airflow_openai_batch.core.answers import Vector
 
-ROW_GROUP_BYTES = 32 * 2**20
+ROW_GROUP_BYTES = 16 * 2**20
 ROW_BYTES = 200
 """Roughly what the short columns of one row take."""
 
@@ -68,7 +67,7 @@ REPETITIVE = [
 """Columns worth a dictionary; text and vectors are not."""
 
 
-class ResultRow(msgspec.Struct, frozen=True, gc=False):
+class ResultRow(NamedTuple):
     """One row, in the order of `SCHEMA`."""
 
     position: int
@@ -146,7 +145,7 @@ class ResultsWriter:
     def _flush(self) -> None:
         if not self._rows:
             return
-        columns = list(zip(*map(msgspec.structs.astuple, self._rows), strict=True))
+        columns = list(zip(*self._rows, strict=True))
         self._rows = []
         self._pending_bytes = 0
         arrays = []
@@ -161,12 +160,12 @@ class ResultsWriter:
 
 def _size_of(row: ResultRow) -> int:
     size = ROW_BYTES
-    for text in (row.content, row.refusal, row.parsed, row.response_body, row.error_message, row.custom_id):
+    for text in (row.content, row.response_body, row.parsed, row.refusal):
         if text is not None:
             size += len(text)
     if row.embeddings is not None:
         size += sum(vector.nbytes for vector in row.embeddings)
-    return size
+    return size + len(row.custom_id)
 
 
 def _to_nested_array(rows: tuple[list[Vector] | None, ...]) -> pa.Array:
