@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import openai
 import pytest
@@ -45,7 +46,9 @@ def test_kept_batches_leave_out_what_was_refused_or_cancelled() -> None:
     assert emulator.kept_batches("unknown") == []
 
 
-def test_another_process_scripts_reads_and_moves_the_clock(openai_server: OpenAIServer) -> None:
+def test_another_process_scripts_reads_and_moves_the_clock(
+    openai_server: OpenAIServer, tmp_path: Path
+) -> None:
     control = ControlClient(openai_server.base_url)
     assert control.configure(in_progress_s=60)["in_progress_s"] == 60
     control.run_clock(speed=0)
@@ -66,7 +69,9 @@ def test_another_process_scripts_reads_and_moves_the_clock(openai_server: OpenAI
     assert control.hits(rule) == 1
     assert control.kept_batches("a/b") == [batch.id]
     assert control.good_by_custom_id(least=2) == {"r-1": 2, "r-2": 2}
-    assert sorted(control.paid_twice(request_lines(3).splitlines())) == [("r-1", 2, 1), ("r-2", 2, 1)]
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(request_lines(3))
+    assert sorted(control.paid_twice(path)) == [("r-1", 2, 1), ("r-2", 2, 1)]
     control.occupy_queue("gpt-4o", tokens=5)
     assert control.books()["enqueued"]["gpt-4o"] == 5
     control.reset()
@@ -75,16 +80,8 @@ def test_another_process_scripts_reads_and_moves_the_clock(openai_server: OpenAI
 
 
 def test_the_emulator_runs_as_a_process_with_exact_tokens() -> None:
-    arguments = (
-        "--queue-limit",
-        "gpt-4o-mini=15",
-        "--count-tokens",
-        "exact",
-        "--speed",
-        "0",
-        "--duration",
-        "9",
-    )
+    options = "--queue-limit gpt-4o-mini=15 --count-tokens exact --speed 0 --duration 9 --script"
+    arguments = (*options.split(), '{"line": 500, "custom_id": "nobody"}')
     with (
         EmulatorProcess(*arguments) as emulator,
         openai.OpenAI(base_url=emulator.base_url, api_key="k") as client,
@@ -96,6 +93,7 @@ def test_the_emulator_runs_as_a_process_with_exact_tokens() -> None:
             client.batches.retrieve(send_batch(client, request_line("b", chat_body("Hello"))).id).status
             == "failed"
         )
+        assert [rule["hits"] for rule in emulator.rules()] == [0]
         emulator.advance(9)
         assert client.batches.retrieve(batch.id).status == "completed"
 

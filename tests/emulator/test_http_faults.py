@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import httpx
 import openai
 import pytest
 
-from emulator.lines import request_lines, send_batch
+from emulator.lines import CHAT, request_line, request_lines, send_batch
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing import OpenAIServer
@@ -122,3 +123,36 @@ def test_wrong_routes_and_bodies_get_openais_errors(openai_server: OpenAIServer)
         assert reply.status_code == 400
         assert http.get("/batches", params={"limit": 101}).status_code == 400
         assert http.get("/batches", headers={"Authorization": ""}).status_code == 401
+
+
+@pytest.mark.openai_server(in_progress_s=0.2)
+async def test_many_clients_under_many_faults_leave_the_books_in_order(openai_server: OpenAIServer) -> None:
+    for fault in ({"status": 503}, {"drop": "before"}, {"drop": "after"}, {"truncate_bytes": 20}):
+        openai_server.script(http="/v1/**", share=0.05, times=None, **fault)
+    openai_server.script(line=500, share=0.1)
+
+    async def work(number: int) -> str:
+        async with openai.AsyncOpenAI(base_url=openai_server.base_url, api_key="k", max_retries=20) as client:
+            lines = b"".join(request_line(f"{number}-{line}") for line in range(20))
+            file = await client.files.create(file=("in.jsonl", lines), purpose="batch")
+            batch = await client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
+            while batch.status != "completed":
+                await asyncio.sleep(0.05)
+                batch = await client.batches.retrieve(batch.id)
+            return batch.id
+
+    ids = await asyncio.gather(*(work(number) for number in range(20)))
+    assert len(set(ids)) == 20
+    await asyncio.sleep(0.3)
+    batches = openai_server.batches()
+    assert {batch["status"] for batch in batches} == {"completed"}
+    counts = [batch["request_counts"] for batch in batches]
+    books = openai_server.books
+    assert (
+        books.good["batch"]
+        == sum(count["completed"] for count in counts)
+        == sum(books.good_by_custom_id.values())
+    )
+    assert books.refused["batch"] == sum(count["failed"] for count in counts) > 0
+    assert books.enqueued["gpt-4o-mini"] == 0
+    assert len(batches) >= 20, "a lost reply makes the client create again"

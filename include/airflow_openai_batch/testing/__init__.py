@@ -6,7 +6,7 @@ In a test, with the fixture that the wheel brings along::
         monkeypatch.setenv("AIRFLOW_CONN_OPENAI_DEFAULT", openai_server.airflow_connection())
         openai_server.script(batch="expired", done=7, total=10)
         my_dag.test(run_conf={...})
-        assert not list(openai_server.books.paid_twice(open("requests.jsonl", "rb")))
+        assert not list(openai_server.books.paid_twice(Path("requests.jsonl")))
 
 As a process, for a scheduler and workers of their own::
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 import threading
@@ -42,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         detailed_books=not options.no_detail,
         count_tokens=_counter(options.count_tokens),
     )
+    for fault in options.script:
+        server.script(**fault)
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
@@ -103,6 +106,14 @@ def _parser() -> argparse.ArgumentParser:
         choices=("estimate", "exact"),
         default="estimate",
         help="exact: as the splitter does",
+    )
+    add(
+        "--script",
+        type=json.loads,
+        action="append",
+        default=[],
+        metavar="JSON",
+        help="a fault, as script() takes it",
     )
     add("--no-detail", action="store_true", help="no counters by request in the books")
     return parser

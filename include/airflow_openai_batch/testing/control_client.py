@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.request
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote
@@ -85,7 +86,7 @@ class ControlClient:
         """Good answers in batches and real time, by `books.body_key`."""
         return dict(self._stream(f"books/bodies?min={least}"))
 
-    def paid_twice(self, lines: Iterable[bytes]) -> Iterator[tuple[str, int, int]]:
+    def paid_twice(self, lines: Iterable[bytes] | Path) -> Iterator[tuple[str, int, int]]:
         """See `Books.paid_twice`."""
         return find_paid_twice(lines, self.good_by_body(least=2))
 

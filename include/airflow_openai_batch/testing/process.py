@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from airflow_openai_batch.testing.control_client import ControlClient
+
+_PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
 
 
 class EmulatorProcess(ControlClient):
@@ -25,7 +29,10 @@ class EmulatorProcess(ControlClient):
 
     def __init__(self, *arguments: str) -> None:
         command = [sys.executable, "-m", "airflow_openai_batch.testing", "--port", "0", *arguments]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
+        # also where the package is on the path of this process only
+        path = os.pathsep.join(filter(None, (_PACKAGE_PARENT, os.environ.get("PYTHONPATH"))))
+        env = os.environ | {"PYTHONPATH": path}
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)  # noqa: S603
         assert self._process.stdout is not None  # noqa: S101 - a pipe was asked for
         url = self._process.stdout.readline().strip()
         if not url:

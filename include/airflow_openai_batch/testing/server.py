@@ -98,6 +98,7 @@ class OpenAIServer:
             loop="asyncio",
             lifespan="off",
             ws="none",
+            log_config=None,  # logging belongs to the test or the program
             log_level="error",
             access_log=False,
             timeout_graceful_shutdown=1,
