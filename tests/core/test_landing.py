@@ -6,20 +6,23 @@ import hashlib
 import json
 import random
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import fsspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_openai_batch.core.errors import AccountingError, DownloadError, InputChangedError
-from airflow_openai_batch.core.failed_requests import write_failed
+from airflow_openai_batch.core.failed_requests import find_failed, write_failed
 from airflow_openai_batch.core.landing import land_shard
 from airflow_openai_batch.core.leftovers import find_leftover, write_leftover
 from airflow_openai_batch.core.outcomes import OutcomeRules
 from airflow_openai_batch.core.raw_answers import SendFiles
 from airflow_openai_batch.core.storage import Location, resolve_plain
 from fixtures.shard_on_disk import CHAT, DONE_AT, ShardOnDisk, answer, broken, chat_body, refused, request
+
+if TYPE_CHECKING:
+    from fixtures.object_store import ObjectStore
 
 
 @pytest.fixture
@@ -304,17 +307,21 @@ def test_leftover_and_failed_lines_are_verbatim(shard: ShardOnDisk, tmp_path: Pa
     assert failed.read_bytes() == odd + b"\n" + shard.requests[2] + b"\n"
 
 
-def test_files_in_an_object_store_are_read_and_written(shard: ShardOnDisk) -> None:
-    memory = fsspec.filesystem("memory")
+def test_files_in_an_object_store_are_read_and_written(shard: ShardOnDisk, s3: ObjectStore) -> None:
     shard.requests = [request(f"r{i}") for i in range(100)]
-    raw = b"".join(answer(f"r{i}", chat_body("x" * 1000)) + b"\n" for i in reversed(range(100)))
-    memory.pipe_file("/job/raw/00000.1.output.jsonl", raw)
-    files = (Location(memory, "/job/raw/00000.1.output.jsonl", "memory://job/raw/00000.1.output.jsonl"),)
-    part = Location(memory, "/job/results/part-00000.parquet", "memory://job/results/part-00000.parquet")
-    sends = [SendFiles(send=1, sent_as="batch", files=files)]
+    raw = [answer(f"r{i}", chat_body("x" * 1000)) + b"\n" for i in reversed(range(100))]
+    s3.put("raw/00000.1.output.jsonl", b"".join(raw[:60]))
+    s3.put("raw/00000.1.error.jsonl", b"".join(raw[60:]))
+    store = s3.filesystem()
+    output, error, part = (
+        Location(store, f"{s3.bucket}/{key}", s3.uri(key))
+        for key in ("raw/00000.1.output.jsonl", "raw/00000.1.error.jsonl", "results/part-00000.parquet")
+    )
+    sends = [SendFiles(send=1, sent_as="batch", files=(output, error))]
     landed = land_shard(shard.lines(), sends, part, shard=shard.shard, rules=OutcomeRules())
     assert landed.rows == {"ok": 100}
-    assert part.size() == landed.part_bytes
+    assert hashlib.sha256(s3.get("results/part-00000.parquet")).hexdigest() == landed.part_sha256
+    assert list(find_failed(shard.lines(), part)) == []
 
 
 outcomes = st.sampled_from(["ok", "500", "400", "expired", "schema", "absent"])
@@ -355,3 +362,59 @@ def test_leftovers_of_any_history_are_those_without_a_good_answer_that_may_run_a
     assert {name for name, row in rows.items() if row["status"] == "ok"} == good
     assert {name: row["attempts"] for name, row in rows.items()} == ran
     assert landed.retryable == len(carried)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "choices",
+                    "message",
+                    "content",
+                    "refusal",
+                    "usage",
+                    "prompt_tokens",
+                    "error",
+                    "output",
+                    "data",
+                ]
+            )
+            | st.text(max_size=3),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    responses=st.lists(
+        json_values | st.fixed_dictionaries({"status_code": json_values, "body": json_values}), max_size=4
+    ),
+    errors=st.lists(json_values, min_size=4, max_size=4),
+    endpoint=st.sampled_from(
+        [CHAT, "/v1/responses", "/v1/embeddings", "/v1/moderations", "/v1/completions", "/v1/other"]
+    ),
+)
+def test_whatever_json_came_back_lands_as_rows(
+    tmp_path: Path, responses: list[object], errors: list[object], endpoint: str
+) -> None:
+    form = {"type": "json_object"}
+    shard = ShardOnDisk(
+        tmp_path, endpoint, requests=[request(f"r{i}", response_format=form) for i in range(5)]
+    )
+    lines = [
+        json.dumps({"custom_id": f"r{i}", "response": response, "error": error}).encode()
+        for i, (response, error) in enumerate(zip(responses, errors, strict=False))
+    ]
+    shard.add_send(lines)
+    landed = shard.land(keep_response_body=True)
+    rows = shard.rows()
+    assert len(rows) == sum(landed.rows.values()) == 5
+    assert all((row["status"] == "ok") == (row["error_code"] is None) for row in rows)
+    assert {row["status"] for row in rows} <= {"ok", "failed", "invalid_output", "missing"}

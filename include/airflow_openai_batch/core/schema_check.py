@@ -10,11 +10,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-import jsonschema  # type: ignore[import-untyped]
+import jsonschema.validators
 import msgspec
 import referencing
-import regex  # type: ignore[import-untyped]
-from jsonschema.validators import extend  # type: ignore[import-untyped]
+import regex  # type: ignore[import-untyped, unused-ignore]
 
 from airflow_openai_batch.core import lenient_json
 
@@ -99,4 +98,5 @@ def _check_pattern(validator: Any, pattern: str, instance: Any, _schema: Any) ->
         yield jsonschema.ValidationError("does not match the pattern")
 
 
-_Checker: Any = extend(jsonschema.Draft202012Validator, {"pattern": _check_pattern})
+_extend: Any = jsonschema.validators.extend
+_Checker = _extend(jsonschema.Draft202012Validator, {"pattern": _check_pattern})
