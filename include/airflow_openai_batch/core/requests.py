@@ -164,9 +164,11 @@ def _explain(line: bytes) -> NoReturn:
     if not custom_id:
         raise BadLineError("invalid_custom_id", "custom_id is empty; every request needs one of its own")
     _explain_rest(value, partial(BadLineError, custom_id=custom_id))
+    _refuse_repeated_keys(line, custom_id)
+    raise BadLineError("invalid_json", "cannot be read the same way by every JSON reader", custom_id)
 
 
-def _explain_rest(value: dict[str, Any], bad: partial[BadLineError]) -> NoReturn:
+def _explain_rest(value: dict[str, Any], bad: partial[BadLineError]) -> None:
     method, url = value.get("method"), value.get("url")
     if method != "POST":
         raise bad("invalid_method", f"method is {_shown(value, 'method')}; it must be POST")
@@ -175,7 +177,6 @@ def _explain_rest(value: dict[str, Any], bad: partial[BadLineError]) -> NoReturn
     if not isinstance(value.get("body"), dict):
         problem = _kind(value["body"]) if "body" in value else "missing"
         raise bad("invalid_body", f"body is {problem}; it must be an object")
-    raise bad("invalid_json", "cannot be read the same way by every JSON reader")
 
 
 class _Pairs(dict[str, Any]):
@@ -194,6 +195,10 @@ def _check_keys(line: bytes, custom_id: str) -> None:
     """A key that stands twice is read by some as its first value and by others as its last."""
     if all(line.count(key) == 1 for key in _KEYS) and line.count(b'"model"') == 1 and b"\\u00" not in line:
         return
+    _refuse_repeated_keys(line, custom_id)
+
+
+def _refuse_repeated_keys(line: bytes, custom_id: str) -> None:
     try:
         value = json.loads(line, object_pairs_hook=_note_repeated)
     except (ValueError, RecursionError):

@@ -124,6 +124,9 @@ class _Wanted:
             self._refuse_bad(draft, may_write=existing is None)
             self._refuse_empty(draft, listing)
             self._refuse_many(draft)
+            found = job.read_plan(self.output)
+            if (found and found.generation) != (existing and existing.generation):
+                return self._join(found, fingerprint(draft))
             generation = self._begin_generation(existing)
             self._write_rejected(draft)
             plan = Plan(
@@ -232,16 +235,7 @@ class _Wanted:
             )
 
     def _begin_generation(self, existing: Plan | None) -> int:
-        """The number of the new plan; what there is of an old one is put aside.
-
-        :raises JobExistsError: if another run restarted the job in the meantime.
-        """
-        found = job.read_plan(self.output)
-        if (found and found.generation) != (existing and existing.generation):
-            raise JobExistsError(
-                f"{self.output.uri}: another run wrote a plan while this one was splitting. "
-                "Clear this task to go on with that one."
-            )
+        """The number of the new plan; what there is of an old one is put aside."""
         generation = max(existing.generation if existing else 0, last_generation(self.output))
         if generation:
             put_aside(self.output, generation)
@@ -259,11 +253,17 @@ class _Wanted:
             place.remove()
 
     def _commit(self, plan: Plan) -> SplitResult:
-        """Write the plan, unless another splitter was faster with the same one."""
+        """Write the plan, unless another splitter was faster."""
         if self.output.child(job.PLAN).create_exclusive(plan.to_json()):
             return SplitResult(plan, created=True, notices=tuple(self.notices))
-        winner = job.read_plan(self.output)
-        if winner is None or winner.fingerprint != plan.fingerprint:
+        return self._join(job.read_plan(self.output), plan.fingerprint)
+
+    def _join(self, winner: Plan | None, own: str) -> SplitResult:
+        """Go on with a plan that another run wrote while this one was splitting.
+
+        :raises JobExistsError: if it is not the plan that this run would have written.
+        """
+        if winner is None or winner.fingerprint != own:
             raise JobExistsError(
                 f"{self.output.uri}: another run wrote a plan for other input or limits at the same time. "
                 "Choose an output directory for each."
