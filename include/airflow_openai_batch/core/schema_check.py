@@ -1,8 +1,6 @@
 """Does an answer satisfy the format its request asked for?
 
-A check is bounded: no schema is fetched from anywhere, a regular expression gets a tenth of a
-second, and the compiled schemas kept are few. Where a schema cannot be used, the answer is not
-blamed for it: it counts as unchecked.
+Where a schema cannot be used, the answer is not blamed for it: it counts as unchecked.
 """
 
 from __future__ import annotations
@@ -10,16 +8,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-import jsonschema.validators
 import msgspec
-import referencing
-import regex  # type: ignore[import-untyped, unused-ignore]
 
 from airflow_openai_batch.core import lenient_json
+from airflow_openai_batch.core.schema_engines import BadSchemaError, Check, compile_schema
 
-PATTERN_TIMEOUT_S = 0.1
-"""For one regular expression of a schema against one string of an answer."""
-MESSAGE_CHARS = 200
+PATH_CHARS = 200
 
 
 class UnusableSchemaError(Exception):
@@ -62,41 +56,25 @@ def find_violation(schema: bytes, value: Any) -> str | None:
 
     :raises UnusableSchemaError: if the schema cannot be checked against.
     """
-    validator = _compile(schema)
-    if validator is None:
+    check = _compile(schema)
+    if check is None:
         raise UnusableSchemaError("malformed")
     try:
-        found = next(iter(validator.iter_errors(value)), None)
+        found = check(value)
     except Exception as error:
-        # What a schema of a stranger can raise inside jsonschema has no bound: unresolvable
-        # references, recursion, bad regular expressions, wrong types of keywords.
+        # What a stranger's schema can raise while it is applied has no bound: unresolvable references,
+        # recursion, bad regular expressions, wrong types of keywords.
         raise UnusableSchemaError(type(error).__name__) from error
     if found is None:
         return None
-    return f"{found.json_path[:MESSAGE_CHARS]}: breaks {found.validator!r} of the request's schema"
+    path, keyword = found
+    return f"{path[:PATH_CHARS]}: breaks '{keyword}' of the request's schema"
 
 
 @lru_cache(maxsize=64)
-def _compile(schema: bytes) -> Any:
+def _compile(schema: bytes) -> Check | None:
     """None, which is kept too, for what is no schema."""
     try:
-        value = lenient_json.decode(schema)
-        _Checker.check_schema(value)
-    except (lenient_json.UnreadableJSONError, jsonschema.SchemaError):
+        return compile_schema(lenient_json.decode(schema))
+    except (lenient_json.UnreadableJSONError, BadSchemaError):
         return None
-    return _Checker(value, registry=referencing.Registry())
-
-
-def _check_pattern(validator: Any, pattern: str, instance: Any, _schema: Any) -> Any:
-    if not isinstance(instance, str):
-        return
-    try:
-        matches = regex.search(pattern, instance, timeout=PATTERN_TIMEOUT_S)
-    except TimeoutError:
-        return
-    if not matches:
-        yield jsonschema.ValidationError("does not match the pattern")
-
-
-_extend: Any = jsonschema.validators.extend
-_Checker = _extend(jsonschema.Draft202012Validator, {"pattern": _check_pattern})
