@@ -56,8 +56,8 @@ def test_a_job_on_an_object_store(s3: ObjectStore, resolve: Callable[[str], Loca
         split([s3.uri("in/*")], output, resolve=resolve)
     again = split([s3.uri("in/*")], output, resolve=resolve, on_existing="restart", run_key="dag/2").plan
     assert again.generation == 2
-    assert "job/generations/0001/plan.json" in s3
-    assert "job/generations/0001/staged/00001.jsonl" in s3
+    assert "job/generations/0001/plan.json" in set(s3.keys())
+    assert "job/generations/0001/staged/00001.jsonl" in set(s3.keys())
 
 
 def test_what_is_not_there_is_said_so(s3: ObjectStore, resolve: Callable[[str], Location]) -> None:
