@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import openai
 import tenacity
@@ -39,10 +39,16 @@ _RETRY = tenacity.Retrying(
 
 
 class BatchClient:
-    """The synchronous half, for workers. All methods raise `RemoteError`s."""
+    """The synchronous half, for workers. All methods raise `RemoteError`s. Leaving the block closes it."""
 
     def __init__(self, sdk: OpenAI) -> None:
         self._openai = sdk
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._openai.close()
 
     @property
     def base_url(self) -> str:

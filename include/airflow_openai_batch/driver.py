@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.core import machine
-from airflow_openai_batch.core.errors import NotFoundError
+from airflow_openai_batch.core.errors import NotFoundError, RemoteError, TransientError
 from airflow_openai_batch.core.ledger import Event, Kind, ShardLedger
 from airflow_openai_batch.core.machine import Pause, Policy, Reached, Seen, Wait
 from airflow_openai_batch.core.phases import measure_phases
@@ -148,6 +148,10 @@ class ShardDriver:
         except NotFoundError:
             self._record("lost", state, message=f"OpenAI does not know {state.file_id} any more")
             return Seen()
+        except RemoteError as error:
+            if not isinstance(error, TransientError):  # an answer, not a lost one: nothing was created
+                self._record("declined", state, code=error.code)
+            raise
         log.info("Created %s for %s requests.", batch.id, f"{state.content.requests:,}")
         self._record("created", state, batch_id=batch.id, file_id=state.file_id)
         return Seen(batch=batch)

@@ -76,6 +76,8 @@ def test_a_foreign_intent_is_given_time_and_ones_own_is_not() -> None:
     assert "dag/other/task[0]" in step.why
     assert ask(theirs, Seen(candidates=()), now=step.until) == machine.Create()
     assert ask(after(UPLOADED, INTENT), Seen(candidates=()), now=10.0) == machine.Create()
+    declined = after(UPLOADED, INTENT, ("declined", {}), by="dag/other/task[0]")
+    assert ask(declined, Seen(candidates=()), now=10.0) == machine.Create()
 
 
 @pytest.mark.parametrize("status", ["validating", "in_progress", "finalizing", "cancelling"])

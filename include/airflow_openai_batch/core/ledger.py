@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
     from airflow_openai_batch.core.storage import Location
 
-Kind = Literal["uploaded", "intent", "created", "refused", "lost", "ended", "landed", "done"]
+Kind = Literal["uploaded", "intent", "declined", "created", "refused", "lost", "ended", "landed", "done"]
 """
-``uploaded``: OpenAI has the file of this send. ``intent``: about to create its batch. ``created``: the batch
-is there. ``refused``: it failed validation for a reason that passes (no queue room, file not visible yet);
-nothing ran. ``lost``: OpenAI no longer knows what a former event names. ``ended``: the batch is final.
-``landed``: its files are in ``raw/``. ``done``: the shard's result rows are written.
+``uploaded``: OpenAI has the file of this send. ``intent``: about to create its batch. ``declined``: OpenAI
+answered the call with a refusal, so there is no batch. ``created``: the batch is there. ``refused``: it failed
+validation for a reason that passes (no queue room, file not visible yet); nothing ran. ``lost``: OpenAI no
+longer knows what a former event names. ``ended``: the batch is final. ``landed``: its files are in ``raw/``.
+``done``: the shard's result rows are written.
 """
 
 _NAME = re.compile(r"(\d{4,})-([a-z]+)\.json")

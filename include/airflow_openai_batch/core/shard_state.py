@@ -92,6 +92,11 @@ def _intent(state: ShardState, event: Event) -> ShardState:
     return replace(state, intent_at=event.at, intent_by=event.by, first_intent_at=first)
 
 
+def _declined(state: ShardState, event: Event) -> ShardState:
+    """Whoever comes next need not be patient with the intent."""
+    return state if event.send != state.send else replace(state, intent_at=None, intent_by="")
+
+
 def _created(state: ShardState, event: Event) -> ShardState:
     if event.send != state.send:
         return state
@@ -175,6 +180,7 @@ def _next_send(state: ShardState) -> ShardState:
 _STEPS = {
     "uploaded": _uploaded,
     "intent": _intent,
+    "declined": _declined,
     "created": _created,
     "refused": _refused,
     "lost": _lost,

@@ -6,17 +6,18 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_openai_batch.core.batch_view import BatchStatus, choose_kept
+from airflow_openai_batch.core.batch_view import BatchStatus, BatchView, choose_kept
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.shard_state import Goal
-from airflow_openai_batch.driver import Caller
 from airflow_openai_batch.hook import OpenAIBatchHook
 from airflow_openai_batch.locations import check_conn_id
 from airflow_openai_batch.operators.failures import task_failures
-from airflow_openai_batch.operators.shard_step import ShardStepOperator
+from airflow_openai_batch.operators.shard_step import ShardStepOperator, make_caller
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from airflow_openai_batch.client import BatchClient
 
 
 class OpenAIBatchCreateOperator(ShardStepOperator):
@@ -60,10 +61,14 @@ class OpenAIBatchCreateOperator(ShardStepOperator):
         if not self.input_file_id:
             raise ConfigError("either shard (an item of the split's output) or input_file_id must be given.")
         check_conn_id(self.conn_id)
-        client = OpenAIBatchHook(self.conn_id).get_batch_client()
-        ti = context["ti"]
-        caller = Caller(dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=ti.map_index or 0)
-        key = hashlib.sha256(f"{self.input_file_id}|{self.endpoint}|{caller.by}".encode()).hexdigest()
+        with OpenAIBatchHook(self.conn_id).get_batch_client() as client:
+            batch = self._find_or_create(client, self.input_file_id, context)
+        self.linked_batch_id = batch.id
+        return {"batch_id": batch.id}
+
+    def _find_or_create(self, client: BatchClient, input_file_id: str, context: Context) -> BatchView:
+        caller = make_caller(context)
+        key = hashlib.sha256(f"{input_file_id}|{self.endpoint}|{caller.by}".encode()).hexdigest()
         run_start = context["dag_run"].start_date
         since = run_start.timestamp() if run_start else 0.0
         found = [batch for batch in client.find(key, since) if batch.status is not BatchStatus.FAILED]
@@ -72,12 +77,11 @@ class OpenAIBatchCreateOperator(ShardStepOperator):
             client.cancel(duplicate.id)
         if batch is not None:
             self.log.info("Resumed from created (%s), nothing sent again.", batch.id)
-        else:
-            batch = client.create(
-                input_file_id=self.input_file_id,
-                endpoint=self.endpoint,
-                metadata={**(self.metadata or {}), "job_key": key, **caller.to_metadata()},
-            )
-            self.log.info("Created %s.", batch.id)
-        self.linked_batch_id = batch.id
-        return {"batch_id": batch.id}
+            return batch
+        batch = client.create(
+            input_file_id=input_file_id,
+            endpoint=self.endpoint,
+            metadata={**(self.metadata or {}), "job_key": key, **caller.to_metadata()},
+        )
+        self.log.info("Created %s.", batch.id)
+        return batch

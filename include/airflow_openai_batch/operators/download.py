@@ -15,6 +15,9 @@ from airflow_openai_batch.operators.shard import LandingOperator
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_openai_batch.client import BatchClient
+    from airflow_openai_batch.core.storage import Location
+
 
 class OpenAIBatchDownloadOperator(LandingOperator):
     """Streams output and error file into object storage and, for a shard, writes its result rows.
@@ -48,8 +51,11 @@ class OpenAIBatchDownloadOperator(LandingOperator):
         check_uri(self.output_uri, "output")
         check_conn_id(self.conn_id)
         folder = resolve_location(self.output_uri)
-        client = OpenAIBatchHook(self.conn_id).get_batch_client()
-        batch = client.fetch(self.batch_id)
+        with OpenAIBatchHook(self.conn_id).get_batch_client() as client:
+            return self._download_files(client, self.batch_id, folder)
+
+    def _download_files(self, client: BatchClient, batch_id: str, folder: Location) -> dict[str, Any]:
+        batch = client.fetch(batch_id)
         self.linked_batch_id = batch.id
         if not batch.status.is_final:
             raise TransientError(f"{batch.id} is {batch.status}: wait for it with OpenAIBatchSensor first.")

@@ -75,6 +75,8 @@ class ShardStepOperator(BaseOperator):
     @property
     def label(self) -> str:
         """Names the mapped instance in the UI: ``shard 3 · 50,000 requests · 1,812,334 tokens``."""
+        if self.shard is None:
+            return self.linked_batch_id or ""
         shard = self.files.shard
         return f"shard {shard.shard} · {shard.requests:,} requests · {shard.input_tokens:,} tokens"
 
@@ -110,8 +112,8 @@ class ShardStepOperator(BaseOperator):
 
     def drive(self, context: Context) -> Wait | Pause | None:
         """Go on until the goal is reached (``None``) or there is only waiting to do."""
-        with task_failures():
-            driver = self._make_driver(context)
+        with task_failures(), OpenAIBatchHook(self.conn_id).get_batch_client() as client:
+            driver = ShardDriver(files=self.files, client=client, caller=make_caller(context))
             outcome = driver.drive(self.goal)
             state = driver.read_state()
         self.linked_batch_id = state.batch_id or (state.ended[-1].batch_id if state.ended else None)
@@ -120,19 +122,6 @@ class ShardStepOperator(BaseOperator):
     def result(self) -> dict[str, Any]:
         job, number = read_ref(self.shard)
         return {"job": job, "shard": number}
-
-    def _make_driver(self, context: Context) -> ShardDriver:
-        ti = context["ti"]
-        return ShardDriver(
-            files=self.files,
-            client=OpenAIBatchHook(self.conn_id).get_batch_client(),
-            caller=Caller(
-                dag_id=ti.dag_id,
-                run_id=ti.run_id,
-                task_id=ti.task_id,
-                map_index=-1 if ti.map_index is None else ti.map_index,
-            ),
-        )
 
     def _wait(self, context: Context, outcome: Wait | Pause) -> None:
         """Defer, or sleep for one poll interval where the task is not deferrable."""
@@ -164,6 +153,17 @@ class ShardStepOperator(BaseOperator):
     @property
     def poll_interval_s(self) -> float:
         return read_number("poll_interval", self.poll_interval, minimum=0.1)
+
+
+def make_caller(context: Context) -> Caller:
+    """Who this task instance is, for ledger and metadata."""
+    ti = context["ti"]
+    return Caller(
+        dag_id=ti.dag_id,
+        run_id=ti.run_id,
+        task_id=ti.task_id,
+        map_index=-1 if ti.map_index is None else ti.map_index,
+    )
 
 
 def read_ref(ref: Any) -> tuple[str, int]:

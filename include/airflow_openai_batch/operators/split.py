@@ -161,7 +161,8 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
                 f"{job_uri}: cannot be written ({problem}). Choose another output_uri or grant the access."
             )
         if not plan_only:
-            OpenAIBatchHook(self.conn_id).get_batch_client().check_key()
+            with OpenAIBatchHook(self.conn_id).get_batch_client() as client:
+                client.check_key()
         return output
 
     @property

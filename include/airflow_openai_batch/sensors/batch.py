@@ -92,7 +92,8 @@ class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
                 raise ConfigError("either shard (an item of the split's output) or batch_id must be given.")
             check_conn_id(self.conn_id)
             self.linked_batch_id = self.batch_id
-            return OpenAIBatchHook(self.conn_id).get_batch_client().fetch(self.batch_id)
+            with OpenAIBatchHook(self.conn_id).get_batch_client() as client:
+                return client.fetch(self.batch_id)
 
     def _bare_result(self, batch: BatchView) -> dict[str, Any]:
         if batch.status is BatchStatus.FAILED:
