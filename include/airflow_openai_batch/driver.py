@@ -82,7 +82,8 @@ class ShardDriver:
         """
         state = self.read_state()
         if state.events:
-            log.info("Shard %d %s.", self.files.shard.shard, machine.describe_stand(state, self.clock()))
+            stand = machine.describe_stand(state, self.clock(), resumed=machine.is_reached(state, goal))
+            log.info("Shard %d: %s.", self.files.shard.shard, stand)
         seen = Seen()
         while True:
             step = machine.next_step(

@@ -271,15 +271,19 @@ def _refusal_error(batch: BatchView, refusal: Refusal) -> OpenAIBatchError | Non
     return BatchRejectedError(text, code=refusal.code)
 
 
-def describe_stand(state: ShardState, now: float) -> str:
-    """One line for the log of a task that takes a shard up: what is there already."""
+def describe_stand(state: ShardState, now: float, *, resumed: bool) -> str:
+    """One line for the log of a task that takes a shard up: what is there already.
+
+    :param resumed: the task's own goal was reached before: it was cleared or tried again.
+    """
+    verb = "resumed from" if resumed else "goes on from"
     if state.done is not None:
         return "done before, nothing sent again"
     if state.batch_id is not None:
         age = describe_duration(max(0.0, now - (state.created_at or now)))
-        return f"resumed from created ({state.batch_id}, {age} ago), nothing sent again"
-    if state.ended:
-        return f"resumed from landed send {state.landed_send}: {state.content.requests:,} requests left over"
+        return f"{verb} created ({state.batch_id}, {age} ago), nothing sent again"
+    if state.landed_send:
+        return f"{verb} landed send {state.landed_send}, {state.content.requests:,} requests left over"
     if state.file_id is not None:
-        return f"resumed from uploaded ({state.file_id})"
-    return "starts"
+        return f"{verb} uploaded ({state.file_id})"
+    return f"{verb} {state.events} events without a batch"
