@@ -10,7 +10,7 @@ from pathlib import Path
 
 from airflow_openai_batch.core.estimate import estimate_plan
 from airflow_openai_batch.core.plan import Plan
-from demo.api import AirflowApi, AirflowApiError, Run
+from demo.api import AirflowApi, AirflowApiError
 from demo.corpus import MAX_ANSWER_TOKENS
 from demo.openai_side import OpenAISide, emulated, find_account
 from demo.processes import Child, ChildFailedError, clean_environment, exit_on_signals
@@ -31,7 +31,7 @@ def main() -> int:
     with exit_on_signals(), contextlib.ExitStack() as stack:
         corpus = _start_corpus(home, options.requests)
         stack.callback(corpus.stop)
-        _say(_say(f"Starting Airflow; collecting {options.requests:,} docstrings of what is installed here"))
+        _say(f"Starting Airflow; collecting {options.requests:,} docstrings of what is installed here")
         stand_in = stack.enter_context(emulated(home))
         target = account if account and sys.stdin.isatty() else stand_in
         if account and target is stand_in:
@@ -104,19 +104,10 @@ def _run(airflow: LocalAirflow, target: OpenAISide, requests: Path, output: Path
         run, timeout_s=600 if target.emulated else 2 * DAY_S, watch=ProgressLine(airflow, run)
     )
     if state != "success":
-        _explain_failure(airflow, run)
+        print(f"\n{airflow.explain(run)}", file=sys.stderr)
         return 1
     _show_results(output)
     return 0
-
-
-def _explain_failure(airflow: AirflowApi, run: Run) -> None:
-    print("\nThe run failed.", file=sys.stderr)
-    for (task_id, map_index), state in airflow.states(run).items():
-        if state == "failed":
-            lines = airflow.logs(run, task_id, map_index=map_index).splitlines()[-20:]
-            print(f"--- {task_id} [{map_index}]", *lines, sep="\n", file=sys.stderr)
-            return
 
 
 def _show_results(output: Path) -> None:

@@ -147,6 +147,16 @@ class AirflowApi:
         )
         return "\n".join(_line(entry) for entry in answer["content"])
 
+    def explain(self, run: Run, *, lines: int = 20) -> str:
+        """Why a run failed: the end of the log of each task instance that did, at its last try."""
+        parts = [f"{run.dag_id} {run.run_id} is {self.state(run)}"]
+        for instance in self.task_instances(run):
+            if instance["state"] == "failed":
+                task_id, map_index, tries = (instance[key] for key in ("task_id", "map_index", "try_number"))
+                log = self.logs(run, task_id, map_index=map_index, try_number=tries)
+                parts += [f"--- {task_id} [{map_index}], try {tries}", *log.splitlines()[-lines:]]
+        return "\n".join(parts)
+
     def close(self) -> None:
         self._http.close()
 

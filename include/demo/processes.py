@@ -71,6 +71,10 @@ class Child:
         except psutil.NoSuchProcess:
             return []
 
+    def family(self) -> list[psutil.Process]:
+        """The process and all below it."""
+        return [psutil.Process(self.pid), *self.descendants()]
+
     def signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)

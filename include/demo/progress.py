@@ -33,7 +33,7 @@ class ProgressLine:
 
 
 def describe_states(states: Mapping[tuple[str, int], str]) -> str:
-    """For instance ``split 1/1 · upload 6/6 · create 4/6 · wait 2/6 (1 failed)``."""
+    """For instance ``split ✓ upload ✓ create 4/6 wait 2/6 (1 failed)``; what has not begun is left out."""
     totals: Counter[str] = Counter()
     done: Counter[str] = Counter()
     bad: Counter[str] = Counter()
@@ -42,9 +42,12 @@ def describe_states(states: Mapping[tuple[str, int], str]) -> str:
         totals[name] += 1
         done[name] += state in _DONE
         bad[name] += state in _BAD
-    parts = [
-        f"{name} {done[name]}/{totals[name]}" + (f" ({bad[name]} failed)" if bad[name] else "")
-        for name in TASKS
-        if done[name] or bad[name]
-    ]
-    return " · ".join(parts) or "scheduled"
+    parts = []
+    for name in TASKS:
+        if 0 < totals[name] == done[name]:
+            parts.append(f"{name} ✓")
+        elif done[name] or bad[name]:
+            parts.append(
+                f"{name} {done[name]}/{totals[name]}" + (f" ({bad[name]} failed)" if bad[name] else "")
+            )
+    return " ".join(parts) or "scheduled"

@@ -51,7 +51,7 @@ class LocalAirflow(AirflowApi):
         self.parallelism = parallelism
         self.port = port or free_port()
         self._extra = dict(env or {})
-        self._children: list[Child] = []
+        self.children: list[Child] = []
         super().__init__(f"http://127.0.0.1:{self.port}")
 
     def __enter__(self) -> Self:
@@ -75,25 +75,35 @@ class LocalAirflow(AirflowApi):
         self.home.mkdir(parents=True, exist_ok=True)
         env = self.environment()
         self._migrate(env)
-        for name, *options in (
-            ("scheduler", "--skip-serve-logs"),
-            ("triggerer", "--skip-serve-logs"),
-            ("dag-processor",),
-            ("api-server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"),
+        for name, *arguments in (
+            ("scheduler", "demo.scheduler", "--skip-serve-logs"),
+            ("triggerer", "airflow", "triggerer", "--skip-serve-logs"),
+            ("dag-processor", "airflow", "dag-processor"),
+            (
+                "api-server",
+                "airflow",
+                "api-server",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(self.port),
+                "--workers",
+                "1",
+            ),
         ):
-            command = [sys.executable, "-m", "airflow", name, *options]
-            self._children.append(Child(name, command, env=env, log=self.home / "components" / f"{name}.log"))
+            command = [sys.executable, "-m", *arguments]
+            self.children.append(Child(name, command, env=env, log=self.home / "components" / f"{name}.log"))
         self._wait_until_healthy(timeout_s)
 
     def stop(self) -> None:
         """End all components and every process they started."""
-        children, self._children = self._children, []
-        stop_all(children)
         self.close()
+        children, self.children = self.children, []
+        stop_all(children)
 
     def check(self) -> None:
         """:raises ChildFailedError: if a component has ended."""
-        for child in self._children:
+        for child in self.children:
             child.check()
 
     def environment(self) -> dict[str, str]:
@@ -167,6 +177,6 @@ class LocalAirflow(AirflowApi):
             if all(health.get(name) == "healthy" for name in COMPONENTS):
                 return
             if time.monotonic() >= deadline:
-                logs = "\n".join(f"--- {child.log}\n{child.tail()}" for child in self._children)
+                logs = "\n".join(f"--- {child.log}\n{child.tail()}" for child in self.children)
                 raise ChildFailedError(f"Airflow was not healthy within {timeout_s:g} s: {health}\n{logs}")
             time.sleep(0.5)

@@ -115,4 +115,4 @@ def test_progress_counts_what_is_done_and_names_what_failed():
         ("shard.create", 1): "upstream_failed",
         ("publish", -1): "none",
     }
-    assert describe_states(states) == "split 1/1 · upload 1/2 (1 failed) · create 0/2 (1 failed)"
+    assert describe_states(states) == "split ✓ upload 1/2 (1 failed) create 0/2 (1 failed)"
