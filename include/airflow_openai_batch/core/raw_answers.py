@@ -12,7 +12,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import msgspec
 
@@ -26,8 +26,6 @@ READ_BYTES = 4 * 2**20
 _LENGTH_BITS, _OFFSET_BITS = 32, 48
 _FILE_SHIFT = _LENGTH_BITS + _OFFSET_BITS
 _LENGTH_MASK, _OFFSET_MASK = 2**_LENGTH_BITS - 1, 2**_OFFSET_BITS - 1
-"""Where a line stands is kept as one integer: 50,000 tuples and lists are what the garbage collector
-would walk through again and again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +46,9 @@ class SendFiles:
     requests; of equal lines for one request the first counts."""
 
 
-class Place(NamedTuple):
-    """Where a line stands."""
-
-    send: int
-    """Index into the sends, not the number of the send."""
-    file: int
-    offset: int
-    length: int
+Place = int
+"""Where a line stands: file, offset and length in one integer, since 50,000 tuples are what the garbage
+collector would walk through again and again."""
 
 
 class _Named(msgspec.Struct):
@@ -77,8 +70,9 @@ class RawAnswers:
         self.nameless = 0
         """Lines without a custom_id that is a string."""
         self._files: list[BinaryIO] = []
+        self._descriptors: list[int] = []
         self._sends_of_files: list[int] = []
-        self._places: dict[str, int | list[int]] = {}
+        self._places: dict[str, Place | list[Place]] = {}
 
     def __enter__(self) -> RawAnswers:
         try:
@@ -94,29 +88,24 @@ class RawAnswers:
         for file in self._files:
             file.close()
 
-    def take(self, custom_id: str) -> list[Place]:
+    def take(self, custom_id: str) -> Sequence[Place]:
         """The lines for one request, in the order of sends; each request can be taken once."""
-        packed = self._places.pop(custom_id, None)
-        if packed is None:
-            return []
-        if isinstance(packed, int):
-            return [self._unpack(packed)]
-        return [self._unpack(place) for place in packed]
+        places = self._places.pop(custom_id, ())
+        return (places,) if isinstance(places, int) else places
 
     def read(self, place: Place) -> bytes:
-        return os.pread(self._files[place.file].fileno(), place.length, place.offset)
+        file = self._descriptors[place >> _FILE_SHIFT]
+        return os.pread(file, place & _LENGTH_MASK, place >> _LENGTH_BITS & _OFFSET_MASK)
+
+    def send_of(self, place: Place) -> int:
+        """Index into the sends, not the number of the send."""
+        return self._sends_of_files[place >> _FILE_SHIFT]
 
     @property
     def strays(self) -> int:
         """Lines that no request has taken."""
         return self.nameless + sum(
             1 if isinstance(found, int) else len(found) for found in self._places.values()
-        )
-
-    def _unpack(self, packed: int) -> Place:
-        file = packed >> _FILE_SHIFT
-        return Place(
-            self._sends_of_files[file], file, packed >> _LENGTH_BITS & _OFFSET_MASK, packed & _LENGTH_MASK
         )
 
     def _add(self, send: int, location: Location) -> None:
@@ -131,6 +120,7 @@ class RawAnswers:
                 source = stack.enter_context(location.open_read())
                 copy = tempfile.TemporaryFile(prefix="openai-batch-")  # noqa: SIM115
                 self._files.append(copy)
+            self._descriptors.append(self._files[-1].fileno())
             name = location.path.rsplit("/", 1)[-1]
             for number, offset, line in _read_lines(source, copy):
                 if not line or line.isspace():
@@ -141,12 +131,12 @@ class RawAnswers:
                     continue
                 self._remember(custom_id, file << _FILE_SHIFT | offset << _LENGTH_BITS | len(line))
 
-    def _remember(self, custom_id: str, packed: int) -> None:
-        known = self._places.setdefault(custom_id, packed)
+    def _remember(self, custom_id: str, place: Place) -> None:
+        known = self._places.setdefault(custom_id, place)
         if isinstance(known, list):
-            known.append(packed)
-        elif known != packed:
-            self._places[custom_id] = [known, packed]
+            known.append(place)
+        elif known != place:
+            self._places[custom_id] = [known, place]
 
 
 def _read_lines(source: BinaryIO, copy: BinaryIO | None) -> Iterator[tuple[int, int, bytes]]:

@@ -48,7 +48,7 @@ def settle_requests(
         places = raw.take(asked.custom_id)
         best = _judge_sends(asked, places, raw, endpoint, rules)
         attempts, open_ = _count_attempts(best, sends, rules.max_attempts)
-        chosen = min(best, key=lambda send: (best[send].rank, send), default=None)
+        chosen = _choose(best)
         yield Settled(
             request=request,
             custom_id=asked.custom_id,
@@ -58,6 +58,12 @@ def settle_requests(
             others=_find_others(best, chosen) if len(best) > 1 else (),
             duplicates=len(places) - len(best),
         )
+
+
+def _choose(best: dict[int, Outcome]) -> int | None:
+    if len(best) == 1:
+        return next(iter(best))
+    return min(best, key=lambda send: (best[send].rank, send), default=None)
 
 
 def _find_others(best: dict[int, Outcome], chosen: int | None) -> tuple[Judged, ...]:
@@ -71,15 +77,16 @@ def describe_missing(sends: Iterable[SendFiles]) -> tuple[str, str]:
 
 
 def _judge_sends(
-    asked: Asked, places: list[Place], raw: RawAnswers, endpoint: str, rules: OutcomeRules
+    asked: Asked, places: Sequence[Place], raw: RawAnswers, endpoint: str, rules: OutcomeRules
 ) -> dict[int, Outcome]:
     """The best line of each send that returned one."""
     best: dict[int, Outcome] = {}
     for place in places:
         outcome = read_outcome(raw.read(place), endpoint, asked.output_format, asked.schema, rules)
-        known = best.get(place.send)
+        send = raw.send_of(place)
+        known = best.get(send)
         if known is None or outcome.rank < known.rank:
-            best[place.send] = outcome
+            best[send] = outcome
     return best
 
 
