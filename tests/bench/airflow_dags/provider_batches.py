@@ -32,7 +32,7 @@ with DAG(
             """The answers, as they are."""
             client = OpenAIHook().get_conn()
             output = client.batches.retrieve(batch_id).output_file_id
-            assert output is not None  # noqa: S101
+            assert output is not None
             Path(f"{path}.out").write_bytes(client.files.content(output).content)
             return f"{path}.out"
 
