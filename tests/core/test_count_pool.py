@@ -69,6 +69,35 @@ def test_duplicates_are_found_over_the_chunks_of_all_workers(tmp_path: Path) -> 
         assert [line["line_number"] for line in read_rejected(job)] == list(range(5_991, 6_001))
 
 
+def test_a_faster_counter_is_used_where_it_agrees(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lines = [request_line(str(number), f"wörd {number} " * 99) for number in range(3_000)]
+    source = write_lines(tmp_path / "in.jsonl", lines)
+    expected = split(source, tmp_path / "alone", max_tokens=100_000).plan.shards
+    for counter in ("tiktoken", "auto"):
+        counting = Counting(workers=2, counter=counter)
+        assert split(source, tmp_path / counter, max_tokens=100_000, counting=counting).plan.shards == expected
+    assert not caplog.records
+
+
+BROKEN_TOKTOK = ["def batch_count(texts, encoding, threads=0):", "    return [1 for text in texts]"]
+
+
+def test_a_faster_counter_that_counts_otherwise_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = [request_line(str(number), "some words " * 99) for number in range(3_000)]
+    source = write_lines(tmp_path / "in.jsonl", lines)
+    expected = split(source, tmp_path / "alone", max_tokens=100_000).plan.shards
+    broken = write_lines(tmp_path / "broken" / "toktok.py", BROKEN_TOKTOK)
+    monkeypatch.setenv("PYTHONPATH", str(broken.parent))
+    counting = Counting(workers=2, counter="toktok")
+    assert split(source, tmp_path / "job", max_tokens=100_000, counting=counting).plan.shards == expected
+    assert [record.message for record in caplog.records] == [
+        "toktok counts other than tiktoken on a sample of this input; tiktoken counts instead."
+    ]
+    assert not children()
+
+
 def test_a_line_too_long_to_be_kept_never_reaches_a_worker(tmp_path: Path) -> None:
     lines = [request_line("a"), request_line("b", "x" * 5_000_000), request_line("c")]
     source = write_lines(tmp_path / "in.jsonl", lines)

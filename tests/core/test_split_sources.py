@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from airflow_openai_batch.core.sources import list_sources
 from airflow_openai_batch.core.storage import resolve_plain
 from fixtures.split_input import request_line, split, write_lines
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def names(inputs: str | list[str], folder: Path, output: str = "out") -> list[str]:
@@ -27,6 +31,15 @@ def test_uris_of_a_glob_are_written_as_the_glob_is(tmp_path: Path) -> None:
     write_lines(tmp_path / "a.jsonl", ["x"])
     listing = list_sources(f"file://{tmp_path}/*.jsonl", resolve_plain(str(tmp_path / "out")), resolve_plain)
     assert [file.uri for file in listing.files] == [f"file://{tmp_path}/a.jsonl"]
+
+
+def test_relative_paths_are_written_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next task may run in another directory."""
+    write_lines(tmp_path / "in" / "a.jsonl", ["x"])
+    monkeypatch.chdir(tmp_path)
+    for inputs in ("in/a.jsonl", "in/*.jsonl", "./in/a.jsonl"):
+        listing = list_sources(inputs, resolve_plain(str(tmp_path / "out")), resolve_plain)
+        assert [file.uri for file in listing.files] == [f"{tmp_path}/in/a.jsonl"]
 
 
 def test_brackets_in_a_file_name_are_no_glob_if_the_file_is_there(tmp_path: Path) -> None:

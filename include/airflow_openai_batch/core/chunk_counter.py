@@ -6,7 +6,7 @@ Runs in the task's own process or in workers of its own (`count_worker`); needs 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -39,7 +39,7 @@ class CountRules(msgspec.Struct, frozen=True, kw_only=True):
     max_embedding_inputs: int
 
 
-class _Awaiting(NamedTuple):
+class _Awaiting(msgspec.Struct, gc=False):
     """A request whose texts wait to be counted together with those of its chunk."""
 
     line: int

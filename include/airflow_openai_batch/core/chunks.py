@@ -82,7 +82,7 @@ class _Cutter:
             return
         end = block.rfind(b"\n") + 1
         if end:
-            yield self._take(block[:end])
+            yield self._take(memoryview(block)[:end])
             block = block[end:]
         self._keep(block)
         if self._pending_bytes > self._max_line_bytes and b"\n" not in block:
@@ -121,7 +121,7 @@ class _Cutter:
             self._pending.append(block)
             self._pending_bytes += len(block)
 
-    def _take(self, block: bytes) -> Chunk:
+    def _take(self, block: bytes | memoryview) -> Chunk:
         data = b"".join([*self._pending, block])
         self._pending, self._pending_bytes = [], 0
         chunk = Chunk(self._offset, data)

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MAX_DEFAULT_WORKERS = 4
-_WORTH_WORKERS_BYTES = 20_000_000
-"""Below, starting them (0.5 s each) takes longer than counting here."""
+_WORTH_WORKERS_BYTES: dict[CountMode, int] = {"exact": 20_000_000, "bound": 250_000_000}
+"""Below, starting them (0.7 s each) takes longer than counting here."""
 _COMPRESSION_RATIO = 5
 """Of JSON; only to guess how much there is to count."""
 _CHECKED_BYTES = 256 * 2**10
@@ -73,11 +73,12 @@ class Counting:
             return self.mode
         return "exact" if limits.max_tokens is not None and limits.max_tokens < limits.max_bytes else "bound"
 
-    def workers_for(self, files: Sequence[SourceFile]) -> int:
+    def workers_for(self, mode: CountMode, files: Sequence[SourceFile]) -> int:
+        """How many processes count this input."""
         if self.workers is not None:
             return self.workers
         size = sum(file.size * (_COMPRESSION_RATIO if file.compression else 1) for file in files)
-        if size < _WORTH_WORKERS_BYTES or not sys.executable:
+        if size < _WORTH_WORKERS_BYTES[mode] or not sys.executable:
             return 0
         return min(_MAX_DEFAULT_WORKERS, _usable_cores())
 
@@ -96,9 +97,9 @@ def open_counting(
     counting: Counting, limits: ShardLimits, files: Sequence[SourceFile]
 ) -> Iterator[CountChunks]:
     """What counts the chunks of a scan; workers end with the block."""
-    workers = counting.workers_for(files)
-    counter: CounterName = "tiktoken"
     mode = counting.mode_for(limits)
+    workers = counting.workers_for(mode, files)
+    counter: CounterName = "tiktoken"
     # For a sample it would not pay to load two and compare.
     wanted = counting.counter == "auto" and workers > 0 and mode == "exact" and _has_toktok()
     if wanted or counting.counter == "toktok":

@@ -6,7 +6,7 @@ Whatever is not as plain as this is left to `tokens.measure`; both agree on ever
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import msgspec
 
@@ -89,15 +89,32 @@ class _Embeddings(PlainBody, kw_only=True, gc=False):
         return Measure(0, texts, embedding_inputs=len(texts))
 
 
-PlainReader = Callable[[bytes], PlainBody]
+class PlainChatLine(msgspec.Struct, gc=False):
+    """A whole line that asks for a chat completion: what most lines are, read in one go."""
 
-_DECODE: dict[Endpoint, PlainReader] = {
+    custom_id: str
+    method: Literal["POST"]
+    url: Literal["/v1/chat/completions"]
+    body: _Chat
+
+    def parts(self) -> tuple[str, str, PlainBody]:
+        return self.custom_id, self.url, self.body
+
+
+_DECODE: dict[Endpoint, Callable[[msgspec.Raw], PlainBody]] = {
     Endpoint.CHAT_COMPLETIONS: msgspec.json.Decoder(_Chat).decode,
     Endpoint.RESPONSES: msgspec.json.Decoder(_Responses).decode,
     Endpoint.EMBEDDINGS: msgspec.json.Decoder(_Embeddings).decode,
 }
 
 
-def plain_reader(endpoint: Endpoint) -> PlainReader | None:
-    """What decodes a plain body for this endpoint; raises a `msgspec.MsgspecError` for any other body."""
-    return _DECODE.get(endpoint)
+def read_plain(raw: msgspec.Raw, endpoint: Endpoint) -> PlainBody | None:
+    """The body if it is plain, with a model and without streaming; else None."""
+    decode = _DECODE.get(endpoint)
+    if decode is None:
+        return None
+    try:
+        body = decode(raw)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    return body if body.model and not body.stream else None

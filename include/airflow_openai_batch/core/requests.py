@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from airflow_openai_batch.core.endpoints import BY_URL, MAX_EMBEDDING_INPUTS_PER_REQUEST, Endpoint
-from airflow_openai_batch.core.plain_bodies import PlainBody, plain_reader
+from airflow_openai_batch.core.plain_bodies import PlainBody, PlainChatLine, read_plain
 from airflow_openai_batch.core.tokens.measure import measure_body
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from airflow_openai_batch.core.tokens.measure import Measure
 
 
@@ -61,17 +59,11 @@ class _Envelope(msgspec.Struct, gc=False):
     body: msgspec.Raw
 
 
-_TARGETS = {url: (endpoint, plain_reader(endpoint)) for url, endpoint in BY_URL.items()}
-"""By URL: a look-up by member of an enum would cost more than all else about it."""
-
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_chat_line = msgspec.json.Decoder(PlainChatLine).decode
 _decode_any = msgspec.json.Decoder().decode
 
-_FRAME_CHARACTERS = len('{"custom_id": "", "method": "POST", "url": "", "body": }')
-"""A line with no more than this around its values has no room for a second key of the same name:
-without white space it would be 7 less, and the shortest, ``"url":0,``, takes 8."""
-
-_KEYS = (b'"custom_id"', b'"method"', b'"url"', b'"body"')
+_ID_KEY = b'"custom_id"'
 
 
 def read_request(line: bytes) -> Request:
@@ -80,30 +72,34 @@ def read_request(line: bytes) -> Request:
     :param line: without its newline; must be valid UTF-8 (see `check_utf8`).
     :raises BadLineError: if it cannot be sent.
     """
+    if line.count(_ID_KEY) != 1:
+        _refuse_second_id(line)
+    try:
+        custom_id, url, body = _decode_chat_line(line).parts()
+    except (msgspec.MsgspecError, RecursionError):
+        return _read_other(line)
+    if custom_id and body.model and not body.stream:
+        return Request(custom_id, body.model, url, 0, True, body)
+    return _read_other(line)
+
+
+def _read_other(line: bytes) -> Request:
+    """A line that is no chat request of texts only."""
     try:
         envelope = _decode_envelope(line)
     except (msgspec.MsgspecError, RecursionError):
         _explain(line)
-    custom_id, url, body = envelope.custom_id, envelope.url, bytes(envelope.body)
-    target = _TARGETS.get(url)
-    if target is None or envelope.method != "POST" or not custom_id:
+    custom_id, body = envelope.custom_id, envelope.body
+    endpoint = BY_URL.get(envelope.url)
+    if endpoint is None or envelope.method != "POST" or not custom_id:
         _explain(line)
-    around = len(line) - len(body) - len(custom_id) - len(url) - line.endswith(b"\r")
-    if around > _FRAME_CHARACTERS or body.count(b'"model"') != 1:
-        _check_keys(line, custom_id)
-    endpoint, read_plain = target
-    if read_plain is not None:
-        try:
-            plain = read_plain(body)
-        except (msgspec.MsgspecError, RecursionError):
-            return _read_any_body(custom_id, endpoint, body)
-        if plain.model and not plain.stream:
-            inputs = plain.inputs
-            return Request(custom_id, plain.model, url, inputs and _check_inputs(inputs, custom_id), True, plain)
-    return _read_any_body(custom_id, endpoint, body)
+    plain = read_plain(body, endpoint)
+    if plain is None:
+        return _read_any_body(custom_id, endpoint, body)
+    return Request(custom_id, plain.model, endpoint.value, _check_inputs(plain.inputs, custom_id), True, plain)
 
 
-def _read_any_body(custom_id: str, endpoint: Endpoint, raw: bytes) -> Request:
+def _read_any_body(custom_id: str, endpoint: Endpoint, raw: msgspec.Raw) -> Request:
     bad = partial(BadLineError, custom_id=custom_id)
     try:
         body = _decode_any(raw)
@@ -164,7 +160,6 @@ def _explain(line: bytes) -> NoReturn:
     if not custom_id:
         raise BadLineError("invalid_custom_id", "custom_id is empty; every request needs one of its own")
     _explain_rest(value, partial(BadLineError, custom_id=custom_id))
-    _refuse_repeated_keys(line, custom_id)
     raise BadLineError("invalid_json", "cannot be read the same way by every JSON reader", custom_id)
 
 
@@ -179,37 +174,16 @@ def _explain_rest(value: dict[str, Any], bad: partial[BadLineError]) -> None:
         raise bad("invalid_body", f"body is {problem}; it must be an object")
 
 
-class _Pairs(dict[str, Any]):
-    repeated: str | None = None
-
-
-def _note_repeated(pairs: Sequence[tuple[str, Any]]) -> _Pairs:
-    found = _Pairs(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        found.repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-    return found
-
-
-def _check_keys(line: bytes, custom_id: str) -> None:
-    """A key that stands twice is read by some as its first value and by others as its last."""
-    if all(line.count(key) == 1 for key in _KEYS) and line.count(b'"model"') == 1 and b"\\u00" not in line:
-        return
-    _refuse_repeated_keys(line, custom_id)
-
-
-def _refuse_repeated_keys(line: bytes, custom_id: str) -> None:
+def _refuse_second_id(line: bytes) -> None:
+    """Which of two ids counts is open, and answers are matched by it. Of other keys the last one counts, as for
+    every JSON reader in common use.
+    """
     try:
-        value = json.loads(line, object_pairs_hook=_note_repeated)
+        pairs = json.loads(line, object_pairs_hook=list)
     except (ValueError, RecursionError):
-        raise BadLineError("invalid_json", "is nested too deeply", custom_id) from None
-    for name, part in (("", value), ("body.", value.get("body"))):
-        if isinstance(part, _Pairs) and part.repeated is not None:
-            raise BadLineError(
-                "duplicate_key",
-                f"{name}{shorten(part.repeated)} stands there twice; which one counts is open",
-                custom_id,
-            )
+        return  # said better by who reads it next
+    if isinstance(pairs, list) and sum(isinstance(pair, tuple) and pair[0] == "custom_id" for pair in pairs) > 1:
+        raise BadLineError("duplicate_key", "custom_id stands there twice; which one counts is open")
 
 
 _AT_PATH = re.compile(r" - at `.*")

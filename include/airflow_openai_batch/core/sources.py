@@ -74,9 +74,12 @@ def list_sources(inputs: str | Sequence[str], output: Location, resolve: Resolve
 
 def _resolve(uri: str, resolve: Resolver) -> Location:
     try:
-        return resolve(uri)
+        location = resolve(uri)
     except (ImportError, ValueError) as error:
         raise InputError(f"{uri}: cannot be opened ({error}).") from error
+    if location.is_local and "://" not in uri:  # a relative path would mean another file to the next task
+        return Location(location.fs, location.path, location.path)
+    return location
 
 
 def _is_glob(location: Location) -> bool:

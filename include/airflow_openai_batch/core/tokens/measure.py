@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from airflow_openai_batch.core.endpoints import Endpoint
 from airflow_openai_batch.core.models import encoding_of
@@ -33,13 +34,12 @@ def less_certain(a: Certainty, b: Certainty) -> Certainty:
     return a if _RANK[a] >= _RANK[b] else b
 
 
-@dataclass(slots=True)
-class Measure:
+class Measure(msgspec.Struct):
     """The parts of a request that cost input tokens."""
 
     fixed_tokens: int = 0
-    texts: list[str] = field(default_factory=list)
-    repeated: list[str] = field(default_factory=list)
+    texts: list[str] = []
+    repeated: list[str] = []
     """Texts that probably come again in other requests: instructions, tools, schemas."""
     certainty: Certainty = "exact"
     embedding_inputs: int = 0
