@@ -77,7 +77,7 @@ def _resolve(uri: str, resolve: Resolver) -> Location:
         location = resolve(uri)
     except (ImportError, ValueError) as error:
         raise InputError(f"{uri}: cannot be opened ({error}).") from error
-    if location.is_local and "://" not in uri:  # a relative path would mean another file to the next task
+    if location.is_local and "://" not in location.uri:  # a relative path would mean another file to the next task
         return Location(location.fs, location.path, location.path)
     return location
 
