@@ -17,8 +17,8 @@ from typing import IO
 
 import psutil
 
-STOP_PATIENCE_S = 10.0
-"""How long a process may take to stop by itself. Airflow's components need 1 to 4 s."""
+STOP_PATIENCE_S = 6.0
+"""How long a process may take to stop by itself. Airflow's components need 1 to 5 s; the triggerer would take 12."""
 
 
 class ChildFailedError(Exception):

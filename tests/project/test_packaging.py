@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, packages_distributions
 from pathlib import Path
 
 import pytest
@@ -74,6 +77,36 @@ for entry in found.entry_points:
         "airflow.plugins",
         "pytest11",
     }
+
+
+def test_every_imported_distribution_is_declared():
+    """What only comes along with Airflow today may be gone with its next release."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    optional = project["optional-dependencies"]
+    declared = {normalize(line) for line in [*project["dependencies"], *optional["fast"]]}
+    # Airflow is several distributions that come as one; pytest is there where its plugin is loaded.
+    declared |= {"apache-airflow-core", "apache-airflow-task-sdk", "pytest"}
+    owners = packages_distributions()
+    missing = set()
+    for path in (ROOT / "include" / "airflow_openai_batch").rglob("*.py"):
+        for name in read_top_level_imports(path) - sys.stdlib_module_names - {"airflow_openai_batch"}:
+            if not {normalize(owner) for owner in owners.get(name, [name])} & declared:
+                missing.add(f"{path.relative_to(ROOT)}: {name}")
+    assert not missing
+
+
+def normalize(requirement: str) -> str:
+    return re.split(r"[^A-Za-z0-9_.-]", requirement)[0].lower().replace("_", "-")
+
+
+def read_top_level_imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.partition(".")[0])
+    return names
 
 
 def test_airflow_lists_the_provider():
