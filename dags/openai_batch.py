@@ -40,6 +40,7 @@ with DAG(
         landing: dict[str, Any] = {
             "keep_response_body": "{{ params.keep_response_body }}",
             "max_attempts": "{{ params.max_attempts }}",
+            "accept_codes": "{{ params.accept_codes | tojson }}",
         }
         polling: dict[str, Any] = {"poll_interval": "{{ params.poll_interval }}"}
         (

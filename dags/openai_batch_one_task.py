@@ -31,6 +31,7 @@ with DAG(
         poll_interval="{{ params.poll_interval }}",
         keep_response_body="{{ params.keep_response_body }}",
         max_attempts="{{ params.max_attempts }}",
+        accept_codes="{{ params.accept_codes | tojson }}",
     ).expand(shard=split.output)
 
     publish = OpenAIBatchReportOperator(

@@ -164,6 +164,15 @@ def _answer_params() -> dict[str, Param]:
             description="How often a request may really run; good answers are never asked again.",
             section="Results",
         ),
+        "accept_codes": Param(
+            default=[],
+            type="array",
+            items={"enum": ["content_filter", "refusal", "truncated"]},
+            title="Accept all the same",
+            description="Which of content_filter, refusal and truncated count as ok. Requests that are meant to be "
+            "cut off by max_tokens want truncated here.",
+            section="Results",
+        ),
     }
 
 

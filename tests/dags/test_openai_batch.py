@@ -94,6 +94,18 @@ def test_lines_that_may_succeed_later_are_sent_again_and_good_ones_never(
     assert set(openai_server.books.good_by_custom_id.values()) == {1}
 
 
+@pytest.mark.parametrize(
+    ("accepted", "state", "status"), [([], "failed", "failed"), (["truncated"], "success", "ok")]
+)
+def test_a_truncated_answer_is_good_only_where_that_was_said(
+    run_dag: RunDag, openai_server: OpenAIServer, job: Job, accepted: list[str], state: str, status: str
+) -> None:
+    openai_server.script(line="length", custom_id="review/3", times=None)
+    assert run_dag("openai_batch", job.conf(accept_codes=accepted)).state == state
+    row = next(row for row in job.rows() if row["custom_id"] == "review/3")
+    assert (row["status"], row["error_code"], row["attempts"]) == (status, "truncated", 1)
+
+
 def test_a_request_that_keeps_failing_stops_after_max_attempts(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job
 ) -> None:

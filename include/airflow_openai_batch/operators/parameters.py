@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+import msgspec
+
 from airflow_openai_batch.core.errors import ConfigError
 
 _Choice = TypeVar("_Choice", bound=str)
@@ -51,3 +53,19 @@ def read_choice(name: str, value: Any, choices: tuple[_Choice, ...]) -> _Choice:
         if value == choice:
             return choice
     raise ConfigError(f"{name}={value!r}: must be one of {', '.join(choices)}.")
+
+
+def read_list(name: str, value: Any) -> list[str]:
+    """A list of texts, or one text, or either as JSON, which is what a template makes of them (``| tojson``).
+
+    :raises ConfigError: if it is none of these.
+    """
+    if isinstance(value, str) and value.lstrip().startswith(("[", '"')):
+        try:
+            value = msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            raise ConfigError(f"{name}={value!r}: looks like a JSON list but is none.") from None
+    items = [value] if isinstance(value, str) else list(value or ())
+    if not all(isinstance(item, str) for item in items):
+        raise ConfigError(f"{name}={value!r}: must be a text or a list of texts.")
+    return items

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from airflow_openai_batch.core.outcomes import OutcomeRules
 from airflow_openai_batch.core.shard_state import Goal
-from airflow_openai_batch.operators.parameters import read_flag, read_number
+from airflow_openai_batch.operators.parameters import read_flag, read_list, read_number
 from airflow_openai_batch.operators.shard_step import ShardStepOperator
 from airflow_openai_batch.shard_files import LandingRules
 
@@ -23,26 +23,41 @@ class LandingOperator(ShardStepOperator):
 
     :param keep_response_body: keep each answer's JSON in the column ``response_body``; ``raw/`` has it anyway.
     :param max_attempts: how often a request may really run before it counts as failed.
+    :param accept_codes: which of ``content_filter``, ``refusal`` and ``truncated`` count as ``ok`` all the same;
+        a request that is meant to be cut off by ``max_tokens`` wants ``truncated`` here.
+    :param retry_codes: which of these and ``invalid_output`` (the answer breaks its schema) are asked again.
     """
 
     template_fields: Sequence[str] = (
         *ShardStepOperator.template_fields,
         "keep_response_body",
         "max_attempts",
+        "accept_codes",
+        "retry_codes",
     )
 
     def __init__(
-        self, *, keep_response_body: bool | str = False, max_attempts: int | str = 3, **kwargs: Any
+        self,
+        *,
+        keep_response_body: bool | str = False,
+        max_attempts: int | str = 3,
+        accept_codes: Sequence[str] | str = (),
+        retry_codes: Sequence[str] | str = ("invalid_output",),
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.keep_response_body = keep_response_body
         self.max_attempts = max_attempts
+        self.accept_codes = accept_codes
+        self.retry_codes = retry_codes
 
     def landing_rules(self) -> LandingRules:
         return LandingRules(
             keep_response_body=read_flag("keep_response_body", self.keep_response_body),
             outcomes=OutcomeRules(
-                max_attempts=int(read_number("max_attempts", self.max_attempts, minimum=1))
+                max_attempts=int(read_number("max_attempts", self.max_attempts, minimum=1)),
+                accept=frozenset(read_list("accept_codes", self.accept_codes)),
+                retry=frozenset(read_list("retry_codes", self.retry_codes)),
             ),
         )
 

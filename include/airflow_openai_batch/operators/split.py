@@ -19,7 +19,7 @@ from airflow_openai_batch.core.split import Counting, ScanProgress, split_job
 from airflow_openai_batch.hook import OpenAIBatchHook
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
 from airflow_openai_batch.operators.failures import task_failures
-from airflow_openai_batch.operators.parameters import read_choice, read_flag, read_optional_int
+from airflow_openai_batch.operators.parameters import read_choice, read_flag, read_list, read_optional_int
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -167,14 +167,8 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
 
     @property
     def _inputs(self) -> list[str]:
-        uris = self.input_uri
-        if isinstance(uris, str) and uris.lstrip().startswith(("[", '"')):  # a template's `| tojson`
-            try:
-                uris = msgspec.json.decode(uris)
-            except msgspec.DecodeError:
-                raise ConfigError(f"input_uri={uris!r}: looks like a JSON list but is none.") from None
-        uris = [uris] if isinstance(uris, str) else list(uris or ())
-        if not uris or not all(str(uri).strip() for uri in uris):
+        uris = read_list("input_uri", self.input_uri)
+        if not uris or not all(uri.strip() for uri in uris):
             raise ConfigError("input_uri is empty: name a JSONL file, a list of them, or a glob.")
         return uris
 
