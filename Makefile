@@ -32,10 +32,11 @@ up: $(READY) ## Airflow with its UI on this machine, the emulator beside it; Ctr
 test: $(READY) ## all tests
 	$(BIN)/python -m pytest $(ARGS)
 
-check: $(READY) ## lint, format, types, compose file
+check: $(READY) ## lint, format, types, layers, compose file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/project/test_layers.py
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yaml
 
 bench: $(READY) ## measure beside the alternatives

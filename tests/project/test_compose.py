@@ -65,6 +65,11 @@ def test_airflow_services_share_secrets_and_import_path(name):
         assert environment[setting].startswith("${"), "secrets come from the environment"
 
 
+def test_results_go_where_every_worker_sees_them():
+    connection = SERVICES["worker"]["environment"]["AIRFLOW__OPENAI_BATCH__OUTPUT_ROOT"]
+    assert connection.startswith("s3://aws_default@")
+
+
 def test_ports_are_published_on_loopback_only():
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
     assert ports
