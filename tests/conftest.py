@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.programs import DEBIAN_PACKAGES, find_program
+
 pytest_plugins = ["fixtures.airflow_runs", "fixtures.object_store", "fixtures.real_airflow"]
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,16 +41,6 @@ def _isolate_airflow() -> None:
 
 
 _isolate_airflow()
-
-
-DEBIAN_PACKAGES = {"chromium": "chromium", "redis-server": "redis-server", "initdb": "postgresql"}
-"""Programs that tests may need, and the packages that bring them."""
-
-
-def find_program(name: str) -> str | None:
-    """The path of a program; Debian keeps PostgreSQL's server programs off the PATH."""
-    folders = [os.environ.get("PATH", ""), *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")))]
-    return shutil.which(name, path=os.pathsep.join(folders))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
