@@ -133,7 +133,7 @@ def test_bad_lines_are_all_counted_and_the_first_ten_named(tmp_path: Path) -> No
     with pytest.raises(BadLinesError) as refused:
         split(write_lines(tmp_path / "in.jsonl", lines), tmp_path / "job")
     message = str(refused.value)
-    assert message.startswith("25 lines of 50 cannot be sent; nothing was. All are in ")
+    assert message.startswith(f"25 lines of 50 cannot be sent (all are in {tmp_path}/job/rejected.jsonl); nothing was")
     assert "set on_bad_line=reject" in message
     assert message.count("in.jsonl:") == 10
     assert "in.jsonl:1: is not valid JSON" in message
@@ -160,7 +160,7 @@ def test_duplicates_name_both_lines_over_all_files(tmp_path: Path) -> None:
 
 def test_ids_are_unique_by_content_not_by_spelling(tmp_path: Path) -> None:
     lines = [request_line("é"), request_line("é").replace("\\u00e9", "é"), request_line("e\u0301")]
-    with pytest.raises(BadLinesError, match=r"1 line of 3 .*"):
+    with pytest.raises(BadLinesError, match=r"1 line of 3 cannot be sent"):
         split(write_lines(tmp_path / "in.jsonl", lines), tmp_path / "job")
 
 
@@ -175,7 +175,7 @@ def test_odd_ids_are_shown_so_that_they_do_no_harm(tmp_path: Path) -> None:
 
 
 def test_all_lines_bad_is_an_error_even_where_bad_lines_are_rejected(tmp_path: Path) -> None:
-    with pytest.raises(EmptyInputError, match=r"none of the 2 lines can be sent; see .*rejected\.jsonl"):
+    with pytest.raises(EmptyInputError, match=r"none of the 2 lines can be sent \(all are in .*rejected\.jsonl\)"):
         split(write_lines(tmp_path / "in.jsonl", ["x", "y"]), tmp_path / "job", on_bad_line="reject")
 
 

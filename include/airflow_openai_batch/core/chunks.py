@@ -41,22 +41,25 @@ class SourceChunk(NamedTuple):
     bytes_done: int
 
 
-def cut_chunks(blocks: Iterable[bytes], *, max_line_bytes: int, uri: str) -> Iterator[Chunk]:
-    """Whole lines in chunks of about `CHUNK_BYTES`; memory is bounded by ``max_line_bytes``.
+def cut_chunks(
+    blocks: Iterable[bytes], *, max_line_bytes: int, uri: str, chunk_bytes: int = CHUNK_BYTES
+) -> Iterator[Chunk]:
+    """Whole lines in chunks of about ``chunk_bytes``; memory is bounded by ``max_line_bytes``.
 
     A byte order mark belongs to no chunk.
 
     :raises InputError: if the source begins like something else than JSON Lines.
     """
-    cutter = _Cutter(max_line_bytes, uri)
+    cutter = _Cutter(max_line_bytes, uri, chunk_bytes)
     for block in blocks:
         yield from cutter.feed(block)
     yield from cutter.finish()
 
 
 class _Cutter:
-    def __init__(self, max_line_bytes: int, uri: str) -> None:
+    def __init__(self, max_line_bytes: int, uri: str, chunk_bytes: int) -> None:
         self._max_line_bytes = max_line_bytes
+        self._chunk_bytes = chunk_bytes
         self._uri = uri
         self._pending: list[bytes] = []
         self._pending_bytes = 0
@@ -77,7 +80,7 @@ class _Cutter:
             self._skipped_bytes += end
             block = block[end:]
             yield self._end_overlong()
-        if self._pending_bytes + len(block) < CHUNK_BYTES:
+        if self._pending_bytes + len(block) < self._chunk_bytes:
             self._keep(block)
             return
         end = block.rfind(b"\n") + 1

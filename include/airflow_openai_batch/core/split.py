@@ -122,8 +122,8 @@ class _Wanted:
         self.notices.extend(listing.notices)
         with contextlib.closing(self._scan(listing, self.limits)) as draft:
             self._refuse_bad(draft, may_write=existing is None)
-            self._refuse_empty(draft, listing)
-            self._refuse_many(draft)
+            self._refuse_empty(draft, listing, may_write=existing is None)
+            self._refuse_many(len(draft.shards))
             found = job.read_plan(self.output)
             if (found and found.generation) != (existing and existing.generation):
                 return self._join(found, fingerprint(draft))
@@ -153,6 +153,7 @@ class _Wanted:
         """
         self.notices.extend(listing.notices)
         self._compare_names(plan, listing)
+        self._refuse_many(len(plan.shards))
         asked = limits_of(self.limits)
         if asked != plan.limits:
             self.notices.append(
@@ -169,7 +170,11 @@ class _Wanted:
     def _scan(self, listing: Listing, limits: ShardLimits) -> Draft:
         with open_counting(self.counting, limits, listing.files) as count_chunks:
             scan = scan_sources(listing.files, limits, count_chunks, self.progress)
-        return draft_plan(scan, listing.files, limits)
+        try:
+            return draft_plan(scan, listing.files, limits)
+        except BaseException:
+            scan.rejected.close()
+            raise
 
     def _compare_names(self, plan: Plan, listing: Listing) -> None:
         planned = [source.uri for source in plan.sources]
@@ -204,33 +209,29 @@ class _Wanted:
         if not draft.bad_count or self.on_bad_line == "reject":
             return
         first = [draft.names.describe(line) for line, _ in zip(draft.bad_lines(), range(10), strict=False)]
-        where = ""
-        if may_write:  # beside a plan, the file belongs to that plan
-            self._write_rejected(draft)
-            where = f" All are in {self.output.child(job.REJECTED).uri}."
         more = f"\n  ... and {draft.bad_count - len(first):,} more" if draft.bad_count > len(first) else ""
-        lines = "line" if draft.bad_count == 1 else "lines"
+        count = f"{draft.bad_count:,} {'line' if draft.bad_count == 1 else 'lines'} of {draft.counts.positions:,}"
         raise BadLinesError(
-            f"{draft.bad_count:,} {lines} of {draft.counts.positions:,} cannot be sent; nothing was.{where} "
-            "Mend them, or set on_bad_line=reject to leave them out.\n  " + "\n  ".join(first) + more
+            f"{count} cannot be sent{self._put_rejected(draft, may_write)}; nothing was. Mend them, or set "
+            "on_bad_line=reject to leave them out.\n  " + "\n  ".join(first) + more
         )
 
-    def _refuse_empty(self, draft: Draft, listing: Listing) -> None:
+    def _refuse_empty(self, draft: Draft, listing: Listing, *, may_write: bool) -> None:
         if draft.counts.requests or self.on_empty == "skip":
             return
         if not listing.files:
             problem = "no file matches the input"
         elif draft.bad_count:
-            problem = f"none of the {draft.bad_count:,} lines can be sent; see {self._put_rejected(draft)}"
+            problem = f"none of the {draft.bad_count:,} lines can be sent{self._put_rejected(draft, may_write)}"
         else:
             problem = "the input has no requests"
         raise EmptyInputError(f"{self.output.uri}: {problem}. Set on_empty=skip if that may happen.")
 
-    def _refuse_many(self, draft: Draft) -> None:
-        if self.max_shards is not None and len(draft.shards) > self.max_shards:
+    def _refuse_many(self, shards: int) -> None:
+        if self.max_shards is not None and shards > self.max_shards:
             raise InputError(
-                f"The input makes {len(draft.shards):,} shards, but [core] max_map_length of Airflow allows "
-                f"{self.max_shards:,} mapped tasks. Raise AIRFLOW__CORE__MAX_MAP_LENGTH to {len(draft.shards):,} or "
+                f"The input makes {shards:,} shards, but [core] max_map_length of Airflow allows "
+                f"{self.max_shards:,} mapped tasks. Raise AIRFLOW__CORE__MAX_MAP_LENGTH to {shards:,} or "
                 "more for all components, or make shards larger."
             )
 
@@ -241,9 +242,12 @@ class _Wanted:
             put_aside(self.output, generation)
         return generation + 1
 
-    def _put_rejected(self, draft: Draft) -> str:
+    def _put_rejected(self, draft: Draft, may_write: bool) -> str:
+        """Where a person finds them, in words. Beside a plan, the file belongs to that plan."""
+        if not may_write:
+            return ""
         self._write_rejected(draft)
-        return self.output.child(job.REJECTED).uri
+        return f" (all are in {self.output.child(job.REJECTED).uri})"
 
     def _write_rejected(self, draft: Draft) -> None:
         place = self.output.child(job.REJECTED)
