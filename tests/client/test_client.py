@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,9 +39,10 @@ def make_line(number: int) -> bytes:
 
 
 @pytest.fixture
-def client(openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> BatchClient:
+def client(openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[BatchClient]:
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)  # only the clock
-    return BatchClient(openai.OpenAI(base_url=openai_server.base_url, api_key=KEY))
+    with BatchClient(openai.OpenAI(base_url=openai_server.base_url, api_key=KEY)) as client:
+        yield client
 
 
 def make_batch(client: BatchClient, lines: int = 3) -> str:
