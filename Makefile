@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY) ## 20,000 real texts through a real Airflow and an emulated OpenAI (about 2 minutes)
-	@PYTHONPATH=include $(BIN)/python -m demo
+	@PYTHONPATH=include $(BIN)/python -m demo $(ARGS)
 
 up: $(READY) ## Airflow with its UI on this machine, the emulator beside it; Ctrl-C stops all
 	@PYTHONPATH=include $(BIN)/python -m demo.up

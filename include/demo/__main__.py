@@ -27,53 +27,52 @@ SAMPLE_ROWS = 3
 def main() -> int:
     options = _read_options()
     home = options.home.resolve()
+    folder = (options.go_on or home / "runs" / time.strftime("%Y-%m-%dT%H-%M-%S")).resolve()
+    requests, output = folder / "requests.jsonl", folder / "job"
     account = find_account()
     with exit_on_signals(), contextlib.ExitStack() as stack:
-        corpus = _start_corpus(home, options.requests)
-        stack.callback(corpus.stop)
         _say(f"Starting Airflow; collecting {options.requests:,} docstrings of what is installed here")
+        corpus = _start_corpus(requests, options.requests)
+        stack.callback(corpus.stop)
         stand_in = stack.enter_context(emulated(home))
         target = account if account and sys.stdin.isatty() else stand_in
         if account and target is stand_in:
             print("  OPENAI_API_KEY is set, but nobody can be asked here: the emulator is used.")
         airflow = stack.enter_context(LocalAirflow(home / "airflow", env=target.connection()))
         print(f"  Airflow: {airflow.url} (admin / admin)")
-        requests = _wait_for_corpus(corpus, home)
-        output = home / "jobs" / time.strftime("%Y-%m-%dT%H-%M-%S")
-        if not target.emulated and not _agree_to_cost(airflow, requests, output):
-            print("  Nothing was sent. Without OPENAI_API_KEY the demo uses the emulator.")
-            return 0
+        _wait_for_corpus(corpus, requests)
+        if not target.emulated:
+            if not _agree_to_cost(airflow, requests, output):
+                print("  Nothing was sent. Without OPENAI_API_KEY the demo uses the emulator.")
+                return 0
+            print(f"  You may stop this at any time; `make demo ARGS='--go-on {_show(folder)}'` goes on.")
         return _run(airflow, target, requests, output)
 
 
 def _read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
-    parser.add_argument(
-        "--requests", type=int, default=REQUESTS, help="how many texts (default: %(default)s)"
-    )
-    parser.add_argument("--home", type=Path, default=ROOT / ".run" / "demo", help="where everything is kept")
+    add = parser.add_argument
+    add("--requests", type=int, default=REQUESTS, help="how many texts (default: %(default)s)")
+    add("--home", type=Path, default=ROOT / ".run" / "demo", help="where everything is kept")
+    add("--go-on", type=Path, metavar="FOLDER", help="an earlier run to go on with; nothing is paid twice")
     return parser.parse_args()
 
 
-def _start_corpus(home: Path, count: int) -> Child:
-    """In a process of its own, since it keeps a core busy for about 15 s."""
-    path = home / "requests.jsonl"
-    path.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "demo.corpus", str(path), str(count)]
+def _start_corpus(requests: Path, count: int) -> Child:
+    """In a process of its own, since it keeps a core busy for about 15 s. What is there already is kept."""
+    command = [sys.executable, "-m", "demo.corpus", str(requests), str(count)]
     env = clean_environment() | {"PYTHONPATH": str(ROOT / "include")}
-    return Child("corpus", command, env=env, log=home / "corpus.log")
+    return Child("corpus", command, env=env, log=requests.with_suffix(".log"))
 
 
-def _wait_for_corpus(corpus: Child, home: Path) -> Path:
-    path = home / "requests.jsonl"
+def _wait_for_corpus(corpus: Child, requests: Path) -> None:
     while corpus.running:
         time.sleep(0.2)
-    if not path.exists():
+    if not requests.exists():
         corpus.check()
-    with path.open("rb") as file:
+    with requests.open("rb") as file:
         lines = sum(1 for _ in file)
-    print(f"  Requests: {_show(path)} ({lines:,} lines, {path.stat().st_size / 1e6:.1f} MB)")
-    return path
+    print(f"  Requests: {_show(requests)} ({lines:,} lines, {requests.stat().st_size / 1e6:.1f} MB)")
 
 
 def _job(requests: Path, output: Path) -> dict[str, object]:

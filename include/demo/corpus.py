@@ -103,4 +103,6 @@ def _read_node(node: _Documented, module: str, name: str) -> Iterator[Docstring]
 
 
 if __name__ == "__main__":
-    write_requests(Path(sys.argv[1]), int(sys.argv[2]))
+    target = Path(sys.argv[1])
+    if not target.exists():  # it appears whole or not at all
+        write_requests(target, int(sys.argv[2]))
