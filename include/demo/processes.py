@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -37,7 +39,7 @@ class Child:
         log.parent.mkdir(parents=True, exist_ok=True)
         self._output: IO[bytes] = log.open("ab")
         self._process = subprocess.Popen(
-            command,
+            _tie(command),
             env=dict(env),
             stdin=subprocess.DEVNULL,
             stdout=self._output,
@@ -86,6 +88,12 @@ class Child:
         atexit.unregister(self.stop)
 
 
+def _tie(command: Sequence[str]) -> Sequence[str]:
+    """Let the kernel end the process should we be killed without a chance to do it (Linux)."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "TERM", "--", *command] if setpriv else command
+
+
 def stop_all(children: Sequence[Child]) -> None:
     """Ask all to end at once, wait for all together, then kill whatever is left of any of them.
 
@@ -107,6 +115,23 @@ def stop_all(children: Sequence[Child]) -> None:
             process.kill()
     for child in children:
         child.close()
+
+
+@contextlib.contextmanager
+def sole_user(folder: Path) -> Iterator[None]:
+    """Keep a folder for ourselves while the block runs.
+
+    :raises ChildFailedError: if another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ChildFailedError(
+                f"{folder} is in use: an earlier start is still running. Stop it first."
+            ) from None
+        yield
 
 
 def free_port(preferred: int = 0) -> int:

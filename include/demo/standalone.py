@@ -7,6 +7,7 @@ network interfaces and leaves its children behind when it is terminated.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import secrets
@@ -19,7 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from demo.api import AirflowApi
-from demo.processes import Child, ChildFailedError, clean_environment, free_port, stop_all
+from demo.processes import Child, ChildFailedError, clean_environment, free_port, sole_user, stop_all
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPONENTS = ("scheduler", "triggerer", "dag_processor", "metadatabase")
@@ -51,6 +52,7 @@ class LocalAirflow(AirflowApi):
         self.parallelism = parallelism
         self.port = port or free_port()
         self._extra = dict(env or {})
+        self._kept = contextlib.ExitStack()
         self.children: list[Child] = []
         super().__init__(f"http://127.0.0.1:{self.port}")
 
@@ -72,7 +74,7 @@ class LocalAirflow(AirflowApi):
 
         :raises ChildFailedError: if a component ends or is not healthy in time, with the end of its log.
         """
-        self.home.mkdir(parents=True, exist_ok=True)
+        self._kept.enter_context(sole_user(self.home))
         env = self.environment()
         self._migrate(env)
         for name, *arguments in (
@@ -100,6 +102,7 @@ class LocalAirflow(AirflowApi):
         self.close()
         children, self.children = self.children, []
         stop_all(children)
+        self._kept.close()
 
     def check(self) -> None:
         """:raises ChildFailedError: if a component has ended."""

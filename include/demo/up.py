@@ -35,6 +35,7 @@ Sample     {sample}   ({count} requests; give it as input_uri in the form of "Tr
 Results    {home}/jobs/<run id>/
 Logs       {airflow.home}/components/
 
+Changes in dags/ show within seconds, changes in include/ after a restart.
 Ctrl-C stops everything; the next `make up` goes on with the same database.""",
             flush=True,
         )
