@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.core import machine
-from airflow_openai_batch.core.errors import NotFoundError, RemoteError, TransientError
+from airflow_openai_batch.core.errors import LedgerError, NotFoundError, RemoteError, TransientError
 from airflow_openai_batch.core.ledger import Event, Kind, ShardLedger
 from airflow_openai_batch.core.machine import Pause, Policy, Reached, Seen, Wait
 from airflow_openai_batch.core.phases import measure_phases
@@ -72,8 +72,14 @@ class ShardDriver:
         self._ledger = ShardLedger(self.files.state_folder)
 
     def read_state(self) -> ShardState:
-        """:raises LedgerError: if the ledger is there but cannot be read."""
-        return fold_events(self.files.content, self._ledger.read())
+        """:raises LedgerError: if the ledger is there but cannot be read, or is that of another plan."""
+        events = self._ledger.read()
+        if any(event.plan != self.files.plan.name for event in events):
+            raise LedgerError(
+                f"{self.files.state_folder.uri}: belongs to another plan, since plan.json was removed or replaced by "
+                "hand. Nothing was sent. Use an empty directory for another input, or restore plan.json."
+            )
+        return fold_events(self.files.content, events)
 
     def drive(self, goal: Goal) -> Reached | Wait | Pause:
         """Go on until the goal is reached or there is only waiting to do.
@@ -110,7 +116,16 @@ class ShardDriver:
         return job_key(self.files.output.uri, plan.fingerprint, plan.generation, self.files.shard.shard, send)
 
     def _record(self, kind: Kind, state: ShardState, **fields: Any) -> None:
-        self._ledger.append(Event(kind=kind, send=state.send, at=self.clock(), by=self.caller.by, **fields))
+        self._ledger.append(
+            Event(
+                kind=kind,
+                send=state.send,
+                at=self.clock(),
+                by=self.caller.by,
+                plan=self.files.plan.name,
+                **fields,
+            )
+        )
 
     @functools.singledispatchmethod
     def _carry_out(self, step: machine.Step, state: ShardState) -> Seen | Pause:
@@ -172,10 +187,10 @@ class ShardDriver:
             return Seen(batch=self.client.fetch(step.batch_id))
         except NotFoundError:
             # One 404 is not enough to pay again: believe it only where the list does not know the batch either.
-            listed = self.client.find(
-                self._key(state.send), state.first_intent_at or self.files.plan.created_at
-            )
-            return Seen(batch=next((b for b in listed if b.id == step.batch_id), None), vanished=not listed)
+            since = state.first_intent_at or self.files.plan.created_at
+            listed = self.client.find(self._key(state.send), since)
+            found = next((batch for batch in listed if batch.id == step.batch_id), None)
+            return Seen(batch=found, vanished=found is None)
 
     @_carry_out.register
     def _(self, step: machine.RecordEnded, state: ShardState) -> Seen | Pause:

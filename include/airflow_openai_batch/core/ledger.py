@@ -43,6 +43,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Who wrote it: ``dag_id/run_id/task_id[map_index]#try``."""
     seq: int = 0
     """Place in the ledger, from the file name."""
+    plan: str = ""
+    """Name of the plan: tells the ledger of another plan, left in the directory, from this one's."""
     file_id: str | None = None
     file_sha256: str | None = None
     batch_id: str | None = None

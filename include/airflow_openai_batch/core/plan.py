@@ -115,6 +115,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     counts: Counts
     shards: tuple[Shard, ...]
 
+    @property
+    def name(self) -> str:
+        """Short, for ledgers: the same wherever the job directory is moved."""
+        return f"{self.fingerprint[:16]}.{self.generation}"
+
     def to_json(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(self), indent=1)
 

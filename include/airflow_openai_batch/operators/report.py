@@ -121,7 +121,7 @@ def _read_summaries(output: Location, plan: Plan) -> Iterator[ShardSummary]:
     ledger = JobLedger(output.child(job.STATE))
     for shard in plan.shards:
         done = ledger.read_last(shard.shard, "done")
-        if done is not None:
+        if done is not None and done.plan == plan.name:  # not one that another plan left behind
             yield ShardSummary.from_dict(done.summary)
             continue
         last = ledger.last_kind(shard.shard)

@@ -168,6 +168,8 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
     @property
     def _inputs(self) -> list[str]:
         uris = read_list("input_uri", self.input_uri)
+        if len(uris) == 1:  # what was typed into the form: one per line
+            uris = [line.strip() for line in uris[0].splitlines() if line.strip()]
         if not uris or not all(uri.strip() for uri in uris):
             raise ConfigError("input_uri is empty: name a JSONL file, a list of them, or a glob.")
         return uris
