@@ -25,13 +25,14 @@ def main(home: Path = HOME) -> None:
         openai = stack.enter_context(emulated(home, port=free_port(EMULATOR_PORT), batch_s=20))
         env = openai.connection() | {"AIRFLOW__OPENAI_BATCH__OUTPUT_ROOT": f"file://{home}/jobs"}
         sample = home / "requests.jsonl"
-        count = write_requests(sample, SAMPLE_REQUESTS)
+        if not sample.exists():  # a new one would be a changed input to the jobs that are there
+            write_requests(sample, SAMPLE_REQUESTS)
         airflow = stack.enter_context(LocalAirflow(home / "airflow", env=env, port=free_port(UI_PORT)))
         print(
             f"""
 Airflow    {airflow.url}/dags/openai_batch   (login admin / admin)
 OpenAI     {openai.url}   (emulated; connection openai_default leads there)
-Sample     {sample}   ({count} requests; give it as input_uri in the form of "Trigger")
+Sample     {sample}   ({SAMPLE_REQUESTS} requests; give it as input_uri in the form of "Trigger")
 Results    {home}/jobs/<run id>/
 Logs       {airflow.home}/components/
 
