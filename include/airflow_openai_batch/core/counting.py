@@ -33,6 +33,8 @@ _log = logging.getLogger(__name__)
 _MAX_DEFAULT_WORKERS = 4
 _WORTH_WORKERS_BYTES: dict[CountMode, int] = {"exact": 20_000_000, "bound": 250_000_000}
 """Below, starting them (0.7 s each) takes longer than counting here."""
+_COUNTED_ANYWAY_BYTES = 10_000_000
+"""Below, exact counting takes less than a second."""
 _COMPRESSION_RATIO = 5
 """Of JSON; only to guess how much there is to count."""
 _CHECKED_BYTES = 256 * 2**10
@@ -44,7 +46,8 @@ class Counting:
     """How input tokens are counted. Checks itself.
 
     :param mode: ``exact`` counts every request; ``bound`` takes bytes for tokens (a safe upper bound) and counts
-        a sample for the estimate; ``auto`` is exact where ``max_tokens`` can bind a shard, else bound.
+        a sample for the estimate; ``auto`` is exact where ``max_tokens`` can bind a shard or the input is
+        small, else bound.
     :param counter: ``tiktoken``; ``toktok`` (several times as fast, needs the extra ``fast``); ``auto``
         takes toktok for large inputs if it is installed and agrees with tiktoken on a sample.
     :param workers: processes that count; 0 for none, None for one per core up to four where the input is large.
@@ -67,20 +70,25 @@ class Counting:
         if self.workers is not None and not 0 <= self.workers <= 64:
             raise ConfigError(f"workers={self.workers}: must be 0 to 64.")
 
-    def mode_for(self, limits: ShardLimits) -> CountMode:
-        """No text has more tokens than bytes: a limit above the bytes of a shard cannot bind."""
+    def mode_for(self, limits: ShardLimits, files: Sequence[SourceFile]) -> CountMode:
+        """No text has more tokens than bytes: a limit above the bytes of a shard cannot bind. A small input is
+        counted all the same, since a person looks at its number."""
         if self.mode != "auto":
             return self.mode
-        return "exact" if limits.max_tokens is not None and limits.max_tokens < limits.max_bytes else "bound"
+        binds = limits.max_tokens is not None and limits.max_tokens < limits.max_bytes
+        return "exact" if binds or _guess_bytes(files) < _COUNTED_ANYWAY_BYTES else "bound"
 
     def workers_for(self, mode: CountMode, files: Sequence[SourceFile]) -> int:
         """How many processes count this input."""
         if self.workers is not None:
             return self.workers
-        size = sum(file.size * (_COMPRESSION_RATIO if file.compression else 1) for file in files)
-        if size < _WORTH_WORKERS_BYTES[mode] or not sys.executable:
+        if _guess_bytes(files) < _WORTH_WORKERS_BYTES[mode] or not sys.executable:
             return 0
         return min(_MAX_DEFAULT_WORKERS, _usable_cores())
+
+
+def _guess_bytes(files: Sequence[SourceFile]) -> int:
+    return sum(file.size * (_COMPRESSION_RATIO if file.compression else 1) for file in files)
 
 
 def _usable_cores() -> int:
@@ -97,7 +105,7 @@ def open_counting(
     counting: Counting, limits: ShardLimits, files: Sequence[SourceFile]
 ) -> Iterator[CountChunks]:
     """What counts the chunks of a scan; workers end with the block."""
-    mode = counting.mode_for(limits)
+    mode = counting.mode_for(limits, files)
     workers = counting.workers_for(mode, files)
     counter: CounterName = "tiktoken"
     # For a sample it would not pay to load two and compare.

@@ -40,7 +40,7 @@ def estimate_plan(plan: Plan, *, output_tokens_per_request: float = 0.0) -> Esti
         output = round(shard.requests * output_tokens_per_request)
         output_tokens += output
         found = estimate_cost(
-            shard.model, shard.endpoint, shard.input_tokens, output, requests=shard.requests
+            shard.model, shard.endpoint, shard.expected_tokens, output, requests=shard.requests
         )
         if found is None:
             unpriced.add(shard.model)
@@ -50,7 +50,7 @@ def estimate_plan(plan: Plan, *, output_tokens_per_request: float = 0.0) -> Esti
         standard += found[1]
     kinds = {shard.tokens for shard in plan.shards} - {"exact"}
     return Estimate(
-        input_tokens=sum(shard.input_tokens for shard in plan.shards),
+        input_tokens=sum(shard.expected_tokens for shard in plan.shards),
         output_tokens=output_tokens,
         cost_usd=cost if priced else None,
         standard_cost_usd=standard if priced else None,

@@ -79,6 +79,11 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True):
     segments_file: str | None = None
     """Name of the file with the segments, where there are more than a plan should hold."""
 
+    @property
+    def expected_tokens(self) -> int:
+        """For costs, where a bound would mislead: the sample's estimate if there is one."""
+        return self.input_tokens if self.estimated_tokens is None else self.estimated_tokens
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The limits that the plan was cut by."""

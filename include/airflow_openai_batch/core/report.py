@@ -164,7 +164,7 @@ def build_report(
         counts=counts,
         problems=merge_problems(problem for item in landed for problem in item.problems),
         tokens=spending.tokens,
-        planned_input_tokens=sum(shard.input_tokens for shard in plan.shards),
+        planned_input_tokens=sum(shard.expected_tokens for shard in plan.shards),
         cost=_add_cost(plan, landed, spending, output_tokens_per_request),
         attempts=_add_counts(item.attempts for item in landed),
         phases=spread_phases(summary.phases_s for summary in known),

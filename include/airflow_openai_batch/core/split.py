@@ -139,7 +139,9 @@ class _Wanted:
                 counts=draft.counts,
                 shards=draft.stage(self.output),
             )
-        self.notices.extend(describe_token_doubts(plan.shards, self.counting.mode_for(self.limits)))
+        self.notices.extend(
+            describe_token_doubts(plan.shards, self.counting.mode_for(self.limits, listing.files))
+        )
         if draft.bad_count:
             self.notices.append(
                 f"{draft.bad_count:,} lines could not be sent and are in {self.output.child(job.REJECTED).uri}."
@@ -200,7 +202,9 @@ class _Wanted:
         limits = ShardLimits(**msgspec.structs.asdict(plan.limits))
         with contextlib.closing(self._scan(listing, limits)) as draft:
             if fingerprint(draft) != plan.fingerprint:
-                raise InputChangedError(f"{self.output.uri}: the input changed since it was planned. {_WAY_OUT}")
+                raise InputChangedError(
+                    f"{self.output.uri}: the input changed since it was planned. {_WAY_OUT}"
+                )
         self.notices.append(
             f"{self.output.uri}: input files are newer than the plan but hold the same requests; going on with it."
         )
@@ -210,7 +214,9 @@ class _Wanted:
             return
         first = [draft.names.describe(line) for line, _ in zip(draft.bad_lines(), range(10), strict=False)]
         more = f"\n  ... and {draft.bad_count - len(first):,} more" if draft.bad_count > len(first) else ""
-        count = f"{draft.bad_count:,} {'line' if draft.bad_count == 1 else 'lines'} of {draft.counts.positions:,}"
+        count = (
+            f"{draft.bad_count:,} {'line' if draft.bad_count == 1 else 'lines'} of {draft.counts.positions:,}"
+        )
         raise BadLinesError(
             f"{count} cannot be sent{self._put_rejected(draft, may_write)}; nothing was. Mend them, or set "
             "on_bad_line=reject to leave them out.\n  " + "\n  ".join(first) + more
@@ -222,7 +228,9 @@ class _Wanted:
         if not listing.files:
             problem = "no file matches the input"
         elif draft.bad_count:
-            problem = f"none of the {draft.bad_count:,} lines can be sent{self._put_rejected(draft, may_write)}"
+            problem = (
+                f"none of the {draft.bad_count:,} lines can be sent{self._put_rejected(draft, may_write)}"
+            )
         else:
             problem = "the input has no requests"
         raise EmptyInputError(f"{self.output.uri}: {problem}. Set on_empty=skip if that may happen.")
@@ -275,9 +283,7 @@ class _Wanted:
         return SplitResult(winner, created=False, notices=tuple(self.notices))
 
 
-_WAY_OUT = (
-    "Choose another output directory, or on_existing=restart to begin anew and pay again for what was answered."
-)
+_WAY_OUT = "Choose another output directory, or on_existing=restart to begin anew and pay again for what was answered."
 
 
 def fingerprint(draft: Draft) -> str:
