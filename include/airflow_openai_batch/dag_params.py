@@ -9,15 +9,15 @@ from typing import Any
 from airflow.providers.common.compat.sdk import conf
 from airflow.sdk import Param
 
-_STEPS = "upload -> create -> wait -> download -> resend_leftovers"
+_STEPS = "upload → create → wait → download → resend_leftovers"
+# A table, since Airflow's UI folds the lines of a drawing in a code block into one.
 FLOW = f"""
-```
-                 one mapped instance per shard
-          +----------------------------------------------------------+
-split --> | {_STEPS} | --> publish
-          +----------------------------------------------------------+
-```
+| once | for each shard | once |
+| --- | --- | --- |
+| split → | {_STEPS} | → publish |
 """
+
+_ACCEPTABLE = ("content_filter", "refusal", "truncated")
 
 DOC_MD = f"""
 ### A JSONL of OpenAI requests, of any size, at half price
@@ -37,24 +37,25 @@ DOC_MD_ONE_TASK = f"""
 ### As `openai_batch`, with one deferrable task per shard
 The same job, parameters and results. Two worker starts per shard instead of five; which step a shard is at stands
 in the task's log instead of the grid.
-{FLOW.replace(_STEPS, "shard".center(len(_STEPS)))}
+{FLOW.replace(_STEPS, "shard")}
 """
 
 
 def make_params() -> dict[str, Param]:
     """The typed, described parameters, in the order of the form.
 
+    Those of the job itself have no section: only Airflow's own "Run Parameters" is unfolded from the start.
     ``output_uri`` starts below ``[openai_batch] output_root`` of Airflow's configuration, or ``$AIRFLOW_HOME``.
     """
     home = os.environ.get("AIRFLOW_HOME", str(Path.home() / "airflow"))
     root = conf.get("openai_batch", "output_root", fallback="") or f"file://{home}/openai_batch"
-    return {
+    params = {
         "input_uri": Param(
             default="",
             type=["string", "array"],
             title="Input",
-            description="URI or path of the requests: a .jsonl, .jsonl.gz or .jsonl.zst, a list of them, or a glob.",
-            section="Job",
+            description="URI or path of the requests: a .jsonl, .jsonl.gz or .jsonl.zst, or a glob. Several: one "
+            "per line.",
         ),
         "output_uri": Param(
             default=f"{root.rstrip('/')}/{{run_id}}",
@@ -62,33 +63,33 @@ def make_params() -> dict[str, Param]:
             title="Output",
             description="Directory of the job. {run_id} stands for the id of this run, fit for a path. The same "
             "directory again goes on with the same job.",
-            section="Job",
         ),
         "conn_id": Param(
             default="openai_default",
             type="string",
             title="Connection",
             description="Connection of type OpenAI: the API key as password, another base URL as host.",
-            section="Job",
         ),
         "dry_run": Param(
             default=False,
             type="boolean",
             title="Dry run",
             description="Plan, count tokens, show the cost, and stop. A later run goes on with this plan.",
-            section="Job",
         ),
         "on_existing": Param(
             default="resume",
             enum=["resume", "fail", "restart"],
             title="If the job exists",
-            description="resume: go on, nothing is paid twice. fail. restart: a new generation, which pays again.",
-            section="Job",
+            description="resume: go on with it, nothing is paid twice. fail: stop. restart: begin anew, which pays "
+            "again.",
         ),
         **_shard_params(),
         **_answer_params(),
         **_sending_params(),
     }
+    for name, param in params.items():
+        param.description = f"{param.description} ({name})"  # messages and documentation use the name
+    return params
 
 
 def _shard_params() -> dict[str, Param]:
@@ -116,7 +117,7 @@ def _shard_params() -> dict[str, Param]:
             minimum=1,
             maximum=200_000_000,
             title="Bytes per shard",
-            description="At most 200,000,000; larger files than the default met 413.",
+            description="At most 200,000,000, as OpenAI documents; above the default it has refused files (error 413).",
             section="Shards",
         ),
         "on_bad_line": Param(
@@ -167,10 +168,11 @@ def _answer_params() -> dict[str, Param]:
         "accept_codes": Param(
             default=[],
             type="array",
-            items={"enum": ["content_filter", "refusal", "truncated"]},
-            title="Accept all the same",
-            description="Which of content_filter, refusal and truncated count as ok. Requests that are meant to be "
-            "cut off by max_tokens want truncated here.",
+            items={"enum": list(_ACCEPTABLE)},
+            examples=list(_ACCEPTABLE),  # makes the form offer them as a list
+            title="Also count as ok",
+            description="Answers that otherwise are bad rows. truncated is for requests that are meant to be cut off "
+            "by max_tokens.",
             section="Results",
         ),
     }
@@ -182,8 +184,8 @@ def _sending_params() -> dict[str, Param]:
             default=60,
             type="number",
             minimum=0.1,
-            title="Seconds between looks",
-            description="At all running batches of the connection together.",
+            title="Poll interval",
+            description="Seconds between two looks at all running batches of the connection.",
             section="Sending",
         ),
         "mode": Param(

@@ -144,7 +144,10 @@ def write_requests(path: Path, requests: int) -> None:
 
 def request(custom_id: str, passage: str) -> dict[str, object]:
     messages = [
-        {"role": "system", "content": "You are a careful reader. Answer in one sentence: what is this text about?"},
+        {
+            "role": "system",
+            "content": "You are a careful reader. Answer in one sentence: what is this text about?",
+        },
         {"role": "user", "content": passage},
     ]
     body = {"model": "gpt-4o-mini", "messages": messages, "max_tokens": 100}
@@ -158,7 +161,9 @@ def read_texts() -> Iterator[str]:
             continue
         written = 0
         for node in ast.walk(ast.parse(path.read_bytes())):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and (doc := ast.get_docstring(node)):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and (
+                doc := ast.get_docstring(node)
+            ):
                 written += len(doc)
                 yield doc
         yield path.read_text(errors="replace")[-written:] if written else ""

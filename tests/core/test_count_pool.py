@@ -38,7 +38,9 @@ def chunks(count: int, lines: int = 50) -> Iterator[SourceChunk]:
 
 
 def children() -> set[int]:
-    found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True)
+    found = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True
+    )
     return {int(line.split()[0]) for line in found.stdout.splitlines() if "count_worker" in line}
 
 
@@ -75,7 +77,9 @@ def test_a_faster_counter_is_used_where_it_agrees(tmp_path: Path, caplog: pytest
     expected = split(source, tmp_path / "alone", max_tokens=100_000).plan.shards
     for counter in ("tiktoken", "auto"):
         counting = Counting(workers=2, counter=counter)
-        assert split(source, tmp_path / counter, max_tokens=100_000, counting=counting).plan.shards == expected
+        assert (
+            split(source, tmp_path / counter, max_tokens=100_000, counting=counting).plan.shards == expected
+        )
     assert not caplog.records
 
 
@@ -116,7 +120,9 @@ def test_a_killed_worker_is_an_error_with_its_place_and_no_hang() -> None:
 
     began = time.monotonic()
     with (
-        pytest.raises(WorkerDiedError, match=r"in\.jsonl, bytes [\d,]+ to [\d,]+: .* SIGKILL \(out of memory\?\)"),
+        pytest.raises(
+            WorkerDiedError, match=r"in\.jsonl, bytes [\d,]+ to [\d,]+: .* SIGKILL \(out of memory\?\)"
+        ),
         CountPool(RULES, 2, ["in.jsonl"]) as pool,
     ):
         for _ in pool(feed()):

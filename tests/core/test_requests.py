@@ -35,11 +35,19 @@ BAD_LINES = {
     "NaN": (request_line(temperature=float("nan")), "invalid_json", "is not valid JSON"),
     "half a surrogate pair": (CHAT.replace("Good?", "\\ud83d"), "invalid_json", "surrogate"),
     "NUL bytes": (CHAT + "\0\0", "invalid_json", "NUL bytes"),
-    "nested too deeply": (CHAT.replace('"Good?"', "[" * 5000 + "]" * 5000), "invalid_json", "nested too deeply"),
+    "nested too deeply": (
+        CHAT.replace('"Good?"', "[" * 5000 + "]" * 5000),
+        "invalid_json",
+        "nested too deeply",
+    ),
     "an array": (f"[{CHAT}]", "not_an_object", "is a JSON array; every line must be one request object"),
     "a text": ('"x"', "not_an_object", "is a string"),
     "no id": ('{"method": "POST"}', "invalid_custom_id", "custom_id is missing"),
-    "number as id": (request_line(7), "invalid_custom_id", "custom_id is a number; it must be a string, in quotes"),
+    "number as id": (
+        request_line(7),
+        "invalid_custom_id",
+        "custom_id is a number; it must be a string, in quotes",
+    ),
     "null as id": (request_line(None), "invalid_custom_id", "custom_id is null"),
     "empty id": (request_line(""), "invalid_custom_id", "custom_id is empty"),
     "GET": (request_line(method="GET"), "invalid_method", 'method is "GET"; it must be POST'),
@@ -65,7 +73,11 @@ BAD_LINES = {
         "duplicate_key",
         "custom_id stands there twice",
     ),
-    "2,049 texts to embed": (embedding(["x"] * 2_049), "too_many_inputs", "2,049 texts, limit 2,048 per request"),
+    "2,049 texts to embed": (
+        embedding(["x"] * 2_049),
+        "too_many_inputs",
+        "2,049 texts, limit 2,048 per request",
+    ),
     "2,049 texts as token numbers": (embedding([[1, 2]] * 2_049), "too_many_inputs", "limit 2,048"),
 }
 
@@ -91,7 +103,10 @@ def test_invalid_utf8_is_refused_wherever_it_stands() -> None:
     "custom_id", ['say "hi"', "a/../b", "line\nbreak", "tab\t", "☃ 😀", "\u2028", "x" * 10_240, " "]
 )
 def test_any_string_is_an_id(custom_id: str) -> None:
-    for line in (request_line(custom_id), json.dumps(json.loads(request_line(custom_id)), ensure_ascii=False)):
+    for line in (
+        request_line(custom_id),
+        json.dumps(json.loads(request_line(custom_id)), ensure_ascii=False),
+    ):
         assert read_request(line.encode()).custom_id == custom_id
 
 
@@ -126,7 +141,10 @@ PLAIN_BODIES = st.one_of(
         lambda messages: ("/v1/chat/completions", {"messages": messages}),
         st.lists(
             st.fixed_dictionaries(
-                {"role": st.sampled_from(["system", "developer", "user", "assistant", "critic"]), "content": st.text()}
+                {
+                    "role": st.sampled_from(["system", "developer", "user", "assistant", "critic"]),
+                    "content": st.text(),
+                }
             )
         ),
     ),
@@ -135,7 +153,9 @@ PLAIN_BODIES = st.one_of(
         st.text(),
         st.none() | st.text(),
     ),
-    st.builds(lambda given: ("/v1/embeddings", {"input": given}), st.text() | st.lists(st.text(), min_size=1)),
+    st.builds(
+        lambda given: ("/v1/embeddings", {"input": given}), st.text() | st.lists(st.text(), min_size=1)
+    ),
 )
 
 

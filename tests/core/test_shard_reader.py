@@ -74,7 +74,9 @@ def test_a_change_is_noticed_before_the_last_bytes_are_handed_out(source: Path, 
     change_without_a_trace(source, '"1500"', '"1x00"')
     stream = reader(plan, tmp_path / "job").open_upload()
     received: list[bytes] = []
-    with pytest.raises(InputChangedError, match=r"the input changed since it was split .*on_existing=restart"):
+    with pytest.raises(
+        InputChangedError, match=r"the input changed since it was split .*on_existing=restart"
+    ):
         received.extend(iter(lambda: stream.read(65_536), b""))
     assert sum(map(len, received)) < plan.shards[0].bytes
     assert stream.problem is not None

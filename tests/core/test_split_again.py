@@ -103,7 +103,9 @@ def test_changed_input_is_an_error_that_names_the_way_out(source: Path, job: Pat
 def test_another_set_of_files_is_named(source: Path, job: Path, tmp_path: Path) -> None:
     split(tmp_path / "*.jsonl", job)
     write_lines(tmp_path / "more.jsonl", [request_line("more")])
-    with pytest.raises(InputChangedError, match=r"planned for 1 input files, now there are 2 \(new is .*more\.jsonl\)"):
+    with pytest.raises(
+        InputChangedError, match=r"planned for 1 input files, now there are 2 \(new is .*more\.jsonl\)"
+    ):
         split(tmp_path / "*.jsonl", job)
 
 
@@ -233,7 +235,13 @@ def test_a_plan_of_a_later_release_is_not_misread(source: Path, job: Path) -> No
 
 
 def test_only_files_of_a_job_are_put_aside(job: Path) -> None:
-    for name in ("plan.json", "state/00000/0001-a.json", "notes.txt", "mine/raw.jsonl", "generations/0001/plan.json"):
+    for name in (
+        "plan.json",
+        "state/00000/0001-a.json",
+        "notes.txt",
+        "mine/raw.jsonl",
+        "generations/0001/plan.json",
+    ):
         write_lines(job / name, ["x"])
     place: Location = resolve_plain(str(job))
     put_aside(place, 2)

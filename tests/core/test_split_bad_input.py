@@ -92,7 +92,10 @@ def test_compressed_by_its_name_only(tmp_path: Path, name: str) -> None:
         (zstandard.compress(GOOD), r"is zstd by its content. Call it \.jsonl\.zst"),
         (GOOD.decode().encode("utf-16"), "is UTF-16. Convert it to UTF-8"),
         (b"PAR1" + bytes(100), "is a Parquet file"),
-        (b"[\n" + GOOD.replace(b"\n", b",\n")[:-2] + b"\n]\n", "is a JSON array. Write one request per line instead"),
+        (
+            b"[\n" + GOOD.replace(b"\n", b",\n")[:-2] + b"\n]\n",
+            "is a JSON array. Write one request per line instead",
+        ),
         (b"\xef\xbb\xbf [" + GOOD[:-1], "is a JSON array"),
     ],
 )
@@ -133,7 +136,9 @@ def test_bad_lines_are_all_counted_and_the_first_ten_named(tmp_path: Path) -> No
     with pytest.raises(BadLinesError) as refused:
         split(write_lines(tmp_path / "in.jsonl", lines), tmp_path / "job")
     message = str(refused.value)
-    assert message.startswith(f"25 lines of 50 cannot be sent (all are in {tmp_path}/job/rejected.jsonl); nothing was")
+    assert message.startswith(
+        f"25 lines of 50 cannot be sent (all are in {tmp_path}/job/rejected.jsonl); nothing was"
+    )
     assert "set on_bad_line=reject" in message
     assert message.count("in.jsonl:") == 10
     assert "in.jsonl:1: is not valid JSON" in message
@@ -145,7 +150,9 @@ def test_bad_lines_are_all_counted_and_the_first_ten_named(tmp_path: Path) -> No
 def test_duplicates_name_both_lines_over_all_files(tmp_path: Path) -> None:
     first = write_lines(tmp_path / "a.jsonl", [request_line("x"), request_line("y"), "", request_line("x")])
     second = tmp_path / "b.jsonl.gz"
-    second.write_bytes(gzip.compress("\n".join([request_line("z"), request_line("y"), request_line("x")]).encode()))
+    second.write_bytes(
+        gzip.compress("\n".join([request_line("z"), request_line("y"), request_line("x")]).encode())
+    )
     with pytest.raises(BadLinesError) as refused:
         split([first, second], tmp_path / "job")
     assert str(refused.value).splitlines()[1:] == [
@@ -175,7 +182,9 @@ def test_odd_ids_are_shown_so_that_they_do_no_harm(tmp_path: Path) -> None:
 
 
 def test_all_lines_bad_is_an_error_even_where_bad_lines_are_rejected(tmp_path: Path) -> None:
-    with pytest.raises(EmptyInputError, match=r"none of the 2 lines can be sent \(all are in .*rejected\.jsonl\)"):
+    with pytest.raises(
+        EmptyInputError, match=r"none of the 2 lines can be sent \(all are in .*rejected\.jsonl\)"
+    ):
         split(write_lines(tmp_path / "in.jsonl", ["x", "y"]), tmp_path / "job", on_bad_line="reject")
 
 
@@ -195,7 +204,9 @@ def test_the_same_file_twice(tmp_path: Path) -> None:
 
 
 def test_a_file_that_grows_while_it_is_read(tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "in.jsonl", [request_line(str(number), "x" * 900) for number in range(3_000)])
+    path = write_lines(
+        tmp_path / "in.jsonl", [request_line(str(number), "x" * 900) for number in range(3_000)]
+    )
 
     def append(_: object) -> None:
         with path.open("a") as file:

@@ -23,8 +23,17 @@ def test_a_list_keeps_its_order_and_a_glob_is_sorted(tmp_path: Path) -> None:
         write_lines(tmp_path / name, ["x"])
     assert names([f"{tmp_path}/e.txt", f"{tmp_path}/a.jsonl"], tmp_path) == ["e.txt", "a.jsonl"]
     assert names(f"{tmp_path}/*.jsonl", tmp_path) == ["a.jsonl", "b.jsonl"]
-    assert names(f"file://{tmp_path}/**/*.jsonl", tmp_path) == ["a.jsonl", "b.jsonl", "c/a.jsonl", "c/d.jsonl"]
-    assert names([f"{tmp_path}/c/*.jsonl", f"{tmp_path}/b.jsonl"], tmp_path) == ["c/a.jsonl", "c/d.jsonl", "b.jsonl"]
+    assert names(f"file://{tmp_path}/**/*.jsonl", tmp_path) == [
+        "a.jsonl",
+        "b.jsonl",
+        "c/a.jsonl",
+        "c/d.jsonl",
+    ]
+    assert names([f"{tmp_path}/c/*.jsonl", f"{tmp_path}/b.jsonl"], tmp_path) == [
+        "c/a.jsonl",
+        "c/d.jsonl",
+        "b.jsonl",
+    ]
 
 
 def test_uris_of_a_glob_are_written_as_the_glob_is(tmp_path: Path) -> None:
@@ -54,7 +63,13 @@ def test_job_directories_below_a_glob_are_left_out(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in.jsonl", [request_line("a"), "bad"])
     job = tmp_path / "jobs" / "one"
     split(source, job, on_bad_line="reject")
-    for name in ("raw/00000.1.output.jsonl", "leftover/00000.2.jsonl", "failed.jsonl", "mine.jsonl", "my/raw.jsonl"):
+    for name in (
+        "raw/00000.1.output.jsonl",
+        "leftover/00000.2.jsonl",
+        "failed.jsonl",
+        "mine.jsonl",
+        "my/raw.jsonl",
+    ):
         write_lines(job / name, ["x"])
     write_lines(tmp_path / "raw" / "mine.jsonl", ["x"])
     listing = list_sources(f"{tmp_path}/**/*.jsonl", resolve_plain(str(tmp_path / "out")), resolve_plain)

@@ -118,7 +118,11 @@ def test_special_tokens_in_a_text_are_text() -> None:
         ("/v1/completions", {"prompt": "hello world", "suffix": "hello"}, 3),
         ("/v1/moderations", {"input": [{"type": "text", "text": "hello world"}]}, 2),
         (RESPONSES, {"input": "hello world", "instructions": "hello"}, 3 + 4 + 2 + 4 + 1),
-        (RESPONSES, {"input": [{"role": "user", "content": [{"type": "input_text", "text": "hello"}]}]}, 3 + 4 + 1),
+        (
+            RESPONSES,
+            {"input": [{"role": "user", "content": [{"type": "input_text", "text": "hello"}]}]},
+            3 + 4 + 1,
+        ),
         (CHAT, {"messages": [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]}, 3 + 4 + 1),
     ],
 )
@@ -142,7 +146,10 @@ def test_a_schema_for_the_answer_counts() -> None:
         (RESPONSES, {"tools": [{"type": "web_search"}]}),
         (RESPONSES, {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}]}]}),
         (CHAT, {"web_search_options": {}}),
-        (CHAT, {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}]}]}),
+        (
+            CHAT,
+            {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}]}]},
+        ),
     ],
 )
 def test_what_only_openai_knows_makes_a_lower_bound(endpoint: str, part: dict[str, Any]) -> None:
@@ -207,7 +214,9 @@ def test_an_unknown_size_is_not_guessed(url: str) -> None:
         ("gpt-5", (512, 512), None, 210),
     ],
 )
-def test_an_image_costs_what_is_published(model: str, size: tuple[int, int], detail: str | None, tokens: int) -> None:
+def test_an_image_costs_what_is_published(
+    model: str, size: tuple[int, int], detail: str | None, tokens: int
+) -> None:
     image = {"url": data_url(png(*size)), **({"detail": detail} if detail else {})}
     chat = {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": image}]}]}
     assert count_request_tokens({"model": model, **chat}, CHAT) == (7 + tokens, "exact")

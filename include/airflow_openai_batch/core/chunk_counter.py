@@ -161,7 +161,10 @@ class ChunkCounter:
             read = longest if is_embedding else tokens
             if read > context:
                 what = "an input text" if is_embedding else "the request"
-                return "context_length", f"{what} has {read:,} tokens, limit {context:,} of {request.model}. Shorten it"
+                return (
+                    "context_length",
+                    f"{what} has {read:,} tokens, limit {context:,} of {request.model}. Shorten it",
+                )
             if is_embedding and tokens > MAX_EMBEDDING_TOKENS_PER_REQUEST:
                 return (
                     "too_many_tokens",

@@ -100,4 +100,6 @@ def _read_members(
                 break
             member, data = None, rest
     if member is not None:
-        raise InputError(f"{uri}: ends too early after {position:,} bytes. It was cut off; copy or compress it again.")
+        raise InputError(
+            f"{uri}: ends too early after {position:,} bytes. It was cut off; copy or compress it again."
+        )

@@ -54,7 +54,9 @@ class CountPool:
             for number in range(self._size):
                 worker = _Worker(self._rules)
                 self._workers.append(worker)
-                thread = threading.Thread(target=self._serve, args=(worker,), daemon=True, name=f"count-{number}")
+                thread = threading.Thread(
+                    target=self._serve, args=(worker,), daemon=True, name=f"count-{number}"
+                )
                 self._threads.append(thread)
                 thread.start()
         except BaseException:
@@ -141,7 +143,9 @@ class CountPool:
         return f"{self._uris[task.item.source]}, bytes {offset:,} to {offset + len(task.item.chunk.data):,}"
 
 
-_WAY_OUT = "Try again; if it comes back, give the task more memory or set workers=0 to count in the task itself."
+_WAY_OUT = (
+    "Try again; if it comes back, give the task more memory or set workers=0 to count in the task itself."
+)
 
 
 class _Task(NamedTuple):

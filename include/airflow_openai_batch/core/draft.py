@@ -80,7 +80,11 @@ def draft_plan(scan: Scan, files: Sequence[SourceFile], limits: ShardLimits) -> 
     return Draft(
         sources=tuple(
             Source(
-                uri=file.uri, size=file.size, etag=file.etag, lines=table.lines_of(index), compression=file.compression
+                uri=file.uri,
+                size=file.size,
+                etag=file.etag,
+                lines=table.lines_of(index),
+                compression=file.compression,
             )
             for index, file in enumerate(files)
         ),
@@ -91,7 +95,10 @@ def draft_plan(scan: Scan, files: Sequence[SourceFile], limits: ShardLimits) -> 
             max_embedding_inputs=limits.max_embedding_inputs,
         ),
         counts=Counts(
-            positions=table.positions, requests=table.positions - rejected, rejected=rejected, blank=table.blank
+            positions=table.positions,
+            requests=table.positions - rejected,
+            rejected=rejected,
+            blank=table.blank,
         ),
         shards=shards,
         names=SourceNames([file.uri for file in files]),
@@ -109,7 +116,9 @@ def _pack_again(table: LineTable, limits: ShardLimits) -> Packer:
     return packer
 
 
-def _describe_shards(drafts: Sequence[ShardDraft], sha256: Sequence[str], table: LineTable) -> Iterator[Shard]:
+def _describe_shards(
+    drafts: Sequence[ShardDraft], sha256: Sequence[str], table: LineTable
+) -> Iterator[Shard]:
     names = list(table.names)
     estimates = _Estimates(table)
     for number, draft in enumerate(drafts):

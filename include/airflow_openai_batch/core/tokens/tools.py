@@ -32,7 +32,9 @@ def measure_functions(functions: Sequence[Mapping[str, Any]], measure: Measure, 
         return
     for function in functions:
         measure.fixed_tokens += _FUNCTION_START_CL100K if cl100k else _FUNCTION_START
-        measure.repeated.append(f"{_text(function, 'name')}:{_text(function, 'description').removesuffix('.')}")
+        measure.repeated.append(
+            f"{_text(function, 'name')}:{_text(function, 'description').removesuffix('.')}"
+        )
         parameters = function.get("parameters")
         if isinstance(parameters, dict):
             _measure_parameters(parameters, measure)
