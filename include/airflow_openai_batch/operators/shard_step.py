@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 ShardRef = Mapping[str, Any]
 """``{"job": <output_uri>, "shard": 0}``: what the split returns a list of, and all that goes through XCom."""
 
+_CERTAINTY_SIGNS = {"exact": "", "upper": "≤ ", "lower": "≥ "}
+
 
 class ShardStepOperator(BaseOperator):
     """Base of the operators that bring one shard to their goal.
@@ -74,11 +76,16 @@ class ShardStepOperator(BaseOperator):
 
     @property
     def label(self) -> str:
-        """Names the mapped instance in the UI: ``shard 3 · 50,000 requests · 1,812,334 tokens``."""
+        """Names the mapped instance in the UI: ``shard 3 · 50,000 requests · 1,812,334 tokens``.
+
+        Before the tokens ``≈``: from a sample; ``≤``: not counted, but not more; ``≥``: something is unknown.
+        """
         if self.shard is None:
             return self.linked_batch_id or ""
         shard = self.files.shard
-        return f"shard {shard.shard} · {shard.requests:,} requests · {shard.input_tokens:,} tokens"
+        sign = "≈ " if shard.estimated_tokens is not None else _CERTAINTY_SIGNS[shard.tokens]
+        tokens = f"{sign}{shard.expected_tokens:,} tokens"
+        return f"shard {shard.shard} · {shard.requests:,} requests · {tokens}"
 
     @cached_property
     def files(self) -> ShardFiles:

@@ -234,11 +234,11 @@ def count_plan(plan: Plan) -> dict[str, int]:
 def describe_plan(plan: Plan, estimate: Estimate, job_uri: str) -> str:
     """Lines for the log: what is going to be sent and what its input costs."""
     counts = plan.counts
-    about = "" if estimate.certainty == "exact" else f" ({estimate.certainty})"
+    about = {"exact": "", "upper": "at most ", "lower": "at least "}.get(estimate.certainty, "about ")
     lines = [
         f"{job_uri}/plan.json: {counts.requests:,} requests in {len(plan.shards):,} shards, "
         f"{counts.rejected:,} lines rejected, {counts.blank:,} blank.",
-        f"Input tokens: {estimate.input_tokens:,}{about}.",
+        f"Input tokens: {about}{estimate.input_tokens:,}.",
     ]
     if estimate.cost_usd is not None and estimate.standard_cost_usd is not None:
         lines.append(
