@@ -166,6 +166,8 @@ def exit_on_signals() -> Iterator[None]:
         sys.exit(128 + number)
 
     before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    # A shell's `&` hands down SIGINT ignored; whoever sends one all the same means it.
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:
