@@ -125,9 +125,11 @@ def test_an_input_is_all_that_has_to_be_given(
 ) -> None:
     shared_openai_server.configure(in_progress_s=0)  # the form's poll interval is a minute
     job = make_job(tmp_path, requests=3, name="default")
+    folder = local_airflow.home / "openai_batch"
+    before = set(folder.glob("*"))
     run = local_airflow.trigger("openai_batch", {"input_uri": str(job.input)})
     assert local_airflow.wait(run, timeout_s=120) == "success", local_airflow.explain(run)
-    (output,) = (local_airflow.home / "openai_batch").iterdir()
+    (output,) = set(folder.iterdir()) - before
     assert run.run_id.startswith(output.name.partition("T")[0])
     assert (output / "report.md").exists()
     assert len(list((output / "results").glob("part-*.parquet"))) == 1
