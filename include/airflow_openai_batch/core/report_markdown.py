@@ -19,7 +19,7 @@ CELL_CHARS = 300
 _MARKUP = re.compile(r"[\\`*\[\]<>|]|(?<![^\W_])_|_(?![^\W_])")
 """Characters with a meaning in Markdown; an underscore inside a word has none."""
 PHASE_NAMES = {
-    "queued": "waiting for room",
+    "queued": "waiting for its turn",
     "validating": "validating",
     "in_progress": "in progress",
     "finalizing": "finalizing",
