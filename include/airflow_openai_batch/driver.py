@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.core import machine
+from airflow_openai_batch.core.batch_view import final_time
 from airflow_openai_batch.core.errors import LedgerError, NotFoundError, RemoteError, TransientError
 from airflow_openai_batch.core.ledger import Event, Kind, ShardLedger
 from airflow_openai_batch.core.machine import Pause, Policy, Reached, Seen, Wait
@@ -240,7 +241,7 @@ class ShardDriver:
         try:
             landing = self.files.land(state, self.client)
         except NotFoundError as error:
-            final_at = max((max(e.times.values(), default=0.0) for e in state.ended), default=0.0)
+            final_at = max(final_time(ended.times) or 0.0 for ended in state.ended)
             if self.clock() > final_at + FILE_LAG_MAX_S:
                 raise
             return Pause(self.clock() + FILE_LAG_S, f"a result file is not there yet ({error})")

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from airflow_openai_batch.core import job
+from airflow_openai_batch.core.batch_view import final_time
 from airflow_openai_batch.core.errors import ConfigError, JobError, RemoteError
 from airflow_openai_batch.core.landing import land_shard
 from airflow_openai_batch.core.leftovers import Leftover, find_leftover, write_leftover
@@ -74,10 +75,11 @@ class ShardFiles:
 
         :raises InputChangedError: if the bytes are not those of the plan (or of the leftover).
         """
-        if state.content.sha256 == self.shard.sha256:
-            stream = self.reader.open_upload()
+        content = state.content
+        if content.leftover_send:
+            stream = self.reader.open_leftover(content.leftover_send, content.bytes, content.sha256)
         else:
-            stream = self.reader.open_leftover(state.send, state.content.bytes, state.content.sha256)
+            stream = self.reader.open_upload()
         with stream:
             try:
                 return client.upload(name, cast("BinaryIO", stream))
@@ -136,12 +138,11 @@ class ShardFiles:
 
     def _describe(self, ended: Ended) -> SendFiles:
         files = tuple(place for place in self._raw(ended.send).values() if place.exists())
-        times = (ended.times.get(f"{name}_at") for name in ("completed", "expired", "cancelled"))
         return SendFiles(
             send=ended.send,
             sent_as="batch",
             batch_id=ended.batch_id,
-            completed_at=next((time for time in times if time), None),
+            completed_at=final_time(ended.times),
             ended_as=ended.status,
             files=files,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -37,6 +38,17 @@ TIME_STAMPS = (
     "cancelled_at",
     "expires_at",
 )
+
+
+_FINAL_TIMES = ("completed_at", "expired_at", "cancelled_at", "failed_at")
+
+
+def final_time(times: Mapping[str, float]) -> float | None:
+    """When a batch became final, from OpenAI's time stamps (Unix seconds); ``None`` while it is not.
+
+    ``expires_at`` is no such time: it lies a day ahead of a batch that just completed.
+    """
+    return next((times[name] for name in _FINAL_TIMES if times.get(name)), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from airflow_openai_batch.core.batch_view import final_time
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
 PHASES = ("queued", "validating", "in_progress", "finalizing", "landing")
 """``queued``: from the first wish to send until the batch that was kept was created. ``landing``: from
 the moment the end was seen until the rows were written, downloads included. The others are OpenAI's."""
-
-_FINAL_TIMES = ("completed_at", "expired_at", "cancelled_at", "failed_at")
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +51,7 @@ def measure_phases(events: Iterable[Event]) -> dict[str, float]:
 
 def batch_phases(times: Mapping[str, float]) -> dict[str, float]:
     """Seconds by phase of one batch, from OpenAI's own time stamps (Unix seconds)."""
-    final = next((times[name] for name in _FINAL_TIMES if times.get(name)), None)
+    final = final_time(times)
     marks = [
         ("validating", times.get("created_at")),
         ("in_progress", times.get("in_progress_at")),

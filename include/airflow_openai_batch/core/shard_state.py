@@ -28,6 +28,9 @@ class Goal(IntEnum):
 class Content:
     """What the current send carries: the whole shard, or what former sends left over."""
 
+    leftover_send: int = 0
+    """Number in the name of the leftover file; 0 for the whole shard. Not always that of the current send:
+    one that is refused hands its content to the next."""
     sha256: str
     bytes: int
     requests: int
@@ -151,6 +154,7 @@ def _landed(state: ShardState, event: Event) -> ShardState:
     progress = event.leftover < state.content.requests
     setback = f"send {event.send}: {event.leftover:,} of {state.content.requests:,} requests left over"
     content = Content(
+        leftover_send=event.send + 1,
         sha256=event.leftover_sha256 or "",
         bytes=event.leftover_bytes,
         requests=event.leftover,
