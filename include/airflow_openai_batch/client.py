@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 import openai
 import tenacity
@@ -42,7 +42,9 @@ class BatchClient:
     """The synchronous half, for workers. All methods raise `RemoteError`s. Leaving the block closes it."""
 
     def __init__(self, sdk: OpenAI) -> None:
-        self._openai = sdk
+        self._openai = sdk.with_options(
+            max_retries=0
+        )  # `_RETRY` has the patience, where a repeat is harmless
 
     def __enter__(self) -> Self:
         return self
@@ -50,15 +52,14 @@ class BatchClient:
     def __exit__(self, *_: object) -> None:
         self._openai.close()
 
-    @property
-    def base_url(self) -> str:
-        return str(self._openai.base_url)
-
     def check_key(self) -> None:
         """One cheap call that needs the same rights as the rest.
 
         :raises FatalAccountError: if the key is wrong or may not use batches.
         """
+        _RETRY(self._check_key)
+
+    def _check_key(self) -> None:
         with translated("checking the key"):
             self._openai.batches.list(limit=1)
 
@@ -67,20 +68,19 @@ class BatchClient:
 
         Sent once: a repeated upload would leave an orphan, and the next run of the task does it anyway.
         """
-        client = self._openai.with_options(max_retries=0, timeout=UPLOAD_TIMEOUT_S)
         with translated(f"uploading {name}"):
-            uploaded = client.files.create(
+            uploaded = self._openai.files.create(
                 file=(name, file, "application/jsonl"),
                 purpose="batch",
                 expires_after={"anchor": "created_at", "seconds": FILE_EXPIRY_S},
+                timeout=UPLOAD_TIMEOUT_S,
             )
         return uploaded.id
 
     def create(self, *, input_file_id: str, endpoint: str, metadata: dict[str, str]) -> BatchView:
         """Create a batch, once: without an idempotency header, a repeated POST could create two."""
-        client = self._openai.with_options(max_retries=0)
         with translated(f"creating the batch for {input_file_id}"):
-            batch = client.batches.create(
+            batch = self._openai.batches.create(
                 input_file_id=input_file_id,
                 endpoint=endpoint,  # type: ignore[arg-type]  # checked against the plan's endpoints
                 completion_window="24h",
@@ -90,12 +90,11 @@ class BatchClient:
 
     def fetch(self, batch_id: str) -> BatchView:
         """:raises NotFoundError: if OpenAI does not know it."""
-        with translated(f"fetching {batch_id}"):
-            return BatchView.from_dict(_RETRY(self._fetch, batch_id))
+        return _RETRY(self._fetch, batch_id)
 
-    def _fetch(self, batch_id: str) -> dict[str, Any]:
+    def _fetch(self, batch_id: str) -> BatchView:
         with translated(f"fetching {batch_id}"):
-            return self._openai.batches.retrieve(batch_id).to_dict()
+            return BatchView.from_dict(self._openai.batches.retrieve(batch_id).to_dict())
 
     def find(self, job_key: str, since: float) -> tuple[BatchView, ...]:
         """All batches with this job_key that were created after ``since`` (Unix seconds, less a margin).
@@ -125,7 +124,7 @@ class BatchClient:
         """Ask for cancellation; a batch that is final already (409) is left as it is."""
         with translated(f"cancelling {batch_id}"):
             try:
-                self._openai.with_options(max_retries=0).batches.cancel(batch_id)
+                self._openai.batches.cancel(batch_id)
             except Exception as error:
                 if getattr(error, "status_code", None) != 409:
                     raise
@@ -159,10 +158,6 @@ class BatchClient:
             raise DownloadError(f"downloading {file_id}: cut after {received:,} bytes ({kind})") from None
         return received
 
-    def delete_file(self, file_id: str) -> None:
-        with translated(f"deleting {file_id}"):
-            self._openai.files.delete(file_id)
-
 
 _DOWNLOAD_RETRY = _RETRY.copy(retry=tenacity.retry_if_exception_type((TransientError, DownloadError)))
 
@@ -180,7 +175,7 @@ def _check_whole(file_id: str, headers: Mapping[str, str], received: int, last: 
 
 
 class AsyncBatchClient:
-    """The asynchronous half, for the triggerer: it only looks, and cancels."""
+    """The asynchronous half, for the triggerer: it only looks."""
 
     def __init__(self, sdk: AsyncOpenAI) -> None:
         self._openai = sdk.with_options(max_retries=0)  # the watcher has its own patience

@@ -71,6 +71,8 @@ class ShardDriver:
 
     def __post_init__(self) -> None:
         self._ledger = ShardLedger(self.files.state_folder)
+        self.batch_id: str | None = None
+        """Of the batch that `drive` came to last."""
 
     def read_state(self) -> ShardState:
         """:raises LedgerError: if the ledger is there but cannot be read, or is that of another plan."""
@@ -88,6 +90,7 @@ class ShardDriver:
         :raises OpenAIBatchError: what stops the shard; ``permanent`` says whether a retry can help.
         """
         state = self.read_state()
+        self.batch_id = state.last_batch_id
         if state.events:
             stand = machine.describe_stand(state, self.clock(), resumed=machine.is_reached(state, goal))
             log.info("Shard %d: %s.", self.files.shard.shard, stand)
@@ -111,6 +114,7 @@ class ShardDriver:
                 return outcome
             seen = outcome
             state = self.read_state()
+            self.batch_id = state.last_batch_id
 
     def _key(self, send: int) -> str:
         plan = self.files.plan

@@ -15,8 +15,6 @@ import msgspec
 from airflow_openai_batch.core.errors import LedgerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from airflow_openai_batch.core.storage import Location
 
 Kind = Literal["uploaded", "intent", "declined", "created", "refused", "lost", "ended", "landed", "done"]
@@ -41,8 +39,6 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Unix seconds, by the clock of whoever wrote it."""
     by: str = ""
     """Who wrote it: ``dag_id/run_id/task_id[map_index]#try``."""
-    seq: int = 0
-    """Place in the ledger, from the file name."""
     plan: str = ""
     """Name of the plan: tells the ledger of another plan, left in the directory, from this one's."""
     file_id: str | None = None
@@ -72,49 +68,43 @@ class ShardLedger:
 
     def __init__(self, folder: Location) -> None:
         self._folder = folder
+        self._events: dict[str, Event] = {}
+        """By name. An event is never rewritten, so that none need be read twice."""
 
     def read(self) -> list[Event]:
-        """All events, oldest first; empty where nothing happened yet.
+        """All events, oldest first; empty where nothing happened yet. One listing, one read per new event.
 
         :raises LedgerError: if an event is there but cannot be read. That is not the same as absent: going
             on without it could pay twice.
         """
-        return list(self._read())
+        return [self._read(name) for name in self._names()]
 
-    def _read(self) -> Iterator[Event]:
-        for name in self._names():
-            place = self._folder.child(name)
-            match = _NAME.fullmatch(name)
-            if match is None:
-                continue
-            try:
-                event = msgspec.json.decode(place.read_bytes(), type=Event)
-            except (OSError, msgspec.MsgspecError) as error:
-                raise LedgerError(
-                    f"{place.uri}: the ledger is there but cannot be read ({type(error).__name__}). Nothing was sent. "
-                    "Restore the file or the access to it, then clear the task; deleting the ledger is safe only "
-                    "while the shard's batch is still listed at OpenAI."
-                ) from error
-            yield msgspec.structs.replace(event, seq=int(match[1]))
+    def _read(self, name: str) -> Event:
+        event = self._events.get(name)
+        if event is None:
+            event = self._events[name] = _decode(self._folder.child(name))
+        return event
 
     def _names(self) -> list[str]:
         try:
-            return self._folder.names()
+            return [name for name in self._folder.names() if _NAME.fullmatch(name)]
         except OSError as error:
             raise LedgerError(
                 f"{self._folder.uri}: the ledger cannot be listed ({type(error).__name__}: {error}). Nothing was sent."
             ) from error
 
-    def append(self, event: Event) -> Event:
+    def append(self, event: Event) -> None:
         """Add an event after all that are there; two writers never overwrite each other.
 
         :raises LedgerError: if the place is contended beyond reason.
         """
-        body = msgspec.json.encode(msgspec.structs.replace(event, seq=0))
-        last = max((int(match[1]) for name in self._names() if (match := _NAME.fullmatch(name))), default=0)
+        names = self._names()
+        last = int(names[-1].partition("-")[0]) if names else 0
         for seq in range(last + 1, last + _TRIES):
-            if self._folder.child(f"{seq:04d}-{event.kind}.json").create_exclusive(body):
-                return msgspec.structs.replace(event, seq=seq)
+            name = f"{seq:04d}-{event.kind}.json"
+            if self._folder.child(name).create_exclusive(msgspec.json.encode(event)):
+                self._events[name] = event
+                return
         raise LedgerError(
             f"{self._folder.uri}: {_TRIES} others write this ledger at the same time; clear the task."
         )
@@ -144,8 +134,15 @@ class JobLedger:
         found = [name for name in self._names.get(shard, ()) if name.endswith(f"-{kind}.json")]
         if not found:
             return None
-        place = self._state.child(found[-1])
-        try:
-            return msgspec.json.decode(place.read_bytes(), type=Event)
-        except (OSError, msgspec.MsgspecError) as error:
-            raise LedgerError(f"{place.uri}: cannot be read ({type(error).__name__}).") from error
+        return _decode(self._state.child(found[-1]))
+
+
+def _decode(place: Location) -> Event:
+    try:
+        return msgspec.json.decode(place.read_bytes(), type=Event)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise LedgerError(
+            f"{place.uri}: the ledger is there but cannot be read ({type(error).__name__}). Nothing was sent. "
+            "Restore the file or the access to it, then clear the task; deleting the ledger is safe only "
+            "while the shard's batch is still listed at OpenAI."
+        ) from error

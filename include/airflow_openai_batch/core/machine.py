@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from airflow_openai_batch.core.batch_view import BatchStatus, BatchView, choose_kept, describe_duration
 from airflow_openai_batch.core.errors import BatchRejectedError, FatalAccountError, JobError, OpenAIBatchError
-from airflow_openai_batch.core.refusals import Refusal, classify_refusal
+from airflow_openai_batch.core.refusals import Refusal, classify_refusal, describe_refused
 from airflow_openai_batch.core.shard_state import Goal, ShardState
 
 FILE_WAITS_S = (30.0, 60.0, 120.0, 300.0)
@@ -265,7 +265,7 @@ def _follow(batch_id: str, seen: Seen, now: float, policy: Policy) -> Step:
 def _refusal_error(batch: BatchView, refusal: Refusal) -> OpenAIBatchError | None:
     if refusal.kind in ("queue_full", "file_missing"):
         return None
-    text = f"{batch.id} failed validation, nothing ran and nothing was billed: {refusal.code} {refusal.message}".strip()
+    text = describe_refused(batch.id, refusal)
     if refusal.kind == "fatal":
         return FatalAccountError(f"{text}. Settle it with OpenAI, then clear the task.", code=refusal.code)
     return BatchRejectedError(text, code=refusal.code)

@@ -29,6 +29,12 @@ class Refusal:
     limit: int | None = None
 
 
+def describe_refused(batch_id: str, refusal: Refusal) -> str:
+    """The sentence for logs and errors."""
+    reason = f"{refusal.code} {refusal.message}".strip()
+    return f"{batch_id} failed validation, nothing ran and nothing was billed: {reason}"
+
+
 def classify_refusal(errors: tuple[BatchError, ...]) -> Refusal:
     """The refusal that decides: a permanent one first, since waiting would not help it."""
     if not errors:

@@ -190,6 +190,12 @@ def asset_extra(report: Report) -> dict[str, Any]:
     }
 
 
+def name_some(numbers: Sequence[int]) -> str:
+    """The first ten of many, and how many more there are."""
+    more = f" and {len(numbers) - 10:,} more" if len(numbers) > 10 else ""
+    return ", ".join(map(str, numbers[:10])) + more
+
+
 def merge_problems(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     """Problems of all shards by code, most frequent first, with the first examples."""
     counts: dict[str, int] = {}
@@ -277,9 +283,8 @@ def _find_notes(
             "requests of unfinished shards."
         )
     if unfinished := [summary.shard for summary in known if summary.landed is None]:
-        more = f" and {len(unfinished) - 10:,} more" if len(unfinished) > 10 else ""
-        names = ", ".join(map(str, unfinished[:10])) + more
-        yield (f"Shards that are not done: {names}. Clear their tasks; nothing that was paid is sent again.")
+        names = name_some(unfinished)
+        yield f"Shards that are not done: {names}. Clear their tasks; nothing that was paid is sent again."
     kinds = {shard.tokens for shard in plan.shards}
     if "lower" in kinds:
         yield "The planned input tokens are a lower bound: some requests name content that only OpenAI has."

@@ -65,7 +65,6 @@ class ShardState:
     ended: tuple[Ended, ...] = ()
     """Of all sends, oldest first: what landing reads."""
     landed_send: int = 0
-    leftover: int = 0
     queue_refusals: int = 0
     """In a row, without a batch that was admitted."""
     file_refusals: int = 0
@@ -74,6 +73,11 @@ class ShardState:
     """What went wrong since the last progress, for the error that stops the shard."""
     done: Event | None = None
     events: int = 0
+
+    @property
+    def last_batch_id(self) -> str | None:
+        """Of the current send, else of the last one that ended."""
+        return self.batch_id or (self.ended[-1].batch_id if self.ended else None)
 
 
 def fold_events(content: Content, events: Iterable[Event]) -> ShardState:
@@ -148,7 +152,7 @@ def _ended(state: ShardState, event: Event) -> ShardState:
 def _landed(state: ShardState, event: Event) -> ShardState:
     if event.send != state.send:
         return state
-    state = replace(state, landed_send=event.send, leftover=event.leftover)
+    state = replace(state, landed_send=event.send)
     if not event.leftover:
         return replace(state, setbacks=())
     progress = event.leftover < state.content.requests

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_openai_batch.core.batch_view import BatchStatus, BatchView, choose_kept
+from airflow_openai_batch.core.batch_view import BatchView, choose_kept
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.shard_state import Goal
 from airflow_openai_batch.hook import OpenAIBatchHook
@@ -71,8 +71,7 @@ class OpenAIBatchCreateOperator(ShardStepOperator):
         key = hashlib.sha256(f"{input_file_id}|{self.endpoint}|{caller.by}".encode()).hexdigest()
         run_start = context["dag_run"].start_date
         since = run_start.timestamp() if run_start else 0.0
-        found = [batch for batch in client.find(key, since) if batch.status is not BatchStatus.FAILED]
-        batch, duplicates = choose_kept(found)
+        batch, duplicates = choose_kept(list(client.find(key, since)))
         for duplicate in duplicates:
             client.cancel(duplicate.id)
         if batch is not None:

@@ -15,7 +15,7 @@ from airflow_openai_batch.core.accounting import check_accounts
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.failed_requests import write_failed
 from airflow_openai_batch.core.ledger import JobLedger
-from airflow_openai_batch.core.report import Report, ShardSummary, asset_extra, build_report
+from airflow_openai_batch.core.report import Report, ShardSummary, asset_extra, build_report, name_some
 from airflow_openai_batch.core.report_markdown import write_markdown
 from airflow_openai_batch.core.shard_reader import ShardReader
 from airflow_openai_batch.locations import check_uri, resolve_location
@@ -103,7 +103,7 @@ class OpenAIBatchReportOperator(BaseOperator):
         if not report.complete:
             open_ = [line.shard for line in report.shards if not line.rows]
             raise AirflowFailException(
-                f"{len(open_)} of {len(report.shards)} shards are not done ({_name_some(open_)}), "
+                f"{len(open_)} of {len(report.shards)} shards are not done ({name_some(open_)}), "
                 f"{report.counts.unfinished:,} requests without a row. Clear their failed tasks: nothing that was "
                 f"paid is sent again. {where}"
             )
@@ -138,11 +138,6 @@ def _read_shards(
 
 def _has_bad_rows(summary: ShardSummary) -> bool:
     return summary.landed is not None and summary.landed.rows.get("ok", 0) < summary.landed.requests
-
-
-def _name_some(numbers: list[int]) -> str:
-    more = f" and {len(numbers) - 10} more" if len(numbers) > 10 else ""
-    return ", ".join(map(str, numbers[:10])) + more
 
 
 def make_asset_uri(uri: str) -> str:

@@ -122,8 +122,7 @@ class ShardStepOperator(BaseOperator):
         with task_failures(), OpenAIBatchHook(self.conn_id).get_batch_client() as client:
             driver = ShardDriver(files=self.files, client=client, caller=make_caller(context))
             outcome = driver.drive(self.goal)
-            state = driver.read_state()
-        self.linked_batch_id = state.batch_id or (state.ended[-1].batch_id if state.ended else None)
+        self.linked_batch_id = driver.batch_id
         return None if isinstance(outcome, Reached) else outcome
 
     def result(self) -> dict[str, Any]:

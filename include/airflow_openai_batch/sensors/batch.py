@@ -12,7 +12,7 @@ from airflow.sdk.bases.sensor import BaseSensorOperator, PokeReturnValue
 
 from airflow_openai_batch.core.batch_view import BatchStatus, BatchView, describe_progress
 from airflow_openai_batch.core.errors import BatchRejectedError, ConfigError
-from airflow_openai_batch.core.refusals import classify_refusal
+from airflow_openai_batch.core.refusals import classify_refusal, describe_refused
 from airflow_openai_batch.core.shard_state import Goal
 from airflow_openai_batch.hook import OpenAIBatchHook
 from airflow_openai_batch.locations import check_conn_id
@@ -97,10 +97,6 @@ class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
 
     def _bare_result(self, batch: BatchView) -> dict[str, Any]:
         if batch.status is BatchStatus.FAILED:
-            refusal = classify_refusal(batch.errors)
             with task_failures():
-                raise BatchRejectedError(
-                    f"{batch.id} failed validation, nothing ran and nothing was billed: "
-                    f"{refusal.code} {refusal.message}"
-                )
+                raise BatchRejectedError(describe_refused(batch.id, classify_refusal(batch.errors)))
         return {"batch_id": batch.id, "status": str(batch.status)}
