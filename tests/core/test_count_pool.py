@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from airflow_openai_batch.core.chunk_counter import ChunkCounter, CountRules
@@ -38,10 +39,8 @@ def chunks(count: int, lines: int = 50) -> Iterator[SourceChunk]:
 
 
 def children() -> set[int]:
-    found = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True
-    )
-    return {int(line.split()[0]) for line in found.stdout.splitlines() if "count_worker" in line}
+    below = psutil.Process().children()
+    return {child.pid for child in below if any("count_worker" in each for each in child.cmdline())}
 
 
 def numbers(tally: ChunkTally) -> tuple[object, ...]:
