@@ -54,6 +54,7 @@ with DAG(
     publish = OpenAIBatchReportOperator(
         task_id="publish",
         job="{{ ti.xcom_pull(task_ids='split', key='job') or '' }}",
+        asset_uri="{{ ti.xcom_pull(task_ids='split', key='asset') or '' }}",
         max_failed_fraction="{{ params.max_failed_fraction }}",
         # Whatever became of the shards; not where the split failed or there is nothing to publish.
         trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,

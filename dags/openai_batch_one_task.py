@@ -37,6 +37,7 @@ with DAG(
     publish = OpenAIBatchReportOperator(
         task_id="publish",
         job="{{ ti.xcom_pull(task_ids='split', key='job') or '' }}",
+        asset_uri="{{ ti.xcom_pull(task_ids='split', key='asset') or '' }}",
         max_failed_fraction="{{ params.max_failed_fraction }}",
         trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
     )

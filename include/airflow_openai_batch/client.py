@@ -50,6 +50,9 @@ class BatchClient:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._openai.close()
 
     def check_key(self) -> None:

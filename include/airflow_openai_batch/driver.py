@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from airflow_openai_batch.core import machine
 from airflow_openai_batch.core.batch_view import final_time
@@ -61,10 +61,13 @@ class Caller:
 
 @dataclass(kw_only=True)
 class ShardDriver:
-    """Brings one shard of a job to a goal. Every step may be repeated after a crash."""
+    """Brings one shard of a job to a goal. Every step may be repeated after a crash.
+
+    Leaving the block closes the client, which is opened only where a step needs it.
+    """
 
     files: ShardFiles
-    client: BatchClient
+    connect: Callable[[], BatchClient]
     caller: Caller
     policy: Policy = field(default_factory=Policy)
     clock: Callable[[], float] = time.time
@@ -73,6 +76,17 @@ class ShardDriver:
         self._ledger = ShardLedger(self.files.state_folder)
         self.batch_id: str | None = None
         """Of the batch that `drive` came to last."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if "client" in self.__dict__:
+            self.client.close()
+
+    @functools.cached_property
+    def client(self) -> BatchClient:
+        return self.connect()
 
     def read_state(self) -> ShardState:
         """:raises LedgerError: if the ledger is there but cannot be read, or is that of another plan."""
@@ -171,7 +185,7 @@ class ShardDriver:
             return Seen()
         except RemoteError as error:
             if not isinstance(error, TransientError):  # an answer, not a lost one: nothing was created
-                self._record("declined", state, code=error.code)
+                self._record("declined", state, code=error.code, message=str(error)[:300])
             raise
         log.info("Created %s for %s requests.", batch.id, f"{state.content.requests:,}")
         self._record("created", state, batch_id=batch.id, file_id=state.file_id)

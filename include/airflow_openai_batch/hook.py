@@ -16,6 +16,9 @@ from airflow_openai_batch.remote_errors import translated
 
 log = logging.getLogger(__name__)
 
+_QUIETED = ("httpx", "httpx2")
+"""The client's HTTP library writes a line for every request: at each poll one, in the log of a waiting task."""
+
 
 class OpenAIBatchHook(OpenAIHook):
     """Clients for the Batch API from a connection of type ``openai``.
@@ -55,7 +58,15 @@ class OpenAIBatchHook(OpenAIHook):
             f"connection {self.conn_id!r}: enqueued_token_limit={value!r} must be a positive whole number."
         )
 
+    @staticmethod
+    def _quiet_http() -> None:
+        """Warnings only, unless somebody chose a level for these loggers."""
+        for name in _QUIETED:
+            if (logger := logging.getLogger(name)).level == logging.NOTSET:
+                logger.setLevel(logging.WARNING)
+
     def get_conn(self) -> openai.OpenAI:
+        self._quiet_http()
         with translated(f"connection {self.conn_id!r}"):
             try:
                 return super().get_conn()
@@ -66,6 +77,7 @@ class OpenAIBatchHook(OpenAIHook):
                 raise self._bad_settings(error) from None
 
     async def aget_conn(self) -> openai.AsyncOpenAI:
+        self._quiet_http()
         with translated(f"connection {self.conn_id!r}"):
             try:
                 return await super().aget_conn()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import openai
 
+from airflow_openai_batch.core.account import ACCOUNT_CODES
 from airflow_openai_batch.core.errors import (
     FatalAccountError,
     NotFoundError,
@@ -27,9 +28,6 @@ def _find_stream_errors() -> tuple[type[Exception], ...]:
 
 STREAM_ERRORS = _find_stream_errors()
 
-_FATAL_CODES = frozenset(
-    {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated"}
-)
 _TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
 
 
@@ -66,7 +64,7 @@ def _translate_status(error: openai.APIStatusError, doing: str) -> RemoteError:
             status_code=status,
             code=code,
         )
-    if code in _FATAL_CODES:
+    if code in ACCOUNT_CODES:
         return FatalAccountError(
             f"{text}. The account cannot pay: check its credit and billing limit, then clear the task; "
             "nothing is sent twice.",

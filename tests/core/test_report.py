@@ -176,7 +176,13 @@ def test_durations_are_humane(seconds: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("amount", "text"),
-    [(None, "unknown"), (0, "$0.00"), (1234.567, "$1,234.57"), (0.0234, "$0.023"), (0.00000123, "$1.2e-06")],
+    [
+        (None, "unknown"),
+        (0, "$0.00"),
+        (1234.567, "$1,234.57"),
+        (0.0234, "$0.023"),
+        (0.00000123, "$0.0000012"),
+    ],
 )
 def test_dollars_keep_small_sums_visible(amount: float | None, text: str) -> None:
     assert format_usd(amount) == text

@@ -116,6 +116,19 @@ def test_a_request_that_keeps_failing_stops_after_max_attempts(
 
 
 @pytest.mark.parametrize("dag_id", DAGS)
+def test_a_shard_that_openai_refused_is_named_with_its_reason(
+    run_dag: RunDag, openai_server: OpenAIServer, job: Job, dag_id: str
+) -> None:
+    openai_server.script(batch="failed", code="model_not_found", shard=1)
+    run = run_dag(dag_id, job.conf())
+    assert run.state == "failed"
+    text = run.errors("publish")
+    assert "1 of 2 shards are not done (1), 5 requests without a row" in text
+    assert "shard 1: not done, last step: refused (model_not_found" in text
+    assert "model_not_found" in (job.output / "report.md").read_text()
+
+
+@pytest.mark.parametrize("dag_id", DAGS)
 def test_a_lost_reply_to_create_is_found_again_by_the_retry(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, dag_id: str
 ) -> None:

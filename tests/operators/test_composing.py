@@ -160,6 +160,16 @@ def test_a_finished_run_leaves_an_asset_event_with_counts_and_cost(run_dag: RunD
     assert event["extra"]["cost_usd"] > 0
 
 
+def test_runs_with_directories_of_their_own_share_one_asset(
+    run_dag: RunDag, job: Job, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        run = run_dag("openai_batch", job.conf(output_uri=f"file://{tmp_path}/jobs/{{run_id}}/out"))
+        (event,) = run.asset_events()
+        assert event["uri"] == f"file://{tmp_path}/jobs"
+        assert event["extra"]["job"].startswith(f"file://{tmp_path}/jobs/manual__")
+
+
 def test_a_run_that_is_not_good_enough_leaves_no_asset_event(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job
 ) -> None:

@@ -89,6 +89,16 @@ def test_importing_brings_no_airflow(module):
     assert done.stdout.strip() == "[]"
 
 
+def test_parsing_the_dags_does_not_import_the_openai_client():
+    """It takes a second, in every task process, of which many have nothing to ask."""
+    code = (
+        "import runpy, sys; [runpy.run_path(path) for path in sys.argv[1:]]; print('openai' in sys.modules)"
+    )
+    dags = sorted(str(path) for path in (INCLUDE.parent / "dags").glob("*.py"))
+    done = subprocess.run([sys.executable, "-c", code, *dags], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "False"
+
+
 def test_the_linter_holds_the_core_too(tmp_path):
     """The rule is in core/ruff.toml; a stray import is seen in the editor, not first in the tests."""
     done = subprocess.run(

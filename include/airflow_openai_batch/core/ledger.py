@@ -121,17 +121,13 @@ class JobLedger:
             if folder.isdigit() and _NAME.fullmatch(file):
                 self._names.setdefault(int(folder), []).append(name)
 
-    def last_kind(self, shard: int) -> str | None:
-        """The kind of the shard's newest event; ``None`` where nothing happened yet."""
-        names = self._names.get(shard)
-        return names[-1].rsplit("-", 1)[1].removesuffix(".json") if names else None
-
-    def read_last(self, shard: int, kind: Kind) -> Event | None:
-        """The newest event of that kind.
+    def read_last(self, shard: int, kind: Kind | None = None) -> Event | None:
+        """The newest event, or the newest of a kind.
 
         :raises LedgerError: if it is there but cannot be read.
         """
-        found = [name for name in self._names.get(shard, ()) if name.endswith(f"-{kind}.json")]
+        names = self._names.get(shard, [])
+        found = [name for name in names if name.endswith(f"-{kind}.json")] if kind else names
         if not found:
             return None
         return _decode(self._state.child(found[-1]))

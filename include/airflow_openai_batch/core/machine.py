@@ -16,10 +16,7 @@ from dataclasses import dataclass
 from airflow_openai_batch.core.batch_view import BatchStatus, BatchView, choose_kept, describe_duration
 from airflow_openai_batch.core.errors import BatchRejectedError, FatalAccountError, JobError, OpenAIBatchError
 from airflow_openai_batch.core.refusals import Refusal, classify_refusal, describe_refused
-from airflow_openai_batch.core.shard_state import Goal, ShardState
-
-FILE_WAITS_S = (30.0, 60.0, 120.0, 300.0)
-"""OpenAI's "Cannot find file" comes in bursts and passes; after these waits the file is uploaded again."""
+from airflow_openai_batch.core.shard_state import FILE_WAITS_S, Goal, ShardState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

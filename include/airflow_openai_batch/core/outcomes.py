@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from airflow_openai_batch.core import lenient_json
+from airflow_openai_batch.core.account import ACCOUNT_CODES
 from airflow_openai_batch.core.answers import (
     CONTENT_FILTER,
     REFUSAL,
@@ -33,7 +34,6 @@ NO_RESPONSE = "no_response"
 
 NOT_RUN_CODES = frozenset({"batch_expired", "batch_cancelled"})
 """OpenAI never started these: no attempt is used up."""
-ACCOUNT_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 RETRYABLE_RESPONSE_CODES = frozenset(
     {"server_error", "rate_limit_exceeded", "response_cancelled", "response_in_progress", "response_queued"}
 )

@@ -9,13 +9,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from airflow_openai_batch.core.account import ACCOUNT_CODES
+
 if TYPE_CHECKING:
     from airflow_openai_batch.core.batch_view import BatchError
 
 _LIMIT = re.compile(r"Limit:\s*([\d,]+)")
 _QUEUE_FULL = re.compile(r"[Ee]nqueued (?:token|request) limit reached")
 _FILE_NOT_VISIBLE = re.compile(r"Cannot find file")
-_FATAL_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,6 @@ def _classify(error: BatchError) -> Refusal:
     if _FILE_NOT_VISIBLE.search(error.message):
         return Refusal("file_missing", error.code, error.message)
     place = f"line {error.line}: " if error.line is not None else ""
-    kind: Literal["fatal", "permanent"] = "fatal" if error.code in _FATAL_CODES else "permanent"
+    kind: Literal["fatal", "permanent"] = "fatal" if error.code in ACCOUNT_CODES else "permanent"
     # The texts of the table of validation errors name ids, models and files, not bodies; cut all the same.
     return Refusal(kind, error.code, f"{place}{error.message[:300]}")

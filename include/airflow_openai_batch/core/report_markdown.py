@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.core.phases import PHASES
@@ -62,7 +63,7 @@ def format_usd(amount: float | None) -> str:
         return "unknown"
     if amount == 0 or abs(amount) >= 0.1:
         return f"${amount:,.2f}"
-    return f"${amount:.2g}" if abs(amount) >= 1e-4 else f"${amount:.1e}"
+    return f"${Decimal(f'{amount:.2g}'):f}"
 
 
 def escape(text: str) -> str:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from airflow_openai_batch.core.ledger import Event
 
-MAX_FILE_REFUSALS = 4
-"""So often the same file is tried again after OpenAI could not find it."""
+FILE_WAITS_S = (30.0, 60.0, 120.0, 300.0)
+"""OpenAI's "Cannot find file" comes in bursts and passes; after these waits the file is uploaded again."""
 
 
 class Goal(IntEnum):
@@ -117,7 +117,7 @@ def _refused(state: ShardState, event: Event) -> ShardState:
     refused = _next_send(state)
     if event.status == "file_missing":
         again = state.file_refusals + 1
-        if again > MAX_FILE_REFUSALS:  # waiting did not help: upload anew
+        if again > len(FILE_WAITS_S):  # waiting did not help: upload anew
             return replace(refused, file_id=None, file_sha256=None, file_refusals=0)
         return replace(refused, file_refusals=again, refused_at=event.at)
     if event.status == "queue_full":

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_openai_batch.core.batch_view import BatchView, choose_kept
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.shard_state import Goal
-from airflow_openai_batch.hook import OpenAIBatchHook
 from airflow_openai_batch.locations import check_conn_id
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.shard_step import ShardStepOperator, make_caller
@@ -61,7 +60,7 @@ class OpenAIBatchCreateOperator(ShardStepOperator):
         if not self.input_file_id:
             raise ConfigError("either shard (an item of the split's output) or input_file_id must be given.")
         check_conn_id(self.conn_id)
-        with OpenAIBatchHook(self.conn_id).get_batch_client() as client:
+        with self._connect() as client:
             batch = self._find_or_create(client, self.input_file_id, context)
         self.linked_batch_id = batch.id
         return {"batch_id": batch.id}

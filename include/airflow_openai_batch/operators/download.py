@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_openai_batch.core.errors import ConfigError, TransientError
 from airflow_openai_batch.core.shard_state import Goal
-from airflow_openai_batch.hook import OpenAIBatchHook
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.shard import LandingOperator
@@ -51,7 +50,7 @@ class OpenAIBatchDownloadOperator(LandingOperator):
         check_uri(self.output_uri, "output")
         check_conn_id(self.conn_id)
         folder = resolve_location(self.output_uri)
-        with OpenAIBatchHook(self.conn_id).get_batch_client() as client:
+        with self._connect() as client:
             return self._download_files(client, self.batch_id, folder)
 
     def _download_files(self, client: BatchClient, batch_id: str, folder: Location) -> dict[str, Any]:

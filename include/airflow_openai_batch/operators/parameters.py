@@ -11,6 +11,10 @@ from airflow_openai_batch.core.errors import ConfigError
 _Choice = TypeVar("_Choice", bound=str)
 _UNSET = ("", "none", "null")
 
+DEFAULT_CONN_ID = "openai_default"
+"""The provider's `OpenAIHook.default_conn_name`, without importing the hook: that takes a second, and not every
+process that parses a DAG talks to OpenAI."""
+
 
 def read_number(name: str, value: Any, *, minimum: float) -> float:
     """:raises ConfigError: if it is no number or too small."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
+    from airflow_openai_batch.core.ledger import Event
     from airflow_openai_batch.core.plan import Plan
     from airflow_openai_batch.core.request_line import RequestLine
     from airflow_openai_batch.core.storage import Location
@@ -43,16 +44,26 @@ class OpenAIBatchReportOperator(BaseOperator):
     counts, the cost and the report's URI.
 
     :param job: the job directory, as the split pushes it under the key ``job``.
+    :param asset_uri: the asset that gets the event; by default the job directory. The split pushes, under the key
+        ``asset``, one that stays the same from run to run where the directory does not.
     :param max_failed_fraction: fail if more than this fraction of the rows is not ``ok``. 0: one bad row is enough.
     """
 
-    template_fields: Sequence[str] = ("job", "max_failed_fraction")
+    template_fields: Sequence[str] = ("job", "asset_uri", "max_failed_fraction")
     ui_color = "#e8f3ee"
 
-    def __init__(self, *, job: str, max_failed_fraction: float | str = 0.0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        job: str,
+        asset_uri: str | None = None,
+        max_failed_fraction: float | str = 0.0,
+        **kwargs: Any,
+    ) -> None:
         kwargs.setdefault("outlets", [AssetAlias(ASSET_ALIAS)])
         super().__init__(**kwargs)
         self.job = job
+        self.asset_uri = asset_uri
         self.max_failed_fraction = max_failed_fraction
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -63,7 +74,8 @@ class OpenAIBatchReportOperator(BaseOperator):
         self.log.info("%s", write_markdown(report))
         self._judge(report, allowed)
         extra = asset_extra(report)
-        context["outlet_events"][AssetAlias(ASSET_ALIAS)].add(Asset(make_asset_uri(output.uri)), extra=extra)
+        asset = Asset(make_asset_uri(self.asset_uri or output.uri))
+        context["outlet_events"][AssetAlias(ASSET_ALIAS)].add(asset, extra=extra)
         return {**extra, "report": output.child(job.REPORT_MARKDOWN).uri}
 
     def _open(self) -> tuple[Location, Plan]:
@@ -101,11 +113,12 @@ class OpenAIBatchReportOperator(BaseOperator):
     def _judge(self, report: Report, allowed: float) -> None:
         where = f"See {report.job}/{job.REPORT_MARKDOWN}."
         if not report.complete:
-            open_ = [line.shard for line in report.shards if not line.rows]
+            unfinished = [line for line in report.shards if not line.rows]
+            why = "; ".join(f"shard {line.shard}: {line.state}" for line in unfinished[:3])
             raise AirflowFailException(
-                f"{len(open_)} of {len(report.shards)} shards are not done ({name_some(open_)}), "
-                f"{report.counts.unfinished:,} requests without a row. Clear their failed tasks: nothing that was "
-                f"paid is sent again. {where}"
+                f"{len(unfinished)} of {len(report.shards)} shards are not done "
+                f"({name_some([line.shard for line in unfinished])}), {report.counts.unfinished:,} requests without "
+                f"a row. {why}. Clear their failed tasks: nothing that was paid is sent again. {where}"
             )
         counts = report.counts
         if counts.bad_fraction > allowed:
@@ -124,8 +137,14 @@ def _read_summaries(output: Location, plan: Plan) -> Iterator[ShardSummary]:
         if done is not None and done.plan == plan.name:  # not one that another plan left behind
             yield ShardSummary.from_dict(done.summary)
             continue
-        last = ledger.last_kind(shard.shard)
-        yield ShardSummary(shard=shard.shard, state=f"not done, last step: {last}" if last else "not begun")
+        last = ledger.read_last(shard.shard)
+        yield ShardSummary(shard=shard.shard, state=_describe_unfinished(last) if last else "not begun")
+
+
+def _describe_unfinished(last: Event) -> str:
+    """Where the shard stands and, if OpenAI refused something, in which words."""
+    reason = " ".join(text for text in (last.code, last.message) if text)
+    return f"not done, last step: {last.kind}" + (f" ({reason})" if reason else "")
 
 
 def _read_shards(

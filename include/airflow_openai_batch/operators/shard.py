@@ -16,6 +16,7 @@ class OpenAIBatchUploadOperator(ShardStepOperator):
     """Streams a shard's byte ranges from object storage to OpenAI, checking size and sha256 on the way."""
 
     goal: ClassVar[Goal] = Goal.UPLOADED
+    operator_extra_links = ()  # there is no batch yet
 
 
 class LandingOperator(ShardStepOperator):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,18 +14,18 @@ from airflow_openai_batch.core.batch_view import BatchView, describe_duration, d
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.machine import Pause, Reached, Wait
 from airflow_openai_batch.driver import Caller, ShardDriver
-from airflow_openai_batch.hook import OpenAIBatchHook
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.links import OpenAIBatchLink
-from airflow_openai_batch.operators.parameters import read_number
+from airflow_openai_batch.operators.parameters import DEFAULT_CONN_ID, read_number
 from airflow_openai_batch.shard_files import LandingRules, ShardFiles, open_shard
-from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import BaseOperatorLink, Context
 
+    from airflow_openai_batch.client import BatchClient
     from airflow_openai_batch.core.shard_state import Goal
+    from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
 
 ShardRef = Mapping[str, Any]
 """``{"job": <output_uri>, "shard": 0}``: what the split returns a list of, and all that goes through XCom."""
@@ -50,14 +50,14 @@ class ShardStepOperator(BaseOperator):
     goal: ClassVar[Goal]
 
     template_fields: Sequence[str] = ("shard", "conn_id", "poll_interval")
-    operator_extra_links = (OpenAIBatchLink(),)
+    operator_extra_links: Collection[BaseOperatorLink] = (OpenAIBatchLink(),)
     ui_color = "#e8f3ee"
 
     def __init__(
         self,
         *,
         shard: ShardRef | None = None,
-        conn_id: str = OpenAIBatchHook.default_conn_name,
+        conn_id: str = DEFAULT_CONN_ID,
         poll_interval: float | str = 60.0,
         deferrable: bool = True,
         retries: int = 3,
@@ -119,11 +119,20 @@ class ShardStepOperator(BaseOperator):
 
     def drive(self, context: Context) -> Wait | Pause | None:
         """Go on until the goal is reached (``None``) or there is only waiting to do."""
-        with task_failures(), OpenAIBatchHook(self.conn_id).get_batch_client() as client:
-            driver = ShardDriver(files=self.files, client=client, caller=make_caller(context))
-            outcome = driver.drive(self.goal)
-        self.linked_batch_id = driver.batch_id
+        with task_failures(), self._open_driver(make_caller(context)) as driver:
+            try:
+                outcome = driver.drive(self.goal)
+            finally:  # a task that fails leads to its batch, too
+                self.linked_batch_id = driver.batch_id
         return None if isinstance(outcome, Reached) else outcome
+
+    def _open_driver(self, caller: Caller) -> ShardDriver:
+        return ShardDriver(files=self.files, connect=self._connect, caller=caller)
+
+    def _connect(self) -> BatchClient:
+        from airflow_openai_batch.hook import OpenAIBatchHook  # a second of imports, see `DEFAULT_CONN_ID`
+
+        return OpenAIBatchHook(self.conn_id).get_batch_client()
 
     def result(self) -> dict[str, Any]:
         job, number = read_ref(self.shard)
@@ -145,6 +154,8 @@ class ShardStepOperator(BaseOperator):
         time.sleep(self.poll_interval_s)
 
     def make_trigger(self, batch: BatchView) -> OpenAIBatchEndTrigger:
+        from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
+
         return OpenAIBatchEndTrigger(
             conn_id=self.conn_id, batch_id=batch.id, poll_interval=self.poll_interval_s
         )

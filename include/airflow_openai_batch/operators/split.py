@@ -16,15 +16,21 @@ from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.estimate import Estimate, estimate_plan
 from airflow_openai_batch.core.plan import Plan, ShardLimits
 from airflow_openai_batch.core.split import Counting, ScanProgress, split_job
-from airflow_openai_batch.hook import OpenAIBatchHook
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
 from airflow_openai_batch.operators.failures import task_failures
-from airflow_openai_batch.operators.parameters import read_choice, read_flag, read_list, read_optional_int
+from airflow_openai_batch.operators.parameters import (
+    DEFAULT_CONN_ID,
+    read_choice,
+    read_flag,
+    read_list,
+    read_optional_int,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_openai_batch.core.storage import Location
+    from airflow_openai_batch.hook import OpenAIBatchHook
 
 QUEUE_SHARE = 0.95
 """Of the account's queue limit that one shard may fill: OpenAI's count may differ a little from ours."""
@@ -35,8 +41,8 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
     """Scans the input once and writes ``plan.json``: contiguous shards within OpenAI's limits.
 
     Returns one item per shard, ``{"job": <output_uri>, "shard": n}``, to map over; pushes the job's URI under the
-    key ``job`` and requests, shards, tokens and cost under ``estimate``. Run again, it goes on with the plan
-    that is there.
+    key ``job``, requests, shards, tokens and cost under ``estimate``, and under ``asset`` the part of the URI that
+    all runs share (what comes before ``{run_id}``). Run again, it goes on with the plan that is there.
 
     :param input_uri: one URI or path, a list of them, or a glob, of ``.jsonl``, ``.jsonl.gz``, ``.jsonl.zst``.
     :param output_uri: the job directory. ``{run_id}`` stands for the run id in a form fit for a path.
@@ -78,7 +84,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         *,
         input_uri: str | Sequence[str],
         output_uri: str,
-        conn_id: str = OpenAIBatchHook.default_conn_name,
+        conn_id: str = DEFAULT_CONN_ID,
         max_requests_per_shard: int | str = 50_000,
         max_bytes_per_shard: int | str = 100_000_000,
         max_tokens_per_shard: int | str | None = None,
@@ -121,6 +127,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
             estimate = estimate_plan(plan)
         self.log.info("%s", describe_plan(plan, estimate, output.uri))
         ti.xcom_push("job", output.uri)
+        ti.xcom_push("asset", self.output_uri.partition("{run_id}")[0].strip().rstrip("/"))
         ti.xcom_push("estimate", {**msgspec.to_builtins(estimate), **count_plan(plan)})
         if plan_only or not plan.shards:
             self.log.info("%s; what comes after is skipped.", "Dry run" if plan_only else "No requests")
@@ -161,9 +168,15 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
                 f"{job_uri}: cannot be written ({problem}). Choose another output_uri or grant the access."
             )
         if not plan_only:
-            with OpenAIBatchHook(self.conn_id).get_batch_client() as client:
+            with self._hook.get_batch_client() as client:
                 client.check_key()
         return output
+
+    @property
+    def _hook(self) -> OpenAIBatchHook:
+        from airflow_openai_batch.hook import OpenAIBatchHook  # a second of imports, see `DEFAULT_CONN_ID`
+
+        return OpenAIBatchHook(self.conn_id)
 
     @property
     def _inputs(self) -> list[str]:
@@ -199,7 +212,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         max_tokens = read_optional_int("max_tokens_per_shard", self.max_tokens_per_shard)
         if max_tokens is None:
             queue = read_optional_int("enqueued_token_limit", self.enqueued_token_limit)
-            queue = queue or OpenAIBatchHook(self.conn_id).get_enqueued_token_limit()
+            queue = queue or self._hook.get_enqueued_token_limit()
             max_tokens = int(queue * QUEUE_SHARE) if queue else None
         return ShardLimits(
             max_requests=read_optional_int("max_requests_per_shard", self.max_requests_per_shard) or 50_000,

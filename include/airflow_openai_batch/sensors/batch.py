@@ -14,7 +14,6 @@ from airflow_openai_batch.core.batch_view import BatchStatus, BatchView, describ
 from airflow_openai_batch.core.errors import BatchRejectedError, ConfigError
 from airflow_openai_batch.core.refusals import classify_refusal, describe_refused
 from airflow_openai_batch.core.shard_state import Goal
-from airflow_openai_batch.hook import OpenAIBatchHook
 from airflow_openai_batch.locations import check_conn_id
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.shard_step import ShardStepOperator
@@ -92,7 +91,7 @@ class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
                 raise ConfigError("either shard (an item of the split's output) or batch_id must be given.")
             check_conn_id(self.conn_id)
             self.linked_batch_id = self.batch_id
-            with OpenAIBatchHook(self.conn_id).get_batch_client() as client:
+            with self._connect() as client:
                 return client.fetch(self.batch_id)
 
     def _bare_result(self, batch: BatchView) -> dict[str, Any]:
