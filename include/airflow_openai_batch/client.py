@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import openai
+import orjson
 import tenacity
 
-from airflow_openai_batch.core.batch_view import BatchView
-from airflow_openai_batch.core.errors import DownloadError, TransientError
+from airflow_openai_batch.core.batch_view import LIST_PAGE, BatchView
+from airflow_openai_batch.core.errors import DownloadError, NotFoundError, TransientError
 from airflow_openai_batch.remote_errors import STREAM_ERRORS, translated
 
 if TYPE_CHECKING:
@@ -20,13 +22,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PAGE = 100
-"""The most batches OpenAI lists on one page."""
+PAGE = LIST_PAGE
+FILES_PAGE = 10_000
 LIST_MARGIN_S = 600.0
 """Clocks differ, and OpenAI's ``created_at`` is its own: look this much further back."""
 FILE_EXPIRY_S = 2_592_000
 """30 days, the most OpenAI allows: a second net under the clean-up."""
 UPLOAD_TIMEOUT_S = 1_800.0
+WATCH_TIMEOUT_S = 60.0
 CHUNK_BYTES = 1 << 20
 
 _RETRY = tenacity.Retrying(
@@ -88,6 +91,7 @@ class BatchClient:
                 endpoint=endpoint,  # type: ignore[arg-type]  # checked against the plan's endpoints
                 completion_window="24h",
                 metadata=metadata,
+                output_expires_after={"anchor": "created_at", "seconds": FILE_EXPIRY_S},
             )
         return BatchView.from_dict(batch.to_dict())
 
@@ -131,6 +135,30 @@ class BatchClient:
             except Exception as error:
                 if getattr(error, "status_code", None) != 409:
                     raise
+
+    def delete_file(self, file_id: str) -> None:
+        """Delete a file; one that OpenAI does not know (any more) is left at that."""
+        with contextlib.suppress(NotFoundError):
+            _RETRY(self._delete_file, file_id)
+
+    def _delete_file(self, file_id: str) -> None:
+        with translated(f"deleting {file_id}"):
+            self._openai.files.delete(file_id)
+
+    def iter_files(self, *, purpose: str) -> Iterator[tuple[str, str]]:
+        """Id and name of all files of a purpose, newest first, one call per 10,000."""
+        after: str | None = None
+        while True:
+            page = _RETRY(self._list_files, purpose, after)
+            yield from page
+            if len(page) < FILES_PAGE:
+                return
+            after = page[-1][0]
+
+    def _list_files(self, purpose: str, after: str | None) -> list[tuple[str, str]]:
+        with translated("listing files"):
+            page = self._openai.files.list(purpose=purpose, limit=FILES_PAGE, after=after or openai.omit)
+            return [(file.id, file.filename) for file in page.data]
 
     def download(self, file_id: str, target: Location) -> int:
         """Stream a file into object storage and return its bytes; a cut connection is done anew.
@@ -178,20 +206,46 @@ def _check_whole(file_id: str, headers: Mapping[str, str], received: int, last: 
 
 
 class AsyncBatchClient:
-    """The asynchronous half, for the triggerer: it only looks."""
+    """The asynchronous half, for the triggerer: it looks, and cancels what a user gave up.
+
+    Answers are read without the client's models: a page of 100 batches would hold up the event loop for longer
+    than all the rest of a cycle.
+    """
 
     def __init__(self, sdk: AsyncOpenAI) -> None:
-        self._openai = sdk.with_options(max_retries=0)  # the watcher has its own patience
+        # The watcher has its own patience; a call that hangs would keep it from a thousand others.
+        self._openai = sdk.with_options(max_retries=0, timeout=WATCH_TIMEOUT_S)
 
     async def fetch(self, batch_id: str) -> BatchView:
+        """:raises NotFoundError: if OpenAI does not know it."""
         with translated(f"fetching {batch_id}"):
-            return BatchView.from_dict((await self._openai.batches.retrieve(batch_id)).to_dict())
+            answer = await self._openai.batches.with_raw_response.retrieve(batch_id)
+        return BatchView.from_dict(_read_json(answer.content, f"fetching {batch_id}"))
 
     async def list_page(self, after: str | None) -> list[BatchView]:
         """Up to 100 batches, newest first, that come after the one named."""
         with translated("listing batches"):
-            page = await self._openai.batches.list(limit=PAGE, after=after or openai.omit)
-            return [BatchView.from_dict(batch.to_dict()) for batch in page.data]
+            answer = await self._openai.batches.with_raw_response.list(limit=PAGE, after=after or openai.omit)
+        page = _read_json(answer.content, "listing batches")
+        return [BatchView.from_dict(batch) for batch in page.get("data") or ()]
+
+    async def cancel(self, batch_id: str) -> None:
+        """As `BatchClient.cancel`."""
+        with translated(f"cancelling {batch_id}"):
+            try:
+                await self._openai.batches.cancel(batch_id)
+            except openai.APIStatusError as error:
+                if error.status_code != 409:
+                    raise
 
     async def close(self) -> None:
         await self._openai.close()
+
+
+def _read_json(content: bytes, doing: str) -> dict[str, Any]:
+    """:raises TransientError: for what a proxy sends in OpenAI's place."""
+    with contextlib.suppress(orjson.JSONDecodeError):
+        found = orjson.loads(content)
+        if isinstance(found, dict):
+            return found
+    raise TransientError(f"{doing}: the answer is no JSON object.")

@@ -14,7 +14,8 @@ import pytest
 from airflow_openai_batch.client import AsyncBatchClient
 from airflow_openai_batch.core.batch_view import BatchStatus, BatchView
 from airflow_openai_batch.core.errors import NotFoundError
-from airflow_openai_batch.triggers.watcher import BatchWatcher, fetch_views
+from airflow_openai_batch.triggers.batch_list import BatchList
+from airflow_openai_batch.triggers.watcher import BatchWatcher
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing import OpenAIServer
@@ -50,9 +51,9 @@ def client_factory(
 
 
 async def wait_final(watcher: BatchWatcher, batch_id: str, poll_interval_s: float = 0.1) -> BatchView:
-    async for view in watcher.follow(batch_id, poll_interval_s):
-        if view.status.is_final:
-            return view
+    async for sighting in watcher.follow(batch_id, poll_interval_s):
+        if sighting.batch.status.is_final:
+            return sighting.batch
     raise AssertionError
 
 
@@ -71,11 +72,11 @@ async def test_faults_are_waited_out_and_a_rotated_key_is_read_anew(
     openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (batch_id,) = create_batches(openai_server, 1)
-    monkeypatch.setattr("airflow_openai_batch.triggers.watcher.FAULT_WAIT_MAX_S", 0.1)
-    openai_server.script(http="GET /batches/*", status=503, times=2)
-    openai_server.script(http="GET /batches/*", drop="before", times=2)
-    openai_server.script(http="GET /batches/*", status=429, code="rate_limit_exceeded", times=1)
-    openai_server.script(http="GET /batches/*", status=401, code="invalid_api_key", times=2)
+    monkeypatch.setattr("airflow_openai_batch.triggers.stall.WAIT_MAX_S", 0.1)
+    openai_server.script(http="GET /batches", status=503, times=2)
+    openai_server.script(http="GET /batches", drop="before", times=2)
+    openai_server.script(http="GET /batches", status=429, code="rate_limit_exceeded", times=1)
+    openai_server.script(http="GET /batches", status=401, code="invalid_api_key", times=2)
     keys: list[str] = []
     watcher = BatchWatcher(client_factory(openai_server, lambda: keys.append("k") or "any"))  # type: ignore[func-returns-value]
     view = await asyncio.wait_for(wait_final(watcher, batch_id), 20)
@@ -143,7 +144,8 @@ async def test_a_batch_far_down_the_list_is_fetched_alone(openai_server: OpenAIS
     ids = create_batches(openai_server, 220)
     client = await client_factory(openai_server)()
     before = openai_server.books.calls.total()
-    views = await fetch_views(client, {ids[0], ids[-1]})
-    assert set(views) == {ids[0], ids[-1]}
+    wanted = {ids[0], ids[-1]}
+    views = [view async for page in BatchList().look(client, wanted) for view in page]
+    assert wanted <= {view.id for view in views}
     assert openai_server.books.calls.total() - before <= 3
     await client.close()

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+log = logging.getLogger(__name__)
+
+LIST_PAGE = 100
+"""The most batches OpenAI lists on one page."""
 
 
 class BatchStatus(StrEnum):
@@ -75,6 +81,8 @@ class BatchView:
     error_file_id: str | None = None
     errors: tuple[BatchError, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
+    model: str | None = None
+    """As OpenAI says it, else as our metadata does; unknown for the batches of strangers that say neither."""
 
     @property
     def created_at(self) -> float:
@@ -93,9 +101,10 @@ class BatchView:
         """Read the JSON form of OpenAI's batch object; counts, errors and metadata may be absent."""
         counts = batch.get("request_counts") or {}
         errors = ((batch.get("errors") or {}).get("data")) or []
+        metadata = dict(batch.get("metadata") or {})
         return cls(
             id=batch["id"],
-            status=BatchStatus(batch["status"]),
+            status=_read_status(batch["status"]),
             input_file_id=batch.get("input_file_id") or "",
             times={name: float(batch[name]) for name in TIME_STAMPS if batch.get(name)},
             completed=int(counts.get("completed") or 0),
@@ -108,8 +117,32 @@ class BatchView:
                 BatchError(code=e.get("code") or "", message=e.get("message") or "", line=e.get("line"))
                 for e in errors
             ),
-            metadata=dict(batch.get("metadata") or {}),
+            metadata=metadata,
+            model=batch.get("model") or metadata.get("model"),
         )
+
+
+def _read_status(word: str) -> BatchStatus:
+    """A word that OpenAI may invent is no end: one stranger's batch must not break the list of all."""
+    try:
+        return BatchStatus(word)
+    except ValueError:
+        log.debug("A batch has the unknown status %.40r; it counts as in progress.", word)
+        return BatchStatus.IN_PROGRESS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSnapshot:
+    """What was in flight when the batches were listed, those of strangers too.
+
+    :param at: Unix seconds, before the first page was asked for.
+    :param batches: all that are not final, newest first, from the list of the last 26 hours.
+    :param created_last_hour: batches of any status; OpenAI allows 2,000 an hour.
+    """
+
+    at: float
+    batches: tuple[BatchView, ...]
+    created_last_hour: int
 
 
 def choose_kept(batches: list[BatchView]) -> tuple[BatchView | None, list[BatchView]]:

@@ -7,150 +7,281 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from airflow_openai_batch.client import PAGE, AsyncBatchClient
-from airflow_openai_batch.core.errors import FatalAccountError, NotFoundError, RemoteError
-
-if TYPE_CHECKING:
-    from airflow_openai_batch.core.batch_view import BatchView
+from airflow_openai_batch.core.batch_view import BatchStatus, BatchView, QueueSnapshot
+from airflow_openai_batch.core.errors import (
+    FatalAccountError,
+    NotFoundError,
+    OpenAIBatchError,
+    RemoteError,
+)
+from airflow_openai_batch.triggers.batch_list import BatchList, BatchSource
+from airflow_openai_batch.triggers.queue_book import QueueBook
+from airflow_openai_batch.triggers.stall import Stall
 
 log = logging.getLogger(__name__)
 
-FAULT_WAIT_MAX_S = 300.0
-"""Longest wait between two cycles while OpenAI cannot be reached; there is no bound on how often."""
 NOT_FOUND_TIMES = 3
 """A batch is gone only after so many cycles in a row that say so."""
+AT_A_TIME = 25
+"""Waiters that are told something before the loop gets its turn."""
 
-ClientFactory = Callable[[], Awaitable[AsyncBatchClient]]
+Connect = Callable[[], Awaitable[BatchSource]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A watched batch, and others that were created for the same send."""
+
+    batch: BatchView
+    twins: tuple[BatchView, ...] = ()
+    """Batches with the same job_key that did not fail validation: a reply was lost, and a list lagged."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Notice:
+    """A line for the log of the waiting task; the watcher's own log belongs to none."""
+
+    level: int
+    text: str
 
 
 @dataclass(eq=False, slots=True)
-class _Watch:
-    batch_id: str
+class _Waiter:
+    """One deferred task; ``batch_id`` is ``None`` for those that wait for the queue."""
+
+    batch_id: str | None
     poll_interval_s: float
-    seen: asyncio.Queue[BatchView | Exception] = field(default_factory=asyncio.Queue)
+    due_at: float
+    """Of the loop's clock."""
+    inbox: asyncio.Queue[Sighting | QueueSnapshot | _Notice | Exception] = field(
+        default_factory=asyncio.Queue
+    )
     not_found: int = 0
 
 
 class BatchWatcher:
     """Fetches all watched batches together, cycle after cycle, as long as anyone watches."""
 
-    def __init__(self, make_client: ClientFactory) -> None:
-        self._make_client = make_client
-        self._client: AsyncBatchClient | None = None
-        self._watches: set[_Watch] = set()
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._waiters: set[_Waiter] = set()
+        self._joined = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
+        self._list = BatchList()
+        self._queue = QueueBook()
+        self._snapshot: QueueSnapshot | None = None
 
-    async def follow(self, batch_id: str, poll_interval_s: float) -> AsyncIterator[BatchView]:
-        """Every view of a batch that a cycle brings, until the caller stops.
+    async def follow(self, batch_id: str, poll_interval_s: float) -> AsyncIterator[Sighting]:
+        """Every sight of a batch that a cycle brings, until the caller stops; the first after one interval.
 
-        Faults of the network and of the key are waited out, with one log line each.
+        Faults of the network and of the key are waited out, with a line in the caller's log.
 
         :raises NotFoundError: when OpenAI said several times in a row that it does not know the batch.
         :raises Exception: whatever ended the loop, which is a defect of ours and must not hang a task.
         """
-        watch = _Watch(batch_id, poll_interval_s)
-        self._watches.add(watch)
-        if self._loop_task is None or self._loop_task.done():
-            self._loop_task = asyncio.create_task(self._run(), name="openai-batch-watcher")
-        try:
+        due_at = asyncio.get_running_loop().time() + poll_interval_s
+        with self._waiting(_Waiter(batch_id, poll_interval_s, due_at)) as waiter:
             while True:
-                view = await watch.seen.get()
-                if isinstance(view, Exception):
-                    raise view
-                yield view
+                message = await _receive(waiter)
+                if isinstance(message, Sighting):
+                    yield message
+
+    async def follow_queue(self, poll_interval_s: float) -> AsyncIterator[QueueSnapshot]:
+        """What is in flight in the whole account, cycle after cycle; the latest at once if it is not older.
+
+        The first cycle goes through the list of the last 26 hours (40 pages at most), later ones through what is
+        new and what was still running. Faults are waited out as by `follow`.
+
+        :raises Exception: as `follow`.
+        """
+        now, age_s = asyncio.get_running_loop().time(), self._snapshot_age_s()
+        waiter = _Waiter(None, poll_interval_s, now)
+        if self._snapshot is not None and age_s < poll_interval_s:
+            waiter.due_at = now + poll_interval_s - age_s
+            waiter.inbox.put_nowait(self._snapshot)
+        with self._waiting(waiter):
+            while True:
+                message = await _receive(waiter)
+                if (
+                    isinstance(message, QueueSnapshot) and message is self._snapshot
+                ):  # not one that is outdated
+                    yield message
+
+    def _snapshot_age_s(self) -> float:
+        return max(0.0, time.time() - self._snapshot.at) if self._snapshot is not None else 0.0
+
+    @contextlib.contextmanager
+    def _waiting(self, waiter: _Waiter) -> Iterator[_Waiter]:
+        """The first one starts the loop; the last one ends it, and with it the client, at once."""
+        self._waiters.add(waiter)
+        self._joined.set()
+        if self._loop_task is None or self._loop_task.done():
+            # A context of its own: what the loop logs belongs to no task, least of all to the one that came first.
+            self._loop_task = asyncio.create_task(
+                self._run(), name="openai-batch-watcher", context=contextvars.Context()
+            )
+        try:
+            yield waiter
         finally:
-            self._watches.discard(watch)
+            self._waiters.discard(waiter)
+            if not self._waiters and self._loop_task is not None:
+                self._loop_task.cancel()
+                self._loop_task = None
 
     async def _run(self) -> None:
-        faults = 0
-        try:
-            while self._watches:
-                interval_s = min(watch.poll_interval_s for watch in self._watches)
-                await asyncio.sleep(interval_s if not faults else _fault_wait_s(interval_s, faults))
-                try:
-                    await self._cycle()
-                except RemoteError as error:
-                    faults += 1
-                    await self._meet_fault(error, faults)
-                else:
-                    faults = 0
-        except Exception as error:
-            log.exception("The watcher of OpenAI batches broke.")
-            for watch in self._watches:
-                watch.seen.put_nowait(error)
-        finally:
-            await self._drop_client()
+        stall: Stall | None = None
+        async with _Client(self._connect) as client:
+            try:
+                while self._waiters:
+                    await self._sleep()
+                    try:
+                        await self._cycle(await client.get())
+                    except OpenAIBatchError as error:
+                        stall = stall or Stall(_now())
+                        await self._meet(error, stall, client)
+                    else:
+                        if stall is not None:
+                            await self._tell_all(_Notice(logging.INFO, stall.end(_now())))
+                            stall = None
+            except Exception as error:
+                log.exception("The watcher of OpenAI batches broke.")
+                waiters, self._waiters, self._loop_task = self._waiters, set(), None  # the next starts afresh
+                for waiter in waiters:
+                    waiter.inbox.put_nowait(error)
 
-    async def _meet_fault(self, error: RemoteError, faults: int) -> None:
-        log.warning(
-            "Watching %d batches: %s Waiting on (fault %d in a row).", len(self._watches), error, faults
-        )
+    async def _sleep(self) -> None:
+        """Until the first one is due; who comes meanwhile may be due sooner."""
+        while (wait_s := min(waiter.due_at for waiter in self._waiters) - _now()) > 0:
+            self._joined.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._joined.wait()
+
+    async def _meet(self, error: OpenAIBatchError, stall: Stall, client: _Client) -> None:
+        text = stall.meet(error, _now())
+        if text is not None:
+            await self._tell_all(_Notice(logging.WARNING, text))
         if isinstance(error, FatalAccountError):
-            await self._drop_client()  # the key may have been rotated: read the connection again
+            await client.drop()  # the key may have been rotated: read the connection again
+        await asyncio.sleep(stall.wait_s(error.retry_after_s if isinstance(error, RemoteError) else None))
 
-    async def _drop_client(self) -> None:
+    async def _cycle(self, client: BatchSource) -> None:
+        now, at = _now(), time.time()
+        due = self._take_due(now)
+        wanted = {waiter.batch_id for waiter in due if waiter.batch_id is not None}
+        for_queue = any(waiter.batch_id is None for waiter in due)
+        views: dict[str, BatchView] = {}
+        pages = self._list.look(
+            client,
+            wanted,
+            hoped=self._queue.ids if for_queue else (),
+            since=self._queue.since(at) if for_queue else None,
+        )
+        try:
+            async for page in pages:
+                views.update((view.id, view) for view in page)
+        except OpenAIBatchError:
+            await self._tell_seen(views)
+            raise
+        await self._tell_seen(views)
+        for waiter in due:
+            waiter.due_at = now + waiter.poll_interval_s
+        unknown = wanted - views.keys()
+        self._count_unknown(waiter for waiter in due if waiter.batch_id in unknown)
+        if for_queue:
+            self._snapshot = self._queue.take(views.values(), at)
+            await self._tell_all(self._snapshot, [each for each in self._waiters if each.batch_id is None])
+        self._list.keep_only(
+            {each.batch_id for each in self._waiters if each.batch_id}.union(self._queue.ids)
+        )
+
+    def _take_due(self, now: float) -> list[_Waiter]:
+        """Who is due, and who will be before half a cycle of the fastest is over: they share this one."""
+        fastest_s = min(waiter.poll_interval_s for waiter in self._waiters)
+        return [waiter for waiter in self._waiters if waiter.due_at <= now + fastest_s / 2]
+
+    async def _tell_seen(self, views: dict[str, BatchView]) -> None:
+        """Whoever's batch was seen is told, also who is not due yet: it cost nothing."""
+        by_key: defaultdict[str, list[BatchView]] = defaultdict(list)
+        for view in views.values():
+            if view.job_key is not None and view.status is not BatchStatus.FAILED:
+                by_key[view.job_key].append(view)
+        for count, waiter in enumerate(list(self._waiters)):
+            seen = views.get(waiter.batch_id or "")
+            if seen is not None:
+                waiter.not_found = 0
+                alike = by_key.get(seen.job_key or "", ())
+                waiter.inbox.put_nowait(Sighting(seen, tuple(each for each in alike if each.id != seen.id)))
+            if count % AT_A_TIME == 0:
+                await asyncio.sleep(0)
+
+    async def _tell_all(
+        self, message: QueueSnapshot | _Notice, waiters: Collection[_Waiter] | None = None
+    ) -> None:
+        for count, waiter in enumerate(list(self._waiters) if waiters is None else waiters):
+            waiter.inbox.put_nowait(message)
+            if count % AT_A_TIME == 0:
+                await asyncio.sleep(0)
+
+    def _count_unknown(self, waiters: Iterable[_Waiter]) -> None:
+        for waiter in waiters:
+            waiter.not_found += 1
+            if waiter.not_found >= NOT_FOUND_TIMES:
+                waiter.inbox.put_nowait(NotFoundError(f"OpenAI does not know {waiter.batch_id} (any more)."))
+
+
+class _Client:
+    """The client of one run of the loop: made when it is needed, closed when the run ends."""
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._client: BatchSource | None = None
+
+    async def get(self) -> BatchSource:
+        if self._client is None:
+            self._client = await self._connect()
+        return self._client
+
+    async def drop(self) -> None:
         client, self._client = self._client, None
         if client is not None:
             with contextlib.suppress(Exception):
                 await client.close()
 
-    async def _cycle(self) -> None:
-        if self._client is None:
-            self._client = await self._make_client()
-        wanted = {watch.batch_id for watch in self._watches}
-        views = await fetch_views(self._client, wanted)
-        for watch in list(self._watches):
-            view = views.get(watch.batch_id)
-            if view is not None:
-                watch.not_found = 0
-                watch.seen.put_nowait(view)
-            elif watch.batch_id in wanted:
-                watch.not_found += 1
-                if watch.not_found >= NOT_FOUND_TIMES:
-                    watch.seen.put_nowait(NotFoundError(f"OpenAI does not know {watch.batch_id} (any more)."))
+    async def __aenter__(self) -> _Client:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.drop()
 
 
-async def fetch_views(client: AsyncBatchClient, wanted: set[str]) -> dict[str, BatchView]:
-    """The wanted batches, by whichever way needs fewer calls; those OpenAI does not know are left out.
-
-    Lists pages of 100, newest first, as long as a page may still bring more than its price of one call;
-    what is left is fetched one by one.
-    """
-    views: dict[str, BatchView] = {}
-    missing = set(wanted)
-    after: str | None = None
-    pages = 0
-    while len(missing) > 1 and pages < len(wanted):
-        page = await client.list_page(after)
-        pages += 1
-        found = {view.id: view for view in page if view.id in missing}
-        views |= found
-        missing -= found.keys()
-        if len(page) < PAGE or (not found and pages > 1 + len(wanted) // PAGE):
-            break
-        after = page[-1].id
-    for batch_id in missing:
-        with contextlib.suppress(NotFoundError):
-            views[batch_id] = await client.fetch(batch_id)
-    return views
+async def _receive(waiter: _Waiter) -> Sighting | QueueSnapshot | None:
+    """The next message; lines for the log are written here, where the log is the waiting task's own."""
+    message = await waiter.inbox.get()
+    if isinstance(message, Exception):
+        raise message
+    if isinstance(message, _Notice):
+        log.log(message.level, message.text)
+        return None
+    return message
 
 
-def _fault_wait_s(interval_s: float, faults: int) -> float:
-    base = min(max(interval_s, 1.0) * 2 ** min(faults, 10), FAULT_WAIT_MAX_S)
-    return float(base * random.uniform(0.75, 1.25))  # noqa: S311 - jitter, not a secret
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 _watchers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, BatchWatcher]] = WeakKeyDictionary()
 
 
-def get_watcher(conn_id: str, make_client: ClientFactory) -> BatchWatcher:
+def get_watcher(conn_id: str, connect: Connect) -> BatchWatcher:
     """The watcher of the running loop for this connection."""
     watchers = _watchers.setdefault(asyncio.get_running_loop(), {})
-    return watchers.setdefault(conn_id, BatchWatcher(make_client))
+    return watchers.setdefault(conn_id, BatchWatcher(connect))

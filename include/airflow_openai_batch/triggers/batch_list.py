@@ -1,0 +1,153 @@
+"""The account's list of batches, and the cheapest way to look at some of them again.
+
+OpenAI lists 100 batches a page, newest first, from any batch on, and has no filter. Whoever remembers which batch
+comes before a watched one can ask for the page that begins with it: what lies between, finished batches and those of
+strangers, costs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Collection, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from airflow_openai_batch.core.batch_view import LIST_PAGE, BatchView
+from airflow_openai_batch.core.errors import NotFoundError, RequestRefusedError
+
+DRY_PAGES = 5
+"""So many pages without a find are worth it even for one batch: once found, it costs one page a cycle for ever."""
+MAX_PAGES = 40
+"""Nothing is looked for further down than this without a find, or for batches that nobody waits for."""
+MAX_SKIPPED = 64
+
+
+class BatchSource(Protocol):
+    """Who is asked; `client.AsyncBatchClient`, named by its form so that nobody has to import it for that."""
+
+    async def fetch(self, batch_id: str) -> BatchView: ...
+
+    async def list_page(self, after: str | None) -> list[BatchView]: ...
+
+    async def cancel(self, batch_id: str) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a batch was seen in the list."""
+
+    order: tuple[float, int]
+    """Sorts as the list does: by creation, newest first; those of the same second as last seen."""
+    after: str | None
+    """The batch before it; ``None`` at the top."""
+
+
+@dataclass(slots=True)
+class _Absence:
+    """A batch that pages did not show: it is fetched alone, and looked for again after more and more cycles."""
+
+    skip: int = 0
+    left: int = 0
+
+    def note(self) -> None:
+        self.skip = min(MAX_SKIPPED, max(1, 2 * self.skip))
+        self.left = self.skip
+
+
+class BatchList:
+    """Remembers the places of batches between cycles; 200 bytes each."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, _Place] = {}
+        self._absences: dict[str, _Absence] = {}
+        self._listed = 0
+
+    def keep_only(self, batch_ids: Collection[str]) -> None:
+        """Forget the places of all others."""
+        self._places = {each: place for each, place in self._places.items() if each in batch_ids}
+        self._absences = {each: absence for each, absence in self._absences.items() if each in batch_ids}
+
+    async def look(
+        self,
+        source: BatchSource,
+        wanted: Collection[str],
+        *,
+        hoped: Collection[str] = (),
+        since: float | None = None,
+    ) -> AsyncIterator[list[BatchView]]:
+        """What was fetched, call by call, until each wanted batch was in it; those OpenAI does not know are not.
+
+        A page is never dearer than the GETs it saves, except while a new batch is looked for.
+
+        :param hoped: looked for in the list only, where they were seen before.
+        :param since: go through everything created after this (Unix seconds of OpenAI's clock), too.
+        :raises RemoteError: from the first call that failed; what came before it was given out.
+        """
+        missing = {*wanted, *hoped}
+        new = {each for each in wanted if each not in self._places and self._is_due(each)}
+        if new or since is not None:
+            async for page in self._walk(source, missing, new, since):
+                yield page
+        for batch_id in sorted(missing & self._places.keys(), key=lambda each: self._places[each].order):
+            if batch_id in missing and (page := await self._list_from(source, batch_id)):
+                missing.difference_update(view.id for view in page)
+                yield page
+        for batch_id in missing.intersection(wanted):
+            with contextlib.suppress(NotFoundError):
+                view = await source.fetch(batch_id)
+                if batch_id in new:
+                    self._absences.setdefault(batch_id, _Absence()).note()
+                yield [view]
+
+    def _is_due(self, batch_id: str) -> bool:
+        absence = self._absences.get(batch_id)
+        if absence is None or not absence.left:
+            return True
+        absence.left -= 1
+        return False
+
+    async def _walk(
+        self, source: BatchSource, missing: set[str], new: set[str], since: float | None
+    ) -> AsyncIterator[list[BatchView]]:
+        """Pages from the top, as long as there may be more that is new."""
+        after: str | None = None
+        patience = dry_left = min(max(DRY_PAGES, len(new)), MAX_PAGES)
+        pages = 0
+        while True:
+            page = await source.list_page(after)
+            pages += 1
+            self._note(page, after)
+            found = {view.id for view in page}
+            dry_left = patience if found & new else dry_left - 1
+            missing -= found
+            new_left = new & missing
+            yield page
+            if len(page) < LIST_PAGE:
+                return
+            goes_on = since is not None and page[-1].created_at >= since and pages < MAX_PAGES
+            if not goes_on and (not new_left or dry_left <= 0):
+                return
+            after = page[-1].id
+
+    async def _list_from(self, source: BatchSource, batch_id: str) -> list[BatchView]:
+        """The page that begins with a batch, if it is where it was."""
+        after = self._places[batch_id].after
+        try:
+            page = await source.list_page(after)
+        except (NotFoundError, RequestRefusedError):
+            if after is None:
+                raise
+            page = []  # the batch before it is gone: the connection leads to another project now
+        self._note(page, after)
+        if all(view.id != batch_id for view in page):
+            del self._places[batch_id]
+        return page
+
+    def _note(self, page: Iterable[BatchView], after: str | None) -> None:
+        for view in page:
+            self._listed += 1
+            self._places[view.id] = _Place((-view.created_at, self._listed), after)
+            self._absences.pop(view.id, None)
+            after = view.id

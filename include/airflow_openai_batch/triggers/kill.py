@@ -1,0 +1,98 @@
+"""What a user did to a deferred task, and what follows for its batch.
+
+Tried on Airflow 3.3.2: a trigger's ``on_kill`` runs after mark failed, mark success, clear and failing the DAG run
+alike, and also in a triggerer whose heartbeat was late, for all triggers that another one took over. It is not told
+which. The state of the task instance says it, and can be asked for through the supervisor: ``failed`` after mark
+failed and after failing the run; ``success``; nothing, ``scheduled`` or later after clear; ``deferred`` after a
+takeover. A run that exceeds its ``dagrun_timeout`` leaves its tasks ``skipped`` and is itself ``failed``.
+
+Airflow 3.1 has no ``on_kill``: there, a cancelled ``run`` may mean any of this or that the triggerer stops, and
+the state tells these apart just the same (``deferred`` where the triggerer stops).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import sync_to_async
+
+from airflow_openai_batch.core.errors import NotFoundError, TransientError
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.triggers.batch_list import BatchSource
+
+log = logging.getLogger(__name__)
+
+KILL_TIMEOUT_S = 25.0
+"""Airflow gives ``on_kill`` 30 s."""
+TRIES = 4
+TRY_AGAIN_S = 1.0
+
+
+async def cancel_if_given_up(
+    batch_id: str, task_instance: Any, connect: Callable[[], Awaitable[BatchSource]]
+) -> None:
+    """Cancel the batch if its task was marked failed, or its run was. Never raises: the task is over."""
+    try:
+        async with asyncio.timeout(KILL_TIMEOUT_S):
+            if not await is_given_up(task_instance):
+                log.info("%s goes on: its task was not marked failed.", batch_id)
+                return
+            await _cancel(batch_id, connect)
+    except Exception as error:
+        log.warning(
+            "%s may go on: it could not be cancelled (%s: %s). Cancel it at OpenAI, or run the job again, "
+            "which waits for it.",
+            batch_id,
+            type(error).__name__,
+            error,
+        )
+    else:
+        log.info(
+            "The task was marked failed: %s is being cancelled. What it has finished by then is paid for, and is "
+            "collected when the task is cleared or the job runs again.",
+            batch_id,
+        )
+
+
+async def is_given_up(task_instance: Any) -> bool:
+    """Whether the task instance, as the database has it now, is failed; or skipped, in a run that is failed."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    # In a thread of asgiref's, as Airflow's own triggers ask: older ones can answer only there.
+    states = await sync_to_async(RuntimeTaskInstance.get_task_states)(
+        dag_id=task_instance.dag_id,
+        task_ids=[task_instance.task_id],
+        run_ids=[task_instance.run_id],
+        map_index=task_instance.map_index,
+    )
+    found = states.get(task_instance.run_id) or {}
+    state = next(iter(found.values()), None)  # one instance was asked for
+    if state == "skipped":
+        run_state = await sync_to_async(RuntimeTaskInstance.get_dagrun_state)(
+            task_instance.dag_id, task_instance.run_id
+        )
+        return bool(run_state == "failed")
+    return bool(state == "failed")
+
+
+async def _cancel(batch_id: str, connect: Callable[[], Awaitable[BatchSource]]) -> None:
+    """A batch that is final already, or unknown, is left as it is."""
+    client = await connect()
+    try:
+        for count in range(1, TRIES + 1):
+            try:
+                await client.cancel(batch_id)
+            except NotFoundError:
+                return
+            except TransientError:
+                if count == TRIES:
+                    raise
+                await asyncio.sleep(TRY_AGAIN_S * count)
+            else:
+                return
+    finally:
+        await client.close()
