@@ -12,6 +12,7 @@ import msgspec
 
 from airflow_openai_batch.core.endpoints import MAX_EMBEDDING_TOKENS_PER_REQUEST, Endpoint
 from airflow_openai_batch.core.models import EncodingName, context_tokens, encoding_of
+from airflow_openai_batch.core.plan import CountImages  # noqa: TC001 - msgspec reads it
 from airflow_openai_batch.core.requests import BadLineError, Request, check_utf8, read_request
 from airflow_openai_batch.core.tally import ChunkTally, CountMode, TallyBuilder
 from airflow_openai_batch.core.tokens.counters import CounterName, TextCounter, open_counter, utf8_bytes
@@ -19,6 +20,7 @@ from airflow_openai_batch.core.tokens.measure import Measure, less_certain
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.chunks import Chunk
+    from airflow_openai_batch.core.outputs import OutputSum
 
 _EMBEDDINGS = Endpoint.EMBEDDINGS.value
 
@@ -37,6 +39,7 @@ class CountRules(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None
     max_line_bytes: int
     max_embedding_inputs: int
+    count_images: CountImages = "formula"
 
 
 class _Awaiting(msgspec.Struct, gc=False):
@@ -46,6 +49,8 @@ class _Awaiting(msgspec.Struct, gc=False):
     request: Request
     measure: Measure
     start: int
+    middle: int
+    """Where its texts end and its images begin, in case they are counted as texts."""
     stop: int
 
 
@@ -58,6 +63,7 @@ class _Target(msgspec.Struct, gc=False):
     """A bound up to this says that a request fits; above it, only a count says that it does not."""
     texts: _Texts | None
     """Where the texts go if every request is counted."""
+    output: OutputSum
 
 
 class ChunkCounter:
@@ -65,6 +71,7 @@ class ChunkCounter:
 
     def __init__(self, rules: CountRules) -> None:
         self._rules = rules
+        self._images_as_text = rules.count_images == "text"
         self._texts: dict[EncodingName, _Texts] = {}
         self._targets: dict[str, _Target] = {}
 
@@ -101,6 +108,13 @@ class ChunkCounter:
             tally.keys[index] = target.key
         if request.inputs:
             self._add_inputs(index, request, tally)
+        allowed = request.body.output_tokens
+        if allowed is None:
+            target.output.unbounded += 1
+        else:
+            target.output.tokens += allowed
+        if not request.is_plain:
+            tally.images += self._settle_images(request.measure())
         if target.texts is not None:
             target.texts.add(index, request)
             return
@@ -110,6 +124,14 @@ class ChunkCounter:
             tally.set_tokens(index, tokens, less_certain(request.measure().certainty, "upper"))
         if tokens > target.safe_tokens or index % SAMPLE_EVERY == 0:
             self._texts_of(request.model).add(index, request)
+
+    def _settle_images(self, measure: Measure) -> bool:
+        """Whether it has images in it. Their texts are kept only where they are counted."""
+        if not measure.image_texts:
+            return False
+        if not self._images_as_text:
+            measure.image_texts, measure.image_tokens = [], 0
+        return True
 
     def _add_inputs(self, index: int, request: Request, tally: TallyBuilder) -> None:
         limit = self._rules.max_embedding_inputs
@@ -128,6 +150,7 @@ class ChunkCounter:
             tally.name_key(request.model, request.url),
             min((limit for limit in limits if limit is not None), default=math.inf),
             self._texts_of(request.model) if self._rules.mode == "exact" else None,
+            tally.output_of(request.model, request.url),
         )
         self._targets[request.model] = target
         return target
@@ -140,21 +163,29 @@ class ChunkCounter:
         return texts
 
     def _settle(self, texts: _Texts, tally: TallyBuilder) -> None:
-        for waiting, counts, repeated in texts.count():
-            measure, line = waiting.measure, waiting.line
+        is_exact = self._rules.mode == "exact"
+        for waiting, counts, images, repeated in texts.count():
+            request, measure, line = waiting.request, waiting.measure, waiting.line
             tokens = measure.fixed_tokens + sum(counts) + repeated
+            queued = tokens - measure.image_tokens + sum(images)
             certainty = less_certain(measure.certainty, texts.counter.certainty)
+            is_bound = certainty == "upper"
             longest = max(measure.longest_tokens, max(counts, default=0))
-            problem = self._problem(waiting.request, tokens, longest, certainty == "upper")
+            problem = self._too_long(request, tokens, longest, is_bound) or self._too_many(queued, is_bound)
             if problem is not None:
-                tally.reject(line, *problem, waiting.request.custom_id)
-            elif self._rules.mode == "exact" or tally.tokens[line] > (self._rules.max_tokens or math.inf):
-                tally.set_tokens(line, tokens, certainty)
-            elif line % SAMPLE_EVERY == 0:
+                tally.reject(line, *problem, request.custom_id)
+                tally.output_of(request.model, request.url).drop(request.body.output_tokens)
+                continue
+            is_counted = is_exact or tally.tokens[line] > (self._rules.max_tokens or math.inf)
+            if is_counted:
+                tally.set_tokens(line, queued, certainty)
+            if line % SAMPLE_EVERY == 0 and (self._images_as_text or not is_counted):
                 tally.samples.append((line, tokens))
 
-    def _problem(self, request: Request, tokens: int, longest: int, is_bound: bool) -> tuple[str, str] | None:
-        """Code and message, where the request is too large. A bound proves nothing against a context."""
+    def _too_long(
+        self, request: Request, tokens: int, longest: int, is_bound: bool
+    ) -> tuple[str, str] | None:
+        """Code and message, where the model cannot read it. A bound proves nothing against a context."""
         context = context_tokens(request.model)
         if not is_bound and context is not None:
             is_embedding = request.url == _EMBEDDINGS
@@ -171,6 +202,10 @@ class ChunkCounter:
                     f"request has {tokens:,} input tokens, limit {MAX_EMBEDDING_TOKENS_PER_REQUEST:,} per "
                     "embeddings request. Split it into more requests",
                 )
+        return None
+
+    def _too_many(self, tokens: int, is_bound: bool) -> tuple[str, str] | None:
+        """Code and message, where the queue can never take it."""
         limit = self._rules.max_tokens
         if limit is not None and tokens > limit:
             has = "may have up to" if is_bound else "has"
@@ -183,7 +218,8 @@ class ChunkCounter:
 
 
 def _bound(measure: Measure) -> int:
-    return measure.fixed_tokens + sum(map(utf8_bytes, measure.texts)) + sum(map(utf8_bytes, measure.repeated))
+    texts = (measure.texts, measure.repeated, measure.image_texts)
+    return measure.fixed_tokens - measure.image_tokens + sum(sum(map(utf8_bytes, each)) for each in texts)
 
 
 def overlong_line(length: int, limit: int) -> BadLineError:
@@ -215,13 +251,22 @@ class _Texts:
         start = len(self._texts)
         measure = request.measure()
         self._texts.extend(measure.texts)
-        self._awaiting.append(_Awaiting(index, request, measure, start, len(self._texts)))
+        middle = len(self._texts)
+        self._texts.extend(measure.image_texts)
+        self._awaiting.append(_Awaiting(index, request, measure, start, middle, len(self._texts)))
 
-    def count(self) -> list[tuple[_Awaiting, list[int], int]]:
-        """Each request with the counts of its texts and the sum of those that repeat; empties itself."""
+    def count(self) -> list[tuple[_Awaiting, list[int], list[int], int]]:
+        """Each request with the counts of its texts, of its images as texts, and the sum of texts that repeat;
+        empties itself.
+        """
         counts = self.counter.count(self._texts)
         found = [
-            (waiting, counts[waiting.start : waiting.stop], self._count_repeated(waiting.measure))
+            (
+                waiting,
+                counts[waiting.start : waiting.middle],
+                counts[waiting.middle : waiting.stop],
+                self._count_repeated(waiting.measure),
+            )
             for waiting in self._awaiting
         ]
         self._texts, self._awaiting = [], []

@@ -22,7 +22,7 @@ from airflow_openai_batch.core.requests import BadLineError, read_request
 from airflow_openai_batch.core.token_samples import sample_requests
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.core.plan import ShardLimits
+    from airflow_openai_batch.core.plan import CountImages, ShardLimits
     from airflow_openai_batch.core.scan import CountChunks
     from airflow_openai_batch.core.sources import SourceFile
     from airflow_openai_batch.core.tally import ChunkTally, CountMode
@@ -50,12 +50,15 @@ class Counting:
         small, else bound.
     :param counter: ``tiktoken``; ``toktok`` (several times as fast, needs the extra ``fast``); ``auto``
         takes toktok for large inputs if it is installed and agrees with tiktoken on a sample.
+    :param count_images: images in the requests by the ``formula`` that they are billed by, or as the ``text`` that
+        they are in the file.
     :param workers: processes that count; 0 for none, None for one per core up to four where the input is large.
     :raises ConfigError: for a value that is none of these.
     """
 
     mode: Literal["auto", "exact", "bound"] = "auto"
     counter: Literal["auto", "tiktoken", "toktok"] = "auto"
+    count_images: CountImages = "formula"
     workers: int | None = None
 
     def __post_init__(self) -> None:
@@ -63,6 +66,8 @@ class Counting:
             raise ConfigError(f"count_tokens={self.mode!r}: must be auto, exact or bound.")
         if self.counter not in ("auto", "tiktoken", "toktok"):
             raise ConfigError(f"counter={self.counter!r}: must be auto, tiktoken or toktok.")
+        if self.count_images not in ("formula", "text"):
+            raise ConfigError(f"count_images={self.count_images!r}: must be formula or text.")
         if self.counter == "toktok" and not _has_toktok():
             raise ConfigError(
                 "counter='toktok': toktok-rs is not installed: pip install 'airflow-provider-openai-batch[fast]'"
@@ -118,6 +123,7 @@ def open_counting(
         max_tokens=limits.max_tokens,
         max_line_bytes=limits.max_bytes,
         max_embedding_inputs=limits.max_embedding_inputs,
+        count_images=counting.count_images,
     )
     with contextlib.ExitStack() as stack:
         yield _Counting(rules, workers, [file.uri for file in files], stack)

@@ -12,8 +12,9 @@ import msgspec
 import numpy as np
 
 from airflow_openai_batch.core.duplicates import Duplicates, describe_duplicates, find_duplicates
+from airflow_openai_batch.core.outputs import drop_duplicates
 from airflow_openai_batch.core.pack import Packer, ShardDraft
-from airflow_openai_batch.core.plan import Counts, Limits, Segment, Shard, ShardLimits, Source
+from airflow_openai_batch.core.plan import Counts, Limits, OutputBound, Segment, Shard, ShardLimits, Source
 from airflow_openai_batch.core.ranges import SegmentReader
 from airflow_openai_batch.core.rejected import RejectedLine, SourceNames, merge_rejected
 from airflow_openai_batch.core.stage import must_be_staged, stage_shard
@@ -45,6 +46,16 @@ class Draft:
     @property
     def bad_count(self) -> int:
         return self.counts.rejected
+
+    @property
+    def images(self) -> int:
+        """Requests with images in them."""
+        return self._scan.images
+
+    def bound_outputs(self) -> tuple[OutputBound, ...]:
+        """What the requests allow as output. Once; reads duplicates again to leave them out."""
+        drop_duplicates(self._scan.outputs, self._duplicates, self._scan.table, self._files)
+        return self._scan.outputs.describe(self.shards)
 
     def bad_lines(self) -> Iterator[RejectedLine]:
         """Every line that cannot be sent, in input order."""
@@ -150,7 +161,7 @@ class _Estimates:
         self._ratio = self._tokens.sum() / max(1, self._bounds.sum())
 
     def of(self, draft: ShardDraft) -> int | None:
-        if not len(self._lines):
+        if not len(self._lines) or (self._tokens == self._bounds).all():
             return None
         first, last = np.searchsorted(self._lines, (draft.start, draft.stop))
         ratio = self._ratio

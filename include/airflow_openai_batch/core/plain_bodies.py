@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import msgspec
 
 from airflow_openai_batch.core.endpoints import Endpoint
+from airflow_openai_batch.core.tokens.allowed import MAX_ALLOWED_TOKENS, allow_output
 from airflow_openai_batch.core.tokens.measure import (
     ONE_TOKEN_ROLES,
     REPEATING_ROLES,
@@ -34,6 +35,11 @@ class PlainBody(msgspec.Struct, gc=False):
     inputs: ClassVar[int] = 0
     """Texts to embed."""
 
+    @property
+    def output_tokens(self) -> int | None:
+        """As `Measure.output_tokens`, without measuring."""
+        raise NotImplementedError
+
     def measure(self) -> Measure:
         raise NotImplementedError
 
@@ -44,6 +50,18 @@ class _Chat(PlainBody, kw_only=True, gc=False):
     functions: None = None
     response_format: None = None
     web_search_options: None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n: int | None = None
+
+    @property
+    def output_tokens(self) -> int | None:
+        limit = self.max_completion_tokens
+        if limit is None:
+            limit = self.max_tokens
+        if limit is None or (self.n is None and 0 <= limit <= MAX_ALLOWED_TOKENS):
+            return limit
+        return allow_output(limit, self.n)
 
     def measure(self) -> Measure:
         texts: list[str] = []
@@ -58,7 +76,7 @@ class _Chat(PlainBody, kw_only=True, gc=False):
             if role not in ONE_TOKEN_ROLES:
                 fixed -= 1
                 texts.append(role)
-        return Measure(fixed, texts, repeated)
+        return Measure(fixed, texts, repeated, output_tokens=self.output_tokens)
 
 
 class _Responses(PlainBody, kw_only=True, gc=False):
@@ -69,12 +87,19 @@ class _Responses(PlainBody, kw_only=True, gc=False):
     previous_response_id: None = None
     conversation: None = None
     prompt: None = None
+    max_output_tokens: int | None = None
+
+    @property
+    def output_tokens(self) -> int | None:
+        return allow_output(self.max_output_tokens)
 
     def measure(self) -> Measure:
         fixed = TOKENS_FOR_REPLY + TOKENS_PER_MESSAGE + 1
+        output = self.output_tokens
         if self.instructions is None:
-            return Measure(fixed, [self.input])
-        return Measure(fixed + TOKENS_PER_MESSAGE + 1, [self.input], [self.instructions])
+            return Measure(fixed, [self.input], output_tokens=output)
+        fixed += TOKENS_PER_MESSAGE + 1
+        return Measure(fixed, [self.input], [self.instructions], output_tokens=output)
 
 
 class _Embeddings(PlainBody, kw_only=True, gc=False):
@@ -84,9 +109,13 @@ class _Embeddings(PlainBody, kw_only=True, gc=False):
     def inputs(self) -> int:  # type: ignore[override]
         return 1 if isinstance(self.input, str) else len(self.input)
 
+    @property
+    def output_tokens(self) -> int | None:
+        return 0
+
     def measure(self) -> Measure:
         texts = [self.input] if isinstance(self.input, str) else self.input
-        return Measure(0, texts, embedding_inputs=len(texts))
+        return Measure(0, texts, embedding_inputs=len(texts), output_tokens=0)
 
 
 class PlainChatLine(msgspec.Struct, gc=False):

@@ -22,6 +22,12 @@ Certainty = Literal["exact", "upper", "lower"]
 ``lower``: something cannot be known from the request (``previous_response_id``, file ids, hosted tools).
 """
 
+CountImages = Literal["formula", "text"]
+"""How ``input_tokens`` counts an image that stands in the request as a data URL: by what the model reads and
+OpenAI bills (``formula``), or as the text that it is in the file (``text``). Which of them the batch queue goes by
+is not documented.
+"""
+
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
     """One input object, as it was when it was split."""
@@ -103,6 +109,18 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     blank: int
 
 
+class OutputBound(msgspec.Struct, frozen=True, kw_only=True):
+    """What the requests of one model and endpoint allow as output, over the whole plan."""
+
+    model: str
+    endpoint: str
+    requests: int
+    bounded_tokens: int
+    """Sum of ``max_tokens`` (or what the endpoint calls it), times ``n``, of the requests that have one."""
+    unbounded_requests: int
+    """Requests that may answer at any length."""
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The content of ``plan.json``."""
 
@@ -119,6 +137,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     counts: Counts
     shards: tuple[Shard, ...]
+    outputs: tuple[OutputBound, ...] = ()
+    """By model and endpoint; empty in plans of releases that did not look at it. No part of the fingerprint."""
+    count_images: CountImages = "formula"
+    """How images in the requests were counted."""
 
     @property
     def name(self) -> str:

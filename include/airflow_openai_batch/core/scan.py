@@ -13,6 +13,7 @@ from airflow_openai_batch.core.chunks import SourceChunk, cut_chunks
 from airflow_openai_batch.core.compression import read_blocks
 from airflow_openai_batch.core.errors import InputChangedError
 from airflow_openai_batch.core.line_table import LineTable
+from airflow_openai_batch.core.outputs import OutputTally
 from airflow_openai_batch.core.pack import Packer, Piece
 from airflow_openai_batch.core.rejected import RejectedLine, RejectedSpool
 from airflow_openai_batch.core.sources import describe_file, explained
@@ -56,6 +57,10 @@ class Scan:
     rejected: RejectedSpool = field(default_factory=RejectedSpool)
     sha256: list[str] = field(default_factory=list)
     """Of each shard; right as long as no line is rejected afterwards."""
+    outputs: OutputTally = field(default_factory=OutputTally)
+    """With lines that repeat a custom_id; see `outputs.drop_duplicates`."""
+    images: int = 0
+    """Requests with images in them."""
 
 
 def scan_sources(
@@ -76,6 +81,8 @@ def scan_sources(
         for item, tally in count_chunks(_read_chunks(files, limits.max_bytes)):
             _note_rejections(scan, item.source, files[item.source], tally)
             columns = scan.table.append(item.source, item.chunk, tally)
+            scan.outputs.add(tally.names, tally.outputs)
+            scan.images += tally.images
             ends = np.cumsum(columns.lengths, dtype=np.int64)
             for piece in scan.packer.feed(columns):
                 digests.add(piece, item.chunk.data, ends)

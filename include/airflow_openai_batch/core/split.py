@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from airflow_openai_batch.core.plan import Limits, Plan, ShardLimits
 from airflow_openai_batch.core.rejected import write_rejected
 from airflow_openai_batch.core.scan import ScanProgress, scan_sources
 from airflow_openai_batch.core.sources import Listing, list_sources
-from airflow_openai_batch.core.token_notices import describe_token_doubts
+from airflow_openai_batch.core.token_notices import describe_images, describe_token_doubts
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.storage import Location, Resolver
@@ -120,7 +121,7 @@ class _Wanted:
     def create(self, listing: Listing, existing: Plan | None) -> SplitResult:
         """Scan, put aside what a restart replaces, and write the plan last."""
         self.notices.extend(listing.notices)
-        with contextlib.closing(self._scan(listing, self.limits)) as draft:
+        with contextlib.closing(self._scan(listing, self.limits, self.counting)) as draft:
             self._refuse_bad(draft, may_write=existing is None)
             self._refuse_empty(draft, listing, may_write=existing is None)
             self._refuse_many(len(draft.shards))
@@ -138,10 +139,13 @@ class _Wanted:
                 limits=draft.limits,
                 counts=draft.counts,
                 shards=draft.stage(self.output),
+                outputs=draft.bound_outputs(),
+                count_images=self.counting.count_images,
             )
         self.notices.extend(
             describe_token_doubts(plan.shards, self.counting.mode_for(self.limits, listing.files))
         )
+        self.notices.extend(describe_images(draft.images, plan.count_images))
         if draft.bad_count:
             self.notices.append(
                 f"{draft.bad_count:,} lines could not be sent and are in {self.output.child(job.REJECTED).uri}."
@@ -169,8 +173,8 @@ class _Wanted:
             self._compare_content(plan, listing)
         return SplitResult(plan, created=False, notices=tuple(self.notices))
 
-    def _scan(self, listing: Listing, limits: ShardLimits) -> Draft:
-        with open_counting(self.counting, limits, listing.files) as count_chunks:
+    def _scan(self, listing: Listing, limits: ShardLimits, counting: Counting) -> Draft:
+        with open_counting(counting, limits, listing.files) as count_chunks:
             scan = scan_sources(listing.files, limits, count_chunks, self.progress)
         try:
             return draft_plan(scan, listing.files, limits)
@@ -200,7 +204,8 @@ class _Wanted:
                     f"{_WAY_OUT}"
                 )
         limits = ShardLimits(**msgspec.structs.asdict(plan.limits))
-        with contextlib.closing(self._scan(listing, limits)) as draft:
+        counting = dataclasses.replace(self.counting, count_images=plan.count_images)
+        with contextlib.closing(self._scan(listing, limits, counting)) as draft:
             if fingerprint(draft) != plan.fingerprint:
                 raise InputChangedError(
                     f"{self.output.uri}: the input changed since it was planned. {_WAY_OUT}"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from airflow_openai_batch.core.outputs import OutputSum
+
 if TYPE_CHECKING:
     from airflow_openai_batch.core.plan import Certainty
 
@@ -54,7 +56,11 @@ class ChunkTally(msgspec.Struct, array_like=True):
     """Model and endpoint."""
     rejections: list[Rejection]
     samples: list[tuple[int, int]]
-    """Index of a line and its tokens as counted, where ``tokens`` holds a bound."""
+    """Index of a line and its tokens as billed, where ``tokens`` holds a bound or counts images as text."""
+    outputs: list[OutputSum] = []
+    """One per name."""
+    images: int = 0
+    """Requests with images in them."""
 
 
 class TallyBuilder:
@@ -71,9 +77,17 @@ class TallyBuilder:
         self.names: dict[tuple[str, str], int] = {}
         self.rejections: list[Rejection] = []
         self.samples: list[tuple[int, int]] = []
+        self.outputs: list[OutputSum] = []
+        self.images = 0
 
     def name_key(self, model: str, endpoint: str) -> int:
-        return self.names.setdefault((model, endpoint), len(self.names))
+        key = self.names.setdefault((model, endpoint), len(self.names))
+        if key == len(self.outputs):
+            self.outputs.append(OutputSum())
+        return key
+
+    def output_of(self, model: str, endpoint: str) -> OutputSum:
+        return self.outputs[self.name_key(model, endpoint)]
 
     def set_blank(self, index: int) -> None:
         self.flags[index] = BLANK
@@ -98,4 +112,6 @@ class TallyBuilder:
             names=list(self.names),
             rejections=self.rejections,
             samples=self.samples,
+            outputs=self.outputs,
+            images=self.images,
         )

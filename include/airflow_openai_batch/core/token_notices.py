@@ -9,10 +9,14 @@ from airflow_openai_batch.core.models import DEFAULT_ENCODING, encoding_of
 from airflow_openai_batch.core.ranks import find_ranks_problem
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.core.plan import Shard
+    from airflow_openai_batch.core.plan import CountImages, Shard
     from airflow_openai_batch.core.tally import CountMode
 
 _MAX_NAMED = 5
+_IMAGES_COUNT: dict[CountImages, str] = {
+    "formula": "by OpenAI's formula. If OpenAI refuses shards that should fit its queue, set count_images=text",
+    "text": "as the text that they are in the file. If shards could be larger, set count_images=formula",
+}
 
 
 def describe_token_doubts(shards: Sequence[Shard], mode: CountMode) -> Iterator[str]:
@@ -42,3 +46,15 @@ def describe_token_doubts(shards: Sequence[Shard], mode: CountMode) -> Iterator[
                 "Images whose size is not known (web addresses, files, newer models) are counted with the most "
                 "they can cost."
             )
+
+
+def describe_images(images: int, count_images: CountImages) -> Iterator[str]:
+    """One sentence where requests carry images; none otherwise.
+
+    :param images: how many requests do.
+    """
+    if images:
+        yield (
+            f"{images:,} requests have images in them. Whether OpenAI's batch queue counts these as text is not "
+            f"documented; they are counted {_IMAGES_COUNT[count_images]}."
+        )

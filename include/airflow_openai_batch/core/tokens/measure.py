@@ -8,6 +8,7 @@ import msgspec
 
 from airflow_openai_batch.core.endpoints import Endpoint
 from airflow_openai_batch.core.models import encoding_of
+from airflow_openai_batch.core.tokens.allowed import DEFAULT_COMPLETION_TOKENS, allow_output
 from airflow_openai_batch.core.tokens.images import image_tokens
 from airflow_openai_batch.core.tokens.tools import as_json, measure_functions
 
@@ -45,6 +46,12 @@ class Measure(msgspec.Struct):
     embedding_inputs: int = 0
     longest_tokens: int = 0
     """The longest embedding input that was given as token numbers."""
+    output_tokens: int | None = None
+    """The most its answer can have; None where the request does not say."""
+    image_texts: list[str] = []
+    """Images that stand in the request itself, as data URLs."""
+    image_tokens: int = 0
+    """What these cost by the formula; part of ``fixed_tokens``."""
 
     def doubt(self, certainty: Certainty) -> None:
         self.certainty = less_certain(self.certainty, certainty)
@@ -53,6 +60,9 @@ class Measure(msgspec.Struct):
         tokens, certainty = image_tokens(url if isinstance(url, str) else None, detail, model)
         self.fixed_tokens += tokens
         self.doubt(certainty)
+        if isinstance(url, str) and url[:5].lower() == "data:":
+            self.image_texts.append(url)
+            self.image_tokens += tokens
 
 
 def measure_body(body: dict[str, Any], endpoint: Endpoint) -> Measure:
@@ -78,6 +88,8 @@ def _measure_chat(body: dict[str, Any], measure: Measure) -> None:
         as_json(tool) for tool in _dicts(body.get("tools")) if tool.get("type") != "function"
     )
     _measure_format(body.get("response_format"), measure)
+    limit = body.get("max_completion_tokens")
+    measure.output_tokens = allow_output(body.get("max_tokens") if limit is None else limit, body.get("n"))
     if body.get("web_search_options") is not None:
         measure.doubt("lower")
 
@@ -157,6 +169,7 @@ def _measure_responses(body: dict[str, Any], measure: Measure) -> None:
     _measure_response_tools(_dicts(body.get("tools")), measure, model)
     text = body.get("text")
     _measure_format(text.get("format") if isinstance(text, dict) else None, measure)
+    measure.output_tokens = allow_output(body.get("max_output_tokens"))
     if any(body.get(key) is not None for key in ("previous_response_id", "conversation", "prompt")):
         measure.doubt("lower")
 
@@ -192,6 +205,7 @@ def _measure_response_tools(tools: list[dict[str, Any]], measure: Measure, model
 
 
 def _measure_embeddings(body: dict[str, Any], measure: Measure) -> None:
+    measure.output_tokens = 0
     _measure_inputs(body.get("input"), measure)
 
 
@@ -217,11 +231,15 @@ def _measure_inputs(given: object, measure: Measure) -> None:
 def _measure_completions(body: dict[str, Any], measure: Measure) -> None:
     _measure_inputs(body.get("prompt"), measure)
     measure.embedding_inputs = measure.longest_tokens = 0
+    limit = body.get("max_tokens")
+    choices = max((body[key] for key in ("n", "best_of") if type(body.get(key)) is int), default=1)
+    measure.output_tokens = allow_output(DEFAULT_COMPLETION_TOKENS if limit is None else limit, choices)
     if isinstance(suffix := body.get("suffix"), str):
         measure.texts.append(suffix)
 
 
 def _measure_moderations(body: dict[str, Any], measure: Measure) -> None:
+    measure.output_tokens = 0
     given = body.get("input")
     parts = given if isinstance(given, list) else [given]
     _measure_content(parts, measure.texts, measure, str(body.get("model")))

@@ -1,0 +1,24 @@
+"""How many output tokens a request allows: what its answer costs at most."""
+
+from __future__ import annotations
+
+MAX_ALLOWED_TOKENS = 2**32 - 1
+"""Whatever a request says beyond this is no bound on anything, and sums of it must fit into 64 bits."""
+
+DEFAULT_COMPLETION_TOKENS = 16
+"""Of ``/v1/completions``, the only endpoint with a default. Source: its reference."""
+
+
+def allow_output(limit: object, choices: object = None) -> int | None:
+    """Output tokens of all choices together; None where the request does not say.
+
+    What OpenAI would refuse (texts, fractions) says nothing; a negative number allows nothing.
+
+    :param limit: ``max_tokens`` or what the endpoint calls it; for reasoning models it includes the reasoning.
+    :param choices: ``n``, or ``best_of``: how many answers are written and billed.
+    """
+    if type(limit) is not int:
+        return None
+    if type(choices) is int and choices > 1:
+        limit *= choices
+    return 0 if limit < 0 else limit if limit < MAX_ALLOWED_TOKENS else MAX_ALLOWED_TOKENS
