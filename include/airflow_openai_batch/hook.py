@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.providers.openai.hooks.openai import OpenAIHook
 
 from airflow_openai_batch.client import AsyncBatchClient, BatchClient
+from airflow_openai_batch.core.account_limits import ANY_MODEL, AccountLimits, read_account_limits
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.remote_errors import translated
 
@@ -43,22 +44,25 @@ class OpenAIBatchHook(OpenAIHook):
         """
         return AsyncBatchClient(await self.aget_conn())
 
-    def get_enqueued_token_limit(self) -> int | None:
-        """The account's batch queue limit in input tokens, if the connection's extra says one.
+    def get_limits(self) -> AccountLimits:
+        """What the connection's extra says of the account: ``tier`` ("free", 1 to 5), or numbers that win over it:
+        ``enqueued_token_limit`` and ``enqueued_request_limit`` (one number, or one by model), ``requests_per_minute``,
+        ``tokens_per_minute``, ``realtime_concurrency``.
 
-        :raises ConfigError: if it is no positive whole number.
+        :raises ConfigError: for a value that is no limit.
         """
         try:
-            value = self.get_connection(self.conn_id).extra_dejson.get("enqueued_token_limit")
+            extra = self.get_connection(self.conn_id).extra_dejson
         except AirflowNotFoundException:
-            return None
-        if value is None:
-            return None
-        if isinstance(value, int) and value > 0:
-            return value
-        raise ConfigError(
-            f"connection {self.conn_id!r}: enqueued_token_limit={value!r} must be a positive whole number."
-        )
+            return AccountLimits()
+        return read_account_limits(extra, f"connection {self.conn_id!r}")
+
+    def get_enqueued_token_limit(self, model: str = ANY_MODEL) -> int | None:
+        """The batch queue's limit in input tokens, if the connection says or implies one for the model.
+
+        :raises ConfigError: as `get_limits`.
+        """
+        return self.get_limits().queue_limit(model).tokens
 
     @staticmethod
     def _quiet_http() -> None:

@@ -138,11 +138,14 @@ class QueueSnapshot:
     :param at: Unix seconds, before the first page was asked for.
     :param batches: all that are not final, newest first, from the list of the last 26 hours.
     :param created_last_hour: batches of any status; OpenAI allows 2,000 an hour.
+    :param ended: final ones created in the last hour that this look came by, among them those that were over before
+        any look saw them running.
     """
 
     at: float
     batches: tuple[BatchView, ...]
     created_last_hour: int
+    ended: tuple[BatchView, ...] = ()
 
 
 def choose_kept(batches: list[BatchView]) -> tuple[BatchView | None, list[BatchView]]:

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from airflow_openai_batch.core.account import ACCOUNT_CODES
+from airflow_openai_batch.core.queue_room import QueueLimit
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.batch_view import BatchError
 
 _LIMIT = re.compile(r"Limit:\s*([\d,]+)")
-_QUEUE_FULL = re.compile(r"[Ee]nqueued (?:token|request) limit reached")
+_QUEUE_FULL = re.compile(r"[Ee]nqueued (token|request) limit reached")
 _FILE_NOT_VISIBLE = re.compile(r"Cannot find file")
 
 
@@ -28,6 +29,20 @@ class Refusal:
     code: str
     message: str
     limit: int | None = None
+    unit: Literal["tokens", "requests"] = "tokens"
+    """Of ``limit``: embeddings are limited by requests, too."""
+
+    @property
+    def queue_limit(self) -> QueueLimit:
+        """What the refusal says of the queue; nothing where it is about something else."""
+        if self.unit == "requests":
+            return QueueLimit(requests=self.limit, requests_by="refusal")
+        return QueueLimit(tokens=self.limit, tokens_by="refusal")
+
+
+def read_queue_limit(message: str) -> QueueLimit:
+    """The queue's limit out of a refusal's message, as the ledger keeps it; empty where there is none."""
+    return _read_full(message, "").queue_limit if _QUEUE_FULL.search(message) else QueueLimit()
 
 
 def describe_refused(batch_id: str, refusal: Refusal) -> str:
@@ -47,13 +62,21 @@ def classify_refusal(errors: tuple[BatchError, ...]) -> Refusal:
 
 def _classify(error: BatchError) -> Refusal:
     if error.code == "token_limit_exceeded" or _QUEUE_FULL.search(error.message):
-        match = _LIMIT.search(error.message)
-        return Refusal(
-            "queue_full", error.code, error.message, int(match[1].replace(",", "")) if match else None
-        )
+        return _read_full(error.message, error.code)
     if _FILE_NOT_VISIBLE.search(error.message):
         return Refusal("file_missing", error.code, error.message)
     place = f"line {error.line}: " if error.line is not None else ""
     kind: Literal["fatal", "permanent"] = "fatal" if error.code in ACCOUNT_CODES else "permanent"
     # The texts of the table of validation errors name ids, models and files, not bodies; cut all the same.
     return Refusal(kind, error.code, f"{place}{error.message[:300]}")
+
+
+def _read_full(message: str, code: str) -> Refusal:
+    limit, unit = _LIMIT.search(message), _QUEUE_FULL.search(message)
+    return Refusal(
+        "queue_full",
+        code,
+        message,
+        int(limit[1].replace(",", "")) if limit else None,
+        "requests" if unit and unit[1] == "request" else "tokens",
+    )

@@ -33,10 +33,13 @@ class QueueBook:
     def take(self, views: Iterable[BatchView], now: float) -> QueueSnapshot:
         """Take in all that a whole cycle showed. Batches it did not show any more are gone."""
         live: dict[str, BatchView] = {}
+        ended: list[BatchView] = []
         for view in views:
             self._created[view.id] = view.created_at
             if not view.status.is_final:
                 live[view.id] = view
+            elif view.created_at > now - 3600.0:
+                ended.append(view)
         self._live = live
         self._through = max(self._created.values(), default=None)
         self._created = {
@@ -46,4 +49,5 @@ class QueueBook:
             at=now,
             batches=tuple(sorted(live.values(), key=lambda view: view.created_at, reverse=True)),
             created_last_hour=sum(at > now - 3600.0 for at in self._created.values()),
+            ended=tuple(ended),
         )
