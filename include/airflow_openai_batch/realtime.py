@@ -21,6 +21,7 @@ from airflow_openai_batch.core.loop_thread import run_apart
 from airflow_openai_batch.core.segments import SegmentBuffer
 from airflow_openai_batch.core.send_slots import take_slot
 from airflow_openai_batch.core.tokens import count_request_tokens
+from airflow_openai_batch.core.tokens.allowed import allow_output
 from airflow_openai_batch.realtime_call import Pending, RealtimeCaller, StoppedError
 
 if TYPE_CHECKING:
@@ -211,7 +212,6 @@ class _Sender:
 
 
 def _allow_output(body: dict[str, Any]) -> int:
-    """The most output tokens a request asks for, which OpenAI counts into its rate; 0 where it does not say."""
-    limit = next((body[key] for key in _OUTPUT_KEYS if type(body.get(key)) is int), 0)
-    choices = body.get("n")
-    return max(0, limit) * (choices if type(choices) is int and choices > 1 else 1)
+    """What the request allows, which OpenAI counts into its rate; 0 where it does not say."""
+    limit = next((body[key] for key in _OUTPUT_KEYS if body.get(key) is not None), None)
+    return allow_output(limit, body.get("n")) or 0

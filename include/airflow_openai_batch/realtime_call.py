@@ -83,9 +83,15 @@ class RealtimeCaller:
         :raises StoppedError: if the send ended meanwhile.
         """
         served_before = self._served
+
+        def remember(_: tenacity.RetryCallState) -> None:
+            nonlocal served_before
+            served_before = self._served
+
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(self._may_try_again),
             wait=_wait_s,
+            before_sleep=remember,
             stop=tenacity.stop_after_attempt(self._tries),
             reraise=True,
         )
@@ -166,7 +172,7 @@ class RealtimeCaller:
     def _give_up(self, call: Pending, error: openai.APIError, *, alone: bool) -> bytes:
         """The line of a request that used up its tries.
 
-        :param alone: whether others were answered meanwhile.
+        :param alone: whether others were answered since its last try but one.
         :raises TransientError: if OpenAI cannot be reached, for which no request is to blame.
         """
         if isinstance(error, openai.APIStatusError):

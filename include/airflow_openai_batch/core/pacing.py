@@ -138,6 +138,11 @@ class Throttle:
         self._tokens = Pace(limits.tokens_per_minute)
 
     @property
+    def requests_per_minute(self) -> int | None:
+        """As far as it is known now."""
+        return self._requests.per_minute
+
+    @property
     def counts_tokens(self) -> bool:
         """Whether it matters how many tokens a request has."""
         return self._tokens.per_minute is not None
