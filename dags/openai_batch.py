@@ -7,7 +7,13 @@ from typing import Any
 
 from airflow.sdk import DAG, TriggerRule, task_group
 
-from airflow_openai_batch.dag_params import DOC_MD, make_params, split_arguments
+from airflow_openai_batch.dag_params import (
+    DOC_MD,
+    landing_arguments,
+    make_params,
+    sending_arguments,
+    split_arguments,
+)
 from airflow_openai_batch.operators.create import OpenAIBatchCreateOperator
 from airflow_openai_batch.operators.download import OpenAIBatchDownloadOperator
 from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
@@ -36,19 +42,14 @@ with DAG(
 
     @task_group(group_id="shard")
     def process(shard: dict[str, Any]) -> None:
-        common: dict[str, Any] = {"shard": shard, "conn_id": "{{ params.conn_id }}"}
-        landing: dict[str, Any] = {
-            "keep_response_body": "{{ params.keep_response_body }}",
-            "max_attempts": "{{ params.max_attempts }}",
-            "accept_codes": "{{ params.accept_codes | tojson }}",
-        }
-        polling: dict[str, Any] = {"poll_interval": "{{ params.poll_interval }}"}
+        sending: dict[str, Any] = {"shard": shard, **sending_arguments()}
+        landing: dict[str, Any] = {**sending, **landing_arguments()}
         (
-            OpenAIBatchUploadOperator(task_id="upload", **common)
-            >> OpenAIBatchCreateOperator(task_id="create", **common)
-            >> OpenAIBatchSensor(task_id="wait", **common, **polling)
-            >> OpenAIBatchDownloadOperator(task_id="download", **common, **polling, **landing)
-            >> OpenAIBatchResendOperator(task_id="resend_leftovers", **common, **polling, **landing)
+            OpenAIBatchUploadOperator(task_id="upload", **sending)
+            >> OpenAIBatchCreateOperator(task_id="create", **sending)
+            >> OpenAIBatchSensor(task_id="wait", **sending)
+            >> OpenAIBatchDownloadOperator(task_id="download", **landing)
+            >> OpenAIBatchResendOperator(task_id="resend_leftovers", **landing)
         )
 
     publish = OpenAIBatchReportOperator(

@@ -6,7 +6,13 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, TriggerRule
 
-from airflow_openai_batch.dag_params import DOC_MD_ONE_TASK, make_params, split_arguments
+from airflow_openai_batch.dag_params import (
+    DOC_MD_ONE_TASK,
+    landing_arguments,
+    make_params,
+    sending_arguments,
+    split_arguments,
+)
 from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
 from airflow_openai_batch.operators.shard import OpenAIBatchShardOperator
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
@@ -26,12 +32,7 @@ with DAG(
     split = OpenAIBatchSplitOperator(task_id="split", **split_arguments())
 
     shard = OpenAIBatchShardOperator.partial(
-        task_id="shard",
-        conn_id="{{ params.conn_id }}",
-        poll_interval="{{ params.poll_interval }}",
-        keep_response_body="{{ params.keep_response_body }}",
-        max_attempts="{{ params.max_attempts }}",
-        accept_codes="{{ params.accept_codes | tojson }}",
+        task_id="shard", **sending_arguments(), **landing_arguments()
     ).expand(shard=split.output)
 
     publish = OpenAIBatchReportOperator(

@@ -9,6 +9,8 @@ from typing import Any
 from airflow.providers.common.compat.sdk import conf
 from airflow.sdk import Param
 
+from airflow_openai_batch.operators.parameters import read_mode
+
 _STEPS = "upload → create → wait → download → resend_leftovers"
 # A table, since Airflow's UI folds the lines of a drawing in a code block into one.
 FLOW = f"""
@@ -18,6 +20,7 @@ FLOW = f"""
 """
 
 _ACCEPTABLE = ("content_filter", "refusal", "truncated")
+_RETRYABLE = ("invalid_output", *_ACCEPTABLE)
 
 DOC_MD = f"""
 ### A JSONL of OpenAI requests, of any size, at half price
@@ -175,6 +178,15 @@ def _answer_params() -> dict[str, Param]:
             "by max_tokens.",
             section="Results",
         ),
+        "retry_codes": Param(
+            default=["invalid_output"],
+            type="array",
+            items={"enum": list(_RETRYABLE)},
+            examples=list(_RETRYABLE),
+            title="Also ask again",
+            description="Answers that are asked again, and paid for again. Server errors and rate limits always are.",
+            section="Results",
+        ),
     }
 
 
@@ -189,17 +201,20 @@ def _sending_params() -> dict[str, Param]:
             section="Sending",
         ),
         "mode": Param(
-            default="batch",
+            default=read_mode(None),
             enum=["auto", "batch", "realtime"],
             title="Batch or real time",
-            description="Only batch for now.",
+            description="auto: up to the threshold in real time, more as a batch. Real time costs twice as much and "
+            "takes minutes. The default comes from USE_BATCH_PROCESSING.",
             section="Sending",
         ),
         "realtime_threshold": Param(
-            default=None,
-            type=["null", "integer"],
+            default=10,
+            type="integer",
+            minimum=0,
             title="Real-time threshold",
-            description="Not available yet; leave it empty.",
+            description="With auto: up to so many requests of one sending go out in real time, such as a handful "
+            "of leftovers.",
             section="Sending",
         ),
         "enqueued_token_limit": Param(
@@ -214,10 +229,68 @@ def _sending_params() -> dict[str, Param]:
         "max_cost_usd": Param(
             default=None,
             type=["null", "number"],
+            minimum=0,
             title="Budget",
-            description="Not available yet; leave it empty.",
+            description="US dollars. Nothing is sent that could bring the job above it. Empty: no bound.",
             section="Sending",
         ),
+        "sample_requests": Param(
+            default=None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Sample",
+            description="Send only the first so many requests, to see what the rest would cost. A later run of the "
+            "same job without it goes on and uses their answers.",
+            section="Sending",
+        ),
+        "finish_within_h": Param(
+            default=None,
+            type=["null", "number"],
+            minimum=0,
+            title="Finish within",
+            description="Hours since the start of the run. Empty: no bound.",
+            section="Sending",
+        ),
+        "on_deadline": Param(
+            default="fail",
+            enum=["fail", "realtime", "publish"],
+            title="After that",
+            description="fail: the shard fails, its batch goes on. Otherwise the batch is cancelled, what is finished "
+            "is kept, and the rest is sent in real time, or published as missing.",
+            section="Sending",
+        ),
+        "keep_remote_files": Param(
+            default=False,
+            type="boolean",
+            title="Keep files at OpenAI",
+            description="Otherwise they are deleted once the rows are written. raw/ has them anyway.",
+            section="Sending",
+        ),
+    }
+
+
+def sending_arguments() -> dict[str, str]:
+    """The parameters of the form that every operator takes that may send, as templates."""
+    return {
+        "conn_id": "{{ params.conn_id }}",
+        "poll_interval": "{{ params.poll_interval }}",
+        "send_mode": "{{ params.mode }}",
+        "realtime_threshold": "{{ params.realtime_threshold }}",
+        "enqueued_token_limit": "{{ params.enqueued_token_limit }}",
+        "max_cost_usd": "{{ params.max_cost_usd }}",
+        "finish_within_h": "{{ params.finish_within_h }}",
+        "on_deadline": "{{ params.on_deadline }}",
+        "keep_remote_files": "{{ params.keep_remote_files }}",
+    }
+
+
+def landing_arguments() -> dict[str, str]:
+    """The parameters of the form that say how answers become rows, as templates."""
+    return {
+        "keep_response_body": "{{ params.keep_response_body }}",
+        "max_attempts": "{{ params.max_attempts }}",
+        "accept_codes": "{{ params.accept_codes | tojson }}",
+        "retry_codes": "{{ params.retry_codes | tojson }}",
     }
 
 

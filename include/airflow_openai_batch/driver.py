@@ -9,23 +9,36 @@ import functools
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from airflow_openai_batch.core import machine
+from airflow_openai_batch.core import job, machine, steps
 from airflow_openai_batch.core.batch_view import final_time
-from airflow_openai_batch.core.errors import LedgerError, NotFoundError, RemoteError, TransientError
+from airflow_openai_batch.core.breaker import Breaker
+from airflow_openai_batch.core.errors import (
+    BreakerOpenError,
+    FatalAccountError,
+    LedgerError,
+    NotFoundError,
+    RemoteError,
+    TransientError,
+)
 from airflow_openai_batch.core.ledger import Event, Kind, ShardLedger
-from airflow_openai_batch.core.machine import Pause, Policy, Reached, Seen, Wait
+from airflow_openai_batch.core.machine import Circumstances, Seen
 from airflow_openai_batch.core.phases import measure_phases
 from airflow_openai_batch.core.plan import job_key
+from airflow_openai_batch.core.policy import Policy
+from airflow_openai_batch.core.queue_room import QueueLimit
 from airflow_openai_batch.core.report import ShardSummary
+from airflow_openai_batch.core.send_slots import RealtimeBusyError
 from airflow_openai_batch.core.shard_state import Goal, ShardState, fold_events
+from airflow_openai_batch.core.steps import AwaitRoom, Pause, Reached, Wait
 
 if TYPE_CHECKING:
     from airflow_openai_batch.client import BatchClient
+    from airflow_openai_batch.core.caller import Caller
     from airflow_openai_batch.core.landed import Landed
-    from airflow_openai_batch.shard_files import ShardFiles
+    from airflow_openai_batch.shard_files import Landing, ShardFiles
 
 log = logging.getLogger(__name__)
 
@@ -34,29 +47,8 @@ FILE_LAG_S = 60.0
 FILE_LAG_MAX_S = 3600.0
 """After this long a missing result file is an error, not a delay."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """Who drives: for the ledger, the batch's metadata and the patience with foreign intents."""
-
-    dag_id: str = ""
-    run_id: str = ""
-    task_id: str = ""
-    map_index: int = -1
-
-    @property
-    def by(self) -> str:
-        return f"{self.dag_id}/{self.run_id}/{self.task_id}[{self.map_index}]"
-
-    def to_metadata(self) -> dict[str, str]:
-        """Cut to what OpenAI takes: 512 characters a value."""
-        values = {
-            "dag_id": self.dag_id,
-            "run_id": self.run_id,
-            "task_id": self.task_id,
-            "map_index": str(self.map_index),
-        }
-        return {name: value[:512] for name, value in values.items() if value}
+Waiting = Wait | Pause | AwaitRoom
+"""What `ShardDriver.drive` hands back when nothing is to be done now."""
 
 
 @dataclass(kw_only=True)
@@ -64,16 +56,25 @@ class ShardDriver:
     """Brings one shard of a job to a goal. Every step may be repeated after a crash.
 
     Leaving the block closes the client, which is opened only where a step needs it.
+
+    :param connect: opens the client.
+    :param find_limit: what the batch queue of a model holds, where the connection or the run says it.
+    :param send_realtime: sends what the current send carries request by request; see `ShardFiles.send_realtime`.
+    :param check_budget: called with the state before each send that costs money; raises where it would be too much.
     """
 
     files: ShardFiles
     connect: Callable[[], BatchClient]
     caller: Caller
     policy: Policy = field(default_factory=Policy)
+    find_limit: Callable[[str], QueueLimit] = lambda model: QueueLimit()
+    send_realtime: Callable[[ShardState], None] | None = None
+    check_budget: Callable[[ShardState], None] | None = None
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
         self._ledger = ShardLedger(self.files.state_folder)
+        self._breaker = Breaker(self.files.output.child(job.BREAKER))
         self.batch_id: str | None = None
         """Of the batch that `drive` came to last."""
 
@@ -88,6 +89,10 @@ class ShardDriver:
     def client(self) -> BatchClient:
         return self.connect()
 
+    @functools.cached_property
+    def _limit(self) -> QueueLimit:
+        return self.find_limit(self.files.shard.model)
+
     def read_state(self) -> ShardState:
         """:raises LedgerError: if the ledger is there but cannot be read, or is that of another plan."""
         events = self._ledger.read()
@@ -98,37 +103,68 @@ class ShardDriver:
             )
         return fold_events(self.files.content, events)
 
-    def drive(self, goal: Goal) -> Reached | Wait | Pause:
+    def drive(self, goal: Goal, *, admitted: bool = False) -> Reached | Waiting:
         """Go on until the goal is reached or there is only waiting to do.
 
+        :param admitted: the queue's room was waited for and is there.
         :raises OpenAIBatchError: what stops the shard; ``permanent`` says whether a retry can help.
         """
+        try:
+            return self._drive(goal, Seen(admitted=admitted))
+        except BreakerOpenError:
+            raise
+        except FatalAccountError as error:
+            self._breaker.open(error, by=self.caller.by, now=self.clock())
+            raise
+
+    def _drive(self, goal: Goal, seen: Seen) -> Reached | Waiting:
         state = self.read_state()
         self.batch_id = state.last_batch_id
         if state.events:
             stand = machine.describe_stand(state, self.clock(), resumed=machine.is_reached(state, goal))
             log.info("Shard %d: %s.", self.files.shard.shard, stand)
-        seen = Seen()
         while True:
-            step = machine.next_step(
-                state,
-                seen,
-                goal=goal,
+            step = self._next_step(state, seen, goal)
+            if isinstance(step, Reached | Waiting):
+                return step
+            if isinstance(step, steps.Stop):
+                raise step.error
+            outcome = self._carry_out(step, state)
+            if isinstance(outcome, Waiting):
+                return outcome
+            before, state = state, self.read_state()
+            self.batch_id = state.last_batch_id
+            seen = _merge(seen, outcome, something_happened=state.events > before.events)
+            if isinstance(step, steps.Create):
+                seen = replace(seen, admitted=False)  # the room was for one batch
+
+    def _next_step(self, state: ShardState, seen: Seen, goal: Goal) -> steps.Step:
+        return machine.next_step(
+            state,
+            seen,
+            goal=goal,
+            where=Circumstances(
                 now=self.clock(),
                 me=self.caller.by,
                 key=self._key(state.send),
-                policy=self.policy,
-            )
-            if isinstance(step, Reached | Wait | Pause):
-                return step
-            if isinstance(step, machine.Stop):
-                raise step.error
-            outcome = self._carry_out(step, state)
-            if isinstance(outcome, Pause):
-                return outcome
-            seen = outcome
-            state = self.read_state()
-            self.batch_id = state.last_batch_id
+                model=self.files.shard.model,
+                shard=self.files.shard.shard,
+                tokens_at_most=self.files.shard.tokens == "upper",
+                # read only where something may be sent: a finished shard needs no connection
+                limit=self._limit if state.done is None else QueueLimit(),
+            ),
+            policy=self.policy,
+        )
+
+    def _check_spending(self, state: ShardState) -> None:
+        """Before anything is paid for.
+
+        :raises FatalAccountError: if another shard of the run has met an answer about the account.
+        :raises OpenAIBatchError: if it would be more than the budget allows.
+        """
+        self._breaker.check(since=self.caller.run_started_at, now=self.clock())
+        if self.check_budget is not None:
+            self.check_budget(state)
 
     def _key(self, send: int) -> str:
         plan = self.files.plan
@@ -147,32 +183,48 @@ class ShardDriver:
         )
 
     @functools.singledispatchmethod
-    def _carry_out(self, step: machine.Step, state: ShardState) -> Seen | Pause:
+    def _carry_out(self, step: steps.Step, state: ShardState) -> Seen | Waiting:
         raise NotImplementedError(type(step).__name__)
 
     @_carry_out.register
-    def _(self, step: machine.Find, state: ShardState) -> Seen | Pause:
+    def _(self, step: steps.Find, state: ShardState) -> Seen | Waiting:
         since = step.since if step.since is not None else self.files.plan.created_at
-        return Seen(candidates=self.client.find(self._key(state.send), since))
+        candidates = self.client.find(self._key(state.send), since)
+        return Seen(
+            candidates=candidates,
+            batch=next((each for each in candidates if each.id == state.batch_id), None),
+        )
 
     @_carry_out.register
-    def _(self, step: machine.Adopt, state: ShardState) -> Seen | Pause:
+    def _(self, step: steps.Adopt, state: ShardState) -> Seen | Waiting:
         for duplicate in step.duplicates:
             log.warning("%s is a duplicate of %s: cancelling it.", duplicate.id, step.batch.id)
             self.client.cancel(duplicate.id)
-        log.info("Found %s, created before but not written down; nothing is sent again.", step.batch.id)
-        self._record("created", state, batch_id=step.batch.id, file_id=step.batch.input_file_id, found=True)
+            self._record("duplicate", state, batch_id=duplicate.id)
+        if step.batch.id != state.batch_id:
+            log.info("Found %s, created before but not written down; nothing is sent again.", step.batch.id)
+            self._record(
+                "created", state, batch_id=step.batch.id, file_id=step.batch.input_file_id, found=True
+            )
         return Seen(batch=step.batch)
 
     @_carry_out.register
-    def _(self, step: machine.Upload, state: ShardState) -> Seen | Pause:
+    def _(self, step: steps.TakeSample, state: ShardState) -> Seen | Waiting:
+        sample = self.files.write_sample(step.requests, state)
+        self._record("sampled", state, **sample.to_event())
+        return Seen()
+
+    @_carry_out.register
+    def _(self, step: steps.Upload, state: ShardState) -> Seen | Waiting:
+        self._check_spending(state)
         file_id = self.files.upload(f"{self._key(state.send)}.jsonl", state, self.client)
         log.info("Uploaded %s bytes as %s.", f"{state.content.bytes:,}", file_id)
         self._record("uploaded", state, file_id=file_id, file_sha256=state.content.sha256)
         return Seen(candidates=())  # looked a moment ago, and nothing of ours was sent since
 
     @_carry_out.register
-    def _(self, step: machine.Create, state: ShardState) -> Seen | Pause:
+    def _(self, step: steps.Create, state: ShardState) -> Seen | Waiting:
+        self._check_spending(state)
         self._record("intent", state)
         try:
             batch = self.client.create(
@@ -196,12 +248,14 @@ class ShardDriver:
             "job_key": self._key(state.send),
             "shard": str(self.files.shard.shard),
             "send": str(state.send),
+            "model": self.files.shard.model[:512],
+            "requests": str(state.content.requests),
             "input_tokens": str(state.content.input_tokens),
             **self.caller.to_metadata(),
         }
 
     @_carry_out.register
-    def _(self, step: machine.Observe, state: ShardState) -> Seen | Pause:
+    def _(self, step: steps.Observe, state: ShardState) -> Seen | Waiting:
         try:
             return Seen(batch=self.client.fetch(step.batch_id))
         except NotFoundError:
@@ -212,7 +266,7 @@ class ShardDriver:
             return Seen(batch=found, vanished=found is None)
 
     @_carry_out.register
-    def _(self, step: machine.RecordEnded, state: ShardState) -> Seen | Pause:
+    def _(self, step: steps.RecordEnded, state: ShardState) -> Seen | Waiting:
         batch = step.batch
         self._record(
             "ended",
@@ -226,7 +280,7 @@ class ShardDriver:
         return Seen()
 
     @_carry_out.register
-    def _(self, step: machine.RecordRefused, state: ShardState) -> Seen | Pause:
+    def _(self, step: steps.RecordRefused, state: ShardState) -> Seen | Waiting:
         refusal = step.refusal
         self._record(
             "refused",
@@ -235,6 +289,8 @@ class ShardDriver:
             status=refusal.kind,
             code=refusal.code,
             message=refusal.message,
+            limit=refusal.limit,
+            unit=refusal.unit,
             times=step.batch.times,
         )
         if step.error is not None:
@@ -243,38 +299,70 @@ class ShardDriver:
         return Seen()
 
     @_carry_out.register
-    def _(self, step: machine.RecordLost, state: ShardState) -> Seen | Pause:
+    def _(self, step: steps.RecordLost, state: ShardState) -> Seen | Waiting:
         log.warning("%s; its requests are sent again.", step.message)
         self._record("lost", state, batch_id=step.batch_id, message=step.message)
         return Seen()
 
     @_carry_out.register
-    def _(self, step: machine.Cancel, state: ShardState) -> Seen | Pause:
-        log.warning("%s is long overdue: cancelling it and collecting what is finished.", step.batch.id)
+    def _(self, step: steps.Cancel, state: ShardState) -> Seen | Waiting:
+        log.warning("%s %s: cancelling it and collecting what is finished.", step.batch.id, step.why)
         self.client.cancel(step.batch.id)
+        return Wait(step.batch)
+
+    @_carry_out.register
+    def _(self, step: steps.SendRealtime, state: ShardState) -> Seen | Waiting:
+        self._check_spending(state)
+        if self.send_realtime is None:
+            raise NotImplementedError("this driver cannot send in real time")
+        if not state.realtime:
+            self._record("realtime", state)
+        began_at = self.clock()
+        try:
+            self.send_realtime(state)
+        except RealtimeBusyError as error:
+            return Pause(self.clock() + error.retry_after_s, str(error))
+        times = {"created_at": began_at, "completed_at": self.clock()}
+        self._record("ended", state, status="completed", sent_as="realtime", times=times)
         return Seen()
 
     @_carry_out.register
-    def _(self, step: machine.Land, state: ShardState) -> Seen | Pause:
+    def _(self, step: steps.Land, state: ShardState) -> Seen | Waiting:
         try:
-            landing = self.files.land(state, self.client)
+            landing = self.files.land(state, self.client, final=step.final)
         except NotFoundError as error:
             final_at = max(final_time(ended.times) or 0.0 for ended in state.ended)
             if self.clock() > final_at + FILE_LAG_MAX_S:
                 raise
             return Pause(self.clock() + FILE_LAG_S, f"a result file is not there yet ({error})")
-        if (leftover := landing.leftover) is not None:
-            self._record(
-                "landed",
-                state,
-                leftover=leftover.requests,
-                leftover_bytes=leftover.bytes,
-                leftover_sha256=leftover.sha256,
-                leftover_tokens=leftover.input_tokens,
+        self._record_landing(landing, state)
+        return Seen()
+
+    def _record_landing(self, landing: Landing, state: ShardState) -> None:
+        landed, leftover = landing.landed, landing.leftover
+        if leftover is None:
+            if any(ended.send == state.send for ended in state.ended):
+                self._record("landed", state)
+            self._record("done", state, summary=self._summarize(landed, state))
+            return
+        self._record("landed", state, account_errors=landing.refused_for_account, **leftover.to_event())
+        if landing.refused_for_account:
+            codes = ", ".join(sorted(problem.code for problem in landed.problems))
+            raise FatalAccountError(
+                f"{landing.refused_for_account:,} requests of shard {self.files.shard.shard} were refused for the "
+                f"account ({codes}). Settle it with OpenAI, then clear the task; good answers are not asked again."
             )
-        else:
-            self._record("landed", state)
-            self._record("done", state, summary=self._summarize(landing.landed, state))
+
+    @_carry_out.register
+    def _(self, step: steps.CleanUp, state: ShardState) -> Seen | Waiting:
+        try:
+            for file_id in state.remote_files:
+                self.client.delete_file(file_id)
+        except RemoteError as error:  # the results are safe; publish sweeps once more, and files expire
+            log.warning("The files of shard %d at OpenAI stay for now: %s", self.files.shard.shard, error)
+            return Seen(left_files=True)
+        self._record("cleaned", state)
+        log.info("Deleted %d files of shard %d at OpenAI.", len(state.remote_files), self.files.shard.shard)
         return Seen()
 
     def _summarize(self, landed: Landed, state: ShardState) -> dict[str, Any]:
@@ -283,6 +371,19 @@ class ShardDriver:
             shard=self.files.shard.shard,
             landed=landed,
             sends=state.send,
-            batch_ids=tuple(ended.batch_id for ended in state.ended),
+            batch_ids=tuple(ended.batch_id for ended in state.ended if ended.batch_id),
             phases_s=measure_phases([*self._ledger.read(), done]),
         ).to_dict()
+
+
+def _merge(before: Seen, outcome: Seen, *, something_happened: bool) -> Seen:
+    """What is known after a step: an event makes former observations old."""
+    if something_happened:
+        return replace(outcome, admitted=before.admitted)
+    return Seen(
+        candidates=before.candidates if outcome.candidates is None else outcome.candidates,
+        batch=outcome.batch or before.batch,
+        vanished=outcome.vanished,
+        admitted=before.admitted,
+        left_files=outcome.left_files,
+    )

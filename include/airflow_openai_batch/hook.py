@@ -82,6 +82,24 @@ class OpenAIBatchHook(OpenAIHook):
             except TypeError as error:
                 raise self._bad_settings(error) from None
 
+    def get_realtime_client(self) -> openai.AsyncOpenAI:
+        """The asynchronous client, for synchronous code in a worker that runs a loop of its own with it. It does not
+        retry by itself: `realtime` has the patience.
+
+        :raises ConfigError: as `get_batch_client`.
+        """
+        self._quiet_http()
+        with translated(f"connection {self.conn_id!r}"):
+            try:
+                conn = self.get_connection(self.conn_id)
+                client = openai.AsyncOpenAI(**self._client_kwargs(conn, conn.extra_dejson))
+            except AirflowNotFoundException:
+                self._check_environment_key()
+                client = openai.AsyncOpenAI()
+            except TypeError as error:
+                raise self._bad_settings(error) from None
+        return client.with_options(max_retries=0)
+
     async def aget_conn(self) -> openai.AsyncOpenAI:
         self._quiet_http()
         with translated(f"connection {self.conn_id!r}"):

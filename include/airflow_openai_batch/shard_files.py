@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -15,17 +17,20 @@ from airflow_openai_batch.core.landing import land_shard
 from airflow_openai_batch.core.leftovers import Leftover, find_leftover, write_leftover
 from airflow_openai_batch.core.outcomes import OutcomeRules
 from airflow_openai_batch.core.raw_answers import SendFiles
-from airflow_openai_batch.core.shard_reader import ShardReader
+from airflow_openai_batch.core.request_line import RequestLine
+from airflow_openai_batch.core.segments import Segments
+from airflow_openai_batch.core.shard_reader import CheckedStream, ShardReader
 from airflow_openai_batch.core.shard_state import Content, Ended, ShardState
 
 if TYPE_CHECKING:
     from airflow_openai_batch.client import BatchClient
     from airflow_openai_batch.core.landed import Landed
     from airflow_openai_batch.core.plan import Plan, Shard
-    from airflow_openai_batch.core.request_line import RequestLine
     from airflow_openai_batch.core.storage import Location, Resolver
 
 log = logging.getLogger(__name__)
+
+READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +47,11 @@ class Landing:
 
     landed: Landed
     leftover: Leftover | None
+
+    @property
+    def refused_for_account(self) -> int:
+        """Requests that are left over because the account may not ask or cannot pay."""
+        return 0 if self.leftover is None else self.landed.refused_for_account
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +73,10 @@ class ShardFiles:
         """What the first send carries: the whole shard."""
         shard = self.shard
         return Content(
-            sha256=shard.sha256, bytes=shard.bytes, requests=shard.requests, input_tokens=shard.input_tokens
+            sha256=shard.sha256,
+            bytes=shard.bytes,
+            requests=shard.requests,
+            input_tokens=shard.expected_tokens,
         )
 
     @cached_property
@@ -75,12 +88,7 @@ class ShardFiles:
 
         :raises InputChangedError: if the bytes are not those of the plan (or of the leftover).
         """
-        content = state.content
-        if content.leftover_send:
-            stream = self.reader.open_leftover(content.leftover_send, content.bytes, content.sha256)
-        else:
-            stream = self.reader.open_upload()
-        with stream:
+        with self._open_content(state.content) as stream:
             try:
                 return client.upload(name, cast("BinaryIO", stream))
             except RemoteError:
@@ -90,9 +98,29 @@ class ShardFiles:
                     raise stream.problem from None
                 raise
 
-    def land(self, state: ShardState, client: BatchClient) -> Landing:
+    def _open_content(self, content: Content) -> CheckedStream:
+        if content.leftover_send:
+            return self.reader.open_leftover(content.leftover_send, content.bytes, content.sha256)
+        return self.reader.open_upload()
+
+    def read_content(self, content: Content) -> Iterator[RequestLine]:
+        """The requests that a send carries.
+
+        :raises InputChangedError: if the bytes are not those of the plan (or of the leftover).
+        """
+        with self._open_content(content) as stream:
+            for number, line in enumerate(io.BufferedReader(stream, READ_BYTES), start=1):
+                yield RequestLine(number - 1, stream.name, number, line.rstrip(b"\n"))
+
+    def write_sample(self, requests: int, state: ShardState) -> Leftover:
+        """Write down the shard's first requests as what the current send carries."""
+        place = self.output.child(job.leftover(self.shard.shard, state.send))
+        return write_leftover(itertools.islice(self._lines(), requests), place, shard=self.shard)
+
+    def land(self, state: ShardState, client: BatchClient, *, final: bool = False) -> Landing:
         """Fetch what is not in ``raw/`` yet, write the part, and the leftover if there is one.
 
+        :param final: nothing is sent again, so nothing is left over.
         :raises NotFoundError: if OpenAI does not know a result file (yet).
         :raises AccountingError: if input, plan and rows do not agree.
         """
@@ -110,7 +138,7 @@ class ShardFiles:
         rows = ", ".join(f"{count:,} {status}" for status, count in sorted(landed.rows.items()))
         log.info("Landed %s requests: %s.", f"{landed.requests:,}", rows)
         leftover = None
-        if landed.retryable:
+        if landed.retryable and not final:
             leftover = write_leftover(
                 find_leftover(self._lines(), sends, endpoint=self.shard.endpoint, rules=self.rules.outcomes),
                 self.output.child(job.leftover(self.shard.shard, state.send + 1)),
@@ -137,15 +165,23 @@ class ShardFiles:
                 log.info("Downloaded %s bytes of %s to %s.", f"{received:,}", file_id, places[kind].uri)
 
     def _describe(self, ended: Ended) -> SendFiles:
-        files = tuple(place for place in self._raw(ended.send).values() if place.exists())
+        if ended.batch_id is None:
+            files = self.open_segments(ended.send).places()
+        else:
+            files = tuple(place for place in self._raw(ended.send).values() if place.exists())
         return SendFiles(
             send=ended.send,
-            sent_as="batch",
+            sent_as="batch" if ended.batch_id else "realtime",
             batch_id=ended.batch_id,
             completed_at=final_time(ended.times),
             ended_as=ended.status,
+            carried=ended.carried,
             files=files,
         )
+
+    def open_segments(self, send: int) -> Segments:
+        """Where the answers of a send in real time lie."""
+        return Segments(self.output, self.shard.shard, send)
 
 
 def open_shard(output: Location, number: int, resolve: Resolver, rules: LandingRules) -> ShardFiles:

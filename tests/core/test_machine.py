@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from airflow_openai_batch.core import machine
+from airflow_openai_batch.core import machine, steps
 from airflow_openai_batch.core.batch_view import BatchError, BatchStatus, BatchView
 from airflow_openai_batch.core.errors import BatchRejectedError, FatalAccountError, JobError
 from airflow_openai_batch.core.ledger import Event
-from airflow_openai_batch.core.machine import Policy, Seen
+from airflow_openai_batch.core.machine import Circumstances, Seen
+from airflow_openai_batch.core.policy import DEFAULT_POLICY, Policy
+from airflow_openai_batch.core.queue_room import QueueLimit
 from airflow_openai_batch.core.shard_state import Content, Goal, ShardState, fold_events
 
+NO_LIMIT = QueueLimit()
 WHOLE = Content(sha256="whole", bytes=1_000, requests=10, input_tokens=500)
 ME = "dag/run/task[0]"
 FULL = BatchError(
@@ -47,55 +52,65 @@ def batch(
 
 
 def ask(
-    state: ShardState, seen: Seen, goal: Goal = Goal.DONE, now: float = 100.0, me: str = ME
-) -> machine.Step:
-    return machine.next_step(state, seen, goal=goal, now=now, me=me, key="key", policy=Policy())
+    state: ShardState,
+    seen: Seen,
+    goal: Goal = Goal.DONE,
+    now: float = 100.0,
+    me: str = ME,
+    *,
+    limit: QueueLimit = NO_LIMIT,
+    policy: Policy = DEFAULT_POLICY,
+) -> steps.Step:
+    where = Circumstances(now=now, me=me, key="key", model="gpt-4o-mini", limit=limit)
+    return machine.next_step(state, seen, goal=goal, where=where, policy=policy)
 
 
 def test_a_new_shard_looks_before_it_uploads_and_pays() -> None:
-    assert isinstance(ask(after(), Seen()), machine.Find)
-    assert ask(after(), Seen(candidates=())) == machine.Upload()
-    assert ask(after(UPLOADED), Seen(candidates=())) == machine.Create()
+    assert isinstance(ask(after(), Seen()), steps.Find)
+    assert ask(after(), Seen(candidates=())) == steps.Upload()
+    assert ask(after(UPLOADED), Seen(candidates=())) == steps.Create()
 
 
 def test_a_batch_nobody_wrote_down_is_adopted_and_the_oldest_of_several_is_kept() -> None:
     first, second = batch("in_progress", at=5.0), batch("validating", id="batch_2", at=6.0)
     for order in ((first, second), (second, first)):
-        assert ask(after(), Seen(candidates=order)) == machine.Adopt(first, (second,))
+        assert ask(after(), Seen(candidates=order)) == steps.Adopt(first, (second,))
 
 
 def test_a_failed_candidate_never_wins_over_a_running_one() -> None:
     failed, running = batch("failed", id="batch_0", at=1.0), batch("in_progress", at=9.0)
-    assert ask(after(UPLOADED, INTENT), Seen(candidates=(failed, running))) == machine.Adopt(running)
+    assert ask(after(UPLOADED, INTENT), Seen(candidates=(failed, running))) == steps.Adopt(running)
 
 
 def test_a_foreign_intent_is_given_time_and_ones_own_is_not() -> None:
     theirs = after(UPLOADED, INTENT, by="dag/other/task[0]")
     step = ask(theirs, Seen(candidates=()), now=10.0)
-    assert isinstance(step, machine.Pause)
+    assert isinstance(step, steps.Pause)
     assert "dag/other/task[0]" in step.why
-    assert ask(theirs, Seen(candidates=()), now=step.until) == machine.Create()
-    assert ask(after(UPLOADED, INTENT), Seen(candidates=()), now=10.0) == machine.Create()
+    assert ask(theirs, Seen(candidates=()), now=step.until) == steps.Create()
+    assert ask(after(UPLOADED, INTENT), Seen(candidates=()), now=10.0) == steps.Create()
     declined = after(UPLOADED, INTENT, ("declined", {}), by="dag/other/task[0]")
-    assert ask(declined, Seen(candidates=()), now=10.0) == machine.Create()
+    assert ask(declined, Seen(candidates=()), now=10.0) == steps.Create()
 
 
 @pytest.mark.parametrize("status", ["validating", "in_progress", "finalizing", "cancelling"])
 def test_a_batch_that_is_not_final_is_waited_for(status: str) -> None:
     running = batch(status)
-    assert ask(after(UPLOADED, INTENT, CREATED), Seen(batch=running)) == machine.Wait(running)
+    assert ask(after(UPLOADED, INTENT, CREATED), Seen(batch=running)) == steps.Wait(running)
 
 
 @pytest.mark.parametrize("status", ["completed", "expired", "cancelled"])
 def test_whatever_may_carry_paid_lines_is_collected(status: str) -> None:
     final = batch(status)
-    assert ask(after(UPLOADED, INTENT, CREATED), Seen(batch=final)) == machine.RecordEnded(final)
+    assert ask(after(UPLOADED, INTENT, CREATED), Seen(batch=final)) == steps.RecordEnded(final)
 
 
 def test_an_overdue_batch_is_cancelled_once_and_then_waited_for() -> None:
     state, late = after(UPLOADED, INTENT, CREATED), 86_401 + Policy().grace_s + 1
-    assert ask(state, Seen(batch=batch("in_progress")), now=late) == machine.Cancel(batch("in_progress"))
-    assert ask(state, Seen(batch=batch("cancelling")), now=late) == machine.Wait(batch("cancelling"))
+    assert ask(state, Seen(batch=batch("in_progress")), now=late) == steps.Cancel(
+        batch("in_progress"), "is long overdue"
+    )
+    assert ask(state, Seen(batch=batch("cancelling")), now=late) == steps.Wait(batch("cancelling"))
 
 
 def test_a_full_queue_is_waited_out_longer_each_time_and_without_a_bound() -> None:
@@ -104,10 +119,10 @@ def test_a_full_queue_is_waited_out_longer_each_time_and_without_a_bound() -> No
         state = after(UPLOADED, *([("refused", {"status": "queue_full"})] * times))
         refused_at = float(times + 1)
         step = ask(state, Seen(candidates=()), now=refused_at)
-        assert isinstance(step, machine.Pause)
+        assert isinstance(step, steps.Pause)
         waits.append(step.until - refused_at)
         assert (
-            ask(state, Seen(candidates=()), now=step.until) == machine.Create()
+            ask(state, Seen(candidates=()), now=step.until) == steps.Create()
         )  # the same file, no new upload
     assert 0.7 * policy.queue_wait_s < waits[0] < 1.3 * policy.queue_wait_s
     assert waits[10] > waits[0]
@@ -117,7 +132,7 @@ def test_a_full_queue_is_waited_out_longer_each_time_and_without_a_bound() -> No
 def test_a_refused_batch_is_a_send_of_its_own_and_keeps_the_file() -> None:
     refused = batch("failed", errors=(FULL,))
     step = ask(after(UPLOADED, INTENT, CREATED), Seen(batch=refused))
-    assert isinstance(step, machine.RecordRefused)
+    assert isinstance(step, steps.RecordRefused)
     assert step.error is None
     assert step.refusal.limit == 2_000_000
     state = after(UPLOADED, INTENT, CREATED, ("refused", {"batch_id": "batch_1", "status": "queue_full"}))
@@ -131,7 +146,7 @@ def test_a_refused_batch_is_a_send_of_its_own_and_keeps_the_file() -> None:
 def test_what_waiting_cannot_cure_stops_the_shard(code: str, error: type[Exception]) -> None:
     refused = batch("failed", errors=(FULL, BatchError(code=code, message="no", line=7)))
     step = ask(after(UPLOADED, INTENT, CREATED), Seen(batch=refused))
-    assert isinstance(step, machine.RecordRefused)
+    assert isinstance(step, steps.RecordRefused)
     assert isinstance(step.error, error)
     assert "nothing was billed" in str(step.error)
 
@@ -140,9 +155,9 @@ def test_a_file_openai_cannot_find_is_tried_again_four_times_and_then_uploaded_a
     refusal = ("refused", {"status": "file_missing"})
     for times in range(1, 5):
         state = after(UPLOADED, *([refusal] * times))
-        assert isinstance(ask(state, Seen(candidates=()), now=state.refused_at or 0.0), machine.Pause)
-        assert ask(state, Seen(candidates=()), now=1_000.0) == machine.Create()
-    assert ask(after(UPLOADED, *([refusal] * 5)), Seen(candidates=()), now=1_000.0) == machine.Upload()
+        assert isinstance(ask(state, Seen(candidates=()), now=state.refused_at or 0.0), steps.Pause)
+        assert ask(state, Seen(candidates=()), now=1_000.0) == steps.Create()
+    assert ask(after(UPLOADED, *([refusal] * 5)), Seen(candidates=()), now=1_000.0) == steps.Upload()
 
 
 def test_a_leftover_is_a_new_send_with_a_new_file() -> None:
@@ -151,27 +166,27 @@ def test_a_leftover_is_a_new_send_with_a_new_file() -> None:
     assert (state.send, state.content.requests) == (2, 3)
     assert machine.is_reached(state, Goal.LANDED)
     assert not machine.is_reached(state, Goal.DONE)
-    assert ask(state, Seen(candidates=())) == machine.Upload()
+    assert ask(state, Seen(candidates=())) == steps.Upload()
 
 
 def test_five_sends_without_progress_stop_with_what_happened_each_time() -> None:
     left = {"leftover": 10, "leftover_sha256": "whole", "leftover_bytes": 1_000, "leftover_tokens": 500}
     one_send = (UPLOADED, INTENT, CREATED, ENDED, ("landed", left))
-    assert ask(after(*(one_send * 4)), Seen(candidates=())) == machine.Create()
+    assert ask(after(*(one_send * 4)), Seen(candidates=())) == steps.Create()
     step = ask(after(*(one_send * 5)), Seen(candidates=()))
-    assert isinstance(step, machine.Stop)
+    assert isinstance(step, steps.Stop)
     assert isinstance(step.error, JobError)
     assert [f"send {n}:" in str(step.error) for n in range(1, 6)] == [True] * 5
 
 
 def test_a_landing_that_was_cut_short_is_done_again_and_a_done_shard_rests() -> None:
     ended = after(UPLOADED, INTENT, CREATED, ENDED)
-    assert ask(ended, Seen()) == machine.Land()
+    assert ask(ended, Seen()) == steps.Land()
     cut = after(UPLOADED, INTENT, CREATED, ENDED, ("landed", {}))
-    assert ask(cut, Seen()) == machine.Land()
-    done = after(UPLOADED, INTENT, CREATED, ENDED, ("landed", {}), ("done", {}))
+    assert ask(cut, Seen()) == steps.Land()
+    done = after(UPLOADED, INTENT, CREATED, ENDED, ("landed", {}), ("done", {}), ("cleaned", {}))
     for goal in Goal:
-        assert ask(done, Seen(), goal) == machine.Reached()
+        assert ask(done, Seen(), goal) == steps.Reached()
 
 
 @pytest.mark.parametrize(
@@ -188,3 +203,121 @@ def test_each_task_of_the_dag_ends_where_it_should(
     events: tuple[tuple[str, dict[str, object]], ...], reached: list[Goal]
 ) -> None:
     assert [goal for goal in Goal if machine.is_reached(after(*events), goal)] == reached
+
+
+DONE = (UPLOADED, INTENT, CREATED, ENDED, ("landed", {}), ("done", {}))
+
+
+def test_files_are_deleted_only_after_the_rows_are_written_and_by_whoever_comes_then() -> None:
+    done = after(*DONE)
+    assert done.remote_files == ("file-1", "file-2")
+    assert ask(done, Seen(), Goal.LANDED) == steps.CleanUp()
+    assert ask(done, Seen(), Goal.ENDED) == steps.Reached()
+    assert ask(done, Seen(left_files=True)) == steps.Reached(), "OpenAI's trouble with it holds nothing up"
+    assert ask(done, Seen(), policy=Policy(clean_up=False)) == steps.Reached()
+
+
+ROOM = QueueLimit(tokens=1_000)
+
+
+def test_room_comes_before_the_upload_and_again_only_after_a_refusal() -> None:
+    step = ask(after(), Seen(candidates=()), limit=ROOM)
+    assert isinstance(step, steps.AwaitRoom)
+    assert (step.need.tokens, step.limit) == (500, ROOM)
+    assert ask(after(), Seen(candidates=(), admitted=True), limit=ROOM) == steps.Upload()
+    assert ask(after(UPLOADED), Seen(candidates=()), limit=ROOM) == steps.Create()
+    refused = after(UPLOADED, INTENT, CREATED, ("refused", {"status": "queue_full"}))
+    again = ask(refused, Seen(candidates=()), limit=ROOM)
+    assert isinstance(again, steps.AwaitRoom)
+    assert again.not_before > 0, "strangers may be using the queue"
+
+
+def test_the_limit_that_a_refusal_names_wins_and_a_shard_that_can_never_fit_stops_with_the_number() -> None:
+    refusal = {"status": "queue_full", "limit": 400, "unit": "tokens"}
+    refused = after(UPLOADED, INTENT, CREATED, ("refused", refusal))
+    step = ask(refused, Seen(candidates=()), limit=ROOM)
+    assert isinstance(step, steps.Stop)
+    assert "max_tokens_per_shard=380" in str(step.error)
+
+
+@pytest.mark.parametrize(
+    ("mode", "threshold", "step"),
+    [
+        ("batch", 10, steps.Upload()),
+        ("auto", 9, steps.Upload()),
+        ("auto", 10, steps.SendRealtime()),
+        ("realtime", 0, steps.SendRealtime()),
+    ],
+)
+def test_few_requests_go_out_in_real_time(mode: Any, threshold: int, step: steps.Step) -> None:
+    policy = Policy(mode=mode, realtime_threshold=threshold)
+    assert ask(after(), Seen(candidates=()), policy=policy) == step
+    if isinstance(step, steps.SendRealtime):
+        assert ask(after(), Seen(candidates=()), Goal.UPLOADED, policy=policy) == steps.Reached()
+
+
+def test_a_send_stays_what_it_began_as() -> None:
+    begun = after(("realtime", {}))
+    assert ask(begun, Seen(candidates=()), policy=Policy(mode="batch")) == steps.SendRealtime()
+    uploaded = after(UPLOADED)
+    assert ask(uploaded, Seen(candidates=()), policy=Policy(mode="realtime")) == steps.Create()
+
+
+def test_two_batches_of_one_send_are_settled_whenever_they_are_seen() -> None:
+    mine, theirs = batch("in_progress", at=9.0), batch("in_progress", id="batch_0", at=5.0)
+    twice = after(UPLOADED, INTENT, INTENT, CREATED)
+    assert ask(twice, Seen(batch=mine)) == steps.Find(2.0)
+    assert ask(twice, Seen(batch=mine, candidates=(mine,))) == steps.Wait(mine)
+    step = ask(twice, Seen(batch=mine, candidates=(mine, theirs)))
+    assert step == steps.Adopt(theirs, (mine,))
+    settled = after(
+        UPLOADED,
+        INTENT,
+        INTENT,
+        CREATED,
+        ("duplicate", {"batch_id": "batch_1"}),
+        ("created", {"batch_id": "batch_0"}),
+    )
+    assert ask(settled, Seen(batch=theirs, candidates=(mine, theirs))) == steps.Wait(theirs)
+
+
+LATE = 50.0
+
+
+@pytest.mark.parametrize(
+    ("on_deadline", "unsent", "running"),
+    [
+        ("fail", steps.Stop, steps.Stop),
+        ("realtime", steps.SendRealtime, steps.Cancel),
+        ("publish", steps.Land, steps.Cancel),
+    ],
+)
+def test_after_the_deadline_the_parameter_decides(on_deadline: Any, unsent: type, running: type) -> None:
+    policy = Policy(deadline_at=LATE, on_deadline=on_deadline)
+    assert isinstance(ask(after(), Seen(candidates=()), now=LATE, policy=policy), unsent)
+    created = after(UPLOADED, INTENT, CREATED)
+    assert isinstance(ask(created, Seen(batch=batch("in_progress")), now=LATE, policy=policy), running)
+    assert isinstance(ask(created, Seen(batch=batch("in_progress")), now=LATE - 1, policy=policy), steps.Wait)
+    final = batch("cancelled")
+    assert ask(created, Seen(batch=final), now=LATE, policy=policy) == steps.RecordEnded(final)
+
+
+def test_a_sample_carries_the_first_requests_and_rests_until_a_full_run_goes_on() -> None:
+    sample = Policy(first=3)
+    assert ask(after(), Seen(), policy=sample) == steps.TakeSample(3)
+    carried = {"leftover": 3, "leftover_sha256": "three", "leftover_bytes": 300, "leftover_tokens": 150}
+    taken = after(("sampled", carried))
+    assert (taken.content.requests, taken.content.sha256) == (3, "three")
+    rest = {"leftover": 7, "leftover_sha256": "rest", "leftover_bytes": 700, "leftover_tokens": 350}
+    uploaded = ("uploaded", {"file_id": "file-1", "file_sha256": "three"})
+    landed = after(("sampled", carried), uploaded, INTENT, CREATED, ENDED, ("landed", rest))
+    assert landed.ended[0].carried == 3
+    assert not landed.setbacks
+    assert ask(landed, Seen(), policy=sample) == steps.Reached()
+    assert ask(landed, Seen(candidates=())) == steps.Upload()
+
+
+def test_the_accounts_trouble_is_no_setback_of_the_shard() -> None:
+    left = {"leftover": 10, "leftover_sha256": "whole", "leftover_bytes": 1_000, "leftover_tokens": 500}
+    state = after(UPLOADED, INTENT, CREATED, ENDED, ("landed", {**left, "account_errors": 10}))
+    assert not state.setbacks

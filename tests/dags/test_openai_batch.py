@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_openai_batch.core.machine import Policy
+from airflow_openai_batch.core.policy import Policy
 from airflow_openai_batch.driver import ShardDriver
 from fixtures.job import Job, chat_line
 
@@ -209,14 +209,3 @@ def test_a_full_queue_is_waited_out(
     monkeypatch.setattr("airflow_openai_batch.operators.shard_step.ShardDriver", quick)
     assert run_dag("openai_batch", job.conf()).state == "success"
     assert openai_server.books.billed["batch"] == 10
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("mode", "realtime"), ("realtime_threshold", 10), ("max_cost_usd", 1.0)]
-)
-def test_parameters_of_later_versions_are_refused_and_nothing_is_sent(
-    run_dag: RunDag, openai_server: OpenAIServer, job: Job, name: str, value: object
-) -> None:
-    run = run_dag("openai_batch", job.conf(**{name: value}))
-    assert run.state == "failed"
-    assert openai_server.files() == []

@@ -12,9 +12,11 @@
     │   ├── JobExistsError       a plan is there already and may not be gone on with
     │   ├── LedgerError          the ledger cannot be read; not the same as absent
     │   └── AccountingError      a request is in no row or in two
+    ├── BudgetError              max_cost_usd would be exceeded, or cannot be kept
     ├── WorkerDiedError          a process that counts tokens ended
     └── RemoteError              OpenAI, or the way to it, said no
         ├── FatalAccountError    wrong key, no rights, no quota, billing limit
+        │   └── BreakerOpenError another shard of the run has just met that
         ├── TransientError       worth another try: time-outs, resets, 408, 409, 429, 5xx
         ├── NotFoundError        404: the file or batch is not known (any more)
         ├── RequestRefusedError  any other 4xx
@@ -73,6 +75,10 @@ class AccountingError(JobError):
     """A request stands in no row, or in two."""
 
 
+class BudgetError(OpenAIBatchError):
+    """What is about to be sent could cost more than ``max_cost_usd``, or what it costs cannot be known."""
+
+
 class WorkerDiedError(OpenAIBatchError):
     """A process that counts tokens ended before its work did, most likely for lack of memory."""
 
@@ -103,6 +109,10 @@ class RemoteError(OpenAIBatchError):
 
 class FatalAccountError(RemoteError):
     """The account cannot pay or may not ask: 401, 403, insufficient_quota, billing limit."""
+
+
+class BreakerOpenError(FatalAccountError):
+    """Another shard of the run has just met an answer about the account, so nothing was asked."""
 
 
 class TransientError(RemoteError):

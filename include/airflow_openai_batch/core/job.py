@@ -20,6 +20,7 @@ PLAN = "plan.json"
 REJECTED = "rejected.jsonl"
 FAILED = "failed.jsonl"
 REPORT_JSON = "report.json"
+BREAKER = "breaker.json"
 REPORT_MARKDOWN = "report.md"
 
 STATE = "state"
@@ -28,10 +29,11 @@ LEFTOVER = "leftover"
 RESULTS = "results"
 STAGED = "staged"
 GENERATIONS = "generations"
+SPENT = "spent"
 
-FILES = frozenset({PLAN, REJECTED, FAILED, REPORT_JSON, REPORT_MARKDOWN})
+FILES = frozenset({PLAN, REJECTED, FAILED, REPORT_JSON, REPORT_MARKDOWN, BREAKER})
 """Every file directly in the job directory."""
-FOLDERS = frozenset({STATE, RAW, LEFTOVER, RESULTS, STAGED, GENERATIONS})
+FOLDERS = frozenset({STATE, RAW, LEFTOVER, RESULTS, STAGED, GENERATIONS, SPENT})
 """Every folder directly in the job directory."""
 
 

@@ -91,6 +91,8 @@ class Landed(msgspec.Struct, frozen=True, kw_only=True):
     """Raw lines beyond the first for one request in one send."""
     retryable: int = 0
     """Requests that may be sent again; 0 means the shard is done."""
+    refused_for_account: int = 0
+    """Requests that the last send left over because the account may not ask or cannot pay."""
     account_errors: int = 0
     """Lines that say the account may not ask or cannot pay."""
     unchecked: int = 0

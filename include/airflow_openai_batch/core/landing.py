@@ -74,12 +74,14 @@ class _Landing:
         self._spending = SpendingTally()
         self._replaced = SpendingTally()
         self._unpriced_models: set[str] = set()
+        self._refused_for_account = 0
         self._retryable = self._duplicates = self._account_errors = self._unchecked = 0
         self._missing = describe_missing(sends)
 
     def to_row(self, settled: Settled) -> ResultRow:
         self._attempts[settled.attempts] += 1
         self._retryable += settled.retryable
+        self._refused_for_account += settled.retryable and self._is_refused_for_account(settled)
         self._duplicates += settled.duplicates
         for other in settled.others:
             self._account_errors += other.outcome.account_error
@@ -100,11 +102,17 @@ class _Landing:
             strays=strays,
             duplicates=self._duplicates,
             retryable=self._retryable,
+            refused_for_account=self._refused_for_account,
             account_errors=self._account_errors,
             unchecked=self._unchecked,
             part_bytes=part_bytes,
             part_sha256=part_sha256,
         )
+
+    def _is_refused_for_account(self, settled: Settled) -> bool:
+        """By what the newest send says of it."""
+        judged = [*settled.others, *([settled.chosen] if settled.chosen else [])]
+        return any(each.outcome.account_error and each.send == len(self._sends) - 1 for each in judged)
 
     def _to_missing_row(self, settled: Settled) -> ResultRow:
         code, message = self._missing

@@ -17,13 +17,28 @@ from airflow_openai_batch.core.errors import LedgerError
 if TYPE_CHECKING:
     from airflow_openai_batch.core.storage import Location
 
-Kind = Literal["uploaded", "intent", "declined", "created", "refused", "lost", "ended", "landed", "done"]
+Kind = Literal[
+    "sampled",
+    "uploaded",
+    "intent",
+    "declined",
+    "created",
+    "duplicate",
+    "refused",
+    "lost",
+    "realtime",
+    "ended",
+    "landed",
+    "done",
+    "cleaned",
+]
 """
-``uploaded``: OpenAI has the file of this send. ``intent``: about to create its batch. ``declined``: OpenAI
-answered the call with a refusal, so there is no batch. ``created``: the batch is there. ``refused``: it failed
-validation for a reason that passes (no queue room, file not visible yet); nothing ran. ``lost``: OpenAI no
-longer knows what a former event names. ``ended``: the batch is final. ``landed``: its files are in ``raw/``.
-``done``: the shard's result rows are written.
+``sampled``: the first send carries only the first requests. ``uploaded``: OpenAI has the file of this send.
+``intent``: about to create its batch. ``declined``: OpenAI answered the call with a refusal, so there is no batch.
+``created``: the batch is there. ``duplicate``: another batch of this send was cancelled. ``refused``: it failed
+validation; nothing ran. ``lost``: OpenAI no longer knows what a former event names. ``realtime``: the requests of
+this send go out one by one. ``ended``: the batch is final, or the last request was answered. ``landed``: its
+answers are in ``raw/``. ``done``: the shard's result rows are written. ``cleaned``: its files at OpenAI are deleted.
 """
 
 _NAME = re.compile(r"(\d{4,})-([a-z]+)\.json")
@@ -54,11 +69,18 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``created``: the batch was found by its job_key, not created by the writer."""
     times: dict[str, float] = {}
     """``ended``: OpenAI's own time stamps (``created_at``, ``in_progress_at`` ...), Unix seconds."""
+    limit: int | None = None
+    """``refused`` for queue room: the limit that OpenAI named, in ``unit``s."""
+    unit: Literal["tokens", "requests"] = "tokens"
+    sent_as: Literal["batch", "realtime"] = "batch"
+    """``ended``: how the requests went out."""
     leftover: int = 0
-    """``landed``: requests that may be sent again."""
+    """``landed``: requests that may be sent again. ``sampled``: the requests of the sample."""
     leftover_bytes: int = 0
     leftover_sha256: str | None = None
     leftover_tokens: int = 0
+    account_errors: int = 0
+    """``landed``: requests that were refused for the account; that is no fault of the shard's."""
     summary: dict[str, Any] = {}
     """``done``: counts, tokens and cost of the shard's rows; never a body."""
 

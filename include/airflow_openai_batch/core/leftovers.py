@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -27,6 +27,15 @@ class Leftover(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     input_tokens: int
     """The shard's tokens in proportion to bytes, rounded up: an estimate."""
+
+    def to_event(self) -> dict[str, Any]:
+        """The fields of the ledger's event."""
+        return {
+            "leftover": self.requests,
+            "leftover_bytes": self.bytes,
+            "leftover_sha256": self.sha256,
+            "leftover_tokens": self.input_tokens,
+        }
 
 
 def find_leftover(
@@ -59,5 +68,5 @@ def write_leftover(lines: Iterable[RequestLine], place: Location, *, shard: Shar
         requests=requests,
         bytes=size,
         sha256=digest.hexdigest(),
-        input_tokens=math.ceil(shard.input_tokens * share),
+        input_tokens=math.ceil(shard.expected_tokens * share),
     )

@@ -5,159 +5,83 @@ Pure: no clock, no I/O. Operators, sensor, trigger and the tests' virtual clock 
 
 ::
 
-    planned -> uploaded -> created -> ended -> landed -> (leftover? next send : done)
+    planned -> room -> uploaded -> created -> ended -> landed -> (leftover? next send : done) -> cleaned
+           \\-> in real time ---------------^
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from airflow_openai_batch.core.batch_view import BatchStatus, BatchView, choose_kept, describe_duration
-from airflow_openai_batch.core.errors import BatchRejectedError, FatalAccountError, JobError, OpenAIBatchError
+from airflow_openai_batch.core.errors import (
+    BatchRejectedError,
+    FatalAccountError,
+    JobError,
+    OpenAIBatchError,
+)
+from airflow_openai_batch.core.policy import DEFAULT_POLICY, Policy
+from airflow_openai_batch.core.queue_room import Need, QueueLimit, check_fits
 from airflow_openai_batch.core.refusals import Refusal, classify_refusal, describe_refused
 from airflow_openai_batch.core.shard_state import FILE_WAITS_S, Goal, ShardState
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """How patient the machine is. Seconds."""
-
-    create_timeout_s: float = 120.0
-    """A foreign intent to create is taken over only after this long."""
-    queue_wait_s: float = 60.0
-    """First wait after a refusal for queue room; doubles up to ``queue_wait_max_s``."""
-    queue_wait_max_s: float = 900.0
-    grace_s: float = 3600.0
-    """A batch that is not final this long after its expiry is cancelled and harvested."""
-    max_setbacks: int = 5
+from airflow_openai_batch.core.steps import (
+    Adopt,
+    AwaitRoom,
+    Cancel,
+    CleanUp,
+    Create,
+    Find,
+    Land,
+    Observe,
+    Pause,
+    Reached,
+    RecordEnded,
+    RecordLost,
+    RecordRefused,
+    SendRealtime,
+    Step,
+    Stop,
+    TakeSample,
+    Upload,
+    Wait,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What was observed at OpenAI in this pass; ``None``: not looked yet."""
+    """What was observed in this pass; ``None``: not looked yet."""
 
     candidates: tuple[BatchView, ...] | None = None
     """All batches that carry this send's job_key."""
     batch: BatchView | None = None
     vanished: bool = False
     """OpenAI answered 404 for the batch, repeatedly."""
+    admitted: bool = False
+    """The queue has room for this send."""
+    left_files: bool = False
+    """OpenAI could not be asked to delete the shard's files; that holds nothing up."""
 
 
-DEFAULT_POLICY = Policy()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circumstances:
+    """What the machine is told besides events and observations.
 
+    :param now: Unix seconds.
+    :param me: who asks, in the form of ``Event.by``: its own intents need no patience.
+    :param key: the job_key of the current send; seeds the jitter, so that the machine stays pure.
+    :param model: of the shard.
+    :param limit: the batch queue's, where the connection or the DAG says one.
+    """
 
-@dataclass(frozen=True, slots=True)
-class Reached:
-    """The goal is reached; nothing is left to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Find:
-    """List the batches with this send's job_key, back to ``since`` where that is known (Unix seconds)."""
-
-    since: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Adopt:
-    """Record a batch that is there already; cancel its duplicates."""
-
-    batch: BatchView
-    duplicates: tuple[BatchView, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """Upload what this send carries."""
-
-
-@dataclass(frozen=True, slots=True)
-class Create:
-    """Record the intent, then create the batch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Observe:
-    """Fetch the batch."""
-
-    batch_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class RecordEnded:
-    """The batch is final and may carry paid lines."""
-
-    batch: BatchView
-
-
-@dataclass(frozen=True, slots=True)
-class RecordRefused:
-    """The batch failed validation; ``error`` is set where waiting does not help."""
-
-    batch: BatchView
-    refusal: Refusal
-    error: OpenAIBatchError | None
-
-
-@dataclass(frozen=True, slots=True)
-class RecordLost:
-    """OpenAI no longer knows the batch."""
-
-    batch_id: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """The batch is long overdue: cancel it, its finished lines will be harvested."""
-
-    batch: BatchView
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """The batch runs; look again later."""
-
-    batch: BatchView
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Nothing to do before ``until`` (Unix seconds)."""
-
-    until: float
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Land:
-    """Fetch the files of the ended send, write the shard's rows, find what is left over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """The shard cannot go on; ``error`` says what happened."""
-
-    error: OpenAIBatchError
-
-
-Step = (
-    Reached
-    | Find
-    | Adopt
-    | Upload
-    | Create
-    | Observe
-    | RecordEnded
-    | RecordRefused
-    | RecordLost
-    | Cancel
-    | Wait
-    | Pause
-    | Land
-    | Stop
-)
+    now: float
+    me: str
+    key: str
+    model: str = ""
+    shard: int = 0
+    tokens_at_most: bool = False
+    """The shard's tokens are a bound or an estimate."""
+    limit: QueueLimit = field(default_factory=QueueLimit)
 
 
 def is_reached(state: ShardState, goal: Goal) -> bool:
@@ -178,29 +102,30 @@ def next_step(
     seen: Seen,
     *,
     goal: Goal,
-    now: float,
-    me: str,
-    key: str,
+    where: Circumstances,
     policy: Policy = DEFAULT_POLICY,
 ) -> Step:
-    """What to do next to bring the shard to ``goal``.
-
-    :param now: Unix seconds.
-    :param me: who asks, in the form of ``Event.by``: its own intents need no patience.
-    :param key: the job_key of the current send; seeds the jitter, so that the machine stays pure.
-    """
-    if is_reached(state, goal):
+    """What to do next to bring the shard to ``goal``."""
+    if _has_files_to_delete(state) and goal >= Goal.LANDED and policy.clean_up and not seen.left_files:
+        return CleanUp()
+    if is_reached(state, goal) or (policy.first is not None and state.landed_send):
         return Reached()
     if len(state.setbacks) >= policy.max_setbacks:
         return Stop(JobError("the shard makes no progress: " + "; ".join(state.setbacks)))
     if state.landed_send == state.send or any(ended.send == state.send for ended in state.ended):
         return Land()
     if state.batch_id is not None:
-        return _follow(state.batch_id, seen, now, policy)
-    return _get_batch(state, seen, now, me, key, policy)
+        return _follow(state, state.batch_id, seen, where, policy)
+    if policy.first is not None and not state.events:
+        return TakeSample(policy.first)
+    return _get_batch(state, seen, goal, where, policy)
 
 
-def _get_batch(state: ShardState, seen: Seen, now: float, me: str, key: str, policy: Policy) -> Step:
+def _has_files_to_delete(state: ShardState) -> bool:
+    return state.done is not None and bool(state.remote_files) and not state.cleaned
+
+
+def _get_batch(state: ShardState, seen: Seen, goal: Goal, where: Circumstances, policy: Policy) -> Step:
     """Find before create: whoever died before writing it down may have created the batch."""
     if seen.candidates is None:
         return Find(state.first_intent_at)
@@ -209,24 +134,67 @@ def _get_batch(state: ShardState, seen: Seen, now: float, me: str, key: str, pol
         return Adopt(kept, tuple(duplicates))
     if seen.candidates:  # all failed validation: that is the answer to this send
         return Adopt(max(seen.candidates, key=lambda batch: (batch.created_at, batch.id)))
-    until, why = _patience(state, key, policy)
-    if now < until:
-        return Pause(until, why)
-    if state.file_id is None or state.file_sha256 != state.content.sha256:
-        return Upload()
+    uploaded = state.file_id is not None and state.file_sha256 == state.content.sha256
+    late = _is_late(where.now, policy)
+    if late and policy.on_deadline == "publish" and not state.realtime:
+        return Land(final=True)
+    if late and policy.on_deadline == "fail":
+        return Stop(
+            JobError(f"{_LATE}, {state.content.requests:,} requests are still to be sent. {_LATE_WAY_OUT}")
+        )
+    if late or state.realtime or (not uploaded and policy.sends_in_realtime(state.content.requests)):
+        return Reached() if goal is Goal.UPLOADED else SendRealtime()
+    return _prepare_batch(state, seen, where, policy, uploaded=uploaded)
+
+
+def _prepare_batch(
+    state: ShardState, seen: Seen, where: Circumstances, policy: Policy, *, uploaded: bool
+) -> Step:
+    until, why = _patience(state, where.key, policy)
+    limit = _find_limit(state, where.limit)
     if (
-        state.intent_at is not None
-        and state.intent_by != me
-        and now < state.intent_at + policy.create_timeout_s
+        (not uploaded or state.queue_refusals)
+        and (limit.tokens is not None or limit.requests is not None)
+        and not state.file_refusals
     ):
+        need = Need(
+            model=where.model,
+            tokens=state.content.input_tokens,
+            requests=state.content.requests,
+            job_key=where.key,
+            at_most=where.tokens_at_most or state.content.leftover_send > 0,
+        )
+        try:
+            check_fits(need, limit, shard=where.shard)
+        except OpenAIBatchError as error:
+            return Stop(error)
+        if not seen.admitted:
+            return AwaitRoom(need, limit, until, why)
+    elif where.now < until:
+        return Pause(until, why)
+    if not uploaded:
+        return Upload()
+    theirs_until = (state.intent_at or 0.0) + policy.create_timeout_s
+    if state.intent_at is not None and state.intent_by != where.me and where.now < theirs_until:
         return Pause(
-            state.intent_at + policy.create_timeout_s,
-            f"{state.intent_by} was about to create this batch; its reply may still come",
+            theirs_until, f"{state.intent_by} was about to create this batch; its reply may still come"
         )
     return Create()
 
 
+def _find_limit(state: ShardState, told: QueueLimit) -> QueueLimit:
+    """What OpenAI said when it refused wins over what was configured."""
+    said = QueueLimit(
+        tokens=state.queue_limits.get("tokens"),
+        requests=state.queue_limits.get("requests"),
+        tokens_by="refusal",
+        requests_by="refusal",
+    )
+    return told.overridden_by(said)
+
+
 def _patience(state: ShardState, key: str, policy: Policy) -> tuple[float, str]:
+    """Until when to wait (Unix seconds, 0 for not at all), and for what."""
     if state.refused_at is None:
         return 0.0, ""
     if state.file_refusals:
@@ -242,21 +210,46 @@ def _patience(state: ShardState, key: str, policy: Policy) -> tuple[float, str]:
     )
 
 
-def _follow(batch_id: str, seen: Seen, now: float, policy: Policy) -> Step:
+def _follow(state: ShardState, batch_id: str, seen: Seen, where: Circumstances, policy: Policy) -> Step:
     if seen.vanished:
         return RecordLost(batch_id, f"OpenAI does not know {batch_id} any more")
     batch = seen.batch
     if batch is None or batch.id != batch_id:
         return Observe(batch_id)
+    if state.intents > 1:  # only then can there be two: a reply was lost, or two runs were at it
+        if seen.candidates is None:
+            return Find(state.first_intent_at)
+        kept, others = choose_kept([batch, *(each for each in seen.candidates if each.id != batch_id)])
+        duplicates = tuple(each for each in others if each.id not in state.duplicates)
+        if kept is not None and (kept.id != batch_id or duplicates):
+            return Adopt(kept, duplicates)
+    return _judge(batch, where.now, policy)
+
+
+def _judge(batch: BatchView, now: float, policy: Policy) -> Step:
     if batch.status is BatchStatus.FAILED:
         refusal = classify_refusal(batch.errors)
         return RecordRefused(batch, refusal, _refusal_error(batch, refusal))
     if batch.status.is_final:
         return RecordEnded(batch)
-    overdue = batch.expires_at is not None and now > batch.expires_at + policy.grace_s
-    if overdue and batch.status is not BatchStatus.CANCELLING:
-        return Cancel(batch)
+    late = _is_late(now, policy)
+    if late and policy.on_deadline == "fail":
+        return Stop(JobError(f"{_LATE}, {batch.id} is {batch.status} and goes on. {_LATE_WAY_OUT}"))
+    if batch.status is BatchStatus.CANCELLING:
+        return Wait(batch)
+    if late:
+        return Cancel(batch, "has not finished within finish_within_h")
+    if batch.expires_at is not None and now > batch.expires_at + policy.grace_s:
+        return Cancel(batch, "is long overdue")
     return Wait(batch)
+
+
+_LATE = "not finished within finish_within_h"
+_LATE_WAY_OUT = "Clear the task to wait on, or set on_deadline to realtime or publish."
+
+
+def _is_late(now: float, policy: Policy) -> bool:
+    return policy.deadline_at is not None and now >= policy.deadline_at
 
 
 def _refusal_error(batch: BatchView, refusal: Refusal) -> OpenAIBatchError | None:

@@ -38,6 +38,8 @@ class SendFiles:
     batch_id: str | None = None
     completed_at: float | None = None
     """Unix seconds, as OpenAI says for a batch."""
+    carried: int | None = None
+    """A sample carried only so many of the shard's first requests; ``None``: all that were still open."""
     ended_as: str = "completed"
     """The batch's last status. In an ``expired``, ``cancelled`` or ``failed`` batch a request without
     a line did not run; in a ``completed`` one it counts as an attempt."""

@@ -43,11 +43,11 @@ def settle_requests(
 ) -> Iterator[Settled]:
     """What became of each request, in the order of the requests. A pure function of its arguments."""
     sends = raw.sends
-    for request in requests:
+    for number, request in enumerate(requests):
         asked = read_asked(request, endpoint)
         places = raw.take(asked.custom_id)
         best = _judge_sends(asked, places, raw, endpoint, rules)
-        attempts, open_ = _count_attempts(best, sends, rules.max_attempts)
+        attempts, open_ = _count_attempts(number, best, sends, rules.max_attempts)
         chosen = _choose(best)
         yield Settled(
             request=request,
@@ -91,17 +91,21 @@ def _judge_sends(
 
 
 def _count_attempts(
-    best: dict[int, Outcome], sends: Sequence[SendFiles], max_attempts: int
+    number: int, best: dict[int, Outcome], sends: Sequence[SendFiles], max_attempts: int
 ) -> tuple[int, bool]:
     """Attempts, and whether the request is still open after the last send.
 
     A request without a line in a batch that completed may have run: that counts. In one that expired
-    or was cancelled it did not.
+    or was cancelled it did not, nor in a sample that did not carry it.
+
+    :param number: of the request in its shard, 0-based.
     """
     attempts = 0
     open_ = True
     for index, send in enumerate(sends):
         outcome = best.get(index)
+        if outcome is None and send.carried is not None and number >= send.carried:
+            continue
         if outcome is None:
             attempts += open_ and send.ended_as == "completed"
         else:

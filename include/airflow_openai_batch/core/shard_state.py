@@ -39,14 +39,17 @@ class Content:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """A send whose batch is final and may have paid lines."""
+    """A send that is over and may have paid answers."""
 
     send: int
-    batch_id: str
+    batch_id: str | None
+    """``None`` for a send in real time."""
     status: str
-    output_file_id: str | None
-    error_file_id: str | None
+    output_file_id: str | None = None
+    error_file_id: str | None = None
     times: dict[str, float] = field(default_factory=dict)
+    carried: int | None = None
+    """A sample carried only so many of the shard's first requests; ``None``: what was open then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,19 @@ class ShardState:
     intent_at: float | None = None
     intent_by: str = ""
     first_intent_at: float | None = None
+    intents: int = 0
+    """Of this send. Only where there were several can there be several batches."""
+    duplicates: tuple[str, ...] = ()
+    """Batches of this send that were cancelled in favour of another."""
+    realtime: bool = False
+    """The requests of this send go out one by one."""
+    sampled: int | None = None
+    """The first send carries only so many of the shard's first requests."""
+    queue_limits: dict[str, int] = field(default_factory=dict)
+    """What refusals said, by unit: tokens, requests."""
+    remote_files: tuple[str, ...] = ()
+    """Files at OpenAI that the ledger knows of: uploads, and the results of what ended."""
+    cleaned: bool = False
     batch_id: str | None = None
     created_at: float | None = None
     ended: tuple[Ended, ...] = ()
@@ -77,7 +93,7 @@ class ShardState:
     @property
     def last_batch_id(self) -> str | None:
         """Of the current send, else of the last one that ended."""
-        return self.batch_id or (self.ended[-1].batch_id if self.ended else None)
+        return self.batch_id or next((e.batch_id for e in reversed(self.ended) if e.batch_id), None)
 
 
 def fold_events(content: Content, events: Iterable[Event]) -> ShardState:
@@ -88,7 +104,14 @@ def fold_events(content: Content, events: Iterable[Event]) -> ShardState:
     return state
 
 
+def _sampled(state: ShardState, event: Event) -> ShardState:
+    if event.send != state.send:
+        return state
+    return replace(state, sampled=event.leftover, content=_read_leftover(event, event.send))
+
+
 def _uploaded(state: ShardState, event: Event) -> ShardState:
+    state = _add_files(state, event.file_id)
     return replace(state, file_id=event.file_id, file_sha256=event.file_sha256, file_refusals=0)
 
 
@@ -96,7 +119,13 @@ def _intent(state: ShardState, event: Event) -> ShardState:
     if event.send != state.send:
         return state
     first = state.first_intent_at if state.first_intent_at is not None else event.at
-    return replace(state, intent_at=event.at, intent_by=event.by, first_intent_at=first)
+    return replace(
+        state,
+        intent_at=event.at,
+        intent_by=event.by,
+        first_intent_at=first,
+        intents=state.intents + 1,
+    )
 
 
 def _declined(state: ShardState, event: Event) -> ShardState:
@@ -107,7 +136,14 @@ def _declined(state: ShardState, event: Event) -> ShardState:
 def _created(state: ShardState, event: Event) -> ShardState:
     if event.send != state.send:
         return state
+    state = _add_files(state, event.file_id)
     return replace(state, batch_id=event.batch_id, created_at=event.at)
+
+
+def _duplicate(state: ShardState, event: Event) -> ShardState:
+    if event.send != state.send or event.batch_id is None:
+        return state
+    return replace(state, duplicates=(*state.duplicates, event.batch_id))
 
 
 def _refused(state: ShardState, event: Event) -> ShardState:
@@ -115,6 +151,8 @@ def _refused(state: ShardState, event: Event) -> ShardState:
     if event.send != state.send:
         return state
     refused = _next_send(state)
+    if event.limit is not None:
+        refused = replace(refused, queue_limits={**state.queue_limits, event.unit: event.limit})
     if event.status == "file_missing":
         again = state.file_refusals + 1
         if again > len(FILE_WAITS_S):  # waiting did not help: upload anew
@@ -134,8 +172,12 @@ def _lost(state: ShardState, event: Event) -> ShardState:
     return replace(_next_send(state), setbacks=setbacks)
 
 
+def _realtime(state: ShardState, event: Event) -> ShardState:
+    return state if event.send != state.send else replace(state, realtime=True)
+
+
 def _ended(state: ShardState, event: Event) -> ShardState:
-    if event.send != state.send or event.batch_id is None:
+    if event.send != state.send:
         return state
     ended = Ended(
         send=event.send,
@@ -144,7 +186,9 @@ def _ended(state: ShardState, event: Event) -> ShardState:
         output_file_id=event.output_file_id,
         error_file_id=event.error_file_id,
         times=event.times,
+        carried=state.sampled,
     )
+    state = _add_files(state, event.output_file_id, event.error_file_id)
     others = tuple(former for former in state.ended if former.send != event.send)
     return replace(state, ended=(*others, ended), queue_refusals=0, file_refusals=0)
 
@@ -155,21 +199,35 @@ def _landed(state: ShardState, event: Event) -> ShardState:
     state = replace(state, landed_send=event.send)
     if not event.leftover:
         return replace(state, setbacks=())
-    progress = event.leftover < state.content.requests
+    # Requests that a sample did not carry are left over by nature, and the account's trouble is not the shard's.
+    progress = event.leftover < state.content.requests or state.sampled is not None or event.account_errors
     setback = f"send {event.send}: {event.leftover:,} of {state.content.requests:,} requests left over"
-    content = Content(
-        leftover_send=event.send + 1,
+    after = replace(_next_send(state), sampled=None)
+    content = _read_leftover(event, event.send + 1)
+    return replace(after, content=content, setbacks=() if progress else (*state.setbacks, setback))
+
+
+def _read_leftover(event: Event, leftover_send: int) -> Content:
+    return Content(
+        leftover_send=leftover_send,
         sha256=event.leftover_sha256 or "",
         bytes=event.leftover_bytes,
         requests=event.leftover,
         input_tokens=event.leftover_tokens,
     )
-    after = _next_send(state)
-    return replace(after, content=content, setbacks=() if progress else (*state.setbacks, setback))
 
 
 def _done(state: ShardState, event: Event) -> ShardState:
     return replace(state, done=event)
+
+
+def _cleaned(state: ShardState, event: Event) -> ShardState:
+    return replace(state, cleaned=True)
+
+
+def _add_files(state: ShardState, *file_ids: str | None) -> ShardState:
+    new = tuple(each for each in file_ids if each and each not in state.remote_files)
+    return replace(state, remote_files=(*state.remote_files, *new)) if new else state
 
 
 def _next_send(state: ShardState) -> ShardState:
@@ -179,6 +237,9 @@ def _next_send(state: ShardState) -> ShardState:
         intent_at=None,
         intent_by="",
         first_intent_at=None,
+        intents=0,
+        duplicates=(),
+        realtime=False,
         batch_id=None,
         created_at=None,
         refused_at=None,
@@ -186,13 +247,17 @@ def _next_send(state: ShardState) -> ShardState:
 
 
 _STEPS = {
+    "sampled": _sampled,
     "uploaded": _uploaded,
     "intent": _intent,
     "declined": _declined,
     "created": _created,
+    "duplicate": _duplicate,
     "refused": _refused,
     "lost": _lost,
+    "realtime": _realtime,
     "ended": _ended,
     "landed": _landed,
     "done": _done,
+    "cleaned": _cleaned,
 }

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+import os
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from airflow_openai_batch.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.policy import Mode
 
 _Choice = TypeVar("_Choice", bound=str)
 _UNSET = ("", "none", "null")
@@ -41,6 +45,30 @@ def read_optional_int(name: str, value: Any) -> int | None:
     if number != int(number):
         raise ConfigError(f"{name}={value!r}: must be a whole number; leave it empty for the default.")
     return int(number)
+
+
+def read_optional_number(name: str, value: Any, *, minimum: float) -> float | None:
+    """``None`` where it is unset.
+
+    :raises ConfigError: if it is no number or too small.
+    """
+    if value is None or str(value).strip().lower() in _UNSET:
+        return None
+    return read_number(name, value, minimum=minimum)
+
+
+def read_mode(value: Any) -> Mode:
+    """``auto``, ``batch`` or ``realtime``; where it is unset, what USE_BATCH_PROCESSING says (auto, true, false).
+
+    :raises ConfigError: for anything else.
+    """
+    if value is not None and str(value).strip().lower() not in _UNSET:
+        return read_choice("mode", value, ("auto", "batch", "realtime"))
+    setting = os.environ.get("USE_BATCH_PROCESSING", "auto").strip().lower()
+    modes: dict[str, Mode] = {"": "auto", "auto": "auto", "true": "batch", "false": "realtime"}
+    if setting in modes:
+        return modes[setting]
+    raise ConfigError(f"USE_BATCH_PROCESSING={setting!r} in the environment: must be auto, true or false.")
 
 
 def read_flag(name: str, value: Any) -> bool:

@@ -6,29 +6,35 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.sdk import BaseOperator
 
 from airflow_openai_batch.core.batch_view import BatchView, describe_duration, describe_progress
+from airflow_openai_batch.core.caller import Caller
 from airflow_openai_batch.core.errors import ConfigError
-from airflow_openai_batch.core.machine import Pause, Reached, Wait
-from airflow_openai_batch.driver import Caller, ShardDriver
+from airflow_openai_batch.core.queue_room import QueueLimit, find_room
+from airflow_openai_batch.core.steps import AwaitRoom, Pause, Reached
+from airflow_openai_batch.driver import ShardDriver, Waiting
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.links import OpenAIBatchLink
-from airflow_openai_batch.operators.parameters import DEFAULT_CONN_ID, read_number
+from airflow_openai_batch.operators.parameters import DEFAULT_CONN_ID, read_number, read_optional_int
+from airflow_openai_batch.operators.sending import SENDING_FIELDS, read_policy, read_realtime_limits
 from airflow_openai_batch.shard_files import LandingRules, ShardFiles, open_shard
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
 
     from airflow_openai_batch.client import BatchClient
-    from airflow_openai_batch.core.shard_state import Goal
+    from airflow_openai_batch.core.shard_state import Goal, ShardState
     from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
 
 ShardRef = Mapping[str, Any]
 """``{"job": <output_uri>, "shard": 0}``: what the split returns a list of, and all that goes through XCom."""
+
+QUEUE_LOOK_BACK_S = 26 * 3600.0
+"""A batch older than this has ended: 24 hours, an hour of validating and cancelling, and one to spare."""
 
 _CERTAINTY_SIGNS = {"exact": "", "upper": "≤ ", "lower": "≥ "}
 
@@ -41,15 +47,27 @@ class ShardStepOperator(BaseOperator):
 
     :param shard: the shard, as the split returns it: ``{"job": <output_uri>, "shard": 0}``.
     :param conn_id: the OpenAI connection.
-    :param poll_interval: seconds between two looks at a running batch.
+    :param poll_interval: seconds between two looks at a running batch or at the queue.
     :param deferrable: wait in the triggerer; otherwise the task holds its worker slot while it waits.
+    :param send_mode: ``batch``, ``realtime``, or ``auto``: a send of at most ``realtime_threshold`` requests goes
+        out in real time. Default: the environment variable USE_BATCH_PROCESSING (``true``: batch,
+        ``false``: realtime), else ``auto``. (A sensor's ``mode`` is something else in Airflow.)
+    :param realtime_threshold: requests, with ``auto``; 10 by default.
+    :param realtime_concurrency: requests in the air at once; by default what the connection's tier allows, or 5.
+    :param enqueued_token_limit: the account's batch queue limit for the model, in input tokens; wins over the
+        connection's extra. Nothing is sent before there is room.
+    :param max_cost_usd: no send goes out where it could bring the job above this.
+    :param finish_within_h: hours since the run's start, after which ``on_deadline`` decides; default: no bound.
+    :param on_deadline: ``fail`` the task (the batch goes on), or cancel the batch, keep what is finished, and send
+        the rest in ``realtime`` or ``publish`` without it.
+    :param keep_remote_files: do not delete the shard's files at OpenAI once its rows are written.
     :param retries: for what may pass: network, OpenAI's 5xx, a file that is not visible yet. Permanent
         errors fail at once.
     """
 
     goal: ClassVar[Goal]
 
-    template_fields: Sequence[str] = ("shard", "conn_id", "poll_interval")
+    template_fields: Sequence[str] = ("shard", "conn_id", "poll_interval", *SENDING_FIELDS)
     operator_extra_links: Collection[BaseOperatorLink] = (OpenAIBatchLink(),)
     ui_color = "#e8f3ee"
 
@@ -60,6 +78,14 @@ class ShardStepOperator(BaseOperator):
         conn_id: str = DEFAULT_CONN_ID,
         poll_interval: float | str = 60.0,
         deferrable: bool = True,
+        send_mode: Literal["auto", "batch", "realtime"] | str | None = None,
+        realtime_threshold: int | str | None = None,
+        realtime_concurrency: int | str | None = None,
+        enqueued_token_limit: int | str | None = None,
+        max_cost_usd: float | str | None = None,
+        finish_within_h: float | str | None = None,
+        on_deadline: Literal["realtime", "publish", "fail"] | str = "fail",
+        keep_remote_files: bool | str = False,
         retries: int = 3,
         retry_delay: timedelta | float = timedelta(minutes=1),
         map_index_template: str | None = "{{ task.label }}",
@@ -72,11 +98,21 @@ class ShardStepOperator(BaseOperator):
         self.conn_id = conn_id
         self.poll_interval = poll_interval
         self.deferrable = deferrable
+        self.send_mode = send_mode
+        self.realtime_threshold = realtime_threshold
+        self.realtime_concurrency = realtime_concurrency
+        self.enqueued_token_limit = enqueued_token_limit
+        self.max_cost_usd = max_cost_usd
+        self.finish_within_h = finish_within_h
+        self.on_deadline = on_deadline
+        self.keep_remote_files = keep_remote_files
         self.linked_batch_id: str | None = None
+        self.waits_for = ""
+        self._learnt = QueueLimit()
 
     @property
     def label(self) -> str:
-        """Names the mapped instance in the UI: ``shard 3 · 50,000 requests · 1,812,334 tokens``.
+        """Names the mapped instance in the UI: ``shard 3 · 50,000 requests · 1,812,334 tokens``, and what it waits for.
 
         Before the tokens ``≈``: from a sample; ``≤``: not counted, but not more; ``≥``: something is unknown.
         """
@@ -85,7 +121,8 @@ class ShardStepOperator(BaseOperator):
         shard = self.files.shard
         sign = "≈ " if shard.estimated_tokens is not None else _CERTAINTY_SIGNS[shard.tokens]
         tokens = f"{sign}{shard.expected_tokens:,} tokens"
-        return f"shard {shard.shard} · {shard.requests:,} requests · {tokens}"
+        text = f"shard {shard.shard} · {shard.requests:,} requests · {tokens}"
+        return f"{text} · {self.waits_for}" if self.waits_for else text
 
     @cached_property
     def files(self) -> ShardFiles:
@@ -108,26 +145,57 @@ class ShardStepOperator(BaseOperator):
     def resume(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Called by Airflow when the wait is over. What the event says is looked up again at OpenAI.
 
-        :param event: a moment after a pause, else a mapping with the batch's status.
+        :param event: a moment after a pause, else a mapping with a status: of the batch, or ``room``.
         """
-        return self._go_on(context)
+        if isinstance(event, Mapping) and event.get("limit"):
+            self._learnt = QueueLimit.from_dict(event["limit"])
+        return self._go_on(context, admitted=isinstance(event, Mapping) and event.get("status") == "room")
 
-    def _go_on(self, context: Context) -> dict[str, Any]:
-        while (outcome := self.drive(context)) is not None:
-            self._wait(context, outcome)
+    def _go_on(self, context: Context, *, admitted: bool = False) -> dict[str, Any]:
+        while (outcome := self.drive(context, admitted=admitted)) is not None:
+            admitted = self._wait(context, outcome)
+        self.waits_for = ""
         return self.result()
 
-    def drive(self, context: Context) -> Wait | Pause | None:
+    def drive(self, context: Context, *, admitted: bool = False) -> Waiting | None:
         """Go on until the goal is reached (``None``) or there is only waiting to do."""
         with task_failures(), self._open_driver(make_caller(context)) as driver:
             try:
-                outcome = driver.drive(self.goal)
+                outcome = driver.drive(self.goal, admitted=admitted)
             finally:  # a task that fails leads to its batch, too
                 self.linked_batch_id = driver.batch_id
         return None if isinstance(outcome, Reached) else outcome
 
     def _open_driver(self, caller: Caller) -> ShardDriver:
-        return ShardDriver(files=self.files, connect=self._connect, caller=caller)
+        return ShardDriver(
+            files=self.files,
+            connect=self._connect,
+            caller=caller,
+            policy=read_policy(self, caller),
+            find_limit=self._find_limit,
+            send_realtime=self._send_realtime,
+        )
+
+    def _find_limit(self, model: str) -> QueueLimit:
+        from airflow_openai_batch.hook import OpenAIBatchHook
+
+        tokens = read_optional_int("enqueued_token_limit", self.enqueued_token_limit)
+        told = OpenAIBatchHook(self.conn_id).get_limits().queue_limit(model, tokens=tokens)
+        return told.overridden_by(self._learnt)
+
+    def _send_realtime(self, state: ShardState) -> None:
+        """What the current send carries, request by request."""
+        from airflow_openai_batch.hook import OpenAIBatchHook
+        from airflow_openai_batch.realtime import send_realtime
+
+        hook = OpenAIBatchHook(self.conn_id)
+        send_realtime(
+            self.files.read_content(state.content),
+            open_client=hook.get_realtime_client,
+            endpoint=self.files.shard.endpoint,
+            segments=self.files.open_segments(state.send),
+            limits=read_realtime_limits(self, hook.get_limits(), self.files.shard.model),
+        )
 
     def _connect(self) -> BatchClient:
         from airflow_openai_batch.hook import OpenAIBatchHook  # a second of imports, see `DEFAULT_CONN_ID`
@@ -135,29 +203,63 @@ class ShardStepOperator(BaseOperator):
         return OpenAIBatchHook(self.conn_id).get_batch_client()
 
     def result(self) -> dict[str, Any]:
-        job, number = read_ref(self.shard)
-        return {"job": job, "shard": number}
+        return dict(self.shard or {})
 
-    def _wait(self, context: Context, outcome: Wait | Pause) -> None:
-        """Defer, or sleep for one poll interval where the task is not deferrable."""
+    def _wait(self, context: Context, outcome: Waiting) -> bool:
+        """Defer, or sleep for one poll interval where the task is not deferrable; whether there is room now."""
+        if isinstance(outcome, AwaitRoom):
+            return self._await_room(context, outcome)
         now = time.time()
         if isinstance(outcome, Pause):
+            self.waits_for = outcome.why
             self.log.info("Waiting %s: %s.", describe_duration(max(0.0, outcome.until - now)), outcome.why)
             if self.deferrable:
                 self._defer_until(outcome.until)
             time.sleep(max(0.0, min(outcome.until - now, self.poll_interval_s)))
-            return
+            return False
+        self.waits_for = ""
         self.log.info("Waiting for %s: %s", outcome.batch.id, describe_progress(outcome.batch, now))
         if self.deferrable:
             context["ti"].xcom_push("return_value", self.result())  # the trigger may end the task
-            self.defer(trigger=self.make_trigger(outcome.batch), method_name="resume")
+            self.defer(trigger=self.make_trigger(outcome.batch, context), method_name="resume")
         time.sleep(self.poll_interval_s)
+        return False
 
-    def make_trigger(self, batch: BatchView) -> OpenAIBatchEndTrigger:
+    def _await_room(self, context: Context, wish: AwaitRoom) -> bool:
+        """Wait for room in the batch queue; see `OpenAIBatchRoomTrigger`."""
+        with self._connect() as client:
+            room = find_room(client.iter_batches(time.time() - QUEUE_LOOK_BACK_S), wish.need, wish.limit)
+        self.waits_for = f"waits for room: {room}"
+        self.log.info("Shard %d waits for room in the batch queue: %s.", self.files.shard.shard, room)
+        if wish.why:
+            self.log.info("%s.", wish.why)
+        if not self.deferrable:
+            if room.fits and time.time() >= wish.not_before:
+                return True
+            time.sleep(self.poll_interval_s)
+            return False
+        from airflow_openai_batch.triggers.room import OpenAIBatchRoomTrigger
+
+        trigger = OpenAIBatchRoomTrigger.for_need(
+            wish.need,
+            wish.limit,
+            conn_id=self.conn_id,
+            holder=f"{self.files.output.uri}|{self.files.shard.shard}",
+            asked_at=time.time(),
+            not_before=wish.not_before,
+            poll_interval=self.poll_interval_s,
+            deadline=read_policy(self, make_caller(context)).deadline_at,
+        )
+        return self.defer(trigger=trigger, method_name="resume")
+
+    def make_trigger(self, batch: BatchView, context: Context) -> OpenAIBatchEndTrigger:
         from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
 
         return OpenAIBatchEndTrigger(
-            conn_id=self.conn_id, batch_id=batch.id, poll_interval=self.poll_interval_s
+            conn_id=self.conn_id,
+            batch_id=batch.id,
+            poll_interval=self.poll_interval_s,
+            deadline=read_policy(self, make_caller(context)).deadline_at,
         )
 
     def _defer_until(self, until: float) -> None:
@@ -180,7 +282,14 @@ def make_caller(context: Context) -> Caller:
         run_id=ti.run_id,
         task_id=ti.task_id,
         map_index=-1 if ti.map_index is None else ti.map_index,
+        run_started_at=_read_run_start(context),
     )
+
+
+def _read_run_start(context: Context) -> float:
+    """Clearing a finished run sets it anew; Unix seconds."""
+    start = getattr(context.get("dag_run"), "start_date", None)
+    return start.timestamp() if start else 0.0
 
 
 def read_ref(ref: Any) -> tuple[str, int]:

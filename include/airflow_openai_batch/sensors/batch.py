@@ -16,7 +16,8 @@ from airflow_openai_batch.core.refusals import classify_refusal, describe_refuse
 from airflow_openai_batch.core.shard_state import Goal
 from airflow_openai_batch.locations import check_conn_id
 from airflow_openai_batch.operators.failures import task_failures
-from airflow_openai_batch.operators.shard_step import ShardStepOperator
+from airflow_openai_batch.operators.sending import read_policy
+from airflow_openai_batch.operators.shard_step import ShardStepOperator, make_caller
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -59,15 +60,20 @@ class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
             return self._bare_result(batch)
         self.log.info("Waiting for %s: %s", batch.id, describe_progress(batch, time.time()))
         context["ti"].xcom_push("return_value", {"batch_id": batch.id, "status": "ended"})
-        return self.defer(trigger=self.make_trigger(batch), method_name="resume")
+        return self.defer(trigger=self.make_trigger(batch, context), method_name="resume")
 
     def resume(self, context: Context, event: Any = None) -> Any:
-        if isinstance(event, Mapping) and event.get("status") == "timeout":
+        if isinstance(event, Mapping) and event.get("status") == "timeout" and not self._is_late(context):
             text = f"{event.get('batch_id')} was not final {float(self.timeout):,.0f} s after its creation; it goes on."
             if self.soft_fail:
                 raise AirflowSkipException(text)
             raise AirflowSensorTimeout(text)
         return super().resume(context, event) if self.shard is not None else self.execute(context)
+
+    def _is_late(self, context: Context) -> bool:
+        """Whether it was ``finish_within_h`` that ended the wait: then the state machine decides."""
+        deadline_at = read_policy(self, make_caller(context)).deadline_at
+        return deadline_at is not None and time.time() >= deadline_at
 
     def poke(self, context: Context) -> PokeReturnValue:
         if self.shard is not None:
@@ -79,9 +85,10 @@ class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
             batch.status.is_final, self._bare_result(batch) if batch.status.is_final else None
         )
 
-    def make_trigger(self, batch: BatchView) -> OpenAIBatchEndTrigger:
-        trigger = super().make_trigger(batch)
-        trigger.deadline = batch.created_at + float(self.timeout)
+    def make_trigger(self, batch: BatchView, context: Context) -> OpenAIBatchEndTrigger:
+        trigger = super().make_trigger(batch, context)
+        timeout_at = batch.created_at + float(self.timeout)
+        trigger.deadline = timeout_at if trigger.deadline is None else min(timeout_at, trigger.deadline)
         trigger.finish_task = True
         return trigger
 

@@ -1,0 +1,31 @@
+"""Who acts on a shard: a task instance, or any program that drives one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """For the ledger, the batch's metadata and the patience with foreign intents."""
+
+    dag_id: str = ""
+    run_id: str = ""
+    task_id: str = ""
+    map_index: int = -1
+    run_started_at: float = 0.0
+    """Unix seconds; clearing a finished run sets it anew."""
+
+    @property
+    def by(self) -> str:
+        return f"{self.dag_id}/{self.run_id}/{self.task_id}[{self.map_index}]"
+
+    def to_metadata(self) -> dict[str, str]:
+        """Cut to what OpenAI takes: 512 characters a value."""
+        values = {
+            "dag_id": self.dag_id,
+            "run_id": self.run_id,
+            "task_id": self.task_id,
+            "map_index": str(self.map_index),
+        }
+        return {name: value[:512] for name, value in values.items() if value}
