@@ -136,10 +136,13 @@ class BatchClient:
                 if getattr(error, "status_code", None) != 409:
                     raise
 
-    def delete_file(self, file_id: str) -> None:
-        """Delete a file; one that OpenAI does not know (any more) is left at that."""
-        with contextlib.suppress(NotFoundError):
+    def delete_file(self, file_id: str) -> bool:
+        """Delete a file; false for one that OpenAI does not know (any more)."""
+        try:
             _RETRY(self._delete_file, file_id)
+        except NotFoundError:
+            return False
+        return True
 
     def _delete_file(self, file_id: str) -> None:
         with translated(f"deleting {file_id}"):

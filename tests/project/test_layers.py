@@ -18,7 +18,7 @@ LEVELS = (
     {"remote_errors"},
     {"client", "realtime", "realtime_call"},
     {"shard_files"},
-    {"driver"},
+    {"driver", "sweep"},
     {"hook", "locations"},
     {"triggers"},
     {"operators", "sensors"},
@@ -32,7 +32,17 @@ APART = {
 }
 """What nothing above imports, with what it may import."""
 WITHOUT_AIRFLOW = {
-    *("core", "testing", "remote_errors", "client", "realtime", "realtime_call", "shard_files", "driver"),
+    *(
+        "core",
+        "testing",
+        "remote_errors",
+        "client",
+        "realtime",
+        "realtime_call",
+        "shard_files",
+        "driver",
+        "sweep",
+    ),
 }
 WITHOUT_OPENAI = {"core", "testing"}
 

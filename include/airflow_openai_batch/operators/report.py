@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -12,15 +13,15 @@ from airflow.sdk import Asset, AssetAlias, BaseOperator
 
 from airflow_openai_batch.core import job
 from airflow_openai_batch.core.accounting import check_accounts
-from airflow_openai_batch.core.errors import ConfigError
+from airflow_openai_batch.core.errors import ConfigError, OpenAIBatchError
 from airflow_openai_batch.core.failed_requests import write_failed
 from airflow_openai_batch.core.ledger import JobLedger
 from airflow_openai_batch.core.report import Report, ShardSummary, asset_extra, build_report, name_some
 from airflow_openai_batch.core.report_markdown import write_markdown
 from airflow_openai_batch.core.shard_reader import ShardReader
-from airflow_openai_batch.locations import check_uri, resolve_location
+from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
 from airflow_openai_batch.operators.failures import task_failures
-from airflow_openai_batch.operators.parameters import read_number
+from airflow_openai_batch.operators.parameters import DEFAULT_CONN_ID, read_flag, read_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,10 +47,18 @@ class OpenAIBatchReportOperator(BaseOperator):
     :param job: the job directory, as the split pushes it under the key ``job``.
     :param asset_uri: the asset that gets the event; by default the job directory. The split pushes, under the key
         ``asset``, one that stays the same from run to run where the directory does not.
+    :param conn_id: the OpenAI connection, to delete files that earlier tasks left there.
+    :param keep_remote_files: do not.
     :param max_failed_fraction: fail if more than this fraction of the rows is not ``ok``. 0: one bad row is enough.
     """
 
-    template_fields: Sequence[str] = ("job", "asset_uri", "max_failed_fraction")
+    template_fields: Sequence[str] = (
+        "job",
+        "asset_uri",
+        "conn_id",
+        "keep_remote_files",
+        "max_failed_fraction",
+    )
     ui_color = "#e8f3ee"
 
     def __init__(
@@ -57,11 +66,17 @@ class OpenAIBatchReportOperator(BaseOperator):
         *,
         job: str,
         asset_uri: str | None = None,
+        conn_id: str = DEFAULT_CONN_ID,
+        keep_remote_files: bool | str = False,
         max_failed_fraction: float | str = 0.0,
+        retries: int = 3,
+        retry_delay: timedelta | float = timedelta(minutes=1),
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("outlets", [AssetAlias(ASSET_ALIAS)])
-        super().__init__(**kwargs)
+        super().__init__(retries=retries, retry_delay=retry_delay, **kwargs)
+        self.conn_id = conn_id
+        self.keep_remote_files = keep_remote_files
         self.job = job
         self.asset_uri = asset_uri
         self.max_failed_fraction = max_failed_fraction
@@ -70,7 +85,10 @@ class OpenAIBatchReportOperator(BaseOperator):
         with task_failures():
             allowed = read_number("max_failed_fraction", self.max_failed_fraction, minimum=0.0)
             output, plan = self._open()
-            report = self._write(output, plan)
+            summaries = list(_read_summaries(output, plan))
+            report = self._write(output, plan, summaries)
+            if not read_flag("keep_remote_files", self.keep_remote_files):
+                self._sweep(output, plan, summaries)
         self.log.info("%s", write_markdown(report))
         self._judge(report, allowed)
         extra = asset_extra(report)
@@ -88,9 +106,21 @@ class OpenAIBatchReportOperator(BaseOperator):
             raise ConfigError(f"{output.uri}: there is no plan.json; split the input first.")
         return output, plan
 
-    def _write(self, output: Location, plan: Plan) -> Report:
+    def _sweep(self, output: Location, plan: Plan, summaries: Sequence[ShardSummary]) -> None:
+        """The results are safe by now: whatever is wrong at OpenAI fails nothing here."""
+        from airflow_openai_batch.hook import OpenAIBatchHook  # a second of imports, see `DEFAULT_CONN_ID`
+        from airflow_openai_batch.sweep import sweep_files
+
+        sends = {summary.shard: summary.sends for summary in summaries if summary.landed is not None}
+        try:
+            check_conn_id(self.conn_id)
+            with OpenAIBatchHook(self.conn_id).get_batch_client() as client:
+                sweep_files(client, plan, output.uri, sends)
+        except OpenAIBatchError as error:
+            self.log.warning("No look for files left at OpenAI, which expire by themselves: %s", error)
+
+    def _write(self, output: Location, plan: Plan, summaries: Sequence[ShardSummary]) -> Report:
         """:raises AccountingError: if a request is in no row or in two; no report is written then."""
-        summaries = list(_read_summaries(output, plan))
         done = {summary.shard: summary for summary in summaries if summary.landed is not None}
         unfinished = {shard.shard for shard in plan.shards} - done.keys()
         accounts = check_accounts(

@@ -61,8 +61,11 @@ class ShardStepOperator(BaseOperator):
     :param on_deadline: ``fail`` the task (the batch goes on), or cancel the batch, keep what is finished, and send
         the rest in ``realtime`` or ``publish`` without it.
     :param keep_remote_files: do not delete the shard's files at OpenAI once its rows are written.
+    :param cancel_on_kill: cancel the batch where the waiting task (or its run) is marked failed; what was finished
+        is paid, and the next run collects it. Clearing and marking as success leave the batch alone.
     :param retries: for what may pass: network, OpenAI's 5xx, a file that is not visible yet. Permanent
-        errors fail at once.
+        errors fail at once. With the delays, which double up to ten minutes, the default outlives an hour without
+        OpenAI.
     """
 
     goal: ClassVar[Goal]
@@ -86,13 +89,21 @@ class ShardStepOperator(BaseOperator):
         finish_within_h: float | str | None = None,
         on_deadline: Literal["realtime", "publish", "fail"] | str = "fail",
         keep_remote_files: bool | str = False,
-        retries: int = 3,
+        cancel_on_kill: bool = True,
+        retries: int = 8,
         retry_delay: timedelta | float = timedelta(minutes=1),
+        retry_exponential_backoff: float = 2,
+        max_retry_delay: timedelta | float = timedelta(minutes=10),
         map_index_template: str | None = "{{ task.label }}",
         **kwargs: Any,
     ) -> None:
         super().__init__(
-            retries=retries, retry_delay=retry_delay, map_index_template=map_index_template, **kwargs
+            retries=retries,
+            retry_delay=retry_delay,
+            retry_exponential_backoff=retry_exponential_backoff,
+            max_retry_delay=max_retry_delay,
+            map_index_template=map_index_template,
+            **kwargs,
         )
         self.shard = shard
         self.conn_id = conn_id
@@ -106,6 +117,7 @@ class ShardStepOperator(BaseOperator):
         self.finish_within_h = finish_within_h
         self.on_deadline = on_deadline
         self.keep_remote_files = keep_remote_files
+        self.cancel_on_kill = cancel_on_kill
         self.linked_batch_id: str | None = None
         self.waits_for = ""
         self._learnt = QueueLimit()
@@ -255,11 +267,14 @@ class ShardStepOperator(BaseOperator):
     def make_trigger(self, batch: BatchView, context: Context) -> OpenAIBatchEndTrigger:
         from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
 
+        policy = read_policy(self, make_caller(context))
         return OpenAIBatchEndTrigger(
             conn_id=self.conn_id,
             batch_id=batch.id,
             poll_interval=self.poll_interval_s,
-            deadline=read_policy(self, make_caller(context)).deadline_at,
+            overdue_after=policy.grace_s,
+            deadline=policy.deadline_at,
+            cancel_on_kill=self.cancel_on_kill,
         )
 
     def _defer_until(self, until: float) -> None:

@@ -1,0 +1,47 @@
+"""The last look for a job's files at OpenAI: what a crash left between an upload and its entry in the ledger.
+
+Uploads are named after the job_key of their send, and batches carry it, so that they are known again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from airflow_openai_batch.core.plan import job_key
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.client import BatchClient
+    from airflow_openai_batch.core.plan import Plan
+
+log = logging.getLogger(__name__)
+
+
+def sweep_files(client: BatchClient, plan: Plan, output_uri: str, sends: Mapping[int, int]) -> int:
+    """Delete what finished shards left at OpenAI, and return how many files that were.
+
+    One listing of files (10,000 a call) and one of the batches since the plan was written (100 a call).
+
+    :param sends: shard to the number of its last send; only finished shards, since a later run may need the
+        files of the others.
+    :raises RemoteError: if OpenAI cannot be asked; what is left expires by itself.
+    """
+    keys = set(iter_keys(plan, output_uri, sends))
+    found = [
+        file_id for file_id, name in client.iter_files(purpose="batch") if name.removesuffix(".jsonl") in keys
+    ]
+    for batch in client.iter_batches(plan.created_at):
+        if batch.job_key in keys:
+            found += filter(None, (batch.input_file_id, batch.output_file_id, batch.error_file_id))
+    deleted = sum(client.delete_file(file_id) for file_id in dict.fromkeys(found))
+    if deleted:
+        log.info("Deleted %d files at OpenAI that earlier tasks had left.", deleted)
+    return deleted
+
+
+def iter_keys(plan: Plan, output_uri: str, sends: Mapping[int, int]) -> Iterator[str]:
+    """The job_keys of all sends of these shards."""
+    for shard, last in sends.items():
+        for send in range(1, last + 1):
+            yield job_key(output_uri, plan.fingerprint, plan.generation, shard, send)
