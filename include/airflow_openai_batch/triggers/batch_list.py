@@ -64,6 +64,10 @@ class BatchList:
         self._absences: dict[str, _Absence] = {}
         self._listed = 0
 
+    def __len__(self) -> int:
+        """Places that are remembered."""
+        return len(self._places)
+
     def keep_only(self, batch_ids: Collection[str]) -> None:
         """Forget the places of all others."""
         self._places = {each: place for each, place in self._places.items() if each in batch_ids}
@@ -91,7 +95,9 @@ class BatchList:
             async for page in self._walk(source, missing, new, since):
                 yield page
         for batch_id in sorted(missing & self._places.keys(), key=lambda each: self._places[each].order):
-            if batch_id in missing and (page := await self._list_from(source, batch_id)):
+            if batch_id not in missing or batch_id not in self._places:
+                continue
+            if page := await self._list_from(source, batch_id):
                 missing.difference_update(view.id for view in page)
                 yield page
         for batch_id in missing.intersection(wanted):
@@ -139,7 +145,9 @@ class BatchList:
         except (NotFoundError, RequestRefusedError):
             if after is None:
                 raise
-            page = []  # the batch before it is gone: the connection leads to another project now
+            # The batch before it is gone, which only happens where the connection leads to another project now.
+            self._places.clear()
+            return []
         self._note(page, after)
         if all(view.id != batch_id for view in page):
             del self._places[batch_id]

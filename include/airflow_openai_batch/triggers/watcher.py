@@ -78,6 +78,7 @@ class BatchWatcher:
         self._list = BatchList()
         self._queue = QueueBook()
         self._snapshot: QueueSnapshot | None = None
+        self._stall: Stall | None = None
 
     async def follow(self, batch_id: str, poll_interval_s: float) -> AsyncIterator[Sighting]:
         """Every sight of a batch that a cycle brings, until the caller stops; the first after one interval.
@@ -137,7 +138,7 @@ class BatchWatcher:
                 self._loop_task = None
 
     async def _run(self) -> None:
-        stall: Stall | None = None
+        self._stall = None
         async with _Client(self._connect) as client:
             try:
                 while self._waiters:
@@ -145,12 +146,7 @@ class BatchWatcher:
                     try:
                         await self._cycle(await client.get())
                     except OpenAIBatchError as error:
-                        stall = stall or Stall(_now())
-                        await self._meet(error, stall, client)
-                    else:
-                        if stall is not None:
-                            await self._tell_all(_Notice(logging.INFO, stall.end(_now())))
-                            stall = None
+                        await self._meet(error, client)
             except Exception as error:
                 log.exception("The watcher of OpenAI batches broke.")
                 waiters, self._waiters, self._loop_task = self._waiters, set(), None  # the next starts afresh
@@ -165,7 +161,8 @@ class BatchWatcher:
                 async with asyncio.timeout(wait_s):
                     await self._joined.wait()
 
-    async def _meet(self, error: OpenAIBatchError, stall: Stall, client: _Client) -> None:
+    async def _meet(self, error: OpenAIBatchError, client: _Client) -> None:
+        stall = self._stall = self._stall or Stall(_now())
         text = stall.meet(error, _now())
         if text is not None:
             await self._tell_all(_Notice(logging.WARNING, text))
@@ -191,6 +188,9 @@ class BatchWatcher:
         except OpenAIBatchError:
             await self._tell_seen(views)
             raise
+        if self._stall is not None:
+            await self._tell_all(_Notice(logging.INFO, self._stall.end(_now())))
+            self._stall = None
         await self._tell_seen(views)
         for waiter in due:
             waiter.due_at = now + waiter.poll_interval_s
