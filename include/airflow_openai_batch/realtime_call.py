@@ -121,7 +121,7 @@ class RealtimeCaller:
         except openai.APIConnectionError as error:
             raise _TryAgainError(error, waits_at_gate=False) from None
         finally:
-            self.throttle.gate.leave(ticket, served=served)
+            self.throttle.leave(ticket, served=served)
         self._served += 1
         self.throttle.learn(response.headers, call.tokens)
         if 200 <= response.status_code < 300:
@@ -154,11 +154,9 @@ class RealtimeCaller:
         if not isinstance(meaning, TransientError):
             return True
         headers = error.response.headers
-        retry_after_s = read_retry_after(headers)
-        waits_at_gate = error.status_code == 429 or retry_after_s is not None
+        waits_at_gate = error.status_code == 429 or read_retry_after(headers) is not None
         if waits_at_gate:
-            wait_s = self.throttle.gate.refuse(ticket, retry_after_s)
-            self.throttle.learn(headers, 0)
+            wait_s = self.throttle.refuse(ticket, headers)
             if wait_s > STALL_MAX_S:
                 raise TransientError(
                     f"{_DOING}: OpenAI answered {error.status_code} and asks to wait {wait_s:,.0f} s. What was "

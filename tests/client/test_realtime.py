@@ -132,11 +132,11 @@ def test_a_kill_loses_at_most_one_flush_and_what_is_in_the_air(
     openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
     openai_server.configure(realtime_latency_s=0.005)
-    requests = make_requests(600)
-    command = [sys.executable, "-m", "fixtures.realtime", openai_server.base_url, str(tmp_path), "600"]
+    requests = make_requests(400)
+    command = [sys.executable, "-m", "fixtures.realtime", openai_server.base_url, str(tmp_path), "400"]
     path = f"{ROOT / 'include'}{os.pathsep}{ROOT / 'tests'}"
     with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}) as process:
-        while openai_server.books.billed["realtime"] < 230 and process.poll() is None:
+        while openai_server.books.billed["realtime"] < 160 and process.poll() is None:
             time.sleep(0.01)
         process.kill()
     paid = openai_server.books.billed["realtime"]
@@ -145,8 +145,35 @@ def test_a_kill_loses_at_most_one_flush_and_what_is_in_the_air(
     assert paid > lost
     done = send(openai_server.base_url, tmp_path, requests)
     assert done.kept == paid - lost
-    assert len(read_lines(tmp_path)) == 600
-    assert openai_server.books.billed["realtime"] == 600 + lost
+    assert len(read_lines(tmp_path)) == 400
+    assert openai_server.books.billed["realtime"] == 400 + lost
+
+
+def test_answers_are_written_while_the_send_waits(
+    openai_server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three answers are no reason to write, but their age is: here while the server says stop."""
+    monkeypatch.setattr("airflow_openai_batch.core.segments.FLUSH_S", 0.1)
+    openai_server.script(http=POST, status=429, retry_after_s=1, times=1, skip=3)
+    seen: list[int] = []
+
+    async def look(_: Any) -> None:
+        seen.append(len(open_segments(tmp_path).places()))
+
+    hooks = {"request": [look]}
+    send_realtime(
+        make_requests(5),
+        open_client=lambda: openai.AsyncOpenAI(
+            base_url=openai_server.base_url,
+            api_key=KEY,
+            http_client=openai.DefaultAsyncHttpxClient(event_hooks=hooks),
+        ),
+        endpoint=ENDPOINT,
+        segments=open_segments(tmp_path),
+        limits=RealtimeLimits(concurrency=1),
+    )
+    assert seen[3] == 0
+    assert seen[4] == 1
 
 
 def test_no_more_are_in_the_air_than_allowed(openai_server: OpenAIServer, tmp_path: Path) -> None:

@@ -144,3 +144,21 @@ async def test_headers_win_over_presets_and_may_only_lower_what_was_chosen() -> 
     for throttle in (preset, chosen):
         throttle.learn(headers(100, 99, "600ms"), 0)
     assert (preset.requests_per_minute, chosen.requests_per_minute) == (100, 100)
+
+
+async def test_a_pace_slows_down_where_others_use_the_limit_and_recovers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pace = Pace(6_000)
+    for _ in range(3):
+        pace.slow_down()  # to about a third
+    pace.speed_up()  # too early
+    began = time.monotonic()
+    await pace.take(30)
+    slow_s = time.monotonic() - began
+    monkeypatch.setattr("airflow_openai_batch.core.pacing.RECOVERY_S", 0.0)
+    for _ in range(12):
+        pace.speed_up()
+    began = time.monotonic()
+    await pace.take(30)
+    assert time.monotonic() - began < slow_s / 2

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from typing import TYPE_CHECKING
 
 from aiolimiter import AsyncLimiter
 
-from airflow_openai_batch.core.rate_limits import read_allowance
+from airflow_openai_batch.core.rate_limits import read_allowance, read_retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +28,9 @@ over shorter times), but how much more is not known, and nothing is gained by it
 BACKOFF_S = 1.0
 BACKOFF_MAX_S = 60.0
 """Where the server does not say how long to wait: 1, 2, 4 ... 60 seconds, plus up to as much again by chance."""
+SHARE_MIN = 0.1
+RECOVERY_S = 5.0
+"""A tenth more of the limit is tried after so long without a refusal."""
 LOGGED_S = 1.0
 """Shorter waits are not worth a line."""
 
@@ -37,11 +41,16 @@ def draw_back_off_s(nth: int) -> float:
 
 
 class Pace:
-    """Keeps to so many a minute, of requests or of tokens, evenly; with no limit known it holds nobody."""
+    """Keeps to so many a minute, of requests or of tokens, evenly; with no limit known it holds nobody.
+
+    After a refusal it takes a smaller share of the limit, and slowly more again: others use it, too.
+    """
 
     def __init__(self, per_minute: int | None) -> None:
         self.per_minute: int | None = None
         self._limiter: AsyncLimiter | None = None
+        self._share = 1.0
+        self._changed_at = 0.0
         if per_minute is not None:
             self.set_limit(per_minute)
 
@@ -49,8 +58,27 @@ class Pace:
         """From now on; whoever waits already goes on at the old pace."""
         if per_minute != self.per_minute:
             self.per_minute = per_minute
-            burst = max(1.0, per_minute * BURST_S / 60)
-            self._limiter = AsyncLimiter(burst, burst * 60 / per_minute)
+            self._renew()
+
+    def slow_down(self) -> None:
+        self._set_share(max(SHARE_MIN, self._share * 0.7))
+
+    def speed_up(self) -> None:
+        """A little, where the last change was a while ago."""
+        if self._share < 1.0 and time.monotonic() - self._changed_at >= RECOVERY_S:
+            self._set_share(min(1.0, self._share * 1.1))
+
+    def _set_share(self, share: float) -> None:
+        self._share = share
+        self._changed_at = time.monotonic()
+        self._renew()
+
+    def _renew(self) -> None:
+        if self.per_minute is not None:
+            per_s = self.per_minute * self._share / 60
+            # Whoever was refused gives up bursts, too: a server may count by the second, or by less.
+            burst = max(1.0, per_s * (BURST_S if self._share == 1.0 else BURST_S / 10))
+            self._limiter = AsyncLimiter(burst, burst / per_s)
 
     async def take(self, amount: int) -> None:
         """Wait until so many may go; more than a burst is waited for in parts."""
@@ -91,9 +119,13 @@ class Gate:
                 self._trying = self._stalls > 0
                 return self._epoch
 
+    def is_current(self, ticket: int) -> bool:
+        """Whether nobody was refused since this ticket was given."""
+        return ticket == self._epoch
+
     def is_open(self, ticket: int) -> bool:
         """Whether it is still open to who entered with this ticket."""
-        return ticket == self._epoch and self._opens_at <= self._now()
+        return self.is_current(ticket) and self._opens_at <= self._now()
 
     def leave(self, ticket: int, *, served: bool) -> None:
         """The server took the request, or (not ``served``) nothing was learned of the limits."""
@@ -160,6 +192,22 @@ class Throttle:
             if self.gate.is_open(ticket):
                 return ticket
             self.gate.leave(ticket, served=False)  # somebody was refused meanwhile
+
+    def leave(self, ticket: int, *, served: bool) -> None:
+        """See `Gate.leave`."""
+        self.gate.leave(ticket, served=served)
+        if served:
+            self._requests.speed_up()
+            self._tokens.speed_up()
+
+    def refuse(self, ticket: int, headers: Mapping[str, str]) -> float:
+        """The server said stop. Returns the seconds until the gate opens."""
+        if self.gate.is_current(ticket):
+            self._requests.slow_down()
+            self._tokens.slow_down()
+        wait_s = self.gate.refuse(ticket, read_retry_after(headers))
+        self.learn(headers, 0)
+        return wait_s
 
     def learn(self, headers: Mapping[str, str], tokens: int) -> None:
         """Take over what an answer's headers say of the limits.
