@@ -111,6 +111,7 @@ class ChunkCounter:
         allowed = request.body.output_tokens
         if allowed is None:
             target.output.unbounded += 1
+            target.output.choices += request.body.choices
         else:
             target.output.tokens += allowed
         if not request.is_plain:
@@ -174,7 +175,7 @@ class ChunkCounter:
             problem = self._too_long(request, tokens, longest, is_bound) or self._too_many(queued, is_bound)
             if problem is not None:
                 tally.reject(line, *problem, request.custom_id)
-                tally.output_of(request.model, request.url).drop(request.body.output_tokens)
+                tally.output_of(request.model, request.url).drop(request)
                 continue
             is_counted = is_exact or tally.tokens[line] > (self._rules.max_tokens or math.inf)
             if is_counted:

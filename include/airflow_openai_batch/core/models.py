@@ -62,6 +62,27 @@ _CONTEXT_TOKENS: dict[str, int] = {
 }
 """Source: OpenAI's model pages. For embeddings: of each input."""
 
+_OUTPUT_TOKENS: dict[str, int] = {
+    "gpt-5": 128_000,
+    "gpt-5-mini": 128_000,
+    "gpt-5-nano": 128_000,
+    "gpt-4.1": 32_768,
+    "gpt-4.1-mini": 32_768,
+    "gpt-4.1-nano": 32_768,
+    "gpt-4o": 16_384,
+    "gpt-4o-mini": 16_384,
+    "chatgpt-4o-latest": 16_384,
+    "o1": 100_000,
+    "o3": 100_000,
+    "o3-mini": 100_000,
+    "o4-mini": 100_000,
+    "gpt-4-turbo": 4_096,
+    "gpt-4": 8_192,
+    "gpt-3.5-turbo": 4_096,
+    "gpt-3.5-turbo-instruct": 4_096,
+}
+"""Source: OpenAI's model pages. Reasoning included."""
+
 _DATED = re.compile(r"-20\d\d-\d\d-\d\d$")
 _FINE_TUNED = re.compile(r"^ft:([^:]+):")
 
@@ -80,6 +101,12 @@ def encoding_of(model: str) -> tuple[EncodingName, bool]:
         if name.startswith(prefix):
             return encoding, True
     return DEFAULT_ENCODING, False
+
+
+@cache
+def most_output_tokens(model: str) -> int | None:
+    """The most tokens a model can write in one answer, or None where that is not known here."""
+    return _OUTPUT_TOKENS.get(base_model(model))
 
 
 @cache

@@ -26,17 +26,22 @@ class OutputSum(msgspec.Struct, array_like=True, gc=False):
     """Of those that have a bound."""
     unbounded: int = 0
     """Those that have none."""
+    choices: int = 0
+    """Answers that those without a bound ask for."""
 
-    def drop(self, tokens: int | None) -> None:
+    def drop(self, request: Request) -> None:
         """Take a request out again that turned out not to be one."""
+        tokens = request.body.output_tokens
         if tokens is None:
             self.unbounded -= 1
+            self.choices -= request.body.choices
         else:
             self.tokens -= tokens
 
     def merge(self, other: OutputSum) -> None:
         self.tokens += other.tokens
         self.unbounded += other.unbounded
+        self.choices += other.choices
 
 
 class OutputTally:
@@ -51,7 +56,7 @@ class OutputTally:
             self._of(name).merge(found)
 
     def drop(self, request: Request) -> None:
-        self._of((request.model, request.url)).drop(request.body.output_tokens)
+        self._of((request.model, request.url)).drop(request)
 
     def describe(self, shards: Iterable[Shard]) -> tuple[OutputBound, ...]:
         """One for each model and endpoint of the shards, in their order."""
@@ -66,6 +71,7 @@ class OutputTally:
                 requests=count,
                 bounded_tokens=self._of(name).tokens,
                 unbounded_requests=self._of(name).unbounded,
+                unbounded_choices=self._of(name).choices,
             )
             for name, count in requests.items()
         )

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import msgspec
 
 from airflow_openai_batch.core.endpoints import Endpoint
-from airflow_openai_batch.core.tokens.allowed import MAX_ALLOWED_TOKENS, allow_output
+from airflow_openai_batch.core.tokens.allowed import MAX_ALLOWED_TOKENS, allow_output, count_choices
 from airflow_openai_batch.core.tokens.measure import (
     ONE_TOKEN_ROLES,
     REPEATING_ROLES,
@@ -34,6 +34,8 @@ class PlainBody(msgspec.Struct, gc=False):
 
     inputs: ClassVar[int] = 0
     """Texts to embed."""
+    choices: ClassVar[int] = 1
+    """Answers that are written and billed."""
 
     @property
     def output_tokens(self) -> int | None:
@@ -62,6 +64,10 @@ class _Chat(PlainBody, kw_only=True, gc=False):
         if limit is None or (self.n is None and 0 <= limit <= MAX_ALLOWED_TOKENS):
             return limit
         return allow_output(limit, self.n)
+
+    @property
+    def choices(self) -> int:  # type: ignore[override]
+        return count_choices(self.n)
 
     def measure(self) -> Measure:
         texts: list[str] = []

@@ -118,7 +118,9 @@ class OutputBound(msgspec.Struct, frozen=True, kw_only=True):
     bounded_tokens: int
     """Sum of ``max_tokens`` (or what the endpoint calls it), times ``n``, of the requests that have one."""
     unbounded_requests: int
-    """Requests that may answer at any length."""
+    """Requests that may be answered at any length."""
+    unbounded_choices: int
+    """Answers that these ask for: more than one each where ``n`` says so."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

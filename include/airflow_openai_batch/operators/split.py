@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import msgspec
 from airflow.providers.common.compat.sdk import conf
 from airflow.sdk import BaseOperator
 from airflow.sdk.bases.skipmixin import SkipMixin
 
-from airflow_openai_batch.core.errors import ConfigError
-from airflow_openai_batch.core.estimate import Estimate, estimate_plan
+from airflow_openai_batch.core.errors import BudgetError, ConfigError
+from airflow_openai_batch.core.forecast import Forecast, forecast_costs
 from airflow_openai_batch.core.plan import Plan, ShardLimits
+from airflow_openai_batch.core.policy import Policy
 from airflow_openai_batch.core.split import Counting, ScanProgress, split_job
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
 from airflow_openai_batch.operators.failures import task_failures
@@ -23,7 +23,9 @@ from airflow_openai_batch.operators.parameters import (
     read_choice,
     read_flag,
     read_list,
+    read_mode,
     read_optional_int,
+    read_optional_number,
 )
 
 if TYPE_CHECKING:
@@ -40,9 +42,10 @@ PROGRESS_EVERY_S = 10.0
 class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
     """Scans the input once and writes ``plan.json``: contiguous shards within OpenAI's limits.
 
-    Returns one item per shard, ``{"job": <output_uri>, "shard": n}``, to map over; pushes the job's URI under the
-    key ``job``, requests, shards, tokens and cost under ``estimate``, and under ``asset`` the part of the URI that
-    all runs share (what comes before ``{run_id}``). Run again, it goes on with the plan that is there.
+    Returns one item per shard, ``{"job": <output_uri>, "shard": n}``, to map over, with ``"first": k`` where only the
+    first k requests of the shard are wanted for a sample; pushes the job's URI under the key ``job``, requests,
+    shards, tokens and costs under ``estimate``, and under ``asset`` the part of the URI that all runs share (what
+    comes before ``{run_id}``). Run again, it goes on with the plan that is there.
 
     :param input_uri: one URI or path, a list of them, or a glob, of ``.jsonl``, ``.jsonl.gz``, ``.jsonl.zst``.
     :param output_uri: the job directory. ``{run_id}`` stands for the run id in a form fit for a path.
@@ -56,8 +59,20 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
     :param plan_only: plan, tokens and cost into the log; what comes after is skipped. A later run goes on with it.
     :param enqueued_token_limit: the account's batch queue limit for the model, in input tokens; wins over the
         connection's extra.
-    :param mode: only ``batch`` yet; ``realtime_threshold`` and ``max_cost_usd`` are refused until they do something.
+    :param mode: how it is going to be sent, for the costs: ``batch``, ``realtime``, or ``auto``: in real time where a
+        shard has at most ``realtime_threshold`` requests. Default: the environment variable USE_BATCH_PROCESSING
+        (``true``: batch, ``false``: realtime), else ``auto``.
+    :param realtime_threshold: requests; 10 by default.
+    :param max_cost_usd: the task fails, before anything is uploaded, where what this job has spent and what is left
+        of it could cost more together: input as counted, every output as long as its request allows. Requests that
+        set no bound count with the mean of what was measured in this job, else with the most that the model can
+        write. Where that or a price is not known, it fails, too. Give it to the operators that send as well: they
+        check it on what was really paid.
+    :param sample_requests: only the first so many requests of the plan are sent. A later run of the same job without
+        it uses their answers and knows from them what the rest will cost.
     :param count_tokens: ``auto`` counts where a limit can bind, ``exact`` always, ``bound`` never.
+    :param count_images: images that stand in the requests, as the batch queue may count them: by the ``formula`` that
+        they are billed by, or as the ``text`` that they are in the file. OpenAI does not say which.
     """
 
     template_fields: Sequence[str] = (
@@ -76,6 +91,8 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         "mode",
         "realtime_threshold",
         "max_cost_usd",
+        "sample_requests",
+        "count_images",
     )
     ui_color = "#e8f3ee"
 
@@ -94,9 +111,11 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         plan_only: bool | str = False,
         count_tokens: Literal["auto", "exact", "bound"] | str = "auto",
         enqueued_token_limit: int | str | None = None,
-        mode: str = "batch",
+        mode: Literal["auto", "batch", "realtime"] | str | None = None,
         realtime_threshold: int | str | None = None,
         max_cost_usd: float | str | None = None,
+        sample_requests: int | str | None = None,
+        count_images: Literal["formula", "text"] | str = "formula",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -115,35 +134,60 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         self.mode = mode
         self.realtime_threshold = realtime_threshold
         self.max_cost_usd = max_cost_usd
+        self.sample_requests = sample_requests
+        self.count_images = count_images
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         ti = context["ti"]
         with task_failures():
-            self._refuse_unavailable()
             plan_only = read_flag("plan_only", self.plan_only)
+            costs = self._read_costs()
             job_uri = self._read_job_uri(ti.run_id)
             output = self._check_first(job_uri, plan_only)
             plan = self._split(output, f"{ti.dag_id}/{ti.run_id}")
-            estimate = estimate_plan(plan)
-        self.log.info("%s", describe_plan(plan, estimate, output.uri))
+            forecast = forecast_costs(
+                plan,
+                output,
+                sample_requests=costs.sample_requests,
+                in_realtime=costs.policy.sends_in_realtime,
+            )
+            self.log.info("%s", forecast)
+            self._check_budget(forecast, costs.max_cost_usd, plan_only)
         ti.xcom_push("job", output.uri)
         ti.xcom_push("asset", self.output_uri.partition("{run_id}")[0].strip().rstrip("/"))
-        ti.xcom_push("estimate", {**msgspec.to_builtins(estimate), **count_plan(plan)})
+        ti.xcom_push("estimate", forecast.to_xcom())
         if plan_only or not plan.shards:
             self.log.info("%s; what comes after is skipped.", "Dry run" if plan_only else "No requests")
             self.skip(ti=ti, tasks=context["task"].get_flat_relatives(upstream=False))
             return []
-        return [{"job": output.uri, "shard": shard.shard} for shard in plan.shards]
+        return forecast.refs
 
-    def _refuse_unavailable(self) -> None:
-        """A parameter that is silently ignored would be a promise broken: a budget that binds nothing."""
-        if self.mode != "batch":
-            raise ConfigError(f"mode={self.mode!r}: only 'batch' is available in this version.")
-        for name in ("realtime_threshold", "max_cost_usd"):
-            if str(getattr(self, name)).lower() not in ("none", ""):
-                raise ConfigError(
-                    f"{name}={getattr(self, name)!r}: not available in this version; leave it empty."
-                )
+    def _check_budget(self, forecast: Forecast, max_cost_usd: float | None, plan_only: bool) -> None:
+        """:raises BudgetError: if it could cost too much. A dry run says so and does not fail: it sends nothing."""
+        try:
+            forecast.check(max_cost_usd)
+        except BudgetError as error:
+            if not plan_only:
+                raise
+            self.log.warning("%s", error)
+        if max_cost_usd is not None and forecast.estimate.certainty == "lower":
+            self.log.warning(
+                "max_cost_usd is checked on input tokens that are a lower bound: some requests name content that only "
+                "OpenAI has. The running check on what was really paid holds all the same."
+            )
+
+    def _read_costs(self) -> _Costs:
+        """:raises ConfigError: for a value that cannot be used; before the scan, not after it."""
+        threshold = read_optional_int("realtime_threshold", self.realtime_threshold)
+        sample = read_optional_int("sample_requests", self.sample_requests)
+        if sample is not None and sample < 1:
+            raise ConfigError(
+                f"sample_requests={self.sample_requests!r}: must be at least 1; leave it empty to send all."
+            )
+        policy = Policy(mode=read_mode(self.mode))
+        if threshold is not None:
+            policy = Policy(mode=policy.mode, realtime_threshold=threshold)
+        return _Costs(policy, read_optional_number("max_cost_usd", self.max_cost_usd, minimum=0.0), sample)
 
     def _read_job_uri(self, run_id: str) -> str:
         if not self.output_uri.strip():
@@ -194,7 +238,8 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
             resolve=resolve_location,
             limits=self._read_limits(),
             counting=Counting(
-                mode=read_choice("count_tokens", self.count_tokens, ("auto", "exact", "bound"))
+                mode=read_choice("count_tokens", self.count_tokens, ("auto", "exact", "bound")),
+                count_images=read_choice("count_images", self.count_images, ("formula", "text")),
             ),
             on_bad_line=read_choice("on_bad_line", self.on_bad_line, ("fail", "reject")),
             on_empty=read_choice("on_empty", self.on_empty, ("fail", "skip")),
@@ -221,6 +266,14 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         )
 
 
+class _Costs(NamedTuple):
+    """The parameters that have to do with costs."""
+
+    policy: Policy
+    max_cost_usd: float | None
+    sample_requests: int | None
+
+
 class _ProgressLog:
     """One line every ten seconds while a large input is scanned."""
 
@@ -232,35 +285,6 @@ class _ProgressLog:
         if (now := time.monotonic()) - self._last >= PROGRESS_EVERY_S:
             self._last = now
             self._log.info("%s", progress)
-
-
-def count_plan(plan: Plan) -> dict[str, int]:
-    """Numbers for the XCom ``estimate``."""
-    return {
-        "requests": plan.counts.requests,
-        "rejected": plan.counts.rejected,
-        "shards": len(plan.shards),
-        "bytes": sum(shard.bytes for shard in plan.shards),
-    }
-
-
-def describe_plan(plan: Plan, estimate: Estimate, job_uri: str) -> str:
-    """Lines for the log: what is going to be sent and what its input costs."""
-    counts = plan.counts
-    about = {"exact": "", "upper": "at most ", "lower": "at least "}.get(estimate.certainty, "about ")
-    lines = [
-        f"{job_uri}/plan.json: {counts.requests:,} requests in {len(plan.shards):,} shards, "
-        f"{counts.rejected:,} lines rejected, {counts.blank:,} blank.",
-        f"Input tokens: {about}{estimate.input_tokens:,}.",
-    ]
-    if estimate.cost_usd is not None and estimate.standard_cost_usd is not None:
-        lines.append(
-            f"Their cost: ${estimate.cost_usd:,.4f} as batch, ${estimate.standard_cost_usd:,.4f} in real time. "
-            "Output comes on top and is not known before."
-        )
-    if estimate.unpriced_models:
-        lines.append(f"No price is known for {', '.join(estimate.unpriced_models)}.")
-    return "\n".join(lines)
 
 
 def make_path_safe(run_id: str) -> str:

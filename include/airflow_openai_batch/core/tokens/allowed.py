@@ -5,6 +5,9 @@ from __future__ import annotations
 MAX_ALLOWED_TOKENS = 2**32 - 1
 """Whatever a request says beyond this is no bound on anything, and sums of it must fit into 64 bits."""
 
+MAX_CHOICES = 128
+"""Of one request. Source: the chat reference."""
+
 DEFAULT_COMPLETION_TOKENS = 16
 """Of ``/v1/completions``, the only endpoint with a default. Source: its reference."""
 
@@ -19,6 +22,9 @@ def allow_output(limit: object, choices: object = None) -> int | None:
     """
     if type(limit) is not int:
         return None
-    if type(choices) is int and choices > 1:
-        limit *= choices
-    return 0 if limit < 0 else limit if limit < MAX_ALLOWED_TOKENS else MAX_ALLOWED_TOKENS
+    return min(max(0, limit) * count_choices(choices), MAX_ALLOWED_TOKENS)
+
+
+def count_choices(choices: object) -> int:
+    """How many answers a request asks for; one where it does not say or says nonsense."""
+    return min(max(1, choices), MAX_CHOICES) if type(choices) is int else 1

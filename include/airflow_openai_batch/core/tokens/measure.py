@@ -8,7 +8,7 @@ import msgspec
 
 from airflow_openai_batch.core.endpoints import Endpoint
 from airflow_openai_batch.core.models import encoding_of
-from airflow_openai_batch.core.tokens.allowed import DEFAULT_COMPLETION_TOKENS, allow_output
+from airflow_openai_batch.core.tokens.allowed import DEFAULT_COMPLETION_TOKENS, allow_output, count_choices
 from airflow_openai_batch.core.tokens.images import image_tokens
 from airflow_openai_batch.core.tokens.tools import as_json, measure_functions
 
@@ -48,6 +48,8 @@ class Measure(msgspec.Struct):
     """The longest embedding input that was given as token numbers."""
     output_tokens: int | None = None
     """The most its answer can have; None where the request does not say."""
+    choices: int = 1
+    """Answers that are written and billed."""
     image_texts: list[str] = []
     """Images that stand in the request itself, as data URLs."""
     image_tokens: int = 0
@@ -90,6 +92,7 @@ def _measure_chat(body: dict[str, Any], measure: Measure) -> None:
     _measure_format(body.get("response_format"), measure)
     limit = body.get("max_completion_tokens")
     measure.output_tokens = allow_output(body.get("max_tokens") if limit is None else limit, body.get("n"))
+    measure.choices = count_choices(body.get("n"))
     if body.get("web_search_options") is not None:
         measure.doubt("lower")
 

@@ -1,0 +1,151 @@
+"""What a job has paid so far, from one listing: every number stands in a name.
+
+``spent/00003.2.paid.1234567.5000.900000.123456.json``: shard 3 had cost 1.234567 dollars when its send 2 had landed,
+and has 5,000 answers of 900,000 input and 123,456 output tokens. ``spent/00003.2.reserved.250000.json``: its send 2
+may cost 0.25 dollars. Files are written once and never changed; they hold the same numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from airflow_openai_batch.core import job
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.landed import Landed
+    from airflow_openai_batch.core.plan import Plan
+    from airflow_openai_batch.core.storage import Location
+
+_PAID = re.compile(r"(\d{5,})\.(\d+)\.paid\.(\d+)\.(\d+)\.(\d+)\.(\d+)\.json")
+_RESERVED = re.compile(r"(\d{5,})\.(\d+)\.reserved\.(\d+)\.json")
+_DONE = re.compile(r"(\d{5,})/\d+-done\.json")
+_MICRO = 1_000_000
+
+
+class Paid(msgspec.Struct, frozen=True, kw_only=True, order=True):
+    """What one shard has cost once a send of it has landed, all sends before it included."""
+
+    send: int
+    cost_usd: float
+    answers: int
+    """That stand in its rows."""
+    input_tokens: int
+    output_tokens: int
+    """Of these answers."""
+
+
+class Reserved(msgspec.Struct, frozen=True, kw_only=True, order=True):
+    """What a send that has not landed may cost."""
+
+    send: int
+    cost_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """By shard, what was paid last and what is reserved beyond."""
+
+    paid: dict[int, Paid] = field(default_factory=dict)
+    reserved: dict[int, Reserved] = field(default_factory=dict)
+
+    @property
+    def paid_usd(self) -> float:
+        return sum(paid.cost_usd for paid in self.paid.values())
+
+    @property
+    def reserved_usd(self) -> float:
+        return sum(reserved.cost_usd for reserved in self.reserved.values())
+
+    @property
+    def answers(self) -> int:
+        return sum(paid.answers for paid in self.paid.values())
+
+
+def record_spending(output: Location, shard: int, send: int, landed: Landed) -> None:
+    """Write down what a shard has cost so far; to be called when a send of it has landed, before the ledger says so.
+
+    May be repeated: landing again finds the same numbers. Ends the reservation of the send.
+
+    :param landed: of the landing, over all sends up to this one.
+    """
+    spending, tokens = landed.spending, landed.spending.tokens
+    paid = Paid(
+        send=send,
+        cost_usd=spending.cost_usd + landed.replaced.cost_usd,
+        answers=spending.answers,
+        input_tokens=tokens.input,
+        output_tokens=tokens.output,
+    )
+    numbers = (_to_micro(paid.cost_usd), paid.answers, paid.input_tokens, paid.output_tokens)
+    name = f"{shard:05d}.{send}.paid.{'.'.join(map(str, numbers))}.json"
+    output.child(f"{job.SPENT}/{name}").write_bytes(msgspec.json.encode(paid))
+
+
+def reserve(output: Location, shard: int, send: int, cost_usd: float) -> Location:
+    """Write down what a send may cost, before it is sent."""
+    place = output.child(f"{job.SPENT}/{shard:05d}.{send}.reserved.{_to_micro(cost_usd)}.json")
+    place.write_bytes(msgspec.json.encode(Reserved(send=send, cost_usd=cost_usd)))
+    return place
+
+
+def read_spending(output: Location) -> Spent:
+    """One listing, nothing is opened. A reservation counts while its send is the last of its shard: one that was
+    refused has cost nothing, and hands what it carried to the next.
+    """
+    paid: dict[int, Paid] = {}
+    reserved: dict[int, Reserved] = {}
+    for name in output.child(job.SPENT).names():
+        if found := _PAID.fullmatch(name):
+            shard, send, micro, answers, read, written = map(int, found.groups())
+            this = Paid(
+                send=send,
+                cost_usd=micro / _MICRO,
+                answers=answers,
+                input_tokens=read,
+                output_tokens=written,
+            )
+            paid[shard] = max(this, paid.get(shard, this))
+        elif found := _RESERVED.fullmatch(name):
+            shard, send, micro = map(int, found.groups())
+            wanted = Reserved(send=send, cost_usd=micro / _MICRO)
+            reserved[shard] = max(wanted, reserved.get(shard, wanted))
+    last = {shard: found.send for shard, found in paid.items()}
+    return Spent(paid, {shard: found for shard, found in reserved.items() if found.send > last.get(shard, 0)})
+
+
+def measure_means(plan: Plan, spent: Spent) -> dict[tuple[str, str], float]:
+    """Output tokens per answered request, by model and endpoint."""
+    answers: Counter[tuple[str, str]] = Counter()
+    tokens: Counter[tuple[str, str]] = Counter()
+    for number, paid in spent.paid.items():
+        if number < len(plan.shards):
+            shard = plan.shards[number]
+            answers[shard.model, shard.endpoint] += paid.answers
+            tokens[shard.model, shard.endpoint] += paid.output_tokens
+    return {name: tokens[name] / count for name, count in answers.items() if count}
+
+
+def find_open_requests(output: Location, spent: Spent, wanted: dict[int, int]) -> dict[int, int]:
+    """How many of the wanted requests of each shard have no answer yet. One listing.
+
+    A shard that is done has none, even where some of its requests have failed for good; what is under way counts
+    as open.
+
+    :param wanted: by shard, as in `estimate.estimate_plan`.
+    """
+    names = output.child(job.STATE).names(recursive=True)
+    done = {int(found[1]) for name in names if (found := _DONE.fullmatch(name))}
+    return {
+        shard: max(0, requests - (spent.paid[shard].answers if shard in spent.paid else 0))
+        for shard, requests in wanted.items()
+        if shard not in done
+    }
+
+
+def _to_micro(cost_usd: float) -> int:
+    return round(cost_usd * _MICRO)

@@ -1,0 +1,185 @@
+"""What the split says of costs, and what it refuses before anything is uploaded."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.sdk import DAG
+
+from airflow_openai_batch.core.errors import ConfigError
+from airflow_openai_batch.core.landed import Landed, Spending, Tokens
+from airflow_openai_batch.core.spending import record_spending
+from airflow_openai_batch.core.storage import resolve_plain
+from airflow_openai_batch.operators.parameters import read_mode
+from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
+from fixtures.job import Job, chat_line
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.testing import OpenAIServer
+    from fixtures.airflow_runs import FinishedRun, RunDag
+
+pytestmark = pytest.mark.usefixtures("openai_conn")
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    """Twelve requests of up to 1,000 output tokens: as batch $0.0003 each, and a little for the input."""
+    return Job(tmp_path).write(chat_line(str(n), max_tokens=1_000) for n in range(12))
+
+
+@pytest.fixture
+def split(run_dag: RunDag, job: Job) -> Any:
+    """Run a DAG that only splits, five requests a shard."""
+
+    def run(**options: Any) -> FinishedRun:
+        with DAG("only_split", schedule=None) as dag:
+            OpenAIBatchSplitOperator(
+                task_id="split",
+                input_uri=str(job.input),
+                output_uri=f"file://{job.output}",
+                **{"max_requests_per_shard": 5, "mode": "batch", **options},
+            )
+        return run_dag(dag)
+
+    return run
+
+
+def printed(capfd: pytest.CaptureFixture[str]) -> str:
+    """Airflow's logs."""
+    return "".join(capfd.readouterr())
+
+
+def test_a_budget_that_is_large_enough_lets_it_through(split: Any) -> None:
+    run = split(max_cost_usd=0.0040)
+    assert run.state == "success", run.errors("split")
+    assert [ref["shard"] for ref in run.xcom("split")] == [0, 1, 2]
+    estimate = run.xcom("split", key="estimate")
+    assert estimate["most_output_tokens"] == 12_000
+    assert estimate["cost_usd"] < 0.0036 < estimate["most_cost_usd"] < 0.0040
+
+
+def test_a_budget_that_is_too_small_stops_it_before_anything_is_uploaded(
+    split: Any, openai_server: OpenAIServer
+) -> None:
+    run = split(max_cost_usd="0.0030")
+    assert run.state == "failed"
+    assert "over max_cost_usd=0.003" in run.errors("split")
+    assert "Raise max_cost_usd" in run.errors("split")
+    assert openai_server.files() == []
+    assert split(max_cost_usd=0.01).state == "success"  # goes on with the plan that is there
+
+
+def test_in_real_time_the_same_budget_is_too_small(split: Any) -> None:
+    assert split(max_cost_usd=0.0040, mode="realtime").state == "failed"
+
+
+@pytest.mark.parametrize(("threshold", "state"), [(4, "success"), (5, "failed")])
+def test_what_auto_would_send_in_real_time_costs_as_much(split: Any, threshold: int, state: str) -> None:
+    run = split(max_cost_usd=0.0045, mode="auto", realtime_threshold=threshold)  # shards of 5, 5 and 2
+    assert run.state == state
+
+
+def test_a_dry_run_only_says_so(split: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    run = split(max_cost_usd=0.0030, plan_only=True)
+    assert run.state == "success"
+    assert "over max_cost_usd=0.003" in printed(capfd)
+
+
+def test_the_log_says_what_it_costs_at_most_and_what_sets_no_bound(
+    split: Any, job: Job, capfd: pytest.CaptureFixture[str]
+) -> None:
+    job.write([chat_line("a"), chat_line("b", max_tokens=100)])
+    assert split().state == "success"
+    text = printed(capfd)
+    assert "With all outputs as long as they may be, 16,484 tokens: at most $0.00" in text
+    assert "1 request for gpt-4o-mini has no bound on the output" in text
+
+
+def test_a_sample_gets_refs_for_its_shards_alone(
+    split: Any, job: Job, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = split(sample_requests="7", max_cost_usd=0.0025)  # all twelve would be refused
+    assert run.state == "success", run.errors("split")
+    first, second = run.xcom("split")
+    assert first == {"job": f"file://{job.output}", "shard": 0}
+    assert second == {"job": f"file://{job.output}", "shard": 1, "first": 2}
+    assert run.xcom("split", key="estimate")["sample_requests"] == 7
+    assert "A sample: only the first 7 requests" in printed(capfd)
+
+
+def test_what_the_sample_measured_decides_on_the_rest(
+    split: Any, job: Job, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Requests without a bound are refused until their length was measured."""
+    job.write(chat_line(str(n)) for n in range(12))
+    refused = split(max_cost_usd=0.01)
+    assert "the most that the model can write, 16,384 tokens" in refused.errors("split")
+    tokens = Tokens(input=40, output=400)
+    spending = Spending(answers=5, tokens=tokens, cost_usd=0.001)
+    landed = Landed(requests=5, rows={"ok": 5}, spending=spending)
+    record_spending(resolve_plain(str(job.output)), 0, 1, landed)
+    run = split(max_cost_usd=0.01)
+    assert run.state == "success", run.errors("split")
+    text = printed(capfd)
+    assert "mean measured so far, 80 tokens" in text
+    assert "By 5 answers, which cost $0.0010, all 12 requests would cost about" in text
+    assert run.xcom("split", key="estimate")["left_requests"] == 7
+    spent = split(max_cost_usd=0.001)
+    assert "$0.0010 spent so far" in spent.errors("split")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"mode": "fast"}, "mode='fast': must be one of auto, batch, realtime"),
+        ({"max_cost_usd": "cheap"}, "max_cost_usd='cheap': must be a number"),
+        ({"max_cost_usd": -1}, "max_cost_usd=-1: must be at least 0"),
+        ({"sample_requests": 0}, "sample_requests=0: must be at least 1"),
+        ({"realtime_threshold": -1}, "realtime_threshold=-1: must be at least 0"),
+        ({"realtime_threshold": 1.5}, "realtime_threshold=1.5: must be a whole number"),
+        ({"count_images": "pixels"}, "count_images='pixels': must be one of formula, text"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named(job: Job, options: dict[str, Any], words: str) -> None:
+    task = OpenAIBatchSplitOperator(
+        task_id="split", input_uri=str(job.input), output_uri=str(job.output), **options
+    )
+    ti = SimpleNamespace(run_id="r", dag_id="d")
+    with pytest.raises(AirflowFailException, match=re.escape(words)):
+        task.execute({"ti": ti})  # type: ignore[typeddict-item]
+    assert not (job.output / "plan.json").exists()
+
+
+def test_the_environment_says_how_to_send_where_nothing_else_does(
+    split: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USE_BATCH_PROCESSING", "false")
+    estimate = split(mode="None").xcom("split", key="estimate")
+    assert estimate["most_cost_usd"] == pytest.approx(estimate["standard_cost_usd"] + 12_000 * 0.6 / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("setting", "mode"),
+    [("true", "batch"), ("False", "realtime"), ("auto", "auto"), ("", "auto"), (None, "auto")],
+)
+def test_what_the_environment_may_say(
+    monkeypatch: pytest.MonkeyPatch, setting: str | None, mode: str
+) -> None:
+    monkeypatch.delenv("USE_BATCH_PROCESSING", raising=False)
+    if setting is not None:
+        monkeypatch.setenv("USE_BATCH_PROCESSING", setting)
+    assert [read_mode(value) for value in (None, "None", "")] == [mode] * 3
+    assert read_mode("batch") == "batch"
+
+
+def test_an_environment_that_says_something_else_is_an_error_that_names_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("USE_BATCH_PROCESSING", "maybe")
+    with pytest.raises(ConfigError, match="USE_BATCH_PROCESSING='maybe'"):
+        read_mode(None)
