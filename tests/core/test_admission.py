@@ -197,30 +197,55 @@ def test_each_waiter_keeps_to_the_parameter_of_its_own_run() -> None:
     assert line.admit() == ["other"]
 
 
-def test_patience_after_a_refusal_holds_all_that_need_as_much() -> None:
+def test_patience_after_a_refusal_holds_all_that_would_meet_it() -> None:
     line = Line(view("ours", 200))
-    line.join("refused", 1_000, patience_s=90, asked_at=1.0)
+    line.join("refused", 1_000, patience_s=90, asked_at=1.0)  # so less than 1,200 of ours go in
     line.join("alike", 1_000)
-    line.join("small", 400)
-    assert line.admit() == ["small"]  # less than what was refused
-    line.batches.append(view("small", 400, "validating"))
+    line.join("small", 900)
+    assert line.admit() == ["small"]
+    line.batches.append(view("small", 900))
     assert line.look() == []
     line.batches = []
     assert line.look(31) == ["refused"]  # after its patience, and first in line
 
 
-def test_after_a_refusal_one_at_a_time_until_one_is_admitted() -> None:
-    line = Line()
-    line.join("a2", 100, patience_s=30, asked_at=1.0, holder="a")
+def test_at_the_wall_one_tries_for_all_and_each_that_is_admitted_moves_it() -> None:
+    line = Line(view("ours", 1_000))
+    line.join("a2", 300, patience_s=60, asked_at=1.0, holder="a")  # less than 1,300 of ours go in
     for key in "bcd":
-        line.join(key, 100)
-    assert line.admit() == []
-    assert line.look(60) == ["a2"]
-    assert line.look() == []  # not seen yet
-    line.batches = [view("a2", 100, "validating")]
+        line.join(key, 300)
+    line.join("e", 350)
+    assert line.look(59) == []
+    assert line.look(2) == ["a2"]
+    line.batches.append(view("a2", 300, "validating"))
     assert line.look() == []
-    line.batches = [view("a2", 100)]
-    assert line.look() == ["b", "c", "d"]
+    line.batches[-1] = view("a2", 300)
+    assert line.look() == ["b"]  # 1,300 went in, perhaps 1,600 do
+    line.batches.append(view("b", 300))
+    assert line.look() == ["c"]
+    line.join("c2", 300, patience_s=60, asked_at=2.0, holder="c")  # but not 1,900
+    assert line.look(59) == []
+    line.batches = [view("ours", 1_000)]
+    assert line.look() == ["c2", "d"]  # below the wall nothing is in the way
+
+
+def test_a_try_that_came_to_nothing_does_not_stop_the_next() -> None:
+    line = Line(view("ours", 1_000))
+    line.join("a2", 300, patience_s=60, holder="a")
+    line.join("b", 300)
+    tried = line.look(61)
+    assert tried == ["a2"]  # its task dies, no batch is ever seen
+    assert line.look(RESERVED_S - 1) == []
+    assert line.look(2) == ["b"]
+
+
+def test_a_wall_is_forgotten_with_the_line() -> None:
+    line = Line()
+    refused = line.join("a2", 1_000, patience_s=60)
+    line.room.leave(refused, taken=False)
+    line.join("b", 1_000)
+    line.join("c", 1_000)
+    assert line.admit() == ["b", "c"]
 
 
 def test_strangers_who_keep_the_queue_full_cost_one_refusal_per_patience() -> None:

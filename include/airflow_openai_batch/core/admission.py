@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.core.batch_view import BatchStatus, describe_duration
-from airflow_openai_batch.core.models import base_model
 from airflow_openai_batch.core.queue_room import Held, Need, QueueLimit, Room, format_amount, sum_held
+from airflow_openai_batch.core.strangers import Wall
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.batch_view import BatchView
@@ -45,14 +45,6 @@ class Waiter:
     granted_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Wall:
-    """A refusal said that the queue cannot take so many tokens now, whatever its limit and our lists say."""
-
-    tokens: int
-    until: float
-
-
 @dataclass(slots=True)
 class _Queue:
     """One model's queue."""
@@ -61,15 +53,30 @@ class _Queue:
     """Granted, and not yet seen in a list."""
     refused: QueueLimit = field(default_factory=QueueLimit)
     """What refusals said of its limit, the latest."""
-    walls: dict[str, _Wall] = field(default_factory=dict)
-    """By holder."""
-    wary: bool = False
-    """After a refusal one goes at a time until one was admitted: where strangers keep the queue full, each
-    further shard would only learn the same."""
-    probes: set[str] = field(default_factory=set)
-    """job_keys granted while wary."""
-    probing: bool = False
-    """One of these is validating."""
+    wall: Wall = field(default_factory=Wall)
+
+
+@dataclass(slots=True)
+class _Pass:
+    """One queue in one walk along the line."""
+
+    granted: list[Waiter] = field(default_factory=list)
+    head: Waiter | None = None
+    """The first that does not fit."""
+    closed: bool = False
+    """It has waited long enough to let nobody pass."""
+    probe: Waiter | None = None
+
+    def would_probe(self, waiter: Waiter, wall: Wall) -> bool:
+        """The smallest tries first, being the most likely to fit; the head, where it can go in no other way."""
+        if self.closed:
+            return False
+        if waiter is self.head and not wall.is_clear(waiter.need.tokens):
+            return True
+        if self.probe is None:
+            return True
+        stays = self.probe is self.head and not wall.is_clear(self.probe.need.tokens)
+        return not stays and waiter.need.tokens < self.probe.need.tokens
 
 
 class QueueRoom:
@@ -81,6 +88,8 @@ class QueueRoom:
         """Not yet seen in a list."""
         self._queues: dict[str, _Queue] = {}
         self._listed: dict[str, Held] = {}
+        self._admitted: dict[str, Held] = {}
+        """Of that, what is past validation."""
         self._created_last_hour = 0
         self.seen_at: float | None = None
         """Of the newest lists."""
@@ -101,7 +110,7 @@ class QueueRoom:
 
         :param limit: what the waiter knows of the queue. What a refusal said counts for all, the latest first.
         :param asked_at: when the shard asked first: it keeps its place after a refusal or a restart.
-        :param not_before: patience after a refusal. As long as it lasts, others are not granted as much either.
+        :param not_before: patience after a refusal, Unix seconds; see `strangers` for what it means to the others.
         """
         waiter = Waiter(
             need=need,
@@ -110,13 +119,16 @@ class QueueRoom:
             not_before=not_before,
             holder=holder or need.job_key,
         )
+        queue = self._queue(need)
+        if not any(other.need.queue == need.queue for other in self._line) and not queue.reserved.tokens:
+            queue.wall = Wall()  # what was learnt is old
         for former in [other for other in self._granted if waiter.holder and other.holder == waiter.holder]:
             self._release(former)
-        queue = self._queue(need)
         queue.refused = queue.refused.overridden_by(limit.only_by("refusal"))
         if not_before > now:
-            queue.wary = True
-            queue.walls[waiter.holder] = _Wall(self._held(need).tokens + need.tokens, not_before)
+            # what was sent beside it may have been refused, too: count what is known to be in
+            level = self._admitted.get(need.queue, Held()).tokens + need.tokens
+            queue.wall.note_refusal(waiter.holder, level, now, not_before)
         insort(self._line, waiter, key=lambda other: other.asked_at)
         return waiter
 
@@ -126,6 +138,7 @@ class QueueRoom:
             self._line.remove(waiter)
         if not taken and waiter in self._granted:
             self._release(waiter)
+            self._queue(waiter.need).wall.drop_probe(waiter.holder)
 
     # -- what is known -------------------------------------------------------------------------
 
@@ -140,31 +153,21 @@ class QueueRoom:
         self._created_last_hour = created_last_hour
         batches = list(batches)
         self._listed = sum_held(batches)
-        for queue in self._queues.values():
-            queue.probing = False
+        self._admitted = sum_held(batch for batch in batches if batch.status is not BatchStatus.VALIDATING)
         seen = {batch.job_key: batch for batch in batches if batch.job_key}
         for waiter in [waiter for waiter in self._granted if waiter.need.job_key in seen]:
             self._release(waiter)
-        for batch in seen.values():
-            self._judge_probe(batch)
+        for queue in self._queues.values():
+            probe = seen.get(queue.wall.probe)
+            if probe is not None and probe.status in _ADMITTED:
+                queue.wall.note_admission(queue.wall.probe)
         return True
 
-    def _judge_probe(self, batch: BatchView) -> None:
-        queue = self._queues.get(base_model(batch.model or ""))
-        if queue is None or batch.job_key not in queue.probes:
-            return
-        if batch.status in _ADMITTED:
-            _trust(queue)
-        queue.probing |= batch.status is BatchStatus.VALIDATING
-
     def _forget(self, now: float) -> None:
-        """Reservations that nobody used, and walls whose time is over."""
+        """Reservations that nobody used."""
         for waiter in list(self._granted):
             if waiter.granted_at is not None and now - waiter.granted_at >= RESERVED_S:
                 self._release(waiter)
-                _trust(self._queue(waiter.need))
-        for queue in self._queues.values():
-            queue.walls = {name: wall for name, wall in queue.walls.items() if wall.until > now}
 
     def _queue(self, need: Need) -> _Queue:
         return self._queues.setdefault(need.queue, _Queue())
@@ -184,43 +187,44 @@ class QueueRoom:
         if self.seen_at is None:
             return []
         self._forget(now)
-        granted: list[Waiter] = []
-        heads: set[str] = set()
-        closed: set[str] = set()
+        passes: dict[str, _Pass] = {}
         for waiter in self._line:
-            name = waiter.need.queue
             if not self._creates_left:
                 break
-            if name in closed or waiter.not_before > now:
-                continue
-            if self._may_go(waiter):
-                self._grant(waiter, now)
-                granted.append(waiter)
-            elif name not in heads:
-                heads.add(name)
-                if self._is_tired(waiter, now):
-                    closed.add(name)
+            one = passes.setdefault(waiter.need.queue, _Pass())
+            if not one.closed and waiter.not_before <= now:
+                self._consider(waiter, one, now)
+        for name, one in passes.items():
+            if one.probe is not None and not one.granted and self._queues[name].wall.may_be_tried(now):
+                self._grant(one.probe, now)
+                one.granted.append(one.probe)
         self._line = [waiter for waiter in self._line if waiter.granted_at is None]
-        return granted
+        return [waiter for one in passes.values() for waiter in one.granted]
+
+    def _consider(self, waiter: Waiter, one: _Pass, now: float) -> None:
+        room, wall = self.find_room(waiter), self._queue(waiter.need).wall
+        if room.fits and wall.is_clear(room.held.tokens + waiter.need.tokens):
+            self._grant(waiter, now)
+            one.granted.append(waiter)
+            return
+        could_be_clear = wall.is_clear(waiter.need.tokens)
+        if one.head is None:
+            one.head = waiter
+            # A wall is only a guess: nobody is held up by one who waits for what may never be.
+            one.closed = could_be_clear and self._is_tired(waiter, now)
+        if room.fits and one.would_probe(waiter, wall):
+            one.probe = waiter
 
     @property
     def _creates_left(self) -> int:
         return max(0, CREATES_PER_HOUR - self._created_last_hour - len(self._granted))
 
-    def _may_go(self, waiter: Waiter) -> bool:
-        queue, room = self._queue(waiter.need), self.find_room(waiter)
-        if queue.wary and (queue.probing or queue.reserved != Held()):
-            return False
-        after = room.held.tokens + waiter.need.tokens
-        return room.fits and all(after < wall.tokens for wall in queue.walls.values())
-
     def _grant(self, waiter: Waiter, now: float) -> None:
+        queue, need = self._queue(waiter.need), waiter.need
+        queue.wall.note_grant(need.job_key, waiter.holder, self._held(need).tokens + need.tokens, now)
+        queue.reserved += need.held
         waiter.granted_at = now
         self._granted.add(waiter)
-        queue = self._queue(waiter.need)
-        queue.reserved += waiter.need.held
-        if queue.wary:
-            queue.probes.add(waiter.need.job_key)
 
     def _release(self, waiter: Waiter) -> None:
         self._granted.remove(waiter)
@@ -251,12 +255,6 @@ class QueueRoom:
             text += f"; {CREATES_PER_HOUR:,} batches were created in the last hour, OpenAI's limit"
         if waiter.not_before > now:
             text += f"; refused before, asks again in {describe_duration(waiter.not_before - now)} at the earliest"
-        elif self._queue(waiter.need).walls or self._queue(waiter.need).wary:
-            text += "; others were refused, so shards go one at a time"
+        elif self.find_room(waiter).fits and self._queue(waiter.need).wall.level is not None:
+            text += "; others use the queue as well, since OpenAI refused a batch: one shard at a time tries again"
         return text
-
-
-def _trust(queue: _Queue) -> None:
-    """A batch was admitted, or nothing was heard for long: go on as the numbers say."""
-    queue.wary = False
-    queue.probes.clear()
