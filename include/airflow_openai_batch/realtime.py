@@ -55,6 +55,8 @@ class RealtimeSend:
     segments: int
     """Written now."""
     seconds: float
+    finished: bool = True
+    """Whether every request has its line; if not, ``budget_s`` was over, and another call goes on."""
 
 
 def send_realtime(
@@ -64,16 +66,18 @@ def send_realtime(
     endpoint: str,
     segments: Segments,
     limits: RealtimeLimits,
+    budget_s: float | None = None,
 ) -> RealtimeSend:
     """Ask for what has no line in the segments yet, and write a line for each: an answer, a refusal, a time-out.
 
-    Returns when all requests have one. Memory holds what is in the air, an unwritten segment, and the ids that
-    were answered before. Whatever is raised, what was answered is written first; a kill loses at most what came
-    in the last two seconds, and what is in the air.
+    Returns when all requests have one, or when the budget is over. Memory holds what is in the air, an unwritten
+    segment, and the ids that were answered before. Whatever is raised, what was answered is written first; a kill
+    loses at most what came in the last two seconds, and what is in the air.
 
     :param requests: pulled as places become free, from other threads, one at a time.
     :param open_client: makes the client; it is closed at the end.
     :param endpoint: the ``url`` of the request lines, ``/v1/chat/completions``.
+    :param budget_s: nothing new is sent after so many seconds; what is in the air is waited for.
     :raises RealtimeBusyError: if two sends of this account run on this machine already; nothing was sent.
     :raises FatalAccountError: at the first answer that is about the account; the request it came for has no line.
     :raises TransientError: if OpenAI cannot be reached, or asks to wait for long (``retry_after_s``); the requests
@@ -84,7 +88,8 @@ def send_realtime(
     with take_slot(str(client.base_url), client.api_key):
         answered = set(segments.read_answered())
         with contextlib.closing(_read_calls(requests, endpoint, answered)) as calls:
-            return _Sender(client, endpoint, calls, SegmentBuffer(segments), limits).send(kept=len(answered))
+            sender = _Sender(client, endpoint, calls, SegmentBuffer(segments), limits)
+            return sender.send(kept=len(answered), budget_s=budget_s)
 
 
 def _read_calls(requests: Iterable[RequestLine], endpoint: str, answered: set[str]) -> Generator[Call]:
@@ -114,10 +119,10 @@ class _Sender:
         self._pulling = asyncio.Lock()
         self._flushing = asyncio.Lock()
 
-    def send(self, *, kept: int) -> RealtimeSend:
+    def send(self, *, kept: int, budget_s: float | None) -> RealtimeSend:
         began = time.monotonic()
         try:
-            run_apart(self._run)
+            finished = run_apart(lambda: self._run(budget_s))
         except BaseException:
             self._save_rest()
             raise
@@ -128,9 +133,11 @@ class _Sender:
             kept=kept,
             segments=self._buffer.written,
             seconds=time.monotonic() - began,
+            finished=finished,
         )
         before = f", {kept:,} before" if kept else ""
-        log.info("Real time: %s in %.1f s%s.", self._describe(), done.seconds, before)
+        rest = "" if finished else "; the rest follows"
+        log.info("Real time: %s in %.1f s%s%s.", self._describe(), done.seconds, before, rest)
         return done
 
     def _save_rest(self) -> None:
@@ -140,33 +147,41 @@ class _Sender:
         except Exception:
             log.exception("The last answers could not be written; their requests will be asked again.")
 
-    async def _run(self) -> None:
+    async def _run(self, budget_s: float | None) -> bool:
+        """Returns whether all was asked."""
         workers = [asyncio.create_task(self._work()) for _ in range(self._concurrency)]
         writer = asyncio.create_task(self._write_regularly())
         async with self._client:
             work: asyncio.Future[Any] = asyncio.gather(
                 *workers
-            )  # the first error ends the wait, and nobody's work
+            )  # the first error ends the wait, not the work
             try:
-                await asyncio.wait((work, writer), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((work, writer), timeout=budget_s, return_when=asyncio.FIRST_COMPLETED)
+                if not work.done() and not writer.done():
+                    await self._drain(workers, timeout_s=None)
+                    return False
                 await (writer if writer.done() else work)
+                return True
             except Exception:
-                await self._drain(workers)
+                await self._drain(workers, timeout_s=DRAIN_S)
                 raise
             finally:
                 for task in (*workers, writer):
                     task.cancel()
                 await asyncio.gather(work, writer, *workers, return_exceptions=True)
 
-    async def _drain(self, workers: list[asyncio.Task[None]]) -> None:
-        """Send nothing more, and take in what is in the air."""
+    async def _drain(self, workers: list[asyncio.Task[None]], *, timeout_s: float | None) -> None:
+        """Send nothing more, and take in what is in the air; its errors count as any other's."""
         self._caller.stopping = True
         in_air = set(self._caller.in_air)
         for task in set(workers) - in_air:
             task.cancel()
         if in_air:
             log.info("Stopping; waiting for %d answers that are on their way.", len(in_air))
-            await asyncio.wait(in_air, timeout=DRAIN_S)
+            done, _ = await asyncio.wait(in_air, timeout=timeout_s)
+            for task in done:
+                if not task.cancelled():
+                    task.result()
 
     async def _work(self) -> None:
         while not self._caller.stopping:
