@@ -90,10 +90,10 @@ class AirflowApi:
                 "\n".join([f"DAG {dag_id} did not appear within {timeout_s:g} s.", *errors])
             )
 
-    def trigger(self, dag_id: str, conf: dict[str, Any] | None = None) -> Run:
+    def trigger(self, dag_id: str, conf: dict[str, Any] | None = None, *, run_id: str | None = None) -> Run:
         """Start a run of a DAG, waiting for the DAG to be known first."""
         self.wait_for_dag(dag_id)
-        body = {"logical_date": None, "conf": conf or {}}
+        body = {"logical_date": None, "conf": conf or {}, "dag_run_id": run_id}
         answer = self.request("POST", f"/api/v2/dags/{dag_id}/dagRuns", json=body).json()
         return Run(dag_id, answer["dag_run_id"])
 
@@ -139,6 +139,12 @@ class AirflowApi:
             (instance["task_id"], instance["map_index"]): instance["state"] or "none"
             for instance in self.task_instances(run)
         }
+
+    def clear_failed(self, run: Run) -> set[tuple[str, int]]:
+        """What "Clear" with "Only failed" does in the UI; returns the task instances it took."""
+        body = {"dry_run": False, "only_failed": True, "include_downstream": True, "dag_run_id": run.run_id}
+        answer = self.request("POST", f"/api/v2/dags/{run.dag_id}/clearTaskInstances", json=body).json()
+        return {(instance["task_id"], instance["map_index"]) for instance in answer["task_instances"]}
 
     def logs(self, run: Run, task_id: str, *, map_index: int = -1, try_number: int = 1) -> str:
         """What one try of a task wrote, as text: one line per message, fields behind it."""

@@ -36,6 +36,7 @@ class LocalAirflow(AirflowApi):
     :param env: settings and connections to add, for instance ``AIRFLOW_CONN_OPENAI_DEFAULT``.
     :param parallelism: tasks at the same time. SQLite collapses ("database is locked") above 8.
     :param port: of API and UI on 127.0.0.1; 0 takes a free one.
+    :param triggerers: how many triggerers.
     """
 
     def __init__(
@@ -46,11 +47,13 @@ class LocalAirflow(AirflowApi):
         env: Mapping[str, str] | None = None,
         parallelism: int = 4,
         port: int = 0,
+        triggerers: int = 1,
     ) -> None:
         self.home = home.resolve()
         self.dags = dags.resolve()
         self.parallelism = parallelism
         self.port = port or free_port()
+        self.triggerers = triggerers
         self._extra = dict(env or {})
         self._kept = contextlib.ExitStack()
         self.children: list[Child] = []
@@ -77,25 +80,33 @@ class LocalAirflow(AirflowApi):
         self._kept.enter_context(sole_user(self.home))
         env = self.environment()
         self._migrate(env)
-        for name, *arguments in (
-            ("scheduler", "demo.scheduler", "--skip-serve-logs"),
-            ("triggerer", "airflow", "triggerer", "--skip-serve-logs"),
-            ("dag-processor", "airflow", "dag-processor"),
-            (
-                "api-server",
-                "airflow",
-                "api-server",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                str(self.port),
-                "--workers",
-                "1",
-            ),
-        ):
-            command = [sys.executable, "-m", *arguments]
-            self.children.append(Child(name, command, env=env, log=self.home / "components" / f"{name}.log"))
+        for name in self.commands():
+            self.children.append(self._start_component(name))
         self._wait_until_healthy(timeout_s)
+
+    def commands(self) -> dict[str, list[str]]:
+        """What each component is started with, after ``python -m``."""
+        serve = ["airflow", "api-server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        names = ["triggerer", *(f"triggerer-{n}" for n in range(2, self.triggerers + 1))]
+        return {
+            "scheduler": ["demo.scheduler", "--skip-serve-logs"],
+            **{name: ["airflow", "triggerer", "--skip-serve-logs"] for name in names},
+            "dag-processor": ["airflow", "dag-processor"],
+            "api-server": serve,
+        }
+
+    def _start_component(self, name: str) -> Child:
+        command = [sys.executable, "-m", *self.commands()[name]]
+        return Child(name, command, env=self.environment(), log=self.home / "components" / f"{name}.log")
+
+    def component(self, name: str) -> Child:
+        return next(child for child in self.children if child.name == name)
+
+    def restart(self, name: str) -> None:
+        """Start a component that has ended, as an init system does; its log is gone on with."""
+        ended = self.component(name)
+        ended.close()
+        self.children[self.children.index(ended)] = self._start_component(name)
 
     def stop(self) -> None:
         """End all components and every process they started."""

@@ -9,10 +9,8 @@ import base64
 import os
 import re
 import secrets
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +23,7 @@ from demo.api import AirflowApi
 from demo.processes import Child, clean_environment, free_port, stop_all, wait_for_port
 from demo.standalone import ROOT
 from fixtures.job import chat_line
+from fixtures.postgres import run_postgres
 from fixtures.programs import find_program
 
 if TYPE_CHECKING:
@@ -49,23 +48,8 @@ COMPONENTS = {
 @pytest.fixture
 def postgres() -> Iterator[str]:
     """An address of a PostgreSQL with the empty database ``airflow``."""
-    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
-    port, as_server = free_port(), []
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        shutil.chown(folder, "postgres")
-        as_server = ["runuser", "-u", "postgres", "--"]
-    env = clean_environment()
-    initdb = [*as_server, find_program("initdb"), "-D", folder / "data", "-U", "airflow", "-A", "trust"]
-    subprocess.run(initdb, check=True, capture_output=True, env=env)
-    command = [*as_server, find_program("postgres"), "-D", folder / "data", "-p", port, "-k", folder]
-    command += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
-    server = Child("postgres", [str(part) for part in command], env=env, log=folder / "postgres.log")
-    wait_for_port(server, port)
-    createdb = [find_program("createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", "airflow", "airflow"]
-    subprocess.run(createdb, check=True, capture_output=True, env=env)
-    yield f"127.0.0.1:{port}"
-    server.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    with run_postgres() as address:
+        yield address
 
 
 @pytest.fixture
