@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -22,6 +22,10 @@ from airflow_openai_batch.core.spending import (
     reserve,
 )
 from airflow_openai_batch.core.storage import Location, resolve_plain
+from fixtures.split_input import request_line, split, write_lines
+
+if TYPE_CHECKING:
+    from fixtures.object_store import ObjectStore
 
 CHAT, EMBED = "/v1/chat/completions", "/v1/embeddings"
 MINI = "gpt-4o-mini"  # as batch: $0.075 a million tokens in, $0.30 out
@@ -311,3 +315,25 @@ def test_names_of_other_files_are_left_alone(output: Location) -> None:
     output.child("spent/README.txt").write_bytes(b"mine")
     reserve(output, 0, 1, 0.5)
     assert read_spending(output).reserved_usd == 0.5
+
+
+def test_the_books_are_kept_on_an_object_store(s3: ObjectStore) -> None:
+    fs = s3.filesystem()
+    output = Location(fs, f"{s3.bucket}/job", s3.uri("job"))
+    tight = budget(output, 0.44)
+    send(tight, 0)
+    with pytest.raises(BudgetError):
+        send(tight, 1)
+    record_spending(output, 0, 1, make_landed(0.2))
+    send(tight, 1)
+    spent = read_spending(output)
+    assert (spent.paid_usd, spent.reserved.keys()) == (pytest.approx(0.2), {1})
+
+
+def test_a_restart_begins_with_nothing_spent(tmp_path: Path, output: Location) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [request_line("a")])
+    split(source, output)
+    record_spending(output, 0, 1, make_landed(0.2))
+    split(source, output, on_existing="restart")
+    assert read_spending(output).paid_usd == 0
+    assert len(output.child("generations/0001/spent").names()) == 1

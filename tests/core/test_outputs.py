@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from airflow_openai_batch.core.endpoints import BY_URL
+from airflow_openai_batch.core.requests import read_request
 from airflow_openai_batch.core.split import Counting
+from airflow_openai_batch.core.tokens.measure import measure_body
 from fixtures.split_input import request_line, split, write_lines
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.plan import Plan
 
-CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
+CHAT, RESPONSES, EMBEDDINGS = "/v1/chat/completions", "/v1/responses", "/v1/embeddings"
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
 
 
@@ -66,6 +72,29 @@ def test_each_endpoint_says_what_it_allows_in_its_own_words(
         tokens or 0,
         tokens is None,
     )
+
+
+NUMBERS = st.none() | st.integers() | st.sampled_from([0, 1, 16, 4_096, 2**32, 10**30])
+
+
+@given(
+    shape=st.sampled_from(
+        [(CHAT, {"messages": []}), (RESPONSES, {"input": "Hi"}), (EMBEDDINGS, {"input": "Hi"})]
+    ),
+    limits=st.dictionaries(
+        st.sampled_from(["max_tokens", "max_completion_tokens", "max_output_tokens", "n"]), NUMBERS
+    ),
+)
+def test_the_fast_way_allows_what_the_careful_one_does(
+    shape: tuple[str, dict[str, Any]], limits: dict[str, Any]
+) -> None:
+    url, rest = shape
+    body = {"model": "gpt-4o", **rest, **limits}
+    line = json.dumps({"custom_id": "a", "method": "POST", "url": url, "body": body})
+    request, careful = read_request(line.encode()), measure_body(body, BY_URL[url])
+    assert request.is_plain
+    assert request.body.output_tokens == careful.output_tokens
+    assert request.body.choices == careful.choices
 
 
 def test_sums_are_kept_apart_by_model_and_endpoint_in_input_order(tmp_path: Path) -> None:
