@@ -38,6 +38,7 @@ DRAIN_S = 60.0
 LOOK_S = 0.25
 """How often it is looked whether answers are due to be written."""
 REPORT_S = 30.0
+ALIVE_S = 240.0
 
 _OUTPUT_KEYS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 
@@ -67,6 +68,7 @@ def send_realtime(
     segments: Segments,
     limits: RealtimeLimits,
     budget_s: float | None = None,
+    on_alive: Callable[[], None] | None = None,
 ) -> RealtimeSend:
     """Ask for what has no line in the segments yet, and write a line for each: an answer, a refusal, a time-out.
 
@@ -78,6 +80,8 @@ def send_realtime(
     :param open_client: makes the client; it is closed at the end.
     :param endpoint: the ``url`` of the request lines, ``/v1/chat/completions``.
     :param budget_s: nothing new is sent after so many seconds; what is in the air is waited for.
+    :param on_alive: called every `ALIVE_S` as long as the send lives, also while it only waits; from another thread.
+        What it raises ends the send.
     :raises RealtimeBusyError: if two sends of this account run on this machine already; nothing was sent.
     :raises FatalAccountError: at the first answer that is about the account; the request it came for has no line.
     :raises TransientError: if OpenAI cannot be reached, or asks to wait for long (``retry_after_s``); the requests
@@ -89,7 +93,7 @@ def send_realtime(
         answered = set(segments.read_answered())
         with contextlib.closing(_read_calls(requests, endpoint, answered)) as calls:
             sender = _Sender(client, endpoint, calls, SegmentBuffer(segments), limits)
-            return sender.send(kept=len(answered), budget_s=budget_s)
+            return sender.send(kept=len(answered), budget_s=budget_s, on_alive=on_alive)
 
 
 def _read_calls(requests: Iterable[RequestLine], endpoint: str, answered: set[str]) -> Generator[Call]:
@@ -119,10 +123,10 @@ class _Sender:
         self._pulling = asyncio.Lock()
         self._flushing = asyncio.Lock()
 
-    def send(self, *, kept: int, budget_s: float | None) -> RealtimeSend:
+    def send(self, *, kept: int, budget_s: float | None, on_alive: Callable[[], None] | None) -> RealtimeSend:
         began = time.monotonic()
         try:
-            finished = run_apart(lambda: self._run(budget_s))
+            finished = run_apart(lambda: self._run(budget_s, on_alive))
         except BaseException:
             self._save_rest()
             raise
@@ -147,10 +151,10 @@ class _Sender:
         except Exception:
             log.exception("The last answers could not be written; their requests will be asked again.")
 
-    async def _run(self, budget_s: float | None) -> bool:
+    async def _run(self, budget_s: float | None, on_alive: Callable[[], None] | None) -> bool:
         """Returns whether all was asked."""
         workers = [asyncio.create_task(self._work()) for _ in range(self._concurrency)]
-        writer = asyncio.create_task(self._write_regularly())
+        writer = asyncio.create_task(self._write_regularly(on_alive))
         async with self._client:
             work: asyncio.Future[Any] = asyncio.gather(
                 *workers
@@ -206,14 +210,18 @@ class _Sender:
         request: dict[str, Any] = msgspec.json.decode(body)
         return count_request_tokens(request, self._endpoint).tokens + _allow_output(request)
 
-    async def _write_regularly(self) -> None:
-        reported_at = time.monotonic()
+    async def _write_regularly(self, on_alive: Callable[[], None] | None) -> None:
+        reported_at = alive_at = time.monotonic()
         while True:
             await asyncio.sleep(LOOK_S)
             await self._flush()
-            if time.monotonic() - reported_at >= REPORT_S:
-                reported_at = time.monotonic()
+            now = time.monotonic()
+            if now - reported_at >= REPORT_S:
+                reported_at = now
                 log.info("Real time: %s so far.", self._describe())
+            if on_alive is not None and now - alive_at >= ALIVE_S:
+                alive_at = now
+                await asyncio.to_thread(on_alive)
 
     async def _flush(self) -> None:
         """Write if it is due; who comes while it is being written waits, so that no more is held than is in the air."""

@@ -21,12 +21,15 @@ from airflow_openai_batch.core.rate_limits import RealtimeLimits
 from airflow_openai_batch.core.raw_answers import RawAnswers, SendFiles
 from airflow_openai_batch.core.reconcile import settle_requests
 from airflow_openai_batch.core.request_line import RequestLine
+from airflow_openai_batch.core.segments import Segments
 from airflow_openai_batch.core.send_slots import RealtimeBusyError, take_slot
+from airflow_openai_batch.core.storage import Location
 from airflow_openai_batch.realtime import send_realtime
 from fixtures.realtime import ENDPOINT, KEY, make_requests, open_segments, read_lines, send, statuses
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing import OpenAIServer
+    from fixtures.object_store import ObjectStore
 
 POST = f"POST {ENDPOINT}"
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,6 +53,20 @@ def test_every_request_gets_a_line_that_landing_reads_like_a_batchs(
     assert {row.chosen.outcome.status for row in settled if row.chosen} == {"ok"}
     assert [row.duplicates for row in settled] == [0] * 250
     assert all(row.chosen and row.chosen.outcome.request_id for row in settled)
+
+
+def test_answers_go_to_an_object_store(openai_server: OpenAIServer, s3: ObjectStore) -> None:
+    segments = Segments(Location(s3.filesystem(), f"{s3.bucket}/job", s3.uri("job")), shard=0, send=1)
+    for requests, kept in ((120, 0), (150, 120)):
+        done = send_realtime(
+            make_requests(requests),
+            open_client=lambda: openai.AsyncOpenAI(base_url=openai_server.base_url, api_key=KEY),
+            endpoint=ENDPOINT,
+            segments=segments,
+            limits=RealtimeLimits(),
+        )
+        assert (done.answered, done.kept) == (requests - kept, kept)
+    assert len(set(segments.read_answered())) == openai_server.books.billed["realtime"] == 150
 
 
 def test_the_body_goes_out_as_it_stands_in_the_line(openai_server: OpenAIServer, tmp_path: Path) -> None:
@@ -200,6 +217,30 @@ def test_a_fatal_answer_that_comes_after_the_time_counts(openai_server: OpenAISe
     openai_server.script(http=POST, status=401, code="invalid_api_key", delay_s=0.6, times=None)
     with pytest.raises(FatalAccountError):
         send(openai_server.base_url, tmp_path, make_requests(20), budget_s=0.3)
+
+
+def test_a_send_shows_life_also_while_it_waits(
+    openai_server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_openai_batch.realtime.ALIVE_S", 0.3)
+    openai_server.script(http=POST, status=429, retry_after_s=2, times=1)
+    lives: list[float] = []
+    send(openai_server.base_url, tmp_path, make_requests(1), on_alive=lambda: lives.append(time.monotonic()))
+    assert len(lives) >= 2
+
+
+def test_a_send_that_may_not_go_on_ends(
+    openai_server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_openai_batch.realtime.ALIVE_S", 0.3)
+    openai_server.configure(realtime_latency_s=0.1)
+
+    def stop() -> None:
+        raise JobError("another run took over")
+
+    with pytest.raises(JobError, match="took over"):
+        send(openai_server.base_url, tmp_path, make_requests(500), on_alive=stop)
+    assert 0 < len(read_lines(tmp_path)) == openai_server.books.billed["realtime"] < 500
 
 
 def test_no_more_are_in_the_air_than_allowed(openai_server: OpenAIServer, tmp_path: Path) -> None:
