@@ -92,6 +92,7 @@ def test_a_job_goes_on_counting_as_it_was_planned(tmp_path: Path, source: Path) 
     source.touch()  # newer, with the same content: it is scanned again
     again = split(source, tmp_path / "job", max_tokens=6_000)
     assert again.plan == plan
+    assert any("counts images as text; asked for was formula" in notice for notice in again.notices)
 
 
 def test_processes_count_images_the_same_way(tmp_path: Path, source: Path) -> None:

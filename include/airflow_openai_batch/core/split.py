@@ -166,6 +166,11 @@ class _Wanted:
                 f"{self.output.uri}: goes on with its plan, whose limits stand: {describe_limits(plan.limits)}; "
                 f"asked for were {describe_limits(asked)}."
             )
+        if self.counting.count_images != plan.count_images:
+            self.notices.append(
+                f"{self.output.uri}: goes on with its plan, which counts images as {plan.count_images}; asked for was "
+                f"{self.counting.count_images}. Where nothing was sent yet, another output directory costs nothing."
+            )
         if any(
             (source.size, source.etag) != (file.size, file.etag)
             for source, file in zip(plan.sources, listing.files, strict=True)
