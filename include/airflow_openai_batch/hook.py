@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.providers.openai.hooks.openai import OpenAIHook
 
 from airflow_openai_batch.client import AsyncBatchClient, BatchClient
-from airflow_openai_batch.core.account_limits import ANY_MODEL, AccountLimits, read_account_limits
+from airflow_openai_batch.core.account_limits import AccountLimits, read_account_limits
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.remote_errors import translated
 
@@ -56,13 +56,6 @@ class OpenAIBatchHook(OpenAIHook):
         except AirflowNotFoundException:
             return AccountLimits()
         return read_account_limits(extra, f"connection {self.conn_id!r}")
-
-    def get_enqueued_token_limit(self, model: str = ANY_MODEL) -> int | None:
-        """The batch queue's limit in input tokens, if the connection says or implies one for the model.
-
-        :raises ConfigError: as `get_limits`.
-        """
-        return self.get_limits().queue_limit(model).tokens
 
     @staticmethod
     def _quiet_http() -> None:

@@ -14,22 +14,15 @@ from airflow_openai_batch.hook import OpenAIBatchHook
 
 def test_the_extra_of_a_connection_gives_the_limits(define_connection: Callable[..., str]) -> None:
     define_connection("c", conn_type="openai", extra={"tier": "tier 2", "enqueued_token_limit": 1_000_000})
-    hook = OpenAIBatchHook("c")
-    assert hook.get_limits().queue_limit("gpt-4o") == QueueLimit(tokens=1_000_000)
-    assert hook.get_enqueued_token_limit() == 1_000_000
+    limits = OpenAIBatchHook("c").get_limits()
+    assert limits.queue_limit("gpt-4o") == QueueLimit(tokens=1_000_000)
+    assert limits.requests_per_minute == 5_000
 
 
 def test_a_connection_written_as_a_uri_has_texts_for_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_C", "openai://:key@/?tier=1&enqueued_token_limit=90000")
     limits = OpenAIBatchHook("c").get_limits()
     assert (limits.tier, limits.queue_limit("gpt-5").tokens) == ("1", 90_000)
-
-
-def test_the_tier_needs_a_model_for_a_queue(define_connection: Callable[..., str]) -> None:
-    define_connection("c", conn_type="openai", extra={"tier": 1})
-    hook = OpenAIBatchHook("c")
-    assert hook.get_enqueued_token_limit() is None
-    assert hook.get_enqueued_token_limit("gpt-4o") == 90_000
 
 
 def test_a_connection_that_is_not_there_limits_nothing() -> None:

@@ -76,6 +76,15 @@ def test_a_number_for_one_model_leaves_the_others_to_the_tier() -> None:
     assert limits.queue_limit("gpt-4o-mini").tokens == 2_000_000
 
 
+def test_an_input_of_several_models_is_cut_to_the_smallest_queue() -> None:
+    limits = read_account_limits({"tier": 1}, WHERE)
+    several = ["gpt-4o-mini", "text-embedding-3-small", "a-model-of-tomorrow"]
+    assert limits.smallest_queue_limit(several) == QueueLimit(tokens=2_000_000, requests=1_000_000)
+    assert limits.smallest_queue_limit(several, tokens=70_000).tokens == 70_000
+    assert limits.smallest_queue_limit([]) == QueueLimit()
+    assert read_account_limits({"enqueued_token_limit": 9}, WHERE).smallest_queue_limit([]).tokens == 9
+
+
 def test_nothing_said_nothing_known() -> None:
     assert read_account_limits({"unrelated": 1}, WHERE).queue_limit("gpt-4o") == QueueLimit()
 

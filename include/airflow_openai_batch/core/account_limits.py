@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,15 @@ class AccountLimits:
         said = QueueLimit(tokens=_pick(self.tokens, model), requests=_pick(self.requests, model))
         asked = QueueLimit(tokens=tokens, requests=requests, tokens_by="parameter", requests_by="parameter")
         return preset.overridden_by(said).overridden_by(asked)
+
+    def smallest_queue_limit(self, models: Iterable[str], *, tokens: int | None = None) -> QueueLimit:
+        """The smallest limits that one of these models has; with none, what is said of `ANY_MODEL`."""
+        limits = [self.queue_limit(model, tokens=tokens) for model in models]
+        limits = limits or [self.queue_limit(ANY_MODEL, tokens=tokens)]
+        return QueueLimit(
+            tokens=min((limit.tokens for limit in limits if limit.tokens is not None), default=None),
+            requests=min((limit.requests for limit in limits if limit.requests is not None), default=None),
+        )
 
     @property
     def requests_per_minute(self) -> int | None:

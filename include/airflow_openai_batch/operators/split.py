@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from airflow.providers.common.compat.sdk import conf
 from airflow.sdk import BaseOperator
 from airflow.sdk.bases.skipmixin import SkipMixin
 
+from airflow_openai_batch.core.account_limits import AccountLimits
 from airflow_openai_batch.core.errors import BudgetError, ConfigError
 from airflow_openai_batch.core.forecast import Forecast, forecast_costs
+from airflow_openai_batch.core.peek import peek_models
 from airflow_openai_batch.core.plan import Plan, ShardLimits
 from airflow_openai_batch.core.policy import Policy
+from airflow_openai_batch.core.queue_room import QUEUE_SHARE
 from airflow_openai_batch.core.split import Counting, ScanProgress, split_job
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
 from airflow_openai_batch.operators.failures import task_failures
@@ -31,11 +35,10 @@ from airflow_openai_batch.operators.parameters import (
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_openai_batch.core.queue_room import QueueLimit
     from airflow_openai_batch.core.storage import Location
     from airflow_openai_batch.hook import OpenAIBatchHook
 
-QUEUE_SHARE = 0.95
-"""Of the account's queue limit that one shard may fill: OpenAI's count may differ a little from ours."""
 PROGRESS_EVERY_S = 10.0
 
 
@@ -49,10 +52,12 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
 
     :param input_uri: one URI or path, a list of them, or a glob, of ``.jsonl``, ``.jsonl.gz``, ``.jsonl.zst``.
     :param output_uri: the job directory. ``{run_id}`` stands for the run id in a form fit for a path.
-    :param conn_id: the OpenAI connection; checked before the scan. Its extra may say ``enqueued_token_limit``.
+    :param conn_id: the OpenAI connection; checked before the scan. Its extra may say the ``tier`` or
+        ``enqueued_token_limit``.
     :param max_requests_per_shard: at most 50,000.
     :param max_bytes_per_shard: at most 200,000,000; 100 MB by default, since larger ones met 413.
-    :param max_tokens_per_shard: input tokens; default 95% of the connection's ``enqueued_token_limit``, if any.
+    :param max_tokens_per_shard: input tokens; default 95% of the batch queue, where the connection says or implies its
+        size for the models that the input begins with.
     :param on_bad_line: ``fail`` (nothing is sent) or ``reject`` (to ``rejected.jsonl``, the rest is sent).
     :param on_empty: an input without requests: ``fail``, or ``skip`` what comes after.
     :param on_existing: a job that is there already: ``resume``, ``fail``, or ``restart``, which pays again.
@@ -116,9 +121,11 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         max_cost_usd: float | str | None = None,
         sample_requests: int | str | None = None,
         count_images: Literal["formula", "text"] | str = "formula",
+        retries: int = 3,
+        retry_delay: timedelta | float = timedelta(minutes=1),
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(retries=retries, retry_delay=retry_delay, **kwargs)
         self.input_uri = input_uri
         self.output_uri = output_uri
         self.conn_id = conn_id
@@ -236,7 +243,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
             self._inputs,
             output,
             resolve=resolve_location,
-            limits=self._read_limits(),
+            limits=self._read_limits(output),
             counting=Counting(
                 mode=read_choice("count_tokens", self.count_tokens, ("auto", "exact", "bound")),
                 count_images=read_choice("count_images", self.count_images, ("formula", "text")),
@@ -253,17 +260,29 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
             self.log.warning("%s", notice)
         return result.plan
 
-    def _read_limits(self) -> ShardLimits:
+    def _read_limits(self, output: Location) -> ShardLimits:
+        queue = self._find_queue_limit(output)
         max_tokens = read_optional_int("max_tokens_per_shard", self.max_tokens_per_shard)
-        if max_tokens is None:
-            queue = read_optional_int("enqueued_token_limit", self.enqueued_token_limit)
-            queue = queue or self._hook.get_enqueued_token_limit()
-            max_tokens = int(queue * QUEUE_SHARE) if queue else None
+        if max_tokens is None and queue.tokens is not None:
+            max_tokens = int(queue.tokens * QUEUE_SHARE)
+            self.log.info(
+                "Shards of at most %s input tokens, since the batch queue holds %s.",
+                f"{max_tokens:,}",
+                f"{queue.tokens:,}",
+            )
+        max_requests = read_optional_int("max_requests_per_shard", self.max_requests_per_shard) or 50_000
         return ShardLimits(
-            max_requests=read_optional_int("max_requests_per_shard", self.max_requests_per_shard) or 50_000,
+            max_requests=max_requests if queue.requests is None else min(max_requests, queue.requests),
             max_bytes=read_optional_int("max_bytes_per_shard", self.max_bytes_per_shard) or 100_000_000,
             max_tokens=max_tokens,
         )
+
+    def _find_queue_limit(self, output: Location) -> QueueLimit:
+        """What the queues of the input's models hold, by the parameter or the connection."""
+        account = self._hook.get_limits()
+        asked = read_optional_int("enqueued_token_limit", self.enqueued_token_limit)
+        models = peek_models(self._inputs, output, resolve_location) if account != AccountLimits() else ()
+        return account.smallest_queue_limit(models, tokens=asked)
 
 
 class _Costs(NamedTuple):
