@@ -108,6 +108,7 @@ class RealtimeCaller:
         return isinstance(error, _TryAgainError) and not self.stopping
 
     async def _try(self, call: Pending) -> bytes:
+        self._check_stall()
         ticket = await self.throttle.enter(call.tokens)
         served = False
         try:
@@ -156,16 +157,20 @@ class RealtimeCaller:
         headers = error.response.headers
         waits_at_gate = error.status_code == 429 or read_retry_after(headers) is not None
         if waits_at_gate:
-            wait_s = self.throttle.refuse(ticket, headers)
-            if wait_s > STALL_MAX_S:
-                raise TransientError(
-                    f"{_DOING}: OpenAI answered {error.status_code} and asks to wait {wait_s:,.0f} s. What was "
-                    "answered is kept; the rest is asked later.",
-                    status_code=error.status_code,
-                    code=error.code,
-                    retry_after_s=wait_s,
-                ) from None
+            self.throttle.refuse(ticket, headers)
+            self._check_stall()
         raise _TryAgainError(error, waits_at_gate=waits_at_gate) from None
+
+    def _check_stall(self) -> None:
+        """:raises TransientError: if the gate stays closed for so long that a worker should not wait for it."""
+        wait_s = self.throttle.gate.closed_s
+        if wait_s > STALL_MAX_S:
+            raise TransientError(
+                f"{_DOING}: the rate limit is reached, and OpenAI asks to wait {wait_s:,.0f} s. What was answered is "
+                "kept; the rest is asked later.",
+                status_code=429,
+                retry_after_s=wait_s,
+            ) from None
 
     def _give_up(self, call: Pending, error: openai.APIError, *, alone: bool) -> bytes:
         """The line of a request that used up its tries.

@@ -211,6 +211,18 @@ def test_whoever_is_to_wait_for_an_hour_does_so_elsewhere(
     assert len(read_lines(tmp_path)) == 4
 
 
+def test_headers_that_say_nothing_is_left_are_not_waited_out_in_a_worker(
+    openai_server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_openai_batch.realtime_call.STALL_MAX_S", 5.0)
+    openai_server.configure(requests_per_minute=2)
+    with pytest.raises(TransientError) as caught:
+        send(openai_server.base_url, tmp_path, make_requests(4), concurrency=1)
+    assert caught.value.retry_after_s == pytest.approx(30, abs=3)
+    assert len(read_lines(tmp_path)) == 2
+    assert openai_server.books.calls[f"{POST} 429"] == 0
+
+
 def test_a_page_of_a_proxy_is_a_line_too(openai_server: OpenAIServer, tmp_path: Path) -> None:
     """A wrong path is answered by who knows whom; the line can be read all the same."""
     send(f"{openai_server.url}/nowhere", tmp_path, make_requests(1), max_retries=0)

@@ -107,11 +107,15 @@ class Gate:
     def _now() -> float:
         return asyncio.get_running_loop().time()
 
+    @property
+    def closed_s(self) -> float:
+        """Seconds until it opens; 0 if it is open."""
+        return max(0.0, self._opens_at - self._now())
+
     async def enter(self) -> int:
         """Wait until one may go. Who enters leaves by `leave` or `refuse`, with the ticket this returns."""
         while True:
-            wait_s = self._opens_at - self._now()
-            if wait_s > 0:
+            if (wait_s := self.closed_s) > 0:
                 await asyncio.sleep(wait_s)
             elif self._trying:
                 await self._changed.wait()
@@ -134,8 +138,8 @@ class Gate:
                 self._stalls = 0
             self._let_next_try()
 
-    def refuse(self, ticket: int, retry_after_s: float | None) -> float:
-        """The server said stop. Returns the seconds until the gate opens."""
+    def refuse(self, ticket: int, retry_after_s: float | None) -> None:
+        """The server said stop."""
         if ticket == self._epoch:
             self._stalls += 1
             self._epoch += 1
@@ -145,7 +149,6 @@ class Gate:
             self._let_next_try()
         elif retry_after_s is not None:
             self._opens_at = max(self._opens_at, self._now() + retry_after_s)
-        return max(0.0, self._opens_at - self._now())
 
     def hold(self, wait_s: float) -> None:
         """The server said that nothing more is free for so long; nobody was refused."""
@@ -200,14 +203,13 @@ class Throttle:
             self._requests.speed_up()
             self._tokens.speed_up()
 
-    def refuse(self, ticket: int, headers: Mapping[str, str]) -> float:
-        """The server said stop. Returns the seconds until the gate opens."""
+    def refuse(self, ticket: int, headers: Mapping[str, str]) -> None:
+        """The server said stop."""
         if self.gate.is_current(ticket):
             self._requests.slow_down()
             self._tokens.slow_down()
-        wait_s = self.gate.refuse(ticket, read_retry_after(headers))
+        self.gate.refuse(ticket, read_retry_after(headers))
         self.learn(headers, 0)
-        return wait_s
 
     def learn(self, headers: Mapping[str, str], tokens: int) -> None:
         """Take over what an answer's headers say of the limits.
