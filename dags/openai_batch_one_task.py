@@ -41,6 +41,7 @@ with DAG(
         asset_uri="{{ ti.xcom_pull(task_ids='split', key='asset') or '' }}",
         conn_id="{{ params.conn_id }}",
         keep_remote_files="{{ params.keep_remote_files }}",
+        sample_requests="{{ params.sample_requests }}",
         max_failed_fraction="{{ params.max_failed_fraction }}",
         trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
     )

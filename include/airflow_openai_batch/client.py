@@ -13,6 +13,7 @@ import tenacity
 
 from airflow_openai_batch.core.batch_view import LIST_PAGE, BatchView
 from airflow_openai_batch.core.errors import DownloadError, NotFoundError, TransientError
+from airflow_openai_batch.core.policy import DEFAULT_POLICY
 from airflow_openai_batch.remote_errors import STREAM_ERRORS, translated
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ LIST_MARGIN_S = 600.0
 FILE_EXPIRY_S = 2_592_000
 """30 days, the most OpenAI allows: a second net under the clean-up."""
 UPLOAD_TIMEOUT_S = 1_800.0
+CREATE_TIMEOUT_S = DEFAULT_POLICY.create_timeout_s / 2
+"""Whoever waits for our intent to create to run out must not create while our call is still under way."""
 WATCH_TIMEOUT_S = 60.0
 CHUNK_BYTES = 1 << 20
 
@@ -92,6 +95,7 @@ class BatchClient:
                 completion_window="24h",
                 metadata=metadata,
                 output_expires_after={"anchor": "created_at", "seconds": FILE_EXPIRY_S},
+                timeout=CREATE_TIMEOUT_S,
             )
         return BatchView.from_dict(batch.to_dict())
 

@@ -310,6 +310,7 @@ def split_arguments() -> dict[str, Any]:
         "realtime_threshold",
         "enqueued_token_limit",
         "max_cost_usd",
+        "sample_requests",
     )
     return {name: f"{{{{ params.{name} }}}}" for name in names} | {
         "input_uri": "{{ params.input_uri | tojson }}",  # a list would arrive as Python's text

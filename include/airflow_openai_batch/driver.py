@@ -32,6 +32,7 @@ from airflow_openai_batch.core.queue_room import QueueLimit
 from airflow_openai_batch.core.report import ShardSummary
 from airflow_openai_batch.core.send_slots import RealtimeBusyError
 from airflow_openai_batch.core.shard_state import Goal, ShardState, fold_events
+from airflow_openai_batch.core.spending import record_spending
 from airflow_openai_batch.core.steps import AwaitRoom, Pause, Reached, Wait
 
 if TYPE_CHECKING:
@@ -59,8 +60,10 @@ class ShardDriver:
 
     :param connect: opens the client.
     :param find_limit: what the batch queue of a model holds, where the connection or the run says it.
-    :param send_realtime: sends what the current send carries request by request; see `ShardFiles.send_realtime`.
-    :param check_budget: called with the state before each send that costs money; raises where it would be too much.
+    :param send_realtime: sends what the current send carries request by request, and calls back every few minutes
+        while it does, which renews its claim.
+    :param check_budget: called before each send that costs money, with the state and whether it goes out in real
+        time; raises where it would be too much.
     """
 
     files: ShardFiles
@@ -68,8 +71,8 @@ class ShardDriver:
     caller: Caller
     policy: Policy = field(default_factory=Policy)
     find_limit: Callable[[str], QueueLimit] = lambda model: QueueLimit()
-    send_realtime: Callable[[ShardState], None] | None = None
-    check_budget: Callable[[ShardState], None] | None = None
+    send_realtime: Callable[[ShardState, Callable[[], None]], None] | None = None
+    check_budget: Callable[[ShardState, bool], None] | None = None
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
@@ -139,24 +142,21 @@ class ShardDriver:
                 seen = replace(seen, admitted=False)  # the room was for one batch
 
     def _next_step(self, state: ShardState, seen: Seen, goal: Goal) -> steps.Step:
-        return machine.next_step(
-            state,
-            seen,
-            goal=goal,
-            where=Circumstances(
-                now=self.clock(),
-                me=self.caller.by,
-                key=self._key(state.send),
-                model=self.files.shard.model,
-                shard=self.files.shard.shard,
-                tokens_at_most=self.files.shard.tokens == "upper",
-                # read only where something may be sent: a finished shard needs no connection
-                limit=self._limit if state.done is None else QueueLimit(),
-            ),
-            policy=self.policy,
+        return machine.next_step(state, seen, goal=goal, where=self._look_around(state), policy=self.policy)
+
+    def _look_around(self, state: ShardState) -> Circumstances:
+        return Circumstances(
+            now=self.clock(),
+            me=self.caller.by,
+            key=self._key(state.send),
+            model=self.files.shard.model,
+            shard=self.files.shard.shard,
+            tokens_at_most=self.files.shard.tokens == "upper",
+            # read only where something may be sent: a finished shard needs no connection
+            limit=self._limit if state.done is None else QueueLimit(),
         )
 
-    def _check_spending(self, state: ShardState) -> None:
+    def _check_spending(self, state: ShardState, *, in_realtime: bool = False) -> None:
         """Before anything is paid for.
 
         :raises FatalAccountError: if another shard of the run has met an answer about the account.
@@ -164,7 +164,7 @@ class ShardDriver:
         """
         self._breaker.check(since=self.caller.run_started_at, now=self.clock())
         if self.check_budget is not None:
-            self.check_budget(state)
+            self.check_budget(state, in_realtime)
 
     def _key(self, send: int) -> str:
         plan = self.files.plan
@@ -225,7 +225,8 @@ class ShardDriver:
     @_carry_out.register
     def _(self, step: steps.Create, state: ShardState) -> Seen | Waiting:
         self._check_spending(state)
-        self._record("intent", state)
+        if not self._claim("intent", state):
+            return Seen()
         try:
             batch = self.client.create(
                 input_file_id=state.file_id or "",
@@ -242,6 +243,17 @@ class ShardDriver:
         log.info("Created %s for %s requests.", batch.id, f"{state.content.requests:,}")
         self._record("created", state, batch_id=batch.id, file_id=state.file_id)
         return Seen(batch=batch)
+
+    def _claim(self, kind: Kind, state: ShardState) -> bool:
+        """Say what is about to be paid for; false where somebody else said so first."""
+        self._record(kind, state)
+        claimed = self.read_state()
+        if claimed.send == state.send and machine.may_pay(claimed, self._look_around(claimed), self.policy):
+            return True
+        log.info(
+            "Another task is at send %d of shard %d, too, and was first.", state.send, self.files.shard.shard
+        )
+        return False
 
     def _metadata(self, state: ShardState) -> dict[str, str]:
         return {
@@ -299,12 +311,6 @@ class ShardDriver:
         return Seen()
 
     @_carry_out.register
-    def _(self, step: steps.RecordLost, state: ShardState) -> Seen | Waiting:
-        log.warning("%s; its requests are sent again.", step.message)
-        self._record("lost", state, batch_id=step.batch_id, message=step.message)
-        return Seen()
-
-    @_carry_out.register
     def _(self, step: steps.Cancel, state: ShardState) -> Seen | Waiting:
         log.warning("%s %s: cancelling it and collecting what is finished.", step.batch.id, step.why)
         self.client.cancel(step.batch.id)
@@ -312,14 +318,14 @@ class ShardDriver:
 
     @_carry_out.register
     def _(self, step: steps.SendRealtime, state: ShardState) -> Seen | Waiting:
-        self._check_spending(state)
+        self._check_spending(state, in_realtime=True)
         if self.send_realtime is None:
             raise NotImplementedError("this driver cannot send in real time")
-        if not state.realtime:
-            self._record("realtime", state)
+        if not self._claim("realtime", state):
+            return Seen()
         began_at = self.clock()
         try:
-            self.send_realtime(state)
+            self.send_realtime(state, functools.partial(self._record, "realtime", state))
         except RealtimeBusyError as error:
             return Pause(self.clock() + error.retry_after_s, str(error))
         times = {"created_at": began_at, "completed_at": self.clock()}
@@ -340,6 +346,7 @@ class ShardDriver:
 
     def _record_landing(self, landing: Landing, state: ShardState) -> None:
         landed, leftover = landing.landed, landing.leftover
+        record_spending(self.files.output, self.files.shard.shard, state.send, landed)
         if leftover is None:
             if any(ended.send == state.send for ended in state.ended):
                 self._record("landed", state)

@@ -136,7 +136,7 @@ def test_a_refused_batch_is_a_send_of_its_own_and_keeps_the_file() -> None:
     assert step.error is None
     assert step.refusal.limit == 2_000_000
     state = after(UPLOADED, INTENT, CREATED, ("refused", {"batch_id": "batch_1", "status": "queue_full"}))
-    assert (state.send, state.file_id, state.batch_id, state.intent_at) == (2, "file-1", None, None)
+    assert (state.send, state.file_id, state.batch_id, state.claims) == (2, "file-1", None, ())
 
 
 @pytest.mark.parametrize(
@@ -259,6 +259,10 @@ def test_few_requests_go_out_in_real_time(mode: Any, threshold: int, step: steps
 def test_a_send_stays_what_it_began_as() -> None:
     begun = after(("realtime", {}))
     assert ask(begun, Seen(candidates=()), policy=Policy(mode="batch")) == steps.SendRealtime()
+    theirs = after(("realtime", {}), by="dag/other/task[0]")
+    step = ask(theirs, Seen(candidates=()))
+    assert isinstance(step, steps.Pause), "two at once would both pay"
+    assert ask(theirs, Seen(candidates=()), now=step.until) == steps.SendRealtime()
     uploaded = after(UPLOADED)
     assert ask(uploaded, Seen(candidates=()), policy=Policy(mode="realtime")) == steps.Create()
 
@@ -321,3 +325,25 @@ def test_the_accounts_trouble_is_no_setback_of_the_shard() -> None:
     left = {"leftover": 10, "leftover_sha256": "whole", "leftover_bytes": 1_000, "leftover_tokens": 500}
     state = after(UPLOADED, INTENT, CREATED, ENDED, ("landed", {**left, "account_errors": 10}))
     assert not state.setbacks
+
+
+def test_of_two_who_claim_a_send_side_by_side_the_first_one_pays() -> None:
+    events = [
+        Event(kind="uploaded", send=1, at=1.0, by="a", file_id="file-1", file_sha256="whole"),
+        Event(kind="intent", send=1, at=2.0, by="a"),
+        Event(kind="intent", send=1, at=2.5, by="b"),
+    ]
+    both = fold_events(WHOLE, events)
+    assert machine.may_pay(both, Circumstances(now=3.0, me="a", key="k"), DEFAULT_POLICY)
+    assert not machine.may_pay(both, Circumstances(now=3.0, me="b", key="k"), DEFAULT_POLICY)
+    later = fold_events(WHOLE, [*events, Event(kind="intent", send=1, at=130.0, by="b")])
+    assert machine.may_pay(later, Circumstances(now=131.0, me="b", key="k"), DEFAULT_POLICY)
+
+
+def test_a_send_in_real_time_is_left_to_whoever_began_it() -> None:
+    begun = fold_events(WHOLE, [Event(kind="realtime", send=1, at=10.0, by="other")])
+    step = ask(begun, Seen(candidates=()), now=20.0, policy=Policy(mode="realtime"))
+    assert isinstance(step, steps.Pause)
+    assert "other is sending these requests" in step.why
+    assert ask(begun, Seen(candidates=()), now=step.until) == steps.SendRealtime()
+    assert ask(begun, Seen(candidates=()), now=20.0, me="other") == steps.SendRealtime()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,16 +83,20 @@ def test_an_uploaded_file_that_openai_lost_is_uploaded_again(
     assert openai_server.books.billed["batch"] == 3
 
 
-def test_a_batch_that_openai_does_not_know_any_more_is_sent_again(
+def test_a_batch_that_this_connection_does_not_know_is_not_paid_again_unless_somebody_says_so(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_openai_batch.core.machine.FILE_WAITS_S", (0.1, 0.1, 0.1, 0.1))
+    monkeypatch.setattr("airflow_openai_batch.core.machine.NEW_BATCH_S", -1.0)  # ten minutes otherwise
     assert run_dag("openai_batch", job.conf()).state == "success"
     cut_ledger(job, "created")
-    openai_server.reset()
+    openai_server.reset()  # as the server of another project, which knows nothing of the job
     (job.output / "raw/00000.1.output.jsonl").unlink()
+    run = run_dag("openai_batch", job.conf())
+    assert run.state == "failed"
+    assert "leads to another project or server" in run.errors("shard.wait", map_index=0)
+    assert openai_server.files() == []
+    shutil.rmtree(job.output / "state/00000")  # what the message says
     assert run_dag("openai_batch", job.conf()).state == "success"
-    assert "lost" in events(job)
     assert [row["status"] for row in job.rows()] == ["ok"] * 3
 
 

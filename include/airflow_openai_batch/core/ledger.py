@@ -36,7 +36,7 @@ Kind = Literal[
 ``sampled``: the first send carries only the first requests. ``uploaded``: OpenAI has the file of this send.
 ``intent``: about to create its batch. ``declined``: OpenAI answered the call with a refusal, so there is no batch.
 ``created``: the batch is there. ``duplicate``: another batch of this send was cancelled. ``refused``: it failed
-validation; nothing ran. ``lost``: OpenAI no longer knows what a former event names. ``realtime``: the requests of
+validation; nothing ran. ``lost``: OpenAI no longer knows the uploaded file. ``realtime``: the requests of
 this send go out one by one. ``ended``: the batch is final, or the last request was answered. ``landed``: its
 answers are in ``raw/``. ``done``: the shard's result rows are written. ``cleaned``: its files at OpenAI are deleted.
 """

@@ -24,7 +24,7 @@ from airflow_openai_batch.core.errors import (
 from airflow_openai_batch.core.policy import DEFAULT_POLICY, Policy
 from airflow_openai_batch.core.queue_room import Need, QueueLimit, check_fits
 from airflow_openai_batch.core.refusals import Refusal, classify_refusal, describe_refused
-from airflow_openai_batch.core.shard_state import FILE_WAITS_S, Goal, ShardState
+from airflow_openai_batch.core.shard_state import FILE_WAITS_S, Goal, ShardState, find_holder
 from airflow_openai_batch.core.steps import (
     Adopt,
     AwaitRoom,
@@ -37,7 +37,6 @@ from airflow_openai_batch.core.steps import (
     Pause,
     Reached,
     RecordEnded,
-    RecordLost,
     RecordRefused,
     SendRealtime,
     Step,
@@ -46,6 +45,10 @@ from airflow_openai_batch.core.steps import (
     Upload,
     Wait,
 )
+
+NEW_BATCH_S = 600.0
+"""So long a batch that OpenAI does not show may just be too new."""
+NEW_BATCH_LOOK_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +146,9 @@ def _get_batch(state: ShardState, seen: Seen, goal: Goal, where: Circumstances, 
             JobError(f"{_LATE}, {state.content.requests:,} requests are still to be sent. {_LATE_WAY_OUT}")
         )
     if late or state.realtime or (not uploaded and policy.sends_in_realtime(state.content.requests)):
-        return Reached() if goal is Goal.UPLOADED else SendRealtime()
+        if goal is Goal.UPLOADED:
+            return Reached()
+        return (_await_others(state, where, policy) if state.realtime else None) or SendRealtime()
     return _prepare_batch(state, seen, where, policy, uploaded=uploaded)
 
 
@@ -174,12 +179,23 @@ def _prepare_batch(
         return Pause(until, why)
     if not uploaded:
         return Upload()
-    theirs_until = (state.intent_at or 0.0) + policy.create_timeout_s
-    if state.intent_at is not None and state.intent_by != where.me and where.now < theirs_until:
-        return Pause(
-            theirs_until, f"{state.intent_by} was about to create this batch; its reply may still come"
-        )
-    return Create()
+    return _await_others(state, where, policy) or Create()
+
+
+def _await_others(state: ShardState, where: Circumstances, policy: Policy) -> Pause | None:
+    """Whoever claimed this send may still be at it."""
+    lasts_s = policy.realtime_claim_s if state.realtime else policy.create_timeout_s
+    holder = find_holder(state, lasts_s)
+    if holder is None or holder.by == where.me or where.now >= holder.at + lasts_s:
+        return None
+    what = "is sending these requests" if state.realtime else "was about to create this batch"
+    return Pause(holder.at + lasts_s, f"{holder.by} {what}; its answer may still come")
+
+
+def may_pay(state: ShardState, where: Circumstances, policy: Policy) -> bool:
+    """Whether a claim that was just written down holds: two may have written theirs side by side."""
+    open_ = state.batch_id is None and not any(ended.send == state.send for ended in state.ended)
+    return open_ and _await_others(state, where, policy) is None
 
 
 def _find_limit(state: ShardState, told: QueueLimit) -> QueueLimit:
@@ -212,7 +228,7 @@ def _patience(state: ShardState, key: str, policy: Policy) -> tuple[float, str]:
 
 def _follow(state: ShardState, batch_id: str, seen: Seen, where: Circumstances, policy: Policy) -> Step:
     if seen.vanished:
-        return RecordLost(batch_id, f"OpenAI does not know {batch_id} any more")
+        return _meet_vanished(state, batch_id, where)
     batch = seen.batch
     if batch is None or batch.id != batch_id:
         return Observe(batch_id)
@@ -224,6 +240,20 @@ def _follow(state: ShardState, batch_id: str, seen: Seen, where: Circumstances, 
         if kept is not None and (kept.id != batch_id or duplicates):
             return Adopt(kept, duplicates)
     return _judge(batch, where.now, policy)
+
+
+def _meet_vanished(state: ShardState, batch_id: str, where: Circumstances) -> Step:
+    """OpenAI never forgets a batch: the key is one of another project. To send again would pay again."""
+    if state.created_at is not None and where.now < state.created_at + NEW_BATCH_S:
+        return Pause(where.now + NEW_BATCH_LOOK_S, f"OpenAI does not show {batch_id} yet")
+    return Stop(
+        JobError(
+            f"shard {where.shard}: OpenAI does not know {batch_id}, which this job created. Most likely the connection "
+            "leads to another project or server than it did then: use the former one, then clear the task. If the "
+            f"batch is really gone, remove state/{where.shard:05d}/ from the job directory and clear the task: this "
+            "shard alone is sent again, and paid again."
+        )
+    )
 
 
 def _judge(batch: BatchView, now: float, policy: Policy) -> Step:

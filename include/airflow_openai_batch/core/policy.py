@@ -30,7 +30,9 @@ class Policy:
     """A sample: the first send carries only so many of the shard's requests, and the shard rests after it."""
 
     create_timeout_s: float = 120.0
-    """A foreign intent to create is taken over only after this long."""
+    """A foreign intent to create is taken over only after this long; the call itself is over well before."""
+    realtime_claim_s: float = 900.0
+    """A send in real time that somebody else began is taken over only after this long."""
     queue_wait_s: float = 60.0
     """First wait after a refusal for queue room; doubles up to ``queue_wait_max_s``."""
     queue_wait_max_s: float = 900.0

@@ -52,6 +52,15 @@ class Ended:
     """A sample carried only so many of the shard's first requests; ``None``: what was open then."""
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Somebody said to be about to pay for a send: to create its batch, or to send it in real time."""
+
+    at: float
+    """Unix seconds."""
+    by: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardState:
     """Where a shard stands. Made by `fold_events` alone."""
@@ -60,8 +69,8 @@ class ShardState:
     send: int = 1
     file_id: str | None = None
     file_sha256: str | None = None
-    intent_at: float | None = None
-    intent_by: str = ""
+    claims: tuple[Claim, ...] = ()
+    """Of this send, oldest first; who holds it, `find_holder` says."""
     first_intent_at: float | None = None
     intents: int = 0
     """Of this send. Only where there were several can there be several batches."""
@@ -96,12 +105,23 @@ class ShardState:
         return self.batch_id or next((e.batch_id for e in reversed(self.ended) if e.batch_id), None)
 
 
+def find_holder(state: ShardState, lasts_s: float) -> Claim | None:
+    """Whose the send is: the first who claimed it, until that is ``lasts_s`` old. Own claims renew it."""
+    holder: Claim | None = None
+    for claim in state.claims:
+        if holder is None or claim.by == holder.by or claim.at >= holder.at + lasts_s:
+            holder = claim
+    return holder
+
+
 def fold_events(content: Content, events: Iterable[Event]) -> ShardState:
     """The state after these events; ``content`` is that of the whole shard."""
     state = ShardState(content=content)
+    count = 0
     for event in events:
-        state = replace(_STEPS[event.kind](state, event), events=state.events + 1)
-    return state
+        state = _STEPS[event.kind](state, event)
+        count += 1
+    return replace(state, events=count)
 
 
 def _sampled(state: ShardState, event: Event) -> ShardState:
@@ -119,18 +139,18 @@ def _intent(state: ShardState, event: Event) -> ShardState:
     if event.send != state.send:
         return state
     first = state.first_intent_at if state.first_intent_at is not None else event.at
-    return replace(
-        state,
-        intent_at=event.at,
-        intent_by=event.by,
-        first_intent_at=first,
-        intents=state.intents + 1,
-    )
+    return replace(_claim(state, event), first_intent_at=first, intents=state.intents + 1)
+
+
+def _claim(state: ShardState, event: Event) -> ShardState:
+    return replace(state, claims=(*state.claims, Claim(event.at, event.by)))
 
 
 def _declined(state: ShardState, event: Event) -> ShardState:
     """Whoever comes next need not be patient with the intent."""
-    return state if event.send != state.send else replace(state, intent_at=None, intent_by="")
+    if event.send != state.send:
+        return state
+    return replace(state, claims=tuple(claim for claim in state.claims if claim.by != event.by))
 
 
 def _created(state: ShardState, event: Event) -> ShardState:
@@ -167,13 +187,11 @@ def _lost(state: ShardState, event: Event) -> ShardState:
     if event.send != state.send:
         return state
     setbacks = (*state.setbacks, f"send {event.send}: {event.message}")
-    if event.batch_id is None:  # the uploaded file
-        return replace(state, file_id=None, file_sha256=None, setbacks=setbacks)
-    return replace(_next_send(state), setbacks=setbacks)
+    return replace(state, file_id=None, file_sha256=None, setbacks=setbacks)
 
 
 def _realtime(state: ShardState, event: Event) -> ShardState:
-    return state if event.send != state.send else replace(state, realtime=True)
+    return state if event.send != state.send else replace(_claim(state, event), realtime=True)
 
 
 def _ended(state: ShardState, event: Event) -> ShardState:
@@ -234,8 +252,7 @@ def _next_send(state: ShardState) -> ShardState:
     return replace(
         state,
         send=state.send + 1,
-        intent_at=None,
-        intent_by="",
+        claims=(),
         first_intent_at=None,
         intents=0,
         duplicates=(),

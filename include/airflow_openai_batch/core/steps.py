@@ -88,14 +88,6 @@ class RecordRefused:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordLost:
-    """OpenAI no longer knows the batch."""
-
-    batch_id: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
 class Cancel:
     """The batch has taken too long: cancel it, its finished lines will be harvested."""
 
@@ -152,7 +144,6 @@ Step = (
     | Observe
     | RecordEnded
     | RecordRefused
-    | RecordLost
     | Cancel
     | Wait
     | Pause

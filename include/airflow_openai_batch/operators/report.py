@@ -18,10 +18,17 @@ from airflow_openai_batch.core.failed_requests import write_failed
 from airflow_openai_batch.core.ledger import JobLedger
 from airflow_openai_batch.core.report import Report, ShardSummary, asset_extra, build_report, name_some
 from airflow_openai_batch.core.report_markdown import write_markdown
+from airflow_openai_batch.core.sample import choose_sample, extrapolate
 from airflow_openai_batch.core.shard_reader import ShardReader
+from airflow_openai_batch.core.spending import read_spending
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
 from airflow_openai_batch.operators.failures import task_failures
-from airflow_openai_batch.operators.parameters import DEFAULT_CONN_ID, read_flag, read_number
+from airflow_openai_batch.operators.parameters import (
+    DEFAULT_CONN_ID,
+    read_flag,
+    read_number,
+    read_optional_int,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +56,8 @@ class OpenAIBatchReportOperator(BaseOperator):
         ``asset``, one that stays the same from run to run where the directory does not.
     :param conn_id: the OpenAI connection, to delete files that earlier tasks left there.
     :param keep_remote_files: do not.
+    :param sample_requests: the run sent only the first so many requests: it is good when these have landed, and
+        the log says what the whole job would cost.
     :param max_failed_fraction: fail if more than this fraction of the rows is not ``ok``. 0: one bad row is enough.
     """
 
@@ -57,6 +66,7 @@ class OpenAIBatchReportOperator(BaseOperator):
         "asset_uri",
         "conn_id",
         "keep_remote_files",
+        "sample_requests",
         "max_failed_fraction",
     )
     ui_color = "#e8f3ee"
@@ -68,6 +78,7 @@ class OpenAIBatchReportOperator(BaseOperator):
         asset_uri: str | None = None,
         conn_id: str = DEFAULT_CONN_ID,
         keep_remote_files: bool | str = False,
+        sample_requests: int | str | None = None,
         max_failed_fraction: float | str = 0.0,
         retries: int = 3,
         retry_delay: timedelta | float = timedelta(minutes=1),
@@ -77,6 +88,7 @@ class OpenAIBatchReportOperator(BaseOperator):
         super().__init__(retries=retries, retry_delay=retry_delay, **kwargs)
         self.conn_id = conn_id
         self.keep_remote_files = keep_remote_files
+        self.sample_requests = sample_requests
         self.job = job
         self.asset_uri = asset_uri
         self.max_failed_fraction = max_failed_fraction
@@ -84,12 +96,15 @@ class OpenAIBatchReportOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         with task_failures():
             allowed = read_number("max_failed_fraction", self.max_failed_fraction, minimum=0.0)
+            sample = read_optional_int("sample_requests", self.sample_requests)
             output, plan = self._open()
             summaries = list(_read_summaries(output, plan))
             report = self._write(output, plan, summaries)
             if not read_flag("keep_remote_files", self.keep_remote_files):
                 self._sweep(output, plan, summaries)
         self.log.info("%s", write_markdown(report))
+        if sample is not None and not report.complete:
+            return self._end_sample(output, plan, sample)
         self._judge(report, allowed)
         extra = asset_extra(report)
         asset = Asset(make_asset_uri(self.asset_uri or output.uri))
@@ -105,6 +120,21 @@ class OpenAIBatchReportOperator(BaseOperator):
         if plan is None:
             raise ConfigError(f"{output.uri}: there is no plan.json; split the input first.")
         return output, plan
+
+    def _end_sample(self, output: Location, plan: Plan, sample: int) -> dict[str, Any]:
+        """What the whole job would cost; no asset event, since the job is not finished."""
+        ledger = JobLedger(output.child(job.STATE))
+        wanted = choose_sample(plan, sample)
+        open_ = [shard for shard in wanted if ledger.read_last(shard, "landed") is None]
+        if open_:
+            raise AirflowFailException(
+                f"The sample of {sample:,} requests has not landed (shards {name_some(open_)}). Clear their tasks."
+            )
+        found = extrapolate(plan, read_spending(output))
+        self.log.info(
+            "The sample has landed. %s", found or "Nothing was answered, so nothing can be said of costs."
+        )
+        return {"sample_requests": sample, "extrapolation": str(found) if found else None}
 
     def _sweep(self, output: Location, plan: Plan, summaries: Sequence[ShardSummary]) -> None:
         """The results are safe by now: whatever is wrong at OpenAI fails nothing here."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from airflow.sdk import BaseOperator
 
 from airflow_openai_batch.core.batch_view import BatchView, describe_duration, describe_progress
+from airflow_openai_batch.core.budget import Budget
 from airflow_openai_batch.core.caller import Caller
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.queue_room import QueueLimit, find_room
@@ -19,8 +20,19 @@ from airflow_openai_batch.driver import ShardDriver, Waiting
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.links import OpenAIBatchLink
-from airflow_openai_batch.operators.parameters import DEFAULT_CONN_ID, read_number, read_optional_int
-from airflow_openai_batch.operators.sending import SENDING_FIELDS, read_policy, read_realtime_limits
+from airflow_openai_batch.operators.parameters import (
+    DEFAULT_CONN_ID,
+    read_number,
+    read_optional_int,
+    read_optional_number,
+)
+from airflow_openai_batch.operators.sending import (
+    SENDING_FIELDS,
+    SIGN_OF_LIFE_S,
+    call_now_and_then,
+    read_policy,
+    read_realtime_limits,
+)
 from airflow_openai_batch.shard_files import LandingRules, ShardFiles, open_shard
 
 if TYPE_CHECKING:
@@ -186,7 +198,27 @@ class ShardStepOperator(BaseOperator):
             policy=read_policy(self, caller),
             find_limit=self._find_limit,
             send_realtime=self._send_realtime,
+            check_budget=self._read_budget_check(),
         )
+
+    def _read_budget_check(self) -> Callable[[ShardState, bool], None] | None:
+        max_cost_usd = read_optional_number("max_cost_usd", self.max_cost_usd, minimum=0.0)
+        if max_cost_usd is None:
+            return None
+        files = self.files
+        budget = Budget(output=files.output, plan=files.plan, max_cost_usd=max_cost_usd)
+
+        def check(state: ShardState, in_realtime: bool) -> None:
+            content = state.content
+            budget.check_send(
+                files.shard,
+                state.send,
+                requests=content.requests,
+                input_tokens=content.input_tokens,
+                in_realtime=in_realtime,
+            )
+
+        return check
 
     def _find_limit(self, model: str) -> QueueLimit:
         from airflow_openai_batch.hook import OpenAIBatchHook
@@ -195,14 +227,14 @@ class ShardStepOperator(BaseOperator):
         told = OpenAIBatchHook(self.conn_id).get_limits().queue_limit(model, tokens=tokens)
         return told.overridden_by(self._learnt)
 
-    def _send_realtime(self, state: ShardState) -> None:
+    def _send_realtime(self, state: ShardState, show_life: Callable[[], None]) -> None:
         """What the current send carries, request by request."""
         from airflow_openai_batch.hook import OpenAIBatchHook
         from airflow_openai_batch.realtime import send_realtime
 
         hook = OpenAIBatchHook(self.conn_id)
         send_realtime(
-            self.files.read_content(state.content),
+            call_now_and_then(self.files.read_content(state.content), show_life, every_s=SIGN_OF_LIFE_S),
             open_client=hook.get_realtime_client,
             endpoint=self.files.shard.endpoint,
             segments=self.files.open_segments(state.send),
