@@ -126,11 +126,14 @@ def test_markdown_is_readable_by_a_person() -> None:
     accounts = Accounts(positions=3_002, rows=3_000, rows_by_status={}, rejected=2)
     text = write_markdown(build(summary(0, failed=1_000), summary(1), summary(2), accounts=accounts))
     assert (
-        "**2,000 of 3,000 requests have a good answer (66.67%)**, for $4.50, $4.50 less than in real time."
-        in text
+        "**2,000 of 3,002 lines have a good answer** (66.62%); 2 were rejected before sending. "
+        "Cost: $4.500, $4.500 less than in real time." in text
     )
+    assert "| rejected before sending |  | 2 | 0.07% |" in text
+    assert "| **all lines** |  | **3,002** |  |" in text
+    assert "| blank lines, not counted |  | 1 |  |" in text
     assert "2 h 30 min after the split" in text
-    assert "| failed | `failed` | 1,000 | 33.33% |" in text
+    assert "| failed | `failed` | 1,000 | 33.31% |" in text
     assert "| in progress | 3 | 1 min | 2 min | 3 min |" in text
     assert "Every one of the 3,002 positions of the input was found in exactly one place" in text
     assert "2 lines of the input could not be requests" in text
@@ -186,6 +189,31 @@ def test_durations_are_humane(seconds: float, text: str) -> None:
 )
 def test_dollars_keep_small_sums_visible(amount: float | None, text: str) -> None:
     assert format_usd(amount) == text
+
+
+def test_amounts_that_are_read_together_have_the_same_number_of_digits() -> None:
+    amounts = (0.003, 0.0061, None, 0.0)
+    assert [format_usd(amount, beside=amounts) for amount in amounts] == [
+        "$0.0030",
+        "$0.0061",
+        "unknown",
+        "$0.0000",
+    ]
+    assert [format_usd(amount, beside=(4.5, 0.0000002)) for amount in (4.5, 0.0000002)] == [
+        "$4.5000",
+        "$0.0000",
+    ]
+
+
+def test_a_report_of_an_input_without_bad_lines_speaks_of_requests() -> None:
+    plan = msgspec.structs.replace(PLAN, counts=Counts(positions=3_000, requests=3_000, rejected=0, blank=0))
+    text = write_markdown(
+        build_report(plan, [summary(0), summary(1), summary(2)], job_uri="out", created_at=START)
+    )
+    assert "**3,000 of 3,000 requests have a good answer** (100.00%). Cost: " in text
+    assert "| **all requests** |  | **3,000** |  |" in text
+    assert "rejected" not in text
+    assert "blank" not in text
 
 
 def test_words_with_underscores_stay_as_they_are() -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from airflow_openai_batch.core.budget import check_estimate, describe_unbounded
 from airflow_openai_batch.core.estimate import Estimate, estimate_plan
+from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.sample import choose_sample, extrapolate
 from airflow_openai_batch.core.spending import Spent, find_open_requests, measure_means, read_spending
 
@@ -72,12 +73,14 @@ class Forecast:
     def _lines(self) -> Iterator[str]:
         counts, estimate = self.plan.counts, self.estimate
         yield (
-            f"{self.where}/plan.json: {counts.requests:,} requests in {len(self.plan.shards):,} shards, "
-            f"{counts.rejected:,} lines rejected, {counts.blank:,} blank."
+            f"{self.where}/plan.json: {number_of(counts.requests, 'request')} in "
+            f"{number_of(len(self.plan.shards), 'shard')}, {number_of(counts.rejected, 'line')} rejected, "
+            f"{counts.blank:,} blank."
         )
         if self.sample_requests is not None:
             yield (
-                f"A sample: only the first {estimate.requests:,} requests are sent, from {len(self.wanted):,} shards; "
+                f"A sample: only the first {number_of(estimate.requests, 'request')} will be sent, from "
+                f"{number_of(len(self.wanted), 'shard')}; "
                 "what follows is of these. A later run of this job without sample_requests uses their answers."
             )
         yield f"Input tokens: {_ABOUT.get(estimate.certainty, 'about ')}{estimate.input_tokens:,}."

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.core.phases import PHASES
+from airflow_openai_batch.core.plurals import number_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from airflow_openai_batch.core.report import Report, ShardLine
+    from airflow_openai_batch.core.report import Report, ReportCost, ReportCounts, ShardLine
 
 SHARDS_LISTED = 50
 """Shards with a line of their own: those with something wrong first; the rest are in ``report.json``."""
 CELL_CHARS = 300
+_MORE_DECIMALS = 2
+"""That a small amount may ask of a large one beside it: $4.5000 beside $0.0022, but not $4.50000000."""
 _MARKUP = re.compile(r"[\\`*\[\]<>|]|(?<![^\W_])_|_(?![^\W_])")
 """Characters with a meaning in Markdown; an underscore inside a word has none."""
 PHASE_NAMES = {
@@ -57,13 +60,21 @@ def format_duration(seconds: float) -> str:
     return f"{whole} s"
 
 
-def format_usd(amount: float | None) -> str:
-    """``$1,234.56``; small amounts keep two significant digits."""
+def format_usd(amount: float | None, *, beside: Iterable[float | None] = ()) -> str:
+    """``$1,234.56``; small amounts keep two significant digits.
+
+    :param beside: amounts that are read together with it: all are given the same number of digits.
+    """
     if amount is None:
         return "unknown"
-    if amount == 0 or abs(amount) >= 0.1:
-        return f"${amount:,.2f}"
-    return f"${Decimal(f'{amount:.2g}'):f}"
+    needed = [_decimals(other) for other in (amount, *beside) if other]
+    decimals = min(max(needed), min(needed) + _MORE_DECIMALS) if needed else 2
+    return f"${amount:,.{decimals}f}"
+
+
+def _decimals(amount: float) -> int:
+    """Digits after the point that show two significant ones, at least cents."""
+    return max(2, 1 - math.floor(math.log10(abs(amount))))
 
 
 def escape(text: str) -> str:
@@ -77,22 +88,12 @@ def escape(text: str) -> str:
 
 def _head(report: Report) -> Iterator[str]:
     counts = report.counts
-    total = counts.requests
-    share = f" ({counts.good / total:.2%})" if total else ""
     yield "# OpenAI batch run"
     yield ""
     if not report.complete:
-        yield f"**Not complete: {counts.unfinished:,} of {total:,} requests are in unfinished shards.**"
+        yield f"**Not complete: {counts.unfinished:,} of {counts.requests:,} requests are in unfinished shards.**"
         yield ""
-    yield (
-        f"**{counts.good:,} of {total:,} requests have a good answer{share}**, for "
-        f"{format_usd(report.cost.actual_usd)}"
-        + (
-            f", {format_usd(report.cost.saving_usd)} less than in real time."
-            if report.cost.saving_usd
-            else "."
-        )
-    )
+    yield f"{_headline(counts)}. {_price(report.cost)}"
     yield ""
     yield f"* job: {escape(report.job)}"
     yield f"* fingerprint {report.fingerprint[:16]}, generation {report.generation}"
@@ -100,6 +101,29 @@ def _head(report: Report) -> Iterator[str]:
     took = format_duration(max(0.0, report.created_at - report.started_at))
     yield f"* written {written:%Y-%m-%d %H:%M:%S} UTC, {took} after the split"
     yield ""
+
+
+def _headline(counts: ReportCounts) -> str:
+    """Of everything that was in the input: a rejected line has no good answer either."""
+    lines = "lines" if counts.rejected else "requests"
+    share = f" ({counts.good / counts.positions:.2%})" if counts.positions else ""
+    have = "has" if counts.good == 1 else "have"
+    text = f"**{counts.good:,} of {counts.positions:,} {lines} {have} a good answer**{share}"
+    if not counts.rejected:
+        return text
+    return f"{text}; {counts.rejected:,} {'was' if counts.rejected == 1 else 'were'} rejected before sending"
+
+
+def _price(cost: ReportCost) -> str:
+    amounts = _read_together(cost)
+    price = format_usd(cost.actual_usd, beside=amounts)
+    if not cost.saving_usd:
+        return f"Cost: {price}."
+    return f"Cost: {price}, {format_usd(cost.saving_usd, beside=amounts)} less than in real time."
+
+
+def _read_together(cost: ReportCost) -> tuple[float | None, ...]:
+    return (cost.estimated_usd, cost.actual_usd, cost.replaced_usd, cost.standard_usd, cost.saving_usd)
 
 
 def _requests(report: Report) -> Iterator[str]:
@@ -110,26 +134,22 @@ def _requests(report: Report) -> Iterator[str]:
     rows.sort(key=lambda row: (row[1] != "ok", -row[2]))
     yield "## Requests"
     yield ""
-    yield from _table(
-        ["what became of it", "status", "requests", "share"],
-        [[name, f"`{status}`", f"{n:,}", _share(n, counts.requests)] for name, status, n in rows]
-        + (
-            [
-                [
-                    "in unfinished shards",
-                    "",
-                    f"{counts.unfinished:,}",
-                    _share(counts.unfinished, counts.requests),
-                ]
-            ]
-            if counts.unfinished
-            else []
-        )
-        + [["**all requests**", "", f"**{counts.requests:,}**", ""]],
-        "llrr",
-    )
+    if counts.unfinished:
+        rows.append(("in unfinished shards", "", counts.unfinished))
     if counts.rejected:
-        yield f"{counts.rejected:,} lines of the input could not be requests; they are in `rejected.jsonl`."
+        rows.append(("rejected before sending", "", counts.rejected))
+    noun = "lines" if counts.rejected else "requests"
+    table = [
+        [name, f"`{status}`" if status else "", f"{number:,}", _share(number, counts.positions)]
+        for name, status, number in rows
+    ]
+    table.append([f"**all {noun}**", "", f"**{counts.positions:,}**", ""])
+    if counts.blank_lines:
+        table.append(["blank lines, not counted", "", f"{counts.blank_lines:,}", ""])
+    yield from _table(["what became of it", "status", noun, "share"], table, "llrr")
+    if counts.rejected:
+        lines = number_of(counts.rejected, "line")
+        yield f"{lines} of the input could not be requests; see `rejected.jsonl`."
         yield ""
     if len(report.attempts) > 1 or any(number > 1 for number in report.attempts):
         text = ", ".join(f"{number:,} with {attempts}" for attempts, number in report.attempts.items())
@@ -178,21 +198,18 @@ def _money(report: Report) -> Iterator[str]:
         if cost.estimated_output_tokens
         else "input alone"
     )
-    yield from _table(
-        ["cost", "US dollars"],
-        [
-            [f"estimated before sending ({basis})", format_usd(cost.estimated_usd)],
-            ["**actual**", f"**{format_usd(cost.actual_usd)}**"],
-            *(
-                [["of which replaced by a later answer", format_usd(cost.replaced_usd)]]
-                if cost.replaced_usd
-                else []
-            ),
-            ["the same in real time", format_usd(cost.standard_usd)],
-            ["saved", format_usd(cost.saving_usd)],
-        ],
-        "lr",
-    )
+    amounts = _read_together(cost)
+    actual = format_usd(cost.actual_usd, beside=amounts)
+    rows = [
+        [f"estimated before sending ({basis})", format_usd(cost.estimated_usd, beside=amounts)],
+        ["**actual**", f"**{actual}**"],
+        ["of which replaced by a later answer", format_usd(cost.replaced_usd, beside=amounts)],
+        ["the same in real time", format_usd(cost.standard_usd, beside=amounts)],
+        ["saved", format_usd(cost.saving_usd, beside=amounts)],
+    ]
+    if not cost.replaced_usd:
+        del rows[2]
+    yield from _table(["cost", "US dollars"], rows, "lr")
 
 
 def _time(report: Report) -> Iterator[str]:
@@ -221,6 +238,7 @@ def _shards(report: Report) -> Iterator[str]:
     yield "## Shards"
     yield ""
     listed = sorted(report.shards, key=lambda shard: (not _has_problem(shard), shard.shard))[:SHARDS_LISTED]
+    costs = [shard.cost_usd for shard in listed]
     yield from _table(
         ["shard", "state", "model", "requests", "good", "sends", "cost", "batches"],
         [
@@ -231,7 +249,7 @@ def _shards(report: Report) -> Iterator[str]:
                 f"{shard.requests:,}",
                 f"{shard.rows.get('ok', 0):,}",
                 f"{shard.sends:,}",
-                format_usd(shard.cost_usd),
+                format_usd(shard.cost_usd, beside=costs),
                 ", ".join(escape(batch_id) for batch_id in shard.batch_ids),
             ]
             for shard in sorted(listed, key=lambda shard: shard.shard)
@@ -239,7 +257,7 @@ def _shards(report: Report) -> Iterator[str]:
         "rllrrrrl",
     )
     if hidden := len(report.shards) - len(listed):
-        yield f"{hidden:,} more shards, none of them worse than these, are in `report.json`."
+        yield f"{number_of(hidden, 'more shard')}, none worse than these, in `report.json`."
         yield ""
 
 

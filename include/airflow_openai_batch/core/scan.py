@@ -15,6 +15,7 @@ from airflow_openai_batch.core.errors import InputChangedError
 from airflow_openai_batch.core.line_table import LineTable
 from airflow_openai_batch.core.outputs import OutputTally
 from airflow_openai_batch.core.pack import Packer, Piece
+from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.rejected import RejectedLine, RejectedSpool
 from airflow_openai_batch.core.sources import describe_file, explained
 from airflow_openai_batch.core.tally import BLANK, KIND_BITS
@@ -40,7 +41,8 @@ class ScanProgress:
         share = 100 * self.bytes_done // max(1, self.bytes_total)
         bad = f", {self.rejected:,} bad" if self.rejected else ""
         return (
-            f"Read {share}% of {self.bytes_total:,} bytes: {self.lines:,} lines{bad}, {self.shards:,} shards."
+            f"Read {share}% of {self.bytes_total:,} bytes: {number_of(self.lines, 'line')}{bad}, "
+            f"{number_of(self.shards, 'shard')}."
         )
 
 
