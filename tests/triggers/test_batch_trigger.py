@@ -202,6 +202,24 @@ async def test_a_cancel_is_tried_again(openai_server: OpenAIServer, supervised: 
     assert openai_server.batches()[0]["status"] == "cancelled"
 
 
+async def test_a_cancel_is_seen_through_although_airflow_cancels_it_every_second(
+    openai_server: OpenAIServer, supervised: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As Airflow 3.3.2 does to triggers that wind up."""
+    caplog.set_level(logging.INFO, logger="airflow_openai_batch")
+    openai_server.configure(in_progress_s=3600)
+    openai_server.script(http="POST /batches/*/cancel", delay_s=1.0)
+    (batch_id,) = create_batches(openai_server, 1)
+    supervised("failed")
+    killing = asyncio.create_task(kill(batch_id))
+    for _ in range(5):
+        await asyncio.sleep(0.1)
+        killing.cancel("__airflow_user_action__")
+    await asyncio.wait([killing], timeout=20)
+    assert openai_server.batches()[0]["status"] == "cancelled"
+    assert "is being cancelled" in caplog.text
+
+
 @pytest.mark.parametrize("status", [401, 500])
 async def test_a_cancel_that_fails_is_a_line_in_the_log(
     openai_server: OpenAIServer,

@@ -6,6 +6,11 @@ which. The state of the task instance says it, and can be asked for through the 
 failed and after failing the run; ``success``; nothing, ``scheduled`` or later after clear; ``deferred`` after a
 takeover. A run that exceeds its ``dagrun_timeout`` leaves its tasks ``skipped`` and is itself ``failed``.
 
+Two things make ``on_kill`` more brittle than it looks. While a trigger winds up, 3.3.2 cancels it anew every second,
+``on_kill`` included, and says nothing of it: what must not be cut off runs in a task of its own. And the first
+question to the supervisor makes it load Airflow's API, for seconds, on a busy machine for as long as ``on_kill`` may
+take: it is asked once beforehand.
+
 Airflow 3.1 has no ``on_kill``: there, a cancelled ``run`` may mean any of this or that the triggerer stops, and
 the state tells these apart just the same (``deferred`` where the triggerer stops).
 """
@@ -13,8 +18,9 @@ the state tells these apart just the same (``deferred`` where the triggerer stop
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
@@ -32,10 +38,49 @@ TRIES = 4
 TRY_AGAIN_S = 1.0
 
 
+_running: set[asyncio.Task[None]] = set()
+_warm = False
+
+
+def warm_up(task_instance: Any) -> None:
+    """Ask the supervisor for a state, once per process and without waiting for it; in vain if it cannot be had."""
+    global _warm
+    if not _warm:
+        _warm = True
+        _start(_ask_in_vain(task_instance))
+
+
+async def _ask_in_vain(task_instance: Any) -> None:
+    with contextlib.suppress(Exception):
+        await is_given_up(task_instance)
+
+
 async def cancel_if_given_up(
     batch_id: str, task_instance: Any, connect: Callable[[], Awaitable[BatchSource]]
 ) -> None:
-    """Cancel the batch if its task was marked failed, or its run was. Never raises: the task is over."""
+    """Cancel the batch if its task was marked failed, or its run was. Never raises: the task is over.
+
+    Goes on when it is cancelled itself, unless all tasks of the loop are, as when the triggerer stops.
+    """
+    task = _start(_cancel_if_given_up(batch_id, task_instance, connect))
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise
+
+
+def _start(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    task = asyncio.create_task(work)
+    _running.add(task)  # the loop itself holds tasks only weakly
+    task.add_done_callback(_running.discard)
+    return task
+
+
+async def _cancel_if_given_up(
+    batch_id: str, task_instance: Any, connect: Callable[[], Awaitable[BatchSource]]
+) -> None:
     try:
         async with asyncio.timeout(KILL_TIMEOUT_S):
             if not await is_given_up(task_instance):
