@@ -36,16 +36,17 @@ class RealtimeBusyError(OpenAIBatchError):
 def take_slot(base_url: str, api_key: str) -> Iterator[None]:
     """Hold one of the account's places; it does not wait for one.
 
-    The files are named by a hash, so that they tell nothing of the key, and by the user, since the files of
-    another one in a shared folder cannot be opened.
+    The files are named by a hash, so that they tell nothing of the key, and lie in a folder of the user's own, since
+    those of another one cannot be opened in a shared folder. They stay: removing a lock's file is a race.
 
     :raises RealtimeBusyError: if none is free.
     """
     account = hashlib.sha256(f"{base_url}|{api_key}".encode()).hexdigest()[:20]
+    folder = Path(tempfile.gettempdir()) / f"airflow-openai-batch-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
     with contextlib.ExitStack() as stack:
         for number in range(SLOTS):
-            name = f"airflow-openai-batch-{os.getuid()}-{account}.{number}.lock"
-            lock = FileLock(Path(tempfile.gettempdir()) / name, blocking=False)
+            lock = FileLock(folder / f"{account}.{number}.lock", blocking=False)
             with contextlib.suppress(Timeout):
                 stack.enter_context(lock)
                 break
