@@ -1,110 +1,30 @@
-"""Carries out what the state machine says, for one shard, in a worker.
+"""Brings one shard to a goal, in a worker.
 
-The loop fetches, writes down and hands back when there is only waiting to do; `core.machine` decides.
+The loop asks `core.machine` what is to be done, has it carried out, and hands back when there is only waiting to do.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from airflow_openai_batch.core import job, machine, steps
-from airflow_openai_batch.core.batch_view import final_time
-from airflow_openai_batch.core.breaker import Breaker
-from airflow_openai_batch.core.errors import (
-    BreakerOpenError,
-    FatalAccountError,
-    LedgerError,
-    NotFoundError,
-    RemoteError,
-    TransientError,
-)
-from airflow_openai_batch.core.ledger import Event, Kind, ShardLedger
-from airflow_openai_batch.core.machine import Circumstances, Seen
-from airflow_openai_batch.core.phases import measure_phases
-from airflow_openai_batch.core.plan import job_key
-from airflow_openai_batch.core.policy import Policy
-from airflow_openai_batch.core.queue_room import QueueLimit
-from airflow_openai_batch.core.report import ShardSummary
-from airflow_openai_batch.core.send_slots import RealtimeBusyError
-from airflow_openai_batch.core.shard_state import Goal, ShardState, fold_events
-from airflow_openai_batch.core.spending import record_spending
-from airflow_openai_batch.core.steps import AwaitRoom, Pause, Reached, Wait
+from airflow_openai_batch.core import machine, steps
+from airflow_openai_batch.core.errors import BreakerOpenError, FatalAccountError
+from airflow_openai_batch.core.machine import Seen
+from airflow_openai_batch.core.steps import Reached
+from airflow_openai_batch.shard_actions import ShardActions, Waiting
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.client import BatchClient
-    from airflow_openai_batch.core.caller import Caller
-    from airflow_openai_batch.core.landed import Landed
-    from airflow_openai_batch.shard_files import Landing, ShardFiles
+    from airflow_openai_batch.core.shard_state import Goal, ShardState
+
+__all__ = ["ShardDriver", "Waiting"]
 
 log = logging.getLogger(__name__)
 
-FILE_LAG_S = 60.0
-"""A result file can lag behind the status `completed`; look again after this."""
-FILE_LAG_MAX_S = 3600.0
-"""After this long a missing result file is an error, not a delay."""
 
-Waiting = Wait | Pause | AwaitRoom
-"""What `ShardDriver.drive` hands back when nothing is to be done now."""
-
-
-@dataclass(kw_only=True)
-class ShardDriver:
-    """Brings one shard of a job to a goal. Every step may be repeated after a crash.
-
-    Leaving the block closes the client, which is opened only where a step needs it.
-
-    :param connect: opens the client.
-    :param find_limit: what the batch queue of a model holds, where the connection or the run says it.
-    :param send_realtime: sends what the current send carries request by request, and calls back every few minutes
-        while it does, which renews its claim.
-    :param check_budget: called before each send that costs money, with the state and whether it goes out in real
-        time; raises where it would be too much.
-    """
-
-    files: ShardFiles
-    connect: Callable[[], BatchClient]
-    caller: Caller
-    policy: Policy = field(default_factory=Policy)
-    find_limit: Callable[[str], QueueLimit] = lambda model: QueueLimit()
-    send_realtime: Callable[[ShardState, Callable[[], None]], None] | None = None
-    check_budget: Callable[[ShardState, bool], None] | None = None
-    clock: Callable[[], float] = time.time
-
-    def __post_init__(self) -> None:
-        self._ledger = ShardLedger(self.files.state_folder)
-        self._breaker = Breaker(self.files.output.child(job.BREAKER))
-        self.batch_id: str | None = None
-        """Of the batch that `drive` came to last."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if "client" in self.__dict__:
-            self.client.close()
-
-    @functools.cached_property
-    def client(self) -> BatchClient:
-        return self.connect()
-
-    @functools.cached_property
-    def _limit(self) -> QueueLimit:
-        return self.find_limit(self.files.shard.model)
-
-    def read_state(self) -> ShardState:
-        """:raises LedgerError: if the ledger is there but cannot be read, or is that of another plan."""
-        events = self._ledger.read()
-        if any(event.plan != self.files.plan.name for event in events):
-            raise LedgerError(
-                f"{self.files.state_folder.uri}: belongs to another plan, since plan.json was removed or replaced by "
-                "hand. Nothing was sent. Use an empty directory for another input, or restore plan.json."
-            )
-        return fold_events(self.files.content, events)
+class ShardDriver(ShardActions):
+    """Every step may be repeated after a crash. Leaving the block closes the client."""
 
     def drive(self, goal: Goal, *, admitted: bool = False) -> Reached | Waiting:
         """Go on until the goal is reached or there is only waiting to do.
@@ -143,244 +63,6 @@ class ShardDriver:
 
     def _next_step(self, state: ShardState, seen: Seen, goal: Goal) -> steps.Step:
         return machine.next_step(state, seen, goal=goal, where=self._look_around(state), policy=self.policy)
-
-    def _look_around(self, state: ShardState) -> Circumstances:
-        return Circumstances(
-            now=self.clock(),
-            me=self.caller.by,
-            key=self._key(state.send),
-            model=self.files.shard.model,
-            shard=self.files.shard.shard,
-            tokens_at_most=self.files.shard.tokens == "upper",
-            # read only where something may be sent: a finished shard needs no connection
-            limit=self._limit if state.done is None else QueueLimit(),
-        )
-
-    def _check_spending(self, state: ShardState, *, in_realtime: bool = False) -> None:
-        """Before anything is paid for.
-
-        :raises FatalAccountError: if another shard of the run has met an answer about the account.
-        :raises OpenAIBatchError: if it would be more than the budget allows.
-        """
-        self._breaker.check(since=self.caller.run_started_at, now=self.clock())
-        if self.check_budget is not None:
-            self.check_budget(state, in_realtime)
-
-    def _key(self, send: int) -> str:
-        plan = self.files.plan
-        return job_key(self.files.output.uri, plan.fingerprint, plan.generation, self.files.shard.shard, send)
-
-    def _record(self, kind: Kind, state: ShardState, **fields: Any) -> None:
-        self._ledger.append(
-            Event(
-                kind=kind,
-                send=state.send,
-                at=self.clock(),
-                by=self.caller.by,
-                plan=self.files.plan.name,
-                **fields,
-            )
-        )
-
-    @functools.singledispatchmethod
-    def _carry_out(self, step: steps.Step, state: ShardState) -> Seen | Waiting:
-        raise NotImplementedError(type(step).__name__)
-
-    @_carry_out.register
-    def _(self, step: steps.Find, state: ShardState) -> Seen | Waiting:
-        since = step.since if step.since is not None else self.files.plan.created_at
-        candidates = self.client.find(self._key(state.send), since)
-        return Seen(
-            candidates=candidates,
-            batch=next((each for each in candidates if each.id == state.batch_id), None),
-        )
-
-    @_carry_out.register
-    def _(self, step: steps.Adopt, state: ShardState) -> Seen | Waiting:
-        for duplicate in step.duplicates:
-            log.warning("%s is a duplicate of %s: cancelling it.", duplicate.id, step.batch.id)
-            self.client.cancel(duplicate.id)
-            self._record("duplicate", state, batch_id=duplicate.id)
-        if step.batch.id != state.batch_id:
-            log.info("Found %s, created before but not written down; nothing is sent again.", step.batch.id)
-            self._record(
-                "created", state, batch_id=step.batch.id, file_id=step.batch.input_file_id, found=True
-            )
-        return Seen(batch=step.batch)
-
-    @_carry_out.register
-    def _(self, step: steps.TakeSample, state: ShardState) -> Seen | Waiting:
-        sample = self.files.write_sample(step.requests, state)
-        self._record("sampled", state, **sample.to_event())
-        return Seen()
-
-    @_carry_out.register
-    def _(self, step: steps.Upload, state: ShardState) -> Seen | Waiting:
-        self._check_spending(state)
-        file_id = self.files.upload(f"{self._key(state.send)}.jsonl", state, self.client)
-        log.info("Uploaded %s bytes as %s.", f"{state.content.bytes:,}", file_id)
-        self._record("uploaded", state, file_id=file_id, file_sha256=state.content.sha256)
-        return Seen(candidates=())  # looked a moment ago, and nothing of ours was sent since
-
-    @_carry_out.register
-    def _(self, step: steps.Create, state: ShardState) -> Seen | Waiting:
-        self._check_spending(state)
-        if not self._claim("intent", state):
-            return Seen()
-        try:
-            batch = self.client.create(
-                input_file_id=state.file_id or "",
-                endpoint=self.files.shard.endpoint,
-                metadata=self._metadata(state),
-            )
-        except NotFoundError:
-            self._record("lost", state, message=f"OpenAI does not know {state.file_id} any more")
-            return Seen()
-        except RemoteError as error:
-            if not isinstance(error, TransientError):  # an answer, not a lost one: nothing was created
-                self._record("declined", state, code=error.code, message=str(error)[:300])
-            raise
-        log.info("Created %s for %s requests.", batch.id, f"{state.content.requests:,}")
-        self._record("created", state, batch_id=batch.id, file_id=state.file_id)
-        return Seen(batch=batch)
-
-    def _claim(self, kind: Kind, state: ShardState) -> bool:
-        """Say what is about to be paid for; false where somebody else said so first."""
-        self._record(kind, state)
-        claimed = self.read_state()
-        if claimed.send == state.send and machine.may_pay(claimed, self._look_around(claimed), self.policy):
-            return True
-        log.info(
-            "Another task is at send %d of shard %d, too, and was first.", state.send, self.files.shard.shard
-        )
-        return False
-
-    def _metadata(self, state: ShardState) -> dict[str, str]:
-        return {
-            "job_key": self._key(state.send),
-            "shard": str(self.files.shard.shard),
-            "send": str(state.send),
-            "model": self.files.shard.model[:512],
-            "requests": str(state.content.requests),
-            "input_tokens": str(state.content.input_tokens),
-            **self.caller.to_metadata(),
-        }
-
-    @_carry_out.register
-    def _(self, step: steps.Observe, state: ShardState) -> Seen | Waiting:
-        try:
-            return Seen(batch=self.client.fetch(step.batch_id))
-        except NotFoundError:
-            # One 404 is not enough to pay again: believe it only where the list does not know the batch either.
-            since = state.first_intent_at or self.files.plan.created_at
-            listed = self.client.find(self._key(state.send), since)
-            found = next((batch for batch in listed if batch.id == step.batch_id), None)
-            return Seen(batch=found, vanished=found is None)
-
-    @_carry_out.register
-    def _(self, step: steps.RecordEnded, state: ShardState) -> Seen | Waiting:
-        batch = step.batch
-        self._record(
-            "ended",
-            state,
-            batch_id=batch.id,
-            status=str(batch.status),
-            output_file_id=batch.output_file_id,
-            error_file_id=batch.error_file_id,
-            times=batch.times,
-        )
-        return Seen()
-
-    @_carry_out.register
-    def _(self, step: steps.RecordRefused, state: ShardState) -> Seen | Waiting:
-        refusal = step.refusal
-        self._record(
-            "refused",
-            state,
-            batch_id=step.batch.id,
-            status=refusal.kind,
-            code=refusal.code,
-            message=refusal.message,
-            limit=refusal.limit,
-            unit=refusal.unit,
-            times=step.batch.times,
-        )
-        if step.error is not None:
-            raise step.error
-        log.warning("%s was refused: %s", step.batch.id, refusal.message)
-        return Seen()
-
-    @_carry_out.register
-    def _(self, step: steps.Cancel, state: ShardState) -> Seen | Waiting:
-        log.warning("%s %s: cancelling it and collecting what is finished.", step.batch.id, step.why)
-        self.client.cancel(step.batch.id)
-        return Wait(step.batch)
-
-    @_carry_out.register
-    def _(self, step: steps.SendRealtime, state: ShardState) -> Seen | Waiting:
-        self._check_spending(state, in_realtime=True)
-        if self.send_realtime is None:
-            raise NotImplementedError("this driver cannot send in real time")
-        if not self._claim("realtime", state):
-            return Seen()
-        began_at = self.clock()
-        try:
-            self.send_realtime(state, functools.partial(self._record, "realtime", state))
-        except RealtimeBusyError as error:
-            return Pause(self.clock() + error.retry_after_s, str(error))
-        times = {"created_at": began_at, "completed_at": self.clock()}
-        self._record("ended", state, status="completed", sent_as="realtime", times=times)
-        return Seen()
-
-    @_carry_out.register
-    def _(self, step: steps.Land, state: ShardState) -> Seen | Waiting:
-        try:
-            landing = self.files.land(state, self.client, final=step.final)
-        except NotFoundError as error:
-            final_at = max(final_time(ended.times) or 0.0 for ended in state.ended)
-            if self.clock() > final_at + FILE_LAG_MAX_S:
-                raise
-            return Pause(self.clock() + FILE_LAG_S, f"a result file is not there yet ({error})")
-        self._record_landing(landing, state)
-        return Seen()
-
-    def _record_landing(self, landing: Landing, state: ShardState) -> None:
-        landed, leftover = landing.landed, landing.leftover
-        record_spending(self.files.output, self.files.shard.shard, state.send, landed)
-        if leftover is None:
-            if any(ended.send == state.send for ended in state.ended):
-                self._record("landed", state)
-            self._record("done", state, summary=self._summarize(landed, state))
-            return
-        self._record("landed", state, account_errors=landing.refused_for_account, **leftover.to_event())
-        if landing.refused_for_account:
-            codes = ", ".join(sorted(problem.code for problem in landed.problems))
-            raise FatalAccountError(
-                f"{landing.refused_for_account:,} requests of shard {self.files.shard.shard} were refused for the "
-                f"account ({codes}). Settle it with OpenAI, then clear the task; good answers are not asked again."
-            )
-
-    @_carry_out.register
-    def _(self, step: steps.CleanUp, state: ShardState) -> Seen | Waiting:
-        try:
-            for file_id in state.remote_files:
-                self.client.delete_file(file_id)
-        except RemoteError as error:  # the results are safe; publish sweeps once more, and files expire
-            log.warning("The files of shard %d at OpenAI stay for now: %s", self.files.shard.shard, error)
-            return Seen(left_files=True)
-        self._record("cleaned", state)
-        log.info("Deleted %d files of shard %d at OpenAI.", len(state.remote_files), self.files.shard.shard)
-        return Seen()
-
-    def _summarize(self, landed: Landed, state: ShardState) -> dict[str, Any]:
-        done = Event(kind="done", send=state.send, at=self.clock())
-        return ShardSummary(
-            shard=self.files.shard.shard,
-            landed=landed,
-            sends=state.send,
-            batch_ids=tuple(ended.batch_id for ended in state.ended if ended.batch_id),
-            phases_s=measure_phases([*self._ledger.read(), done]),
-        ).to_dict()
 
 
 def _merge(before: Seen, outcome: Seen, *, something_happened: bool) -> Seen:

@@ -7,7 +7,8 @@
     ├── InputError               the input cannot be sent as it is
     │   ├── BadLinesError        lines that could not be requests, with on_bad_line=fail
     │   ├── EmptyInputError      no request in the input, with on_empty=fail
-    │   └── InputChangedError    the input is not what was planned
+    │   ├── InputChangedError    the input is not what was planned
+    │   └── UnreadableInputError the storage, or the way to it, said no
     ├── JobError                 the job directory does not allow the next step
     │   ├── JobExistsError       a plan is there already and may not be gone on with
     │   ├── LedgerError          the ledger cannot be read; not the same as absent
@@ -22,6 +23,8 @@
         ├── RequestRefusedError  any other 4xx
         ├── BatchRejectedError   the batch failed validation; nothing ran, nothing was billed
         └── DownloadError        a file did not arrive whole
+
+`send_slots.RealtimeBusyError` is one, too: enough real-time sends are running.
 
 A message says where, what, the limit and the way out, and never quotes a body or a key.
 """
@@ -57,6 +60,12 @@ class EmptyInputError(InputError):
 
 class InputChangedError(InputError):
     """The input is not (any more) what was planned."""
+
+
+class UnreadableInputError(InputError):
+    """The storage of the input, or the way to it, said no; worth another try."""
+
+    permanent = False
 
 
 class JobError(OpenAIBatchError):

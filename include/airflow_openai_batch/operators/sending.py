@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.core.policy import Policy
 from airflow_openai_batch.core.rate_limits import RealtimeLimits
@@ -16,15 +15,8 @@ from airflow_openai_batch.operators.parameters import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
     from airflow_openai_batch.core.account_limits import AccountLimits
     from airflow_openai_batch.core.caller import Caller
-
-Item = TypeVar("Item")
-
-SIGN_OF_LIFE_S = 180.0
-"""Well below `Policy.realtime_claim_s`, after which somebody else would take over."""
 
 SENDING_FIELDS = (
     "send_mode",
@@ -68,13 +60,3 @@ def read_realtime_limits(operator: Any, account: AccountLimits, model: str) -> R
         tokens_per_minute=account.tokens_per_minute(model),
         chosen=account.per_minute_requests is not None or account.per_minute_tokens is not None,
     )
-
-
-def call_now_and_then(items: Iterable[Item], call: Callable[[], None], *, every_s: float) -> Iterator[Item]:
-    """The items, with a call between two of them whenever so many seconds have passed."""
-    last = time.monotonic()
-    for item in items:
-        if (now := time.monotonic()) - last >= every_s:
-            last = now
-            call()
-        yield item

@@ -14,6 +14,7 @@ from airflow_openai_batch.core.batch_view import BatchStatus, BatchView, describ
 from airflow_openai_batch.core.errors import BatchRejectedError, ConfigError
 from airflow_openai_batch.core.refusals import classify_refusal, describe_refused
 from airflow_openai_batch.core.shard_state import Goal
+from airflow_openai_batch.core.steps import AwaitRoom
 from airflow_openai_batch.locations import check_conn_id
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.sending import read_policy
@@ -77,7 +78,10 @@ class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         if self.shard is not None:
-            done = self.drive(context) is None
+            outcome = self.drive(context)
+            if isinstance(outcome, AwaitRoom) and self.look_for_room(outcome):
+                outcome = self.drive(context, admitted=True)
+            done = outcome is None
             return PokeReturnValue(done, self.result() if done else None)
         batch = self._look()
         self.log.info("%s: %s", batch.id, describe_progress(batch, time.time()))
