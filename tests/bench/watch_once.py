@@ -18,7 +18,9 @@ BEAT_S = 0.005
 
 
 def preload(way: str) -> None:
-    """Imports are paid once per process, whatever the number of batches."""
+    """Imports are paid once per process, whatever the number of batches; a triggerer has its own already."""
+    import airflow.jobs.triggerer_job_runner  # noqa: F401
+
     if way == "ours":
         import openai.resources.batches
 
