@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from airflow.providers.common.compat.sdk import conf
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf
 from airflow.sdk import ObjectStoragePath
 
 from airflow_openai_batch.core.errors import ConfigError
@@ -21,6 +23,7 @@ def resolve_location(uri: str) -> Location:
     """
     if "://" not in uri:
         uri = f"file://{Path(uri).expanduser().absolute()}"
+    _check_connection(uri)
     try:
         path = ObjectStoragePath(uri)
         fs = path.fs
@@ -30,6 +33,29 @@ def resolve_location(uri: str) -> Location:
             "installed and the connection named in the URI defined?"
         ) from error
     return Location(fs, path.path, uri)
+
+
+def _check_connection(uri: str) -> None:
+    """Some providers go on without credentials where the connection does not exist, and fail much later.
+
+    :raises ConfigError: if the URI names one that does not.
+    """
+    conn_id, at, _ = urlsplit(uri).netloc.rpartition("@")
+    if not at:
+        return
+    try:
+        _find_connection(conn_id)
+    except AirflowNotFoundException:
+        raise ConfigError(
+            f"{uri}: connection {conn_id!r} does not exist. Create it, or set AIRFLOW_CONN_{conn_id.upper()} on "
+            "workers and triggerers, or leave it out of the URI to use the credentials of the machine."
+        ) from None
+
+
+@functools.lru_cache(maxsize=64)
+def _find_connection(conn_id: str) -> None:
+    """Once per process: a plan may name a thousand objects. What is not found is looked for again."""
+    BaseHook.get_connection(conn_id)
 
 
 def check_uri(uri: str, role: str) -> None:

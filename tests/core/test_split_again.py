@@ -104,9 +104,18 @@ def test_another_set_of_files_is_named(source: Path, job: Path, tmp_path: Path) 
     split(tmp_path / "*.jsonl", job)
     write_lines(tmp_path / "more.jsonl", [request_line("more")])
     with pytest.raises(
-        InputChangedError, match=r"planned for 1 input files, now there are 2 \(new is .*more\.jsonl\)"
+        InputChangedError, match=r"planned for 1 input file, now there are 2 \(new is .*more\.jsonl\)"
     ):
         split(tmp_path / "*.jsonl", job)
+
+
+def test_another_file_for_the_same_job_is_named(source: Path, job: Path, tmp_path: Path) -> None:
+    split(source, job)
+    other = write_lines(tmp_path / "other.jsonl", LINES)
+    with pytest.raises(
+        InputChangedError, match=r"was planned for in\.jsonl, now it is other\.jsonl\. Choose"
+    ):
+        split(other, job)
 
 
 def test_on_existing_fail(source: Path, job: Path) -> None:

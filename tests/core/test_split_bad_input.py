@@ -34,9 +34,65 @@ def test_directory(tmp_path: Path) -> None:
 
 
 def test_glob_without_a_match(tmp_path: Path) -> None:
-    with pytest.raises(EmptyInputError, match="no file matches the input"):
+    with pytest.raises(EmptyInputError) as refused:
         split(tmp_path / "*.jsonl", tmp_path / "job")
+    assert str(refused.value) == f"{tmp_path}/*.jsonl: no file matches. Set on_empty=skip if that may happen."
     assert split(tmp_path / "*.jsonl", tmp_path / "job", on_empty="skip").plan.sources == ()
+
+
+def test_a_glob_without_a_match_beside_others_is_said(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [request_line("a")])
+    result = split([source, tmp_path / "late" / "*.jsonl"], tmp_path / "job")
+    assert result.notices == (f"{tmp_path}/late/*.jsonl: no file matches it.",)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"), [(b"", "is empty"), (b"\n\n", "has no requests, only 2 blank lines")]
+)
+def test_nothing_in_it(tmp_path: Path, content: bytes, problem: str) -> None:
+    (tmp_path / "in.jsonl").write_bytes(content)
+    with pytest.raises(EmptyInputError, match=rf"in\.jsonl: {problem}\. Set on_empty=skip"):
+        split(tmp_path / "in.jsonl", tmp_path / "job")
+
+
+CSV = "id,text,stars\n" + "".join(f'{number},"Good, really {number}",5\n' for number in range(20))
+
+
+@pytest.mark.parametrize("on_bad_line", ["fail", "reject"])
+@pytest.mark.parametrize(("content", "kind"), [(CSV, "CSV"), (CSV.replace(",", ";"), "CSV with semicolons")])
+def test_a_table_is_told_in_one_sentence(tmp_path: Path, on_bad_line: str, content: str, kind: str) -> None:
+    (tmp_path / "in.csv").write_text(content)
+    with pytest.raises(InputError) as refused:
+        split(tmp_path / "in.csv", tmp_path / "job", on_bad_line=on_bad_line)
+    message = str(refused.value)
+    assert message.startswith(f"{tmp_path}/in.csv: no line is JSON; it looks like {kind}. Each line must be")
+    assert "on_bad_line" not in message
+    assert "really" not in message
+
+
+def test_where_all_lines_are_bad_rejecting_them_is_no_way_out(tmp_path: Path) -> None:
+    lines = [request_line(str(number), method="GET") for number in range(3)]
+    with pytest.raises(BadLinesError) as refused:
+        split(write_lines(tmp_path / "in.jsonl", lines), tmp_path / "job")
+    assert "method is" in str(refused.value)
+    assert "on_bad_line" not in str(refused.value)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_rejected_line_can_be_looked_up_by_its_bytes(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    """By any tool that can seek, however large the file is; the same line twice is one, too."""
+    lines = [request_line("a"), "", "bad é", request_line("b"), request_line("a"), "worse"]
+    content = b"\xef\xbb\xbf" + "\n".join(lines).encode()
+    path = tmp_path / ("in.jsonl" if pack is bytes else "in.jsonl.gz")
+    path.write_bytes(pack(content))
+    split(path, tmp_path / "job", on_bad_line="reject")
+    found = [
+        content[line["offset_bytes"] : line["offset_bytes"] + line["length_bytes"]].decode()
+        for line in read_rejected(tmp_path / "job")
+    ]
+    assert found == ["bad é", request_line("a"), "worse"]
 
 
 @pytest.mark.parametrize("inputs", [[], ["  "]])
@@ -183,7 +239,7 @@ def test_odd_ids_are_shown_so_that_they_do_no_harm(tmp_path: Path) -> None:
 
 def test_all_lines_bad_is_an_error_even_where_bad_lines_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(
-        EmptyInputError, match=r"none of the 2 lines can be sent \(all are in .*rejected\.jsonl\)"
+        EmptyInputError, match=r"in\.jsonl: none of 2 lines can be sent \(all are in .*rejected\.jsonl\)"
     ):
         split(write_lines(tmp_path / "in.jsonl", ["x", "y"]), tmp_path / "job", on_bad_line="reject")
 

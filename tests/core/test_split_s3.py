@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import pytest
 
 from airflow_openai_batch.core.errors import InputChangedError, InputError
 from airflow_openai_batch.core.shard_reader import ShardReader
+from airflow_openai_batch.core.sources import describe_file, list_sources
 from airflow_openai_batch.core.storage import Location
 from fixtures.split_input import read_shards, request_line, split
 
@@ -60,6 +62,27 @@ def test_a_job_on_an_object_store(s3: ObjectStore, resolve: Callable[[str], Loca
     assert "job/generations/0001/staged/00001.jsonl" in set(s3.keys())
 
 
+def test_a_store_that_does_not_answer_is_named_and_worth_another_try(s3: ObjectStore) -> None:
+    import s3fs
+
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        client = {"endpoint_url": f"http://127.0.0.1:{closed.getsockname()[1]}", "region_name": "us-east-1"}
+        fs = s3fs.S3FileSystem(
+            key="k", secret="s", client_kwargs=client, config_kwargs={"retries": {"max_attempts": 1}}
+        )
+        place = Location(fs, "bucket/in.jsonl", "s3://bucket/in.jsonl")
+        for read in (
+            lambda: describe_file(place),
+            lambda: list_sources("s3://bucket/*", place, lambda _: place),
+        ):
+            with pytest.raises(
+                InputError, match=r"s3://bucket/.*cannot be read \(.*\)\. Check its address"
+            ) as error:
+                read()
+            assert not error.value.permanent
+
+
 def test_what_is_not_there_is_said_so(s3: ObjectStore, resolve: Callable[[str], Location]) -> None:
     s3.put("in/a.jsonl", joined(LINES[:1]))
     output = resolve(s3.uri("job"))
@@ -67,5 +90,5 @@ def test_what_is_not_there_is_said_so(s3: ObjectStore, resolve: Callable[[str], 
         split([s3.uri("in/b.jsonl")], output, resolve=resolve)
     with pytest.raises(InputError, match="is a directory"):
         split([s3.uri("in")], output, resolve=resolve)
-    with pytest.raises(InputError, match="s3://"):
+    with pytest.raises(InputError, match=r"s3://.*no-bucket"):
         split([s3.uri("in/a.jsonl").replace("bucket-", "no-bucket-")], output, resolve=resolve)

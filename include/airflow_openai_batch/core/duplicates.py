@@ -49,7 +49,7 @@ def find_duplicates(table: LineTable, files: Sequence[SourceFile]) -> Duplicates
     if not len(candidates):
         return Duplicates(candidates, candidates)
     # A second, stronger hash settles it: two ids that agree in both are the same.
-    strong = array("q", (_strong_hash(custom_id) for _, custom_id in _read_ids(candidates, table, files)))
+    strong = array("q", (_strong_hash(custom_id) for _, custom_id, _ in _read_ids(candidates, table, files)))
     hashes = table.hashes()[candidates]
     order = np.lexsort((candidates, np.frombuffer(strong, np.int64), hashes))
     same = np.zeros(len(order), bool)
@@ -86,10 +86,11 @@ def _strong_hash(custom_id: str) -> int:
 
 def _read_ids(
     lines: NDArray[np.int64], table: LineTable, files: Sequence[SourceFile]
-) -> Iterator[tuple[int, str]]:
+) -> Iterator[tuple[int, str, int]]:
+    """Number, custom_id and length in bytes of each line."""
     for line, data in reread_lines(lines, table, files):
         try:
-            yield line, _decode_id(data).custom_id
+            yield line, _decode_id(data).custom_id, len(data)
         except msgspec.MsgspecError:
             uri = files[table.place(line).source].uri
             raise InputChangedError(f"{uri}: changed while it was split. Split it again.") from None
@@ -100,12 +101,14 @@ def describe_duplicates(
 ) -> Iterator[RejectedLine]:
     """Each duplicate as a rejected line that names the line it repeats."""
     ids = _read_ids(duplicates.lines, table, files)
-    for (line, custom_id), first_line in zip(ids, duplicates.first_lines, strict=True):
+    for (line, custom_id, length_bytes), first_line in zip(ids, duplicates.first_lines, strict=True):
         place, first = table.place(line), table.place(int(first_line))
         yield RejectedLine(
             source=files[place.source].uri,
             line_number=place.line_number,
             position=place.position,
+            offset_bytes=place.offset_bytes,
+            length_bytes=length_bytes,
             custom_id=custom_id,
             code="duplicate_custom_id",
             message=f"custom_id is that of {names.line(first.source, first.line_number)}; "

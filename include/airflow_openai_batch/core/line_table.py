@@ -43,6 +43,8 @@ class LinePlace:
     """1-based, in its source."""
     position: int
     """0-based over the whole input; blank lines are not counted."""
+    offset_bytes: int
+    """Where it begins in its source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,13 @@ class LineTable:
         between = np.frombuffer(self._flags, np.uint8)[chunk.line : line] & KIND_BITS
         skipped = int(np.count_nonzero(between == BLANK))
         ahead = line - chunk.line
-        return LinePlace(chunk.source, chunk.line_number + ahead, chunk.position + ahead - skipped)
+        before = np.frombuffer(self._lengths, np.uint32)[chunk.line : line].sum(dtype=np.int64)
+        return LinePlace(
+            chunk.source,
+            chunk.line_number + ahead,
+            chunk.position + ahead - skipped,
+            chunk.offset + int(before),
+        )
 
     def by_chunk(self, lines: NDArray[np.int64]) -> Iterator[ChunkLines]:
         """Group lines, which must be in order, by the chunk they came in."""

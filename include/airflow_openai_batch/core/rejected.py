@@ -26,6 +26,10 @@ class RejectedLine(msgspec.Struct, kw_only=True, frozen=True):
     """1-based, in its source."""
     position: int
     """0-based over the whole input."""
+    offset_bytes: int
+    """Where the line begins in its source, 0-based; of a compressed one, in what comes out of it."""
+    length_bytes: int
+    """Without its newline."""
     custom_id: str | None = None
     code: str
     message: str
@@ -72,10 +76,13 @@ class SourceNames:
         self._names = list(uris) if len(set(short)) < len(short) else short
         self._by_uri = dict(zip(uris, self._names, strict=True))
 
+    def name(self, source: int | str) -> str:
+        """``reviews.jsonl``."""
+        return self._names[source] if isinstance(source, int) else self._by_uri[source]
+
     def line(self, source: int | str, line_number: int) -> str:
         """``reviews.jsonl:1207``."""
-        name = self._names[source] if isinstance(source, int) else self._by_uri[source]
-        return f"{name}:{line_number}"
+        return f"{self.name(source)}:{line_number}"
 
     def describe(self, line: RejectedLine) -> str:
         """One line for an error message or a log."""

@@ -81,7 +81,7 @@ def scan_sources(
     total = sum(file.size for file in files)
     try:
         for item, tally in count_chunks(_read_chunks(files, limits.max_bytes)):
-            _note_rejections(scan, item.source, files[item.source], tally)
+            _note_rejections(scan, item, files[item.source], tally)
             columns = scan.table.append(item.source, item.chunk, tally)
             scan.outputs.add(tally.names, tally.outputs)
             scan.images += tally.images
@@ -117,19 +117,23 @@ def _check_unchanged(file: SourceFile, stream: BinaryIO) -> None:
         raise InputChangedError(f"{file.uri}: changed while it was read. Split it when it is complete.")
 
 
-def _note_rejections(scan: Scan, source: int, file: SourceFile, tally: ChunkTally) -> None:
+def _note_rejections(scan: Scan, item: SourceChunk, file: SourceFile, tally: ChunkTally) -> None:
     """Must come before the table grows: it tells where the chunk begins."""
     if not tally.rejections:
         return
     is_blank = (np.frombuffer(tally.flags, np.uint8) & KIND_BITS) == BLANK
     positions = scan.table.positions + np.cumsum(~is_blank) - 1
-    first_number = scan.table.lines_of(source) + 1
+    first_number = scan.table.lines_of(item.source) + 1
+    lengths = np.frombuffer(tally.lengths, np.uint32).astype(np.int64)
+    ends = item.chunk.offset + np.cumsum(lengths + 1)
     for rejection in tally.rejections:
         scan.rejected.add(
             RejectedLine(
                 source=file.uri,
                 line_number=first_number + rejection.index,
                 position=int(positions[rejection.index]),
+                offset_bytes=int(ends[rejection.index] - lengths[rejection.index]) - 1,
+                length_bytes=int(lengths[rejection.index]),
                 custom_id=rejection.custom_id,
                 code=rejection.code,
                 message=rejection.message,

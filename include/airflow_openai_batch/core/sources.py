@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.core import job
 from airflow_openai_batch.core.compression import Compression, compression_of
-from airflow_openai_batch.core.errors import ConfigError, InputError, JobError
+from airflow_openai_batch.core.errors import ConfigError, InputError, JobError, UnreadableInputError
 from airflow_openai_batch.core.storage import Location
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class Listing:
 
     files: tuple[SourceFile, ...]
     notices: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
+    """As the person wrote it."""
 
 
 def list_sources(inputs: str | Sequence[str], output: Location, resolve: Resolver) -> Listing:
@@ -64,12 +66,14 @@ def list_sources(inputs: str | Sequence[str], output: Location, resolve: Resolve
         if _is_glob(location):
             found, left_out = _expand(location, output)
             files.extend(found)
+            if not found and len(named) > 1:
+                notices.append(f"{uri}: no file matches it.")
             if left_out:
                 notices.append(f"{uri}: left out {left_out:,} files of job directories below it.")
         else:
             files.append(describe_file(location))
     _refuse_repeated(files)
-    return Listing(tuple(files), tuple(notices))
+    return Listing(tuple(files), tuple(notices), tuple(uri.strip() for uri in named))
 
 
 def _resolve(uri: str, resolve: Resolver) -> Location:
@@ -89,7 +93,8 @@ def _is_glob(location: Location) -> bool:
         return False
     if "*" in location.path or "?" in location.path:
         return True
-    return not location.exists()  # a file may well be called data[1].jsonl
+    with explained(location.uri):
+        return not location.exists()  # a file may well be called data[1].jsonl
 
 
 def describe_file(location: Location) -> SourceFile:
@@ -109,6 +114,7 @@ class explained:
     """Turn what a file system says into an error that names the file and the way out.
 
     :raises InputError: for a missing file, a directory, or one that may not be read.
+    :raises UnreadableInputError: for anything else that the storage or its client says.
     """
 
     def __init__(self, uri: str) -> None:
@@ -128,6 +134,22 @@ class explained:
             ) from error
         if isinstance(error, OSError) and error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
             raise InputError(f"{self._uri}: cannot be opened ({error.strerror}).") from error
+        if isinstance(error, Exception) and _is_of_storage(error):
+            raise UnreadableInputError(
+                f"{self._uri}: cannot be read ({describe_problem(error)}). Check its address, and the connection or "
+                "the credentials that this task reads it with."
+            ) from error
+
+
+def _is_of_storage(error: Exception) -> bool:
+    """The clients of object stores bring error classes of their own, with no root in common."""
+    package = type(error).__module__.partition(".")[0]
+    return isinstance(error, OSError) or package not in ("builtins", __name__.partition(".")[0])
+
+
+def describe_problem(error: Exception) -> str:
+    """What a file system said, on one line and not at any length."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def version_of(info: dict[str, Any]) -> str:

@@ -21,9 +21,11 @@ from airflow_openai_batch.core.errors import (
     InputError,
     JobExistsError,
 )
+from airflow_openai_batch.core.foreign_formats import is_no_json_at_all, name_foreign_format
 from airflow_openai_batch.core.generations import last_generation, put_aside
 from airflow_openai_batch.core.plan import Limits, Plan, ShardLimits
-from airflow_openai_batch.core.rejected import write_rejected
+from airflow_openai_batch.core.plurals import number_of
+from airflow_openai_batch.core.rejected import SourceNames, write_rejected
 from airflow_openai_batch.core.scan import ScanProgress, scan_sources
 from airflow_openai_batch.core.sources import Listing, list_sources
 from airflow_openai_batch.core.token_notices import describe_images, describe_token_doubts
@@ -122,7 +124,7 @@ class _Wanted:
         """Scan, put aside what a restart replaces, and write the plan last."""
         self.notices.extend(listing.notices)
         with contextlib.closing(self._scan(listing, self.limits, self.counting)) as draft:
-            self._refuse_bad(draft, may_write=existing is None)
+            self._refuse_bad(draft, listing, may_write=existing is None)
             self._refuse_empty(draft, listing, may_write=existing is None)
             self._refuse_many(len(draft.shards))
             found = job.read_plan(self.output)
@@ -192,11 +194,16 @@ class _Wanted:
         found = [file.uri for file in listing.files]
         if planned == found:
             return
+        if len(planned) == len(found) == 1:
+            names = SourceNames([*planned, *found])
+            raise InputChangedError(
+                f"{self.output.uri}: was planned for {names.name(0)}, now it is {names.name(1)}. {_WAY_OUT}"
+            )
         new = [uri for uri in found if uri not in planned]
         gone = [uri for uri in planned if uri not in found]
         changes = [f"new is {uri}" for uri in new[:3]] + [f"missing is {uri}" for uri in gone[:3]]
         raise InputChangedError(
-            f"{self.output.uri}: was planned for {len(planned):,} input files, now there are {len(found):,}"
+            f"{self.output.uri}: was planned for {number_of(len(planned), 'input file')}, now there are {len(found):,}"
             f" ({'; '.join(changes) or 'in another order'}). {_WAY_OUT}"
         )
 
@@ -219,31 +226,43 @@ class _Wanted:
             f"{self.output.uri}: input files are newer than the plan but hold the same requests; going on with it."
         )
 
-    def _refuse_bad(self, draft: Draft, *, may_write: bool) -> None:
+    def _refuse_bad(self, draft: Draft, listing: Listing, *, may_write: bool) -> None:
         if not draft.bad_count or self.on_bad_line == "reject":
             return
+        all_bad = not draft.counts.requests
+        if all_bad and (foreign := _name_format(draft, listing)):
+            raise BadLinesError(
+                f"{_name_inputs(listing)}: no line is JSON; it looks like {foreign}. {_FORMAT}"
+            )
         first = [draft.names.describe(line) for line, _ in zip(draft.bad_lines(), range(10), strict=False)]
         more = f"\n  ... and {draft.bad_count - len(first):,} more" if draft.bad_count > len(first) else ""
         count = (
             f"{draft.bad_count:,} {'line' if draft.bad_count == 1 else 'lines'} of {draft.counts.positions:,}"
         )
         raise BadLinesError(
-            f"{count} cannot be sent{self._put_rejected(draft, may_write)}; nothing was. Mend them, or set "
-            "on_bad_line=reject to leave them out.\n  " + "\n  ".join(first) + more
+            f"{count} cannot be sent{self._put_rejected(draft, may_write)}; nothing was. "
+            + (_FORMAT if all_bad else "Mend them, or set on_bad_line=reject to leave them out.")
+            + "\n  "
+            + "\n  ".join(first)
+            + more
         )
 
     def _refuse_empty(self, draft: Draft, listing: Listing, *, may_write: bool) -> None:
         if draft.counts.requests or self.on_empty == "skip":
             return
+        way_out = "Set on_empty=skip if that may happen."
         if not listing.files:
-            problem = "no file matches the input"
+            problem = "no file matches"
         elif draft.bad_count:
-            problem = (
-                f"none of the {draft.bad_count:,} lines can be sent{self._put_rejected(draft, may_write)}"
-            )
+            problem = f"none of {number_of(draft.bad_count, 'line')} can be sent"
+            problem += self._put_rejected(draft, may_write)
+            if foreign := _name_format(draft, listing):
+                problem, way_out = f"no line is JSON; it looks like {foreign}", _FORMAT
+        elif draft.counts.blank:
+            problem = f"has no requests, only {number_of(draft.counts.blank, 'blank line')}"
         else:
-            problem = "the input has no requests"
-        raise EmptyInputError(f"{self.output.uri}: {problem}. Set on_empty=skip if that may happen.")
+            problem = "is empty"
+        raise EmptyInputError(f"{_name_inputs(listing)}: {problem}. {way_out}")
 
     def _refuse_many(self, shards: int) -> None:
         if self.max_shards is not None and shards > self.max_shards:
@@ -293,7 +312,20 @@ class _Wanted:
         return SplitResult(winner, created=False, notices=tuple(self.notices))
 
 
+_FORMAT = 'Each line must be one request: {"custom_id": ..., "method": "POST", "url": ..., "body": {...}}.'
 _WAY_OUT = "Choose another output directory, or on_existing=restart to begin anew and pay again for what was answered."
+
+
+def _name_inputs(listing: Listing) -> str:
+    more = len(listing.named) - 1
+    return listing.named[0] + (f" and {number_of(more, 'more input')}" if more else "")
+
+
+def _name_format(draft: Draft, listing: Listing) -> str | None:
+    """What it is instead, where no line is JSON and that can be told."""
+    if draft.counts.requests or not is_no_json_at_all(draft.bad_lines()):
+        return None
+    return name_foreign_format(listing.files[0])
 
 
 def fingerprint(draft: Draft) -> str:

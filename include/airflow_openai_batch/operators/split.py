@@ -12,11 +12,13 @@ from airflow.providers.common.compat.sdk import conf
 from airflow.sdk import BaseOperator
 from airflow.sdk.bases.skipmixin import SkipMixin
 
+from airflow_openai_batch.core import job
 from airflow_openai_batch.core.account_limits import AccountLimits
 from airflow_openai_batch.core.errors import BudgetError, ConfigError
 from airflow_openai_batch.core.forecast import Forecast, forecast_costs
 from airflow_openai_batch.core.peek import peek_models
 from airflow_openai_batch.core.plan import Plan, ShardLimits
+from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.policy import Policy
 from airflow_openai_batch.core.queue_room import QUEUE_SHARE
 from airflow_openai_batch.core.split import Counting, ScanProgress, split_job
@@ -31,6 +33,7 @@ from airflow_openai_batch.operators.parameters import (
     read_optional_int,
     read_optional_number,
 )
+from airflow_openai_batch.operators.run_conf import describe_unknown_keys
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -143,9 +146,13 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         self.max_cost_usd = max_cost_usd
         self.sample_requests = sample_requests
         self.count_images = count_images
+        self._unknown_keys = ""
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         ti = context["ti"]
+        self._unknown_keys = describe_unknown_keys(context)
+        if self._unknown_keys:
+            self.log.warning("%s", self._unknown_keys)
         with task_failures():
             plan_only = read_flag("plan_only", self.plan_only)
             costs = self._read_costs()
@@ -235,7 +242,9 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         if len(uris) == 1:  # what was typed into the form: one per line
             uris = [line.strip() for line in uris[0].splitlines() if line.strip()]
         if not uris or not all(uri.strip() for uri in uris):
-            raise ConfigError("input_uri is empty: name a JSONL file, a list of them, or a glob.")
+            raise ConfigError(
+                f"input_uri is empty: name a JSONL file, a list of them, or a glob. {self._unknown_keys}".rstrip()
+            )
         return uris
 
     def _split(self, output: Location, run_key: str) -> Plan:
@@ -258,6 +267,8 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         )
         for notice in result.notices:
             self.log.warning("%s", notice)
+        if not result.created:
+            self.log.info("%s", describe_existing(result.plan, output))
         return result.plan
 
     def _read_limits(self, output: Location) -> ShardLimits:
@@ -304,6 +315,15 @@ class _ProgressLog:
         if (now := time.monotonic()) - self._last >= PROGRESS_EVERY_S:
             self._last = now
             self._log.info("%s", progress)
+
+
+def describe_existing(plan: Plan, output: Location) -> str:
+    """What the log says of a plan that is gone on with; one listing."""
+    landed = len(output.child(job.RESULTS).names())
+    return (
+        f"The plan of {output.uri} exists: going on with it; {landed:,} of {number_of(len(plan.shards), 'shard')} "
+        f"{'has' if landed == 1 else 'have'} results already."
+    )
 
 
 def make_path_safe(run_id: str) -> str:

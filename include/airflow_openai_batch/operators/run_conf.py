@@ -1,0 +1,33 @@
+"""Parameters of a run that nobody reads: Airflow takes any key and says nothing."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from airflow.sdk import Context
+
+_MOST_NAMED = 5
+
+
+def describe_unknown_keys(context: Context) -> str:
+    """A sentence on the keys of the run's conf that are no parameters of the DAG; empty where all are, or where the
+    DAG has none. Values are not shown."""
+    dag_run, dag = context.get("dag_run"), context.get("dag")
+    known = list(
+        getattr(dag, "params", None) or ()
+    )  # those of the context have the run's own keys among them
+    unknown = [str(key) for key in (getattr(dag_run, "conf", None) or ()) if key not in known]
+    if not known or not unknown:
+        return ""
+    named = ", ".join(_describe(key, known) for key in unknown[:_MOST_NAMED])
+    more = f" and {len(unknown) - _MOST_NAMED:,} more" if len(unknown) > _MOST_NAMED else ""
+    return f"Ignored, since the DAG has no such parameter: {named}{more}."
+
+
+def _describe(key: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"{key[:60]!r}" + (f" (did you mean {close[0]!r}?)" if close else "")

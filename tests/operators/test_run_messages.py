@@ -1,0 +1,62 @@
+"""What the log and the error of the split tell somebody who typed something wrong, or comes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_openai_batch.core.errors import ConfigError
+from airflow_openai_batch.locations import resolve_location
+from fixtures.job import Job, chat_line
+
+if TYPE_CHECKING:
+    from fixtures.airflow_runs import RunDag
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return Job(tmp_path, {"max_requests_per_shard": 1}).write(chat_line(str(n)) for n in range(2))
+
+
+def test_a_connection_in_a_uri_that_does_not_exist_is_named() -> None:
+    """Amazon's provider would go on without credentials and fail with a traceback of the store's client."""
+    with pytest.raises(ConfigError) as refused:
+        resolve_location("s3://my_aws@bucket/in.jsonl")
+    assert str(refused.value) == (
+        "s3://my_aws@bucket/in.jsonl: connection 'my_aws' does not exist. Create it, or set AIRFLOW_CONN_MY_AWS on "
+        "workers and triggerers, or leave it out of the URI to use the credentials of the machine."
+    )
+
+
+@pytest.mark.parametrize("param", ["input_uri", "output_uri"])
+@pytest.mark.usefixtures("openai_conn")
+def test_a_missing_connection_fails_the_split_without_a_traceback_of_the_store(
+    run_dag: RunDag, job: Job, param: str
+) -> None:
+    run = run_dag("openai_batch", job.conf(**{param: "s3://my_aws@bucket/x"}), retries=2)
+    assert run.state == "failed"
+    assert run.errors("split").count("connection 'my_aws' does not exist") == 1  # and no second try
+
+
+@pytest.mark.usefixtures("openai_conn")
+def test_a_misspelt_parameter_is_named(run_dag: RunDag, job: Job) -> None:
+    conf = job.conf()
+    run = run_dag("openai_batch", {"inputuri": conf["input_uri"], "output_uri": conf["output_uri"], "zzz": 1})
+    message = run.errors("split")
+    assert "input_uri is empty" in message
+    assert "the DAG has no such parameter: 'inputuri' (did you mean 'input_uri'?), 'zzz'" in message
+    assert str(conf["input_uri"]) not in message
+
+
+@pytest.mark.usefixtures("openai_conn")
+def test_a_plan_that_exists_is_said_to_be_gone_on_with(
+    run_dag: RunDag, job: Job, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_dag("openai_batch", job.conf(dry_run=True))
+    assert "exists: going on" not in "".join(capfd.readouterr())
+    run_dag("openai_batch", job.conf())
+    assert "going on with it; 0 of 2 shards have results already." in "".join(capfd.readouterr())
+    run_dag("openai_batch", job.conf())
+    assert "going on with it; 2 of 2 shards have results already." in "".join(capfd.readouterr())
