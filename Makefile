@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo up test check bench clean
+.PHONY: help setup demo up test simulate check bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -31,6 +31,9 @@ up: $(READY) ## Airflow with its UI on this machine, the emulator beside it; Ctr
 
 test: $(READY) ## all tests
 	$(BIN)/python -m pytest $(ARGS)
+
+simulate: $(READY) ## 10,000 jobs under a virtual clock, with faults and kills (SEEDS=n, or ARGS='--seed n' for one)
+	@PYTHONPATH=include:tests $(BIN)/python -m simulation --seeds $(or $(SEEDS),10000) $(ARGS)
 
 check: $(READY) ## lint, format, types, layers, compose file
 	$(BIN)/ruff check .

@@ -1,0 +1,53 @@
+"""Many simulations at once, in processes of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from simulation.scenario import draw_scenario
+from simulation.simulate import SimulationError, simulate
+from simulation.verdict import Verdict
+
+CHUNK = 50
+
+
+@dataclass(slots=True)
+class Sums:
+    """What came of many seeds."""
+
+    seeds: int = 0
+    took_s: float = 0.0
+    total: Verdict = field(default_factory=Verdict)
+    failed: dict[int, str] = field(default_factory=dict)
+    """What each failing seed said."""
+
+
+def simulate_many(seeds: range, processes: int) -> Sums:
+    """Run the scenarios of all seeds."""
+    started = time.perf_counter()
+    sums = Sums(seeds=len(seeds))
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        for part in pool.imap_unordered(simulate_some, _cut(seeds)):
+            sums.total += part.total
+            sums.failed |= part.failed
+    sums.took_s = time.perf_counter() - started
+    return sums
+
+
+def simulate_some(seeds: range) -> Sums:
+    """The same, in this process."""
+    sums = Sums(seeds=len(seeds))
+    for seed in seeds:
+        try:
+            sums.total += simulate(draw_scenario(seed))
+        except SimulationError as error:
+            sums.failed[seed] = str(error)
+    return sums
+
+
+def _cut(seeds: range) -> Iterator[range]:
+    for first in range(0, len(seeds), CHUNK):
+        yield seeds[first : first + CHUNK]

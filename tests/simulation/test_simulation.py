@@ -1,0 +1,77 @@
+"""Whatever happens to a job, it ends with one row per request and nothing paid twice; and guards are missed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from airflow_openai_batch.client import BatchClient
+from airflow_openai_batch.core import machine
+from simulation.many import simulate_many
+from simulation.scenario import Run, Scenario, draw_scenario
+from simulation.simulate import SimulationError, simulate
+
+if TYPE_CHECKING:
+    import random
+
+SEEDS = 1_000
+"""In CI; ``make simulate SEEDS=10000`` for more."""
+QUICK = {"validating_s": 60.0, "in_progress_s": 600.0}
+
+
+@pytest.mark.timeout(300)
+def test_every_seed_ends_with_one_row_per_request_and_nothing_paid_twice() -> None:
+    sums = simulate_many(range(SEEDS), processes=2)
+    assert not sums.failed, next(iter(sums.failed.values()))
+    assert sums.total.kills > SEEDS
+    assert sums.total.faults.total() > SEEDS
+
+
+@pytest.mark.timeout(300)
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.randoms(use_true_random=False))
+def test_scenarios_that_hypothesis_draws_end_well_and_would_shrink(chance: random.Random) -> None:
+    simulate(draw_scenario(0, chance))
+
+
+def test_the_same_seed_takes_the_same_steps() -> None:
+    told: list[str] = []
+    for _ in range(2):
+        simulate(replace(draw_scenario(8), kills=(3, 5, 8)), told.append)
+    assert told[0] == told[1]
+    assert told[0].count("KILLED") == 3
+
+
+def test_a_simulation_sees_a_batch_created_without_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = {"http": "POST /v1/batches", "drop": "after"}
+    scenario = Scenario(seed=1, settings=QUICK, faults=(lost,))
+    simulate(scenario)
+    monkeypatch.setattr(BatchClient, "find", lambda self, job_key, since: ())
+    with pytest.raises(SimulationError, match=r"batch_\w+ \(.*\) was created although"):
+        simulate(scenario)
+
+
+@pytest.mark.parametrize("mode", ["batch", "realtime"])
+def test_a_simulation_sees_two_runs_that_do_not_mind_each_other(
+    monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    runs = (Run(one_task=True), Run(one_task=True))
+    scenarios = [Scenario(seed=seed, settings=QUICK, runs=runs, mode=mode) for seed in range(8)]  # type: ignore[arg-type]
+    for scenario in scenarios:
+        simulate(scenario)
+    monkeypatch.setattr(machine, "may_pay", lambda state, where, policy: True)
+    with pytest.raises(SimulationError, match=r"another run was about to create|paid 2 times"):  # noqa: PT012
+        for scenario in scenarios:
+            simulate(scenario)
+
+
+def test_a_failing_seed_says_how_to_run_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BatchClient, "find", lambda self, job_key, since: ())
+    with pytest.raises(SimulationError) as found:
+        simulate(Scenario(seed=41, settings=QUICK, faults=({"http": "POST /v1/batches", "drop": "after"},)))
+    assert "make simulate ARGS='--seed 41'" in str(found.value)
+    assert "the reply is lost" in str(found.value)
