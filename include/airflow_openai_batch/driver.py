@@ -26,14 +26,15 @@ log = logging.getLogger(__name__)
 class ShardDriver(ShardActions):
     """Every step may be repeated after a crash. Leaving the block closes the client."""
 
-    def drive(self, goal: Goal, *, admitted: bool = False) -> Reached | Waiting:
+    def drive(self, goal: Goal, *, admitted: bool = False, twins: bool = False) -> Reached | Waiting:
         """Go on until the goal is reached or there is only waiting to do.
 
         :param admitted: the queue's room was waited for and is there.
+        :param twins: another batch of the send was seen.
         :raises OpenAIBatchError: what stops the shard; ``permanent`` says whether a retry can help.
         """
         try:
-            return self._drive(goal, Seen(admitted=admitted))
+            return self._drive(goal, Seen(admitted=admitted, twins=twins))
         except BreakerOpenError:
             raise
         except FatalAccountError as error:
@@ -42,7 +43,7 @@ class ShardDriver(ShardActions):
 
     def _drive(self, goal: Goal, seen: Seen) -> Reached | Waiting:
         state = self.read_state()
-        self.batch_id = state.last_batch_id
+        self._note(state)
         if state.events:
             stand = machine.describe_stand(state, self.clock(), resumed=machine.is_reached(state, goal))
             log.info("Shard %d: %s.", self.files.shard.shard, stand)
@@ -56,10 +57,13 @@ class ShardDriver(ShardActions):
             if isinstance(outcome, Waiting):
                 return outcome
             before, state = state, self.read_state()
-            self.batch_id = state.last_batch_id
+            self._note(state)
             seen = _merge(seen, outcome, something_happened=state.events > before.events)
             if isinstance(step, steps.Create):
                 seen = replace(seen, admitted=False)  # the room was for one batch
+
+    def _note(self, state: ShardState) -> None:
+        self.batch_id, self.settled = state.last_batch_id, state.duplicates
 
     def _next_step(self, state: ShardState, seen: Seen, goal: Goal) -> steps.Step:
         return machine.next_step(state, seen, goal=goal, where=self._look_around(state), policy=self.policy)
@@ -68,11 +72,12 @@ class ShardDriver(ShardActions):
 def _merge(before: Seen, outcome: Seen, *, something_happened: bool) -> Seen:
     """What is known after a step: an event makes former observations old."""
     if something_happened:
-        return replace(outcome, admitted=before.admitted)
+        return replace(outcome, admitted=before.admitted, twins=before.twins)
     return Seen(
         candidates=before.candidates if outcome.candidates is None else outcome.candidates,
         batch=outcome.batch or before.batch,
         vanished=outcome.vanished,
         admitted=before.admitted,
+        twins=before.twins,
         left_files=outcome.left_files,
     )

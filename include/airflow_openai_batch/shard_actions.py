@@ -76,6 +76,8 @@ class ShardActions:
         self._breaker = Breaker(self.files.output.child(job.BREAKER))
         self.batch_id: str | None = None
         """Of the batch that `drive` came to last."""
+        self.settled: tuple[str, ...] = ()
+        """Other batches of the same send, which were cancelled in its favour."""
 
     def __enter__(self) -> Self:
         return self

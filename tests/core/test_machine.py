@@ -269,6 +269,9 @@ def test_a_send_stays_what_it_began_as() -> None:
 
 def test_two_batches_of_one_send_are_settled_whenever_they_are_seen() -> None:
     mine, theirs = batch("in_progress", at=9.0), batch("in_progress", id="batch_0", at=5.0)
+    once = after(UPLOADED, INTENT, CREATED)
+    assert ask(once, Seen(batch=mine)) == steps.Wait(mine)
+    assert ask(once, Seen(batch=mine, twins=True)) == steps.Find(2.0), "the triggerer has seen one"
     twice = after(UPLOADED, INTENT, INTENT, CREATED)
     assert ask(twice, Seen(batch=mine)) == steps.Find(2.0)
     assert ask(twice, Seen(batch=mine, candidates=(mine,))) == steps.Wait(mine)

@@ -46,7 +46,7 @@ def test_a_ledger_cut_anywhere_pays_nothing_twice(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, after: str | None
 ) -> None:
     assert run_dag("openai_batch_one_task", job.conf()).state == "success"
-    assert events(job) == ["uploaded", "intent", "created", "ended", "landed", "done"]
+    assert events(job) == ["uploaded", "intent", "created", "ended", "landed", "done", "cleaned"]
     rows = job.rows()
     cut_ledger(job, after)
     assert run_dag("openai_batch_one_task", job.conf()).state == "success"

@@ -62,6 +62,8 @@ class Seen:
     """OpenAI answered 404 for the batch, repeatedly."""
     admitted: bool = False
     """The queue has room for this send."""
+    twins: bool = False
+    """Somebody has seen another batch of this send."""
     left_files: bool = False
     """OpenAI could not be asked to delete the shard's files; that holds nothing up."""
 
@@ -232,7 +234,7 @@ def _follow(state: ShardState, batch_id: str, seen: Seen, where: Circumstances, 
     batch = seen.batch
     if batch is None or batch.id != batch_id:
         return Observe(batch_id)
-    if state.intents > 1:  # only then can there be two: a reply was lost, or two runs were at it
+    if state.intents > 1 or seen.twins:  # else there is one: no reply was lost, and nobody else was at it
         if seen.candidates is None:
             return Find(state.first_intent_at)
         kept, others = choose_kept([batch, *(each for each in seen.candidates if each.id != batch_id)])
@@ -296,12 +298,12 @@ def describe_stand(state: ShardState, now: float, *, resumed: bool) -> str:
 
     :param resumed: the task's own goal was reached before: it was cleared or tried again.
     """
-    verb = "resumed from" if resumed else "goes on from"
+    verb = "resumed from" if resumed else "next step after"
     if state.done is not None:
         return "done before, nothing sent again"
     if state.batch_id is not None:
         age = describe_duration(max(0.0, now - (state.created_at or now)))
-        return f"{verb} created ({state.batch_id}, {age} ago), nothing sent again"
+        return f"{verb} created ({state.batch_id}, {age} ago)" + (", nothing sent again" if resumed else "")
     if state.landed_send:
         return f"{verb} landed send {state.landed_send}, {state.content.requests:,} requests left over"
     if state.file_id is not None:

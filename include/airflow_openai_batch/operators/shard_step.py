@@ -135,6 +135,7 @@ class ShardStepOperator(BaseOperator):
         self.linked_batch_id: str | None = None
         self.waits_for = ""
         self._learnt = QueueLimit()
+        self._settled: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -175,21 +176,22 @@ class ShardStepOperator(BaseOperator):
         """
         if isinstance(event, Mapping) and event.get("limit"):
             self._learnt = QueueLimit.from_dict(event["limit"])
-        return self._go_on(context, admitted=isinstance(event, Mapping) and event.get("status") == "room")
+        status = event.get("status") if isinstance(event, Mapping) else None
+        return self._go_on(context, admitted=status == "room", twins=status == "duplicate")
 
-    def _go_on(self, context: Context, *, admitted: bool = False) -> dict[str, Any]:
-        while (outcome := self.drive(context, admitted=admitted)) is not None:
+    def _go_on(self, context: Context, *, admitted: bool = False, twins: bool = False) -> dict[str, Any]:
+        while (outcome := self.drive(context, admitted=admitted, twins=twins)) is not None:
             admitted = self._wait(context, outcome)
         self.waits_for = ""
         return self.result()
 
-    def drive(self, context: Context, *, admitted: bool = False) -> Waiting | None:
+    def drive(self, context: Context, *, admitted: bool = False, twins: bool = False) -> Waiting | None:
         """Go on until the goal is reached (``None``) or there is only waiting to do."""
         with task_failures(), self._open_driver(make_caller(context)) as driver:
             try:
-                outcome = driver.drive(self.goal, admitted=admitted)
+                outcome = driver.drive(self.goal, admitted=admitted, twins=twins)
             finally:  # a task that fails leads to its batch, too
-                self.linked_batch_id = driver.batch_id
+                self.linked_batch_id, self._settled = driver.batch_id, driver.settled
         return None if isinstance(outcome, Reached) else outcome
 
     def _open_driver(self, caller: Caller) -> ShardDriver:
@@ -323,6 +325,7 @@ class ShardStepOperator(BaseOperator):
             overdue_after=policy.grace_s,
             deadline=policy.deadline_at,
             cancel_on_kill=self.cancel_on_kill,
+            settled=self._settled,
         )
 
     def _defer_until(self, until: float) -> None:
