@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo up test simulate check bench clean
+.PHONY: help setup demo up test simulate chaos check bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -31,6 +31,9 @@ up: $(READY) ## Airflow with its UI on this machine, the emulator beside it; Ctr
 
 test: $(READY) ## all tests
 	$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(READY) ## many runs while parts are killed and OpenAI misbehaves: RUNS=100 SEED=7, ONLY=3 for one of them
+	CHAOS_RUNS=$(RUNS) CHAOS_SEED=$(SEED) CHAOS_ONLY=$(ONLY) $(BIN)/python -m pytest tests/chaos $(ARGS)
 
 simulate: $(READY) ## 10,000 jobs under a virtual clock, with faults and kills (SEEDS=n, or ARGS='--seed n' for one)
 	@PYTHONPATH=include:tests $(BIN)/python -m simulation --seeds $(or $(SEEDS),10000) $(ARGS)

@@ -1,0 +1,168 @@
+"""SIGKILL for Airflow's components and task processes, and the init system that starts them again."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import psutil
+
+from chaos.stage import SLOWNESS
+
+if TYPE_CHECKING:
+    from demo.processes import Child
+    from demo.standalone import LocalAirflow
+
+GLANCE_S = 0.25
+TASK_SHARE = 0.10
+"""Of all task processes; a share and not a rate, so that a slow machine gets as far as a quick one."""
+SUPERVISOR_SHARE = 0.04
+TASK_LIVES_S = (0.2, 3.0)
+REST_S = {"scheduler": (35.0, 55.0), "triggerer": (20.0, 35.0), "triggerer-2": (20.0, 35.0)}
+"""From the moment a component works again to its next end."""
+WORKER = "airflow worker -- "
+SUPERVISOR = "airflow worker -- LocalExecutor: "
+
+
+class Killer:
+    """Kills from a thread: tasks' processes, their supervisors, triggerers, the scheduler."""
+
+    def __init__(self, airflow: LocalAirflow, seed: int) -> None:
+        self._airflow = airflow
+        self._draw = random.Random(f"killer {seed}")
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="killer", daemon=True)
+        self._seen: set[str] = set()
+        """Titles of task processes whose lot is drawn."""
+        self._due: list[tuple[float, str, psutil.Process]] = []
+        self._ends_at: dict[str, float] = {}
+        self._orphans: list[psutil.Process] = []
+        self.kills: Counter[str] = Counter()
+        self.failure: BaseException | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No more kills, and no process left of those that lost their parent."""
+        self._ended.set()
+        self._thread.join()
+        for process in self._orphans:
+            _kill(process)
+
+    def _run(self) -> None:
+        try:
+            while not self._ended.wait(GLANCE_S):
+                self._judge_tasks()
+                self._judge_components()
+        except BaseException as error:
+            self.failure = error
+            raise
+
+    # -- tasks ---------------------------------------------------------------------------------
+
+    def _judge_tasks(self) -> None:
+        now = time.monotonic()
+        for process, title in list(self._tasks()):
+            if title in self._seen:
+                continue
+            self._seen.add(title)
+            lot, at = self._draw.random(), now + self._draw.uniform(*TASK_LIVES_S)
+            if lot < TASK_SHARE:
+                self._due.append((at, "task process", process))
+            elif lot < TASK_SHARE + SUPERVISOR_SHARE and (above := _supervisor_of(process)) is not None:
+                self._due.append((at, "task supervisor", above))
+        for due in [due for due in self._due if due[0] <= now]:
+            self._due.remove(due)
+            _, what, process = due
+            # An idle supervisor may hold the lock of the executor's queue.
+            if "<idle>" not in _title(process) and _kill(process):
+                self.kills[what] += 1
+
+    def kill_task(self, ti_id: str) -> bool:
+        """Kill the process that runs this task instance, if there is one; its supervisor lives."""
+        for process, title in self._tasks():
+            if title.startswith(f"{WORKER}{ti_id}") and _kill(process):
+                self.kills["task process, aimed"] += 1
+                return True
+        return False
+
+    def _tasks(self) -> Iterator[tuple[psutil.Process, str]]:
+        """Processes that run users' code."""
+        for process in [*self._airflow.component("scheduler").descendants(), *self._orphans]:
+            title = _title(process)
+            if title.startswith(WORKER) and not title.startswith(SUPERVISOR):
+                yield process, title
+
+    # -- components ----------------------------------------------------------------------------
+
+    def _judge_components(self) -> None:
+        for child in list(self._airflow.children):
+            if not child.running:  # an init system starts again what ended by itself
+                self.kills[f"{child.name}, ended by itself"] += 1
+                self._restart(child)
+            elif child.name in REST_S and self._is_due(child):
+                self._kill_component(child)
+
+    def _is_due(self, child: Child) -> bool:
+        """A component that is dead most of the time proves nothing: the clock starts when it works."""
+        if child.name not in self._ends_at:
+            if not _works(child):
+                return False
+            self._ends_at[child.name] = time.monotonic() + SLOWNESS * self._draw.uniform(*REST_S[child.name])
+        return time.monotonic() >= self._ends_at[child.name]
+
+    def _kill_component(self, child: Child) -> None:
+        """A container takes all of its processes with it; a bare process leaves its workers to themselves."""
+        below = child.descendants()
+        child.signal(signal.SIGKILL)
+        if child.name == "scheduler" and self._draw.random() < 0.5:
+            self._orphans += below
+            self.kills["scheduler, its workers live on"] += 1
+        else:
+            for process in below:
+                _kill(process)
+            self.kills[child.name.partition("-")[0]] += 1
+        self._restart(child)
+
+    def _restart(self, child: Child) -> None:
+        self._ends_at.pop(child.name, None)
+        while child.running:
+            time.sleep(0.02)
+        self._airflow.restart(child.name)
+
+
+def _works(child: Child) -> bool:
+    """The scheduler has its pool of workers, the triggerer its process of triggers."""
+    below = child.descendants()
+    if child.name == "scheduler":
+        return any(_title(process).startswith(SUPERVISOR) for process in below)
+    return bool(below)
+
+
+def _supervisor_of(process: psutil.Process) -> psutil.Process | None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        above = process.parent()
+        if above is not None and _title(above).startswith(SUPERVISOR):
+            return above
+    return None
+
+
+def _kill(process: psutil.Process) -> bool:
+    # psutil compares the time of creation, so an id that was given to another is left alone.
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.kill()
+        return True
+    return False
+
+
+def _title(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        return " ".join(process.cmdline()).strip()
+    return ""
