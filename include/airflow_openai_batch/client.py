@@ -47,7 +47,8 @@ _RETRY = tenacity.Retrying(
 class BatchClient:
     """The synchronous half, for workers. All methods raise `RemoteError`s. Leaving the block closes it."""
 
-    def __init__(self, sdk: OpenAI) -> None:
+    def __init__(self, sdk: OpenAI, *, conn_id: str = "") -> None:
+        self._with = f" with connection {conn_id!r}" if conn_id else ""
         self._openai = sdk.with_options(
             max_retries=0
         )  # `_RETRY` has the patience, where a repeat is harmless
@@ -104,7 +105,7 @@ class BatchClient:
         return _RETRY(self._fetch, batch_id)
 
     def _fetch(self, batch_id: str) -> BatchView:
-        with translated(f"fetching {batch_id}"):
+        with translated(f"fetching {batch_id}{self._with}"):
             return BatchView.from_dict(self._openai.batches.retrieve(batch_id).to_dict())
 
     def find(self, job_key: str, since: float) -> tuple[BatchView, ...]:

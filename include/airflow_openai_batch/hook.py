@@ -35,7 +35,7 @@ class OpenAIBatchHook(OpenAIHook):
 
     def get_batch_client(self) -> BatchClient:
         """:raises ConfigError: if the connection does not exist or its settings are refused by the client."""
-        return BatchClient(self.get_conn())
+        return BatchClient(self.get_conn(), conn_id=self.conn_id)
 
     async def aget_batch_client(self) -> AsyncBatchClient:
         """The asynchronous client; whoever asks for it closes it.

@@ -72,7 +72,11 @@ def _translate_status(error: openai.APIStatusError, doing: str) -> RemoteError:
             code=code,
         )
     if status == 404:
-        return NotFoundError(f"{text}.", status_code=status, code=code)
+        return NotFoundError(
+            f"{text}. It is not there (any more), or belongs to another project than the connection's key.",
+            status_code=status,
+            code=code,
+        )
     if status in _TRANSIENT_STATUS or status >= 500:
         return TransientError(f"{text}.", status_code=status, code=code, retry_after_s=retry_after_s)
     # OpenAI's own words for a refused call name parameters, ids and limits; they quote no request of the file.

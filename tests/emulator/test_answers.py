@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 
 from airflow_openai_batch.testing import vectors
 from airflow_openai_batch.testing.schema_instances import Instances
+from airflow_openai_batch.testing.wording import find_labels
 from emulator.lines import CHAT, chat_body, errors, outputs, request_line, start_batch, still_emulator
 
 
@@ -100,8 +101,18 @@ def test_prompts_that_offer_labels_get_one_that_fits(text: str, label: str) -> N
     body["messages"].insert(0, {"role": "system", "content": system})
     emulator = still_emulator()
     assert emulator.call(CHAT, body)[0]["choices"][0]["message"]["content"] == label
-    alone = chat_body(f"Is this review Positive/Negative/Neutral? {text}")
-    assert emulator.call(CHAT, alone)[0]["choices"][0]["message"]["content"] == label
+    for question in (
+        "Is this review Positive/Negative/Neutral?",
+        "Positive, Negative or Neutral?",
+        "Is the review Positive, Negative, or Neutral?",
+    ):
+        alone = chat_body(f"{question} {text}")
+        assert emulator.call(CHAT, alone)[0]["choices"][0]["message"]["content"] == label
+
+
+def test_a_question_in_the_middle_of_a_sentence_offers_no_labels() -> None:
+    assert find_labels("Say whether the text is about tea or coffee? It need not be about either.") == ()
+    assert find_labels("Spam or ham? Buy now.") == ("Spam", "ham")
 
 
 def test_a_choice_of_an_enum_follows_the_text() -> None:

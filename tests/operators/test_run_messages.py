@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from airflow.sdk import DAG
 
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.locations import resolve_location
+from airflow_openai_batch.sensors.batch import OpenAIBatchSensor
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:
@@ -48,6 +50,16 @@ def test_a_misspelt_parameter_is_named(run_dag: RunDag, job: Job) -> None:
     assert "input_uri is empty" in message
     assert "the DAG has no such parameter: 'inputuri' (did you mean 'input_uri'?), 'zzz'" in message
     assert str(conf["input_uri"]) not in message
+
+
+@pytest.mark.usefixtures("openai_conn")
+def test_a_batch_that_is_not_known_is_looked_for_with_a_connection(run_dag: RunDag) -> None:
+    with DAG("unknown_batch", schedule=None) as dag:
+        OpenAIBatchSensor(task_id="wait", batch_id="batch_of_others", poll_interval=0.1)
+    assert run_dag(dag, retries=2).errors("wait") == (
+        "fetching batch_of_others with connection 'openai_default': OpenAI answered 404. It is not there (any more), "
+        "or belongs to another project than the connection's key."
+    )
 
 
 @pytest.mark.usefixtures("openai_conn")

@@ -44,6 +44,10 @@ _CUE = re.compile(
 )
 _ITEM = r"[\"'`]?[\w-]+[\"'`]?"
 _LISTED = re.compile(rf"{_ITEM}(?:\s*,\s*{_ITEM})*,?\s+(?:or|and)\s+{_ITEM}|{_ITEM}(?:\s*,\s*{_ITEM})+")
+_ASKED = re.compile(
+    rf"{_ITEM}(?:\s*,\s*{_ITEM})+,?\s+or\s+{_ITEM}\s*\?|(?:^|[.!?:\n]\s*){_ITEM}\s+or\s+{_ITEM}\s*\?"
+)
+"""``Positive, Negative or Neutral?``; two labels only where they are the whole question."""
 _SEPARATORS = re.compile(r"\s*(?:[/|,]|\bor\b|\band\b)\s*")
 _MOST_CHARACTERS = 600
 _PROMPT_CHARACTERS = 500
@@ -81,20 +85,22 @@ def pick_label(labels: Sequence[str], text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def find_labels(prompt: str) -> tuple[str, ...]:
-    """The labels that a prompt offers (``Positive/Negative/Neutral``, ``one of: a, b or c``), if it does."""
+    """The labels that a prompt offers: ``Positive/Negative/Neutral``, ``one of: a, b or c``, ``A, B or C?``."""
     head = prompt[:_PROMPT_CHARACTERS]
     found = _find_listed(head)
     if found is None and ("/" in head or "|" in head) and (match := _SLASHED.search(head)):
         found = match.group()
     if found is None:
         return ()
-    labels = (part.strip(" \t\n\"'`.()[]") for part in _SEPARATORS.split(found))
+    labels = (part.strip(" \t\n\"'`.()[]?") for part in _SEPARATORS.split(found))
     return tuple(dict.fromkeys(label for label in labels if label))
 
 
 def _find_listed(text: str) -> str | None:
     if "," not in text and " or " not in text:
         return None
+    if "?" in text and (asked := _ASKED.search(text)):
+        return asked.group().lstrip(".!?: \n")
     for cue in _CUE.finditer(text):
         match = _LISTED.match(text, cue.end())
         if match:
