@@ -83,7 +83,8 @@ def test_every_imported_distribution_is_declared():
     """What only comes along with Airflow today may be gone with its next release."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]
-    declared = {normalize(line) for line in [*project["dependencies"], *optional["fast"]]}
+    extras = [line for name in ("fast", "tables", "images") for line in optional[name]]
+    declared = {normalize(line) for line in [*project["dependencies"], *extras]}
     # Airflow is several distributions that come as one; pytest is there where its plugin is loaded.
     declared |= {"apache-airflow-core", "apache-airflow-task-sdk", "pytest"}
     owners = packages_distributions()
