@@ -16,6 +16,7 @@ import pytest
 from demo.corpus import read_docstrings, write_requests
 from demo.processes import Child, ChildFailedError, free_port, sole_user, wait_for_port
 from demo.progress import describe_states
+from demo.shell import write_shell_environment
 
 INCLUDE = Path(__file__).resolve().parents[2] / "include"
 LONG = "A text that is long enough to be worth a summary by anybody at all."
@@ -134,3 +135,31 @@ def test_progress_counts_what_is_done_and_names_what_failed():
         ("publish", -1): "none",
     }
     assert describe_states(states) == "split ✓ upload 1/2 (1 failed) create 0/2 (1 failed)"
+
+
+def test_another_shell_gets_the_environment_of_make_up_and_none_of_its_secrets(tmp_path):
+    (tmp_path / "secrets.json").write_text(json.dumps({"fernet_key": "f" * 44, "jwt_secret": "j" * 64}))
+    env = {
+        "AIRFLOW_HOME": str(tmp_path),
+        "AIRFLOW_CONN_OPENAI_DEFAULT": '{"password": "it\'s"}',
+        "AIRFLOW__CORE__FERNET_KEY": "f" * 44,
+        "AIRFLOW__API_AUTH__JWT_SECRET": "j" * 64,
+        "AIRFLOW__API__SECRET_KEY": "s" * 44,
+        "UNRELATED": "x",
+    }
+    write_shell_environment(tmp_path / "env", env, secrets=tmp_path / "secrets.json")
+    text = (tmp_path / "env").read_text()
+    assert not [secret for secret in ("f" * 44, "j" * 64, "s" * 44, "UNRELATED") if secret in text]
+    script = 'source "$0"; echo "$AIRFLOW_CONN_OPENAI_DEFAULT"; eval "$AIRFLOW__CORE__FERNET_KEY_CMD"; which airflow'
+    done = subprocess.run(
+        ["bash", "-c", script, str(tmp_path / "env")],
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [
+        '{"password": "it\'s"}',
+        "f" * 44,
+        str(Path(sys.executable).parent / "airflow"),
+    ]

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import re
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import httpx
+import openai
+import pyarrow.parquet as pq
 import pytest
+
+from fixtures.job import chat_line
+from fixtures.object_store import ObjectStore
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
+
+    from airflow_openai_batch.testing import OpenAIServer
+    from fixtures.airflow_runs import RunDag
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
@@ -15,18 +32,96 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("block", blocks("python"))
-def test_python_makes_a_dag_that_airflow_can_store(block: str) -> None:
-    from airflow.sdk import DAG
+PYTHON = blocks("python")
+DAGS = {found[1]: block for block in PYTHON if (found := re.search(r'DAG\("(\w+)"', block))}
+
+
+def run_block(block: str) -> dict[str, Any]:
+    namespace: dict[str, Any] = {}
+    exec(compile(block, "README.md", "exec"), namespace)  # noqa: S102 - our own README
+    return namespace
+
+
+def make_dag(dag_id: str) -> DAG:
+    namespace = run_block(DAGS[dag_id])
+    return next(
+        dag for value in namespace.values() if getattr(dag := getattr(value, "dag", None), "dag_id", "")
+    )
+
+
+@pytest.fixture
+def bucket(s3_server: str, define_connection: Callable[..., str]) -> ObjectStore:
+    """The bucket and the connection that the README names."""
+    define_connection(
+        "my_aws",
+        conn_type="aws",
+        login="testing",
+        password="testing",
+        extra={"endpoint_url": s3_server, "region_name": "us-east-1"},
+    )
+    httpx.put(f"{s3_server}/bucket", trust_env=False).raise_for_status()
+    return ObjectStore(s3_server, "bucket")
+
+
+@pytest.mark.parametrize("dag_id", DAGS)
+def test_python_makes_a_dag_that_airflow_can_store(dag_id: str) -> None:
     from airflow.serialization.serialized_objects import DagSerialization
 
-    namespace: dict[str, object] = {}
-    exec(compile(block, "README.md", "exec"), namespace)  # noqa: S102 - our own README
-    source = re.search(r'DAG\("(\w+)"', block)
-    assert source is not None
-    dag = next(value.dag for value in namespace.values() if isinstance(getattr(value, "dag", None), DAG))
-    assert dag.dag_id == source[1]
+    dag = make_dag(dag_id)
+    assert dag.dag_id == dag_id
     assert set(DagSerialization.to_dict(dag)) >= {"dag"}
+
+
+@pytest.mark.usefixtures("openai_conn")
+def test_the_nightly_dag_runs_without_a_logical_date(run_dag: RunDag, bucket: ObjectStore) -> None:
+    """As a run does that an asset triggers."""
+    day = datetime(2026, 1, 31, 2, tzinfo=UTC)
+    bucket.put("reviews/2026-01-31/a.jsonl.gz", gzip.compress(chat_line("a").encode()))
+    run = run_dag(make_dag("nightly_reviews"), logical_date=None, run_after=day)
+    assert run.state == "success", run.failures
+    part = pq.read_table(io.BytesIO(bucket.get("jobs/reviews/2026-01-31/results/part-00000.parquet")))
+    assert part.column("status").to_pylist() == ["ok"]
+
+
+@pytest.mark.usefixtures("openai_conn")
+def test_a_batch_of_somebody_elses_is_fetched(
+    run_dag: RunDag, openai_server: OpenAIServer, bucket: ObjectStore
+) -> None:
+    with openai.OpenAI(base_url=openai_server.base_url, api_key="any") as client:
+        file = client.files.create(file=("f.jsonl", chat_line("a").encode()), purpose="batch")
+        batch = client.batches.create(
+            input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+        )
+    run = run_dag(make_dag("fetch_batch"), {"batch_id": batch.id})
+    assert run.state == "success", run.failures
+    assert json.loads(bucket.get(f"answers/{batch.id}.output.jsonl"))["custom_id"] == "a"
+    assert run.xcom("download")["output"] == f"s3://my_aws@bucket/answers/{batch.id}.output.jsonl"
+
+
+@pytest.mark.usefixtures("openai_conn")
+def test_the_first_run_and_the_way_to_read_its_results(run_dag: RunDag, tmp_path: Path) -> None:
+    (line,) = blocks("json")
+    (reading,) = (block for block in PYTHON if "DAG(" not in block)
+    (tmp_path / "reviews.jsonl").write_text(line)
+    command = next(line for line in README.splitlines() if line.startswith("$ airflow dags test"))
+    conf = json.loads(command.partition("--conf '")[2].removesuffix("'").replace("/data", str(tmp_path)))
+    assert run_dag("openai_batch", conf).state == "success"
+    rows = run_block(reading.replace("/data", str(tmp_path)))["rows"]
+    assert rows.to_pylist() == [{"custom_id": "review/1", "status": "ok", "content": "Neutral"}]
+
+
+def test_every_parameter_in_a_command_is_one() -> None:
+    from airflow_openai_batch.dag_params import make_params
+
+    confs = [json.loads(found) for found in re.findall(r"openai_batch --conf '(\{.*\})'", README)]
+    assert len(confs) >= 2
+    assert {key for conf in confs for key in conf} <= set(make_params())
+
+
+def test_the_keys_of_rejected_lines_are_all_named() -> None:
+    from airflow_openai_batch.core.rejected import RejectedLine
+
+    assert [name for name in RejectedLine.__struct_fields__ if f"`{name}`" not in README] == []
 
 
 def test_the_request_it_shows_is_one() -> None:

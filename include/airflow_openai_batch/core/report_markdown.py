@@ -105,10 +105,10 @@ def _head(report: Report) -> Iterator[str]:
 
 def _headline(counts: ReportCounts) -> str:
     """Of everything that was in the input: a rejected line has no good answer either."""
-    lines = "lines" if counts.rejected else "requests"
+    total = number_of(counts.positions, "line" if counts.rejected else "request")
     share = f" ({counts.good / counts.positions:.2%})" if counts.positions else ""
     have = "has" if counts.good == 1 else "have"
-    text = f"**{counts.good:,} of {counts.positions:,} {lines} {have} a good answer**{share}"
+    text = f"**{counts.good:,} of {total} {have} a good answer**{share}"
     if not counts.rejected:
         return text
     return f"{text}; {counts.rejected:,} {'was' if counts.rejected == 1 else 'were'} rejected before sending"
