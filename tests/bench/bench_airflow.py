@@ -78,6 +78,7 @@ def our_conf(folder: Path, source: Path, name: str, number: int) -> dict[str, ob
         "output_uri": f"file://{folder}/jobs/{name}-{number}",
         "max_requests_per_shard": PER_SHARD,
         "poll_interval": 1,
+        "mode": "batch",
     }
 
 

@@ -32,6 +32,7 @@ def test_a_glob_of_plain_and_compressed_objects_lands_in_order(
         "output_uri": s3.uri("jobs/one"),
         "max_requests_per_shard": 4,
         "poll_interval": 0.1,
+        "mode": "batch",
     }
     assert run_dag("openai_batch", conf).state == "success"
     rows = []

@@ -103,8 +103,9 @@ def test_every_step_can_be_mapped_over_the_split_on_its_own(
             max_requests_per_shard=2,
         )
         shards = split.output
-        upload = OpenAIBatchUploadOperator.partial(task_id="upload").expand(shard=shards)
-        create = OpenAIBatchCreateOperator.partial(task_id="create").expand(shard=upload.output)
+        batch: Any = {"send_mode": "batch"}  # two requests would go out in real time otherwise
+        upload = OpenAIBatchUploadOperator.partial(task_id="upload", **batch).expand(shard=shards)
+        create = OpenAIBatchCreateOperator.partial(task_id="create", **batch).expand(shard=upload.output)
         wait = OpenAIBatchSensor.partial(task_id="wait", poll_interval=0.1, deferrable=deferrable).expand(
             shard=create.output
         )

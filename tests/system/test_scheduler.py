@@ -30,7 +30,7 @@ def batches_take_2_s(shared_openai_server: OpenAIServer) -> Iterator[None]:
     shared_openai_server.configure(in_progress_s=2)
     yield
     shared_openai_server.unscript()
-    shared_openai_server.configure(in_progress_s=0)
+    shared_openai_server.configure(in_progress_s=0, queue_limits={})
 
 
 def make_job(folder: Path, *, requests: int, name: str) -> Job:
@@ -107,6 +107,30 @@ def test_a_wait_starts_one_worker_and_ends_from_the_trigger(
         assert "lovely" not in log
     links = local_airflow.get(f"{run.path}/taskInstances/shard.wait/links", map_index=1)["extra_links"]
     assert links["OpenAI batch"].startswith("https://platform.openai.com/batches/batch_")
+
+
+def test_shards_wait_for_room_in_the_triggerer_and_say_so(
+    local_airflow: LocalAirflow, shared_openai_server: OpenAIServer, tmp_path: Path
+) -> None:
+    shared_openai_server.configure(in_progress_s=60, queue_limits={"gpt-4.1-nano": 40})
+    lines = (chat_line(f"room/{n}", f"{n} lovely. " * 4, model="gpt-4.1-nano") for n in range(6))
+    job = Job(tmp_path, {"max_requests_per_shard": 2, "poll_interval": 1}).write(lines)
+    run = local_airflow.trigger("openai_batch", job.conf(enqueued_token_limit=40, max_tokens_per_shard=1_000))
+    try:
+        wait_until_deferred(local_airflow, run, "shard.upload", instances=3)
+    except AssertionError:
+        states = local_airflow.states(run)
+        assert sum(state == "deferred" for (task, _), state in states.items() if task == "shard.upload") >= 2
+    label = local_airflow.get(f"{run.path}/taskInstances/shard.upload", map_index=2)["rendered_map_index"]
+    assert "waits for room: needs" in label
+    assert "of 40 free" in label
+    deadline = time.monotonic() + 150
+    while time.monotonic() < deadline and local_airflow.state(run) == "running":
+        shared_openai_server.clock.advance(60)
+        time.sleep(3)
+    assert local_airflow.state(run) == "success", local_airflow.explain(run)
+    assert not shared_openai_server.books.refusals
+    assert len(job.rows()) == 6
 
 
 def test_one_task_per_shard(

@@ -13,12 +13,19 @@ class Caller:
     run_id: str = ""
     task_id: str = ""
     map_index: int = -1
+    try_number: int = 0
+    """A retry is somebody else: the process of the try before may still be at it, or its call in the air."""
     run_started_at: float = 0.0
     """Unix seconds; clearing a finished run sets it anew."""
 
     @property
-    def by(self) -> str:
+    def instance(self) -> str:
+        """The task instance, whichever try it is."""
         return f"{self.dag_id}/{self.run_id}/{self.task_id}[{self.map_index}]"
+
+    @property
+    def by(self) -> str:
+        return f"{self.instance}#{self.try_number}"
 
     def to_metadata(self) -> dict[str, str]:
         """Cut to what OpenAI takes: 512 characters a value."""

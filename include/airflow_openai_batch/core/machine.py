@@ -73,7 +73,7 @@ class Circumstances:
     """What the machine is told besides events and observations.
 
     :param now: Unix seconds.
-    :param me: who asks, in the form of ``Event.by``: its own intents need no patience.
+    :param me: who asks, in the form of ``Event.by``: its own claims need no patience.
     :param key: the job_key of the current send; seeds the jitter, so that the machine stays pure.
     :param model: of the shard.
     :param limit: the batch queue's, where the connection or the DAG says one.

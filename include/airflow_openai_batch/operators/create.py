@@ -67,7 +67,7 @@ class OpenAIBatchCreateOperator(ShardStepOperator):
 
     def _find_or_create(self, client: BatchClient, input_file_id: str, context: Context) -> BatchView:
         caller = make_caller(context)
-        key = hashlib.sha256(f"{input_file_id}|{self.endpoint}|{caller.by}".encode()).hexdigest()
+        key = hashlib.sha256(f"{input_file_id}|{self.endpoint}|{caller.instance}".encode()).hexdigest()
         run_start = context["dag_run"].start_date
         since = run_start.timestamp() if run_start else 0.0
         batch, duplicates = choose_kept(list(client.find(key, since)))

@@ -20,6 +20,7 @@ from airflow_openai_batch.core.steps import AwaitRoom, Pause, Reached
 from airflow_openai_batch.driver import ShardDriver, Waiting
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
 from airflow_openai_batch.operators.failures import task_failures
+from airflow_openai_batch.operators.instance_label import show_label
 from airflow_openai_batch.operators.links import OpenAIBatchLink
 from airflow_openai_batch.operators.parameters import (
     DEFAULT_CONN_ID,
@@ -263,6 +264,7 @@ class ShardStepOperator(BaseOperator):
             self.waits_for = outcome.why
             self.log.info("Waiting %s: %s.", describe_duration(max(0.0, outcome.until - now)), outcome.why)
             if self.deferrable:
+                show_label(context, self.label)
                 self._defer_until(outcome.until)
             time.sleep(max(0.0, min(outcome.until - now, self.poll_interval_s)))
             return False
@@ -283,6 +285,7 @@ class ShardStepOperator(BaseOperator):
             return has_room
         from airflow_openai_batch.triggers.room import OpenAIBatchRoomTrigger
 
+        show_label(context, self.label)
         trigger = OpenAIBatchRoomTrigger.for_need(
             wish.need,
             wish.limit,
@@ -348,6 +351,7 @@ def make_caller(context: Context) -> Caller:
         run_id=ti.run_id,
         task_id=ti.task_id,
         map_index=-1 if ti.map_index is None else ti.map_index,
+        try_number=ti.try_number or 0,
         run_started_at=_read_run_start(context),
     )
 
