@@ -1,0 +1,146 @@
+"""Puts a job's answers beside the rows that a preparation made its requests from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow.sdk import BaseOperator
+
+from airflow_openai_batch.core.errors import ConfigError
+from airflow_openai_batch.core.join import join_answers
+from airflow_openai_batch.core.table_files import FORMATS, TableOptions, find_format
+from airflow_openai_batch.locations import check_uri, resolve_location
+from airflow_openai_batch.operators.failures import task_failures
+from airflow_openai_batch.operators.parameters import read_choice, read_flag
+from airflow_openai_batch.operators.split import make_path_safe
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_openai_batch.core.storage import Location
+    from airflow_openai_batch.core.table_files import TableFormat
+
+PROGRESS_EVERY_S = 10.0
+
+
+class OpenAIBatchJoinOperator(BaseOperator):
+    """Writes the source rows with the answers' columns beside them, in the source's order, as one file.
+
+    The columns: ``answer`` (or ``embedding``, a list of float32), ``answer_status`` (``ok``, ``failed``,
+    ``invalid_output``, ``missing``, ``rejected``, ``unfinished``), ``answer_error``, ``answer_model``,
+    ``answer_cost_usd`` (of an answer that several rows share, in the first of them), and one for each property of a
+    structured answer, in its type; lists and objects are JSON text in CSV and Excel. A name that the source has
+    already begins with ``openai_``.
+
+    Every source row stands in the file exactly once; that is checked before the file appears. Run again, it writes
+    the same file again at no cost. Returns the file's URI, the counts and the cost.
+
+    :param prepared: the directory that `OpenAIBatchPrepareOperator` wrote.
+    :param job: the job directory, as the split pushes it under the key ``job``.
+    :param output_uri: the file to write. ``{run_id}`` stands for the run id in a form fit for a path.
+    :param format: ``parquet``, ``csv``, ``jsonl`` or ``xlsx`` (needs the extra ``tables``); by default what the name
+        of the file ends in. Vectors only go into ``parquet`` and ``jsonl``.
+    :param on_unfinished: where shards are not done: ``fail``, or ``keep`` their rows with what there is, for instance
+        after a sample.
+    :param for_excel: of a CSV: with a byte order mark, and an apostrophe before text that Excel would run as a
+        formula. Leave it out where a machine reads the file.
+    :param long_text: of a workbook: a text beyond the 32,767 characters of a cell: ``fail``, or ``cut`` it.
+    """
+
+    template_fields: Sequence[str] = (
+        "prepared",
+        "job",
+        "output_uri",
+        "format",
+        "on_unfinished",
+        "for_excel",
+        "long_text",
+    )
+    ui_color = "#e8f3ee"
+
+    def __init__(
+        self,
+        *,
+        prepared: str,
+        job: str,
+        output_uri: str,
+        format: Literal["parquet", "csv", "jsonl", "xlsx"] | str | None = None,
+        on_unfinished: Literal["fail", "keep"] | str = "fail",
+        for_excel: bool | str = False,
+        long_text: Literal["fail", "cut"] | str = "fail",
+        retries: int = 3,
+        retry_delay: timedelta | float = timedelta(minutes=1),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(retries=retries, retry_delay=retry_delay, **kwargs)
+        self.prepared = prepared
+        self.job = job
+        self.output_uri = output_uri
+        self.format = format
+        self.on_unfinished = on_unfinished
+        self.for_excel = for_excel
+        self.long_text = long_text
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        with task_failures():
+            place = self._open_output(context["ti"].run_id)
+            joined = join_answers(
+                _open("prepared", self.prepared),
+                _open("job", self.job),
+                place,
+                format=self._read_format(place.uri),
+                options=TableOptions(
+                    for_excel=read_flag("for_excel", self.for_excel),
+                    long_text=read_choice("long_text", self.long_text, ("fail", "cut")),
+                ),
+                on_unfinished=read_choice("on_unfinished", self.on_unfinished, ("fail", "keep")),
+                progress=_ProgressLog(self.log),
+            )
+        for notice in joined.notices:
+            self.log.warning("%s", notice)
+        self.log.info("%s", joined)
+        return {
+            "uri": joined.uri,
+            "format": joined.format,
+            "rows": joined.rows,
+            "statuses": joined.statuses,
+            "columns": list(joined.columns),
+            "cost_usd": joined.cost_usd,
+        }
+
+    def _open_output(self, run_id: str) -> Location:
+        uri = self.output_uri.strip().replace("{run_id}", make_path_safe(run_id))
+        if not uri or uri.endswith("/"):
+            raise ConfigError(
+                f"output_uri={self.output_uri!r}: name the file to write, for instance s3://bucket/answers.parquet."
+            )
+        check_uri(uri, "output")
+        return resolve_location(uri)
+
+    def _read_format(self, uri: str) -> TableFormat:
+        if self.format is None or str(self.format).strip().lower() in ("", "none"):
+            return find_format(uri)
+        return read_choice("format", self.format, FORMATS)
+
+
+def _open(name: str, uri: str) -> Location:
+    if not uri or not uri.strip():
+        raise ConfigError(f"{name} is empty: the task before pushed none. Look at its log.")
+    check_uri(uri, "output")
+    return resolve_location(uri.strip().rstrip("/"))
+
+
+class _ProgressLog:
+    """One line every ten seconds while a large table is written."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+        self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        if (now := time.monotonic()) - self._last >= PROGRESS_EVERY_S:
+            self._last = now
+            self._log.info("Joined %s of %s rows.", f"{done:,}", f"{total:,}")
