@@ -1,0 +1,227 @@
+"""Rows of CSV files. Every cell is text and stays as it is; an empty cell is null.
+
+The reader is strict: a quote that is closed in the wrong place, or never, spoils its own line only. What it has
+swallowed until that shows is read again.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from airflow_openai_batch.core.errors import ConfigError, InputError
+from airflow_openai_batch.core.row_sources.lines import Line, read_lines
+from airflow_openai_batch.core.row_sources.table import (
+    BLOCK_BYTES,
+    BLOCK_ROWS,
+    RowBlock,
+    RowTable,
+    merge_names,
+    name_columns,
+)
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.sources import SourceFile
+
+MAX_RECORD_BYTES = 16 * 2**20
+"""Of one row with all its lines: what a quote that is never closed may swallow before it is given up."""
+_DELIMITERS = ",;\t|"
+
+
+def open_csv(
+    files: Sequence[SourceFile], *, delimiter: str | None = None, encoding: str = "utf-8"
+) -> RowTable:
+    """The rows of CSV files with a header each; columns that a file lacks are null.
+
+    :param delimiter: one character; by default the one of comma, semicolon, tab and bar that the header has most of.
+    :param encoding: of the files, one that keeps ASCII as it is: ``utf-8``, ``cp1252``, ``latin-1``.
+    :raises InputError: if a file has no header that can be read.
+    """
+    if delimiter is not None and len(delimiter) != 1:
+        raise ConfigError(f"delimiter={delimiter!r}: must be one character.")
+    _check_encoding(encoding)
+    readers = [_CsvFile(file, delimiter, encoding) for file in files]
+    names = merge_names([reader.names for reader in readers])
+    schema = pa.schema([(name, pa.string()) for name in names])
+    notices = [f"{reader.uri}: {notice}" for reader in readers for notice in reader.notices]
+    return RowTable(schema, _read_all(readers, schema), tuple(notices))
+
+
+def _check_encoding(encoding: str) -> None:
+    try:
+        plain = 'a,"\n'.encode(encoding) == b'a,"\n'
+        codecs.lookup(encoding)
+    except LookupError:
+        plain = False
+    if not plain:
+        raise ConfigError(
+            f"encoding={encoding!r}: must be one that keeps ASCII as it is, such as utf-8, cp1252 or latin-1."
+        )
+
+
+def _read_all(readers: Sequence[_CsvFile], schema: pa.Schema) -> Iterator[RowBlock]:
+    for reader in readers:
+        yield from reader.read(schema)
+
+
+class _CsvFile:
+    """One file: its header, read at once, and its rows, read later."""
+
+    def __init__(self, file: SourceFile, delimiter: str | None, encoding: str) -> None:
+        self.uri = file.uri
+        self._file = file
+        self._encoding = encoding
+        self._delimiter = delimiter or self._guess_delimiter()
+        with_header = next((record for record in self._records() if record.cells), None)
+        if with_header is not None and with_header.problem:
+            raise InputError(f"{self.uri}: the header cannot be read: {with_header.problem}.")
+        self.names, self.notices = name_columns(with_header.cells if with_header else [])
+
+    def _guess_delimiter(self) -> str:
+        first = next((line.data for line in read_lines(self._file) if line.data and line.data.strip()), b"")
+        text = "".join(first.decode(self._encoding, "replace").split('"')[::2])
+        most = max(_DELIMITERS, key=text.count)
+        return most if most in text else ","
+
+    def read(self, schema: pa.Schema) -> Iterator[RowBlock]:
+        block = _Block(self.names, schema)
+        records = (record for record in self._records() if record.cells)
+        next(records, None)
+        for record in records:
+            block.add(record)
+            if block.is_full:
+                yield block.finish()
+        if block.rows:
+            yield block.finish()
+
+    def _records(self) -> Iterator[_Record]:
+        source = _DecodedLines(read_lines(self._file), self._encoding)
+        while source.more():
+            yield _read_record(source, self._delimiter)
+
+
+class _Record:
+    """One row; no cells for a blank line."""
+
+    __slots__ = ("cells", "problem")
+
+    def __init__(self, cells: list[str], problem: str = "") -> None:
+        self.cells = cells
+        self.problem = problem
+
+
+class _DecodedLines:
+    """Lines as text, which remembers those of the record at hand, so that they can be read again."""
+
+    def __init__(self, lines: Iterator[Line], encoding: str) -> None:
+        self._lines = lines
+        self._encoding = encoding
+        self._waiting: deque[tuple[str, str]] = deque()
+        self._taken: list[tuple[str, str]] = []
+        self._taken_size = 0
+
+    def more(self) -> bool:
+        if not self._waiting:
+            line = next(self._lines, None)
+            if line is None:
+                return False
+            self._waiting.append(self._decode(line))
+        return True
+
+    def start(self) -> None:
+        self._taken, self._taken_size = [], 0
+
+    def __iter__(self) -> _DecodedLines:
+        return self
+
+    def __next__(self) -> str:
+        if self._taken_size > MAX_RECORD_BYTES or not self.more():
+            raise StopIteration
+        text, problem = self._waiting.popleft()
+        self._taken.append((text, problem))
+        self._taken_size += len(text)
+        return text
+
+    @property
+    def problem(self) -> str:
+        """Of the lines of this record."""
+        return next((problem for _, problem in self._taken if problem), "")
+
+    def keep_first_only(self) -> str:
+        """Put all lines but the first back. Returns the first."""
+        self._waiting.extendleft(reversed(self._taken[1:]))
+        return self._taken[0][0]
+
+    def _decode(self, line: Line) -> tuple[str, str]:
+        if line.data is None:
+            return "\n", "the line is longer than any request may be"
+        data = line.data + b"\n"
+        try:
+            return data.decode(self._encoding), ""
+        except UnicodeDecodeError as error:
+            problem = (
+                f"is not valid {self._encoding.upper()} (byte {error.start + 1:,} of line {line.number:,})"
+            )
+            return data.decode(self._encoding, "replace"), problem
+
+
+def _read_record(lines: _DecodedLines, delimiter: str) -> _Record:
+    lines.start()
+    try:
+        cells = next(csv.reader(lines, delimiter=delimiter, strict=True), [])
+    except csv.Error as error:
+        cells = lines.keep_first_only().rstrip("\r\n").split(delimiter)
+        if "new-line" in str(error):
+            return _Record(cells, "has a carriage return outside of quotes")
+        return _Record(cells, "a quote is not closed, or closed in the middle of a cell")
+    problem = lines.problem
+    return _Record(cells or [""] if problem else cells, problem)
+
+
+class _Block:
+    """Collects rows of one file and turns them into a batch of the whole table."""
+
+    def __init__(self, names: list[str], schema: pa.Schema) -> None:
+        self._width = len(names)
+        self._order = [names.index(name) if name in names else None for name in schema.names]
+        self._schema = schema
+        self._start()
+
+    def _start(self) -> None:
+        self.rows: list[list[str | None]] = []
+        self._problems: dict[int, str] = {}
+        self._size = 0
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.rows) >= BLOCK_ROWS or self._size >= BLOCK_BYTES
+
+    def add(self, record: _Record) -> None:
+        cells, width = record.cells, self._width
+        problem = record.problem
+        if not problem and len(cells) != width:
+            problem = f"has {len(cells):,} cells, the header {width:,}"
+        if problem:
+            self._problems[len(self.rows)] = problem
+        row: list[str | None] = [cell or None for cell in cells[:width]]
+        row += [None] * (width - len(row))
+        self.rows.append(row)
+        self._size += sum(map(len, cells))
+
+    def finish(self) -> RowBlock:
+        columns = list(zip(*self.rows, strict=True))
+        arrays = [
+            pa.nulls(len(self.rows), pa.string()) if at is None else pa.array(columns[at], pa.string())
+            for at in self._order
+        ]
+        block = RowBlock(pa.record_batch(arrays, schema=self._schema), self._problems)
+        self._start()
+        return block
+
+
+csv.field_size_limit(max(csv.field_size_limit(), MAX_RECORD_BYTES * 2))

@@ -1,0 +1,69 @@
+"""Rows of JSONL files: one object per line, its keys the columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from airflow_openai_batch.core.errors import InputError
+from airflow_openai_batch.core.row_sources.lines import Line, read_lines
+from airflow_openai_batch.core.row_sources.spool import RawBlock
+from airflow_openai_batch.core.row_sources.table import BLOCK_BYTES, BLOCK_ROWS
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.sources import SourceFile
+
+_decode = msgspec.json.Decoder().decode
+
+
+def read_json_rows(files: Sequence[SourceFile]) -> Iterator[RawBlock]:
+    """The objects of JSONL files in blocks; blank lines are no rows.
+
+    :raises InputError: if a file is a JSON array.
+    """
+    for file in files:
+        yield from _read_file(file)
+
+
+def _read_file(file: SourceFile) -> Iterator[RawBlock]:
+    rows: list[dict[str, Any]] = []
+    problems: dict[int, str] = {}
+    size = 0
+    for line in read_lines(file):
+        if line.data is not None and not line.data.strip():
+            continue
+        if line.number == 1 and line.data is not None and line.data.lstrip().startswith(b"["):
+            raise InputError(
+                f"{file.uri}: is a JSON array. Write one object per line instead, for instance with: jq -c '.[]'."
+            )
+        found = _read_row(line)
+        if isinstance(found, str):
+            problems[len(rows)] = found
+            found = {}
+        rows.append(found)
+        size += len(line.data or b"")
+        if len(rows) >= BLOCK_ROWS or size >= BLOCK_BYTES:
+            yield _make_block(rows, problems)
+            rows, problems, size = [], {}, 0
+    if rows:
+        yield _make_block(rows, problems)
+
+
+def _read_row(line: Line) -> dict[str, Any] | str:
+    """The row, or what is wrong with its line."""
+    if line.data is None:
+        return f"line {line.number:,} is longer than any request may be"
+    try:
+        found = _decode(line.data.decode())
+    except UnicodeDecodeError as error:
+        return f"line {line.number:,} is not valid UTF-8 (byte {error.start + 1:,})"
+    except (msgspec.DecodeError, RecursionError):
+        return f"line {line.number:,} is not valid JSON"
+    return found if isinstance(found, dict) else f"line {line.number:,} is no JSON object"
+
+
+def _make_block(rows: list[dict[str, Any]], problems: dict[int, str]) -> RawBlock:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return RawBlock({name: [row.get(name) for row in rows] for name in names}, len(rows), problems)

@@ -1,0 +1,337 @@
+"""From rows that people have to the requests that the split takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.bases.skipmixin import SkipMixin
+
+from airflow_openai_batch.core.errors import ConfigError, InputChangedError, InputError
+from airflow_openai_batch.core.plurals import number_of
+from airflow_openai_batch.core.preparation import (
+    Preparation,
+    prepare_requests,
+    preview_requests,
+    read_manifest,
+)
+from airflow_openai_batch.core.preparation.prepare import OnExisting, Prepared, RowProgress
+from airflow_openai_batch.core.preparation.source_note import check_files, note_files, note_query
+from airflow_openai_batch.core.row_sources import find_row_files, open_row_files
+from airflow_openai_batch.core.row_sources.choice import FORMATS
+from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
+from airflow_openai_batch.operators.failures import task_failures
+from airflow_openai_batch.operators.parameters import read_choice, read_flag, read_list, read_optional_int
+from airflow_openai_batch.operators.prompt_files import load_prompt
+from airflow_openai_batch.operators.query import open_query
+from airflow_openai_batch.operators.split import PROGRESS_EVERY_S, make_path_safe
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_openai_batch.core.preparation.manifest import Manifest, SourceNote
+    from airflow_openai_batch.core.prompts import PromptSpec
+    from airflow_openai_batch.core.row_sources import RowFiles, RowTable
+    from airflow_openai_batch.core.storage import Location
+
+
+class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
+    """Makes a request of every row of a table, with a prompt, and remembers which request answers which row.
+
+    Returns what the split takes as ``input_uri``; pushes the directory under the key ``prepared``, for the join, and
+    ``counts``: rows, requests, rejected, duplicates. Run again, it uses what is there, so that an unordered query
+    cannot change a job under way.
+
+    :param source: one URI or path, a list of them, or a glob, of ``.csv``, ``.tsv``, ``.jsonl`` (both also ``.gz`` and
+        ``.zst``), ``.parquet``, ``.xlsx``; or a prefix that ends in ``/``, for a row per object below it.
+    :param prompt: a YAML file (URI, or path relative to the DAG's folder or the one above) or its fields as a dict; see
+        `PromptSpec`. Not rendered by Airflow, since it holds templates of its own. In a dict, ``response_schema`` may
+        be a Pydantic model.
+    :param prompt_overrides: fields that take the place of those in it, rendered by Airflow:
+        ``{"model": "{{ params.model }}"}``. Empty ones change nothing.
+    :param output_uri: the prepared directory, not the job directory. ``{run_id}`` stands for the run id.
+    :param sql: a query, in place of ``source``; with ``conn_id``, a connection to a database, and ``sql_parameters``.
+    :param format: where the names do not tell: ``csv``, ``jsonl``, ``parquet``, ``xlsx``; of a prefix ``texts``
+        (columns uri, name, size_bytes, text) or ``files`` (without text).
+    :param sheet: of a workbook; the first by default.
+    :param delimiter: of CSV; by default what the header has most of: comma, semicolon, tab or bar.
+    :param encoding: of CSV; default utf-8.
+    :param images_root: the directory or prefix that image paths in rows must lie below. For ``format="files"`` the
+        prefix itself by default.
+    :param dedupe: equal requests are sent once, and answer all their rows.
+    :param on_bad_row: rows that cannot be asked about: ``reject`` them (to ``rejected.jsonl``, with the reason), or
+        ``fail``.
+    :param on_empty: a table without rows: ``fail``, or ``skip`` what comes after.
+    :param on_existing: what was prepared already: ``resume`` with it, ``fail``, or ``restart``.
+    :param preview: shows what the first so many requests are, with tokens and cost, **in the task's log: contents of
+        rows are readable there**. Nothing is written or sent; what comes after is skipped.
+    """
+
+    template_fields: Sequence[str] = (
+        "source",
+        "sql",
+        "sql_parameters",
+        "conn_id",
+        "prompt_overrides",
+        "output_uri",
+        "format",
+        "sheet",
+        "delimiter",
+        "encoding",
+        "images_root",
+        "dedupe",
+        "on_bad_row",
+        "on_empty",
+        "on_existing",
+        "preview",
+    )
+    template_ext: Sequence[str] = (".sql",)
+    template_fields_renderers = {"sql": "sql", "prompt_overrides": "json"}  # noqa: RUF012 - as Airflow has it
+    ui_color = "#e8f3ee"
+
+    def __init__(
+        self,
+        *,
+        prompt: str | Path | Mapping[str, Any],
+        output_uri: str,
+        source: str | Sequence[str] | None = None,
+        sql: str | None = None,
+        sql_parameters: Mapping[str, Any] | Sequence[Any] | None = None,
+        conn_id: str | None = None,
+        prompt_overrides: Mapping[str, Any] | None = None,
+        format: str = "auto",
+        sheet: str | None = None,
+        delimiter: str | None = None,
+        encoding: str = "utf-8",
+        images_root: str | None = None,
+        dedupe: bool | str = False,
+        on_bad_row: Literal["reject", "fail"] | str = "reject",
+        on_empty: Literal["fail", "skip"] | str = "fail",
+        on_existing: Literal["resume", "fail", "restart"] | str = "resume",
+        preview: int | str | None = None,
+        retries: int = 3,
+        retry_delay: timedelta | float = timedelta(minutes=1),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(retries=retries, retry_delay=retry_delay, **kwargs)
+        self.prompt = prompt
+        self.output_uri = output_uri
+        self.source = source
+        self.sql = sql
+        self.sql_parameters = sql_parameters
+        self.conn_id = conn_id
+        self.prompt_overrides = prompt_overrides
+        self.format = format
+        self.sheet = sheet
+        self.delimiter = delimiter
+        self.encoding = encoding
+        self.images_root = images_root
+        self.dedupe = dedupe
+        self.on_bad_row = on_bad_row
+        self.on_empty = on_empty
+        self.on_existing = on_existing
+        self.preview = preview
+
+    def execute(self, context: Context) -> str | None:
+        ti = context["ti"]
+        with task_failures():
+            spec = load_prompt(self.prompt, self.prompt_overrides or {}, _dag_folder(context))
+            preview = read_optional_int("preview", self.preview)
+            output = self._find_output(ti.run_id)
+            if preview:
+                self._preview(spec, output, preview)
+                self._skip_rest(context, "Preview")
+                return None
+            prepared = self._prepare(spec, output)
+        counts = prepared.manifest.counts
+        ti.xcom_push("prepared", output.uri)
+        ti.xcom_push(
+            "counts",
+            {
+                "rows": counts.rows,
+                "requests": counts.requests,
+                "rejected": counts.rejected,
+                "duplicates": counts.duplicates,
+            },
+        )
+        if not counts.requests:
+            self._skip_rest(context, "No rows")
+        return f"{output.uri}/requests-*.jsonl"
+
+    def _skip_rest(self, context: Context, why: str) -> None:
+        self.log.info("%s; what comes after is skipped.", why)
+        self.skip(ti=context["ti"], tasks=context["task"].get_flat_relatives(upstream=False))
+
+    def _find_output(self, run_id: str) -> Location:
+        """:raises ConfigError: if it may not or cannot be written, unless it is only a preview."""
+        if not self.output_uri.strip():
+            raise ConfigError(
+                "output_uri is empty: name a directory, for instance s3://bucket/jobs/{run_id}/prepared."
+            )
+        uri = self.output_uri.strip().rstrip("/").replace("{run_id}", make_path_safe(run_id))
+        check_uri(uri, "output")
+        return resolve_location(uri)
+
+    def _preview(self, spec: PromptSpec, output: Location, requests: int) -> None:
+        if requests < 1:
+            raise ConfigError(f"preview={self.preview!r}: must be at least 1; leave it empty for none.")
+        source = self._find_source(output, spec)
+        self.log.info(
+            "Preview of %s %s: contents of rows are shown because preview=%s asks for it.",
+            spec.name,
+            f"version {spec.version}",
+            requests,
+        )
+        with source.open(requests * spec.rows_per_request) as table:
+            for text in preview_requests(spec, table, requests, images_root=self._find_images_root(source)):
+                self.log.info("%s", text)
+
+    def _prepare(self, spec: PromptSpec, output: Location) -> Prepared:
+        on_existing: OnExisting = read_choice("on_existing", self.on_existing, ("resume", "fail", "restart"))
+        existing = read_manifest(output)
+        try:
+            source = self._find_source(output, spec)
+        except InputError as error:
+            if existing is None or on_existing != "resume":
+                raise
+            self.log.warning("%s What was prepared from it is used.", error)
+            return self._use_without_source(existing, spec, output)
+        if (problem := output.find_write_problem()) is not None:
+            raise ConfigError(
+                f"{output.uri}: cannot be written ({problem}). Choose another output_uri or grant the access."
+            )
+        prepared = prepare_requests(
+            Preparation(
+                spec=spec,
+                open_table=lambda: source.open(None),
+                note=source.note,
+                now=time.time(),
+                images_root=self._find_images_root(source),
+                dedupe=read_flag("dedupe", self.dedupe),
+                on_empty="commit"
+                if read_choice("on_empty", self.on_empty, ("fail", "skip")) == "skip"
+                else "fail",
+                on_bad_row=read_choice("on_bad_row", self.on_bad_row, ("reject", "fail")),
+                on_existing=on_existing,
+                check_source=source.check,
+                progress=_RowProgressLog(self.log),
+            ),
+            output,
+        )
+        for notice in (*source.notices, *prepared.notices):
+            self.log.warning("%s", notice)
+        self._log_outcome(prepared, output)
+        return prepared
+
+    def _use_without_source(self, manifest: Manifest, spec: PromptSpec, output: Location) -> Prepared:
+        """The source has gone since; the prompt is looked at all the same."""
+        if manifest.prompt.sha256 != spec.sha256:
+            raise InputChangedError(
+                f"{output.uri}: was prepared with another prompt, and its source cannot be read any more. Choose "
+                "another output_uri, or bring the source back and set on_existing=restart."
+            )
+        prepared = Prepared(manifest, created=False)
+        self._log_outcome(prepared, output)
+        return prepared
+
+    def _log_outcome(self, prepared: Prepared, output: Location) -> None:
+        counts = prepared.manifest.counts
+        self.log.info(
+            "%s in %s: %s of %s, %s answered by another's, %s rejected.",
+            "Prepared" if prepared.created else "Was prepared before, and is used as it is,",
+            output.uri,
+            number_of(counts.requests, "request"),
+            number_of(counts.rows, "row"),
+            f"{counts.duplicates:,}",
+            f"{counts.rejected:,}",
+        )
+        if counts.rejected:
+            self.log.warning(
+                "%s cannot be sent; %s/rejected.jsonl says why.",
+                number_of(counts.rejected, "row"),
+                output.uri,
+            )
+
+    def _find_source(self, output: Location, spec: PromptSpec) -> _Source:
+        """:raises ConfigError: unless exactly one of source and sql is given, and may be read."""
+        named = self._read_source()
+        sql = (self.sql or "").strip()
+        if bool(named) == bool(sql):
+            raise ConfigError("Name either a source, or sql with conn_id: one of the two.")
+        if sql:
+            return self._find_query(sql)
+        for uri in named:
+            check_uri(uri, "input")
+        found = find_row_files(
+            named,
+            output,
+            resolve_location,
+            format=read_choice("format", self.format, FORMATS),
+            delimiter=self.delimiter or None,
+            encoding=self.encoding or "utf-8",
+            sheet=self.sheet or None,
+            objects_as="files" if spec.images else "texts",
+        )
+        return _Source(
+            note=note_files(found, named),
+            open=lambda max_rows: open_row_files(found, max_rows=max_rows),
+            check=lambda: check_files(found),
+            files=found,
+            notices=found.notices,
+        )
+
+    def _read_source(self) -> list[str]:
+        uris = read_list("source", self.source)
+        if len(uris) == 1:  # what was typed into a form: one per line
+            uris = [line.strip() for line in uris[0].splitlines() if line.strip()]
+        return [uri for uri in uris if uri.strip().lower() not in ("", "none")]
+
+    def _find_query(self, sql: str) -> _Source:
+        if not self.conn_id:
+            raise ConfigError("conn_id is empty: name the connection to the database that sql is for.")
+        conn_id, parameters = self.conn_id, self.sql_parameters
+        check_conn_id(conn_id)
+        return _Source(
+            note=note_query(sql, conn_id, parameters),
+            open=lambda max_rows: open_query(sql, conn_id, parameters, max_rows=max_rows),
+        )
+
+    def _find_images_root(self, source: _Source) -> Location | None:
+        root = (self.images_root or "").strip().rstrip("/")
+        if not root or root.lower() == "none":
+            return None if source.files is None else source.files.prefix
+        check_uri(root, "input")
+        return resolve_location(root)
+
+
+class _Source(NamedTuple):
+    """A source that was found and not read yet."""
+
+    note: SourceNote
+    open: Callable[[int | None], AbstractContextManager[RowTable]]
+    check: Callable[[], None] = lambda: None
+    files: RowFiles | None = None
+    notices: tuple[str, ...] = ()
+
+
+def _dag_folder(context: Context) -> Path | None:
+    fileloc = getattr(context.get("dag"), "fileloc", None)
+    return Path(fileloc).parent if fileloc else None
+
+
+class _RowProgressLog:
+    """One line every ten seconds while a large table is prepared."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+        self._last = time.monotonic()
+
+    def __call__(self, progress: RowProgress) -> None:
+        if (now := time.monotonic()) - self._last >= PROGRESS_EVERY_S:
+            self._last = now
+            self._log.info("%s", progress)

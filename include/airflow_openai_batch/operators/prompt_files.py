@@ -1,0 +1,59 @@
+"""From what a DAG gives as prompt to a prompt spec: a dict, or a YAML file beside the DAGs or in object storage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from airflow_openai_batch.core.errors import ConfigError
+from airflow_openai_batch.core.prompts import PromptSpec, read_prompt
+from airflow_openai_batch.core.sources import explained
+from airflow_openai_batch.locations import resolve_location
+
+_UNSET = ("", "none", "null")
+
+
+def load_prompt(
+    prompt: str | Path | Mapping[str, Any], overrides: Mapping[str, Any], dag_folder: Path | None
+) -> PromptSpec:
+    """The prompt spec.
+
+    :param prompt: fields, or where they are: a URI, an absolute path, or one relative to the DAG's folder or the
+        folder above that.
+    :param overrides: fields that take the place of those in it; empty ones do not.
+    :raises ConfigError: that names the field or where was looked.
+    :raises InputError: if the file cannot be read.
+    """
+    given = {
+        name: value
+        for name, value in overrides.items()
+        if value is not None and not (isinstance(value, str) and value.strip().lower() in _UNSET)
+    }
+    if isinstance(prompt, Mapping):
+        return read_prompt(prompt, overrides=given)
+    name = str(prompt).strip()
+    if not name:
+        raise ConfigError("prompt is empty: name a YAML file, or give its fields as a dict.")
+    return read_prompt(_read_text(name, dag_folder), overrides=given, where=name)
+
+
+def _read_text(name: str, dag_folder: Path | None) -> bytes:
+    if "://" in name:
+        place = resolve_location(name)
+        with explained(name):
+            return place.read_bytes()
+    candidates = [Path(name).expanduser()]
+    if not candidates[0].is_absolute():
+        candidates = [folder / name for folder in _folders(dag_folder)]
+    for path in candidates:
+        if path.is_file():
+            return path.read_bytes()
+    looked = ", ".join(str(path) for path in candidates)
+    raise ConfigError(f"{name}: there is no such prompt file. Looked at {looked}.")
+
+
+def _folders(dag_folder: Path | None) -> Iterable[Path]:
+    if dag_folder is None:
+        return [Path.cwd()]
+    return dict.fromkeys((dag_folder, dag_folder.parent))
