@@ -45,7 +45,8 @@ class ShardDriver(ShardActions):
         state = self.read_state()
         self._note(state)
         if state.events:
-            stand = machine.describe_stand(state, self.clock(), resumed=machine.is_reached(state, goal))
+            resumed = machine.is_reached(state, goal) or self.caller.takes_up(state.last_by)
+            stand = machine.describe_stand(state, self.clock(), resumed=resumed)
             log.info("Shard %d: %s.", self.files.shard.shard, stand)
         while True:
             step = self._next_step(state, seen, goal)

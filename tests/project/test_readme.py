@@ -137,3 +137,13 @@ def test_it_names_every_column_of_the_results() -> None:
 
     missing = [name for name in SCHEMA.names if f"`{name}`" not in README]
     assert missing == []
+
+
+def test_the_connections_extra_it_shows_can_be_read() -> None:
+    from airflow_openai_batch.core.account_limits import read_account_limits
+
+    (extra,) = blocks("jsonc")
+    limits = read_account_limits(json.loads(extra), "README.md")
+    assert limits.queue_limit("gpt-4o-mini").tokens == 2_000_000
+    assert limits.queue_limit("gpt-4o").tokens == 90_000
+    assert (limits.requests_per_minute, limits.realtime_concurrency) == (500, 10)

@@ -27,6 +27,12 @@ class Caller:
     def by(self) -> str:
         return f"{self.instance}#{self.try_number}"
 
+    def takes_up(self, last_by: str) -> bool:
+        """Whether going on from there is a recovery: another run's work, or another try's of this task."""
+        if not last_by.startswith(f"{self.dag_id}/{self.run_id}/"):
+            return bool(last_by)
+        return last_by.startswith(f"{self.instance}#") and last_by != self.by
+
     def to_metadata(self) -> dict[str, str]:
         """Cut to what OpenAI takes: 512 characters a value."""
         values = {

@@ -296,7 +296,7 @@ def _refusal_error(batch: BatchView, refusal: Refusal) -> OpenAIBatchError | Non
 def describe_stand(state: ShardState, now: float, *, resumed: bool) -> str:
     """One line for the log of a task that takes a shard up: what is there already.
 
-    :param resumed: the task's own goal was reached before: it was cleared or tried again.
+    :param resumed: the task was cleared or tried again, or another run left it.
     """
     verb = "resumed from" if resumed else "next step after"
     if state.done is not None:

@@ -97,6 +97,8 @@ class ShardState:
     setbacks: tuple[str, ...] = ()
     """What went wrong since the last progress, for the error that stops the shard."""
     done: Event | None = None
+    last_by: str = ""
+    """Who wrote the newest event."""
     events: int = 0
 
     @property
@@ -117,11 +119,11 @@ def find_holder(state: ShardState, lasts_s: float) -> Claim | None:
 def fold_events(content: Content, events: Iterable[Event]) -> ShardState:
     """The state after these events; ``content`` is that of the whole shard."""
     state = ShardState(content=content)
-    count = 0
+    count, last_by = 0, ""
     for event in events:
         state = _STEPS[event.kind](state, event)
-        count += 1
-    return replace(state, events=count)
+        count, last_by = count + 1, event.by
+    return replace(state, events=count, last_by=last_by)
 
 
 def _sampled(state: ShardState, event: Event) -> ShardState:
