@@ -256,6 +256,7 @@ async def test_the_loop_is_not_stalled(openai_server: OpenAIServer) -> None:
     ids = create_batches(openai_server, 20)
     connect = make_connect(openai_server)
     client = await connect()  # as `connect` does it in a thread
+    await client.list_page(None)  # what is imported at the first call
 
     async def connected() -> BatchSource:
         return client
