@@ -217,6 +217,14 @@ def _sending_params() -> dict[str, Param]:
             "of leftovers.",
             section="Sending",
         ),
+        "realtime_concurrency": Param(
+            default=None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Real-time concurrency",
+            description="Requests in the air at once. Empty: what the connection's tier allows, or 5.",
+            section="Sending",
+        ),
         "enqueued_token_limit": Param(
             default=None,
             type=["null", "integer"],
@@ -276,6 +284,7 @@ def sending_arguments() -> dict[str, str]:
         "poll_interval": "{{ params.poll_interval }}",
         "send_mode": "{{ params.mode }}",
         "realtime_threshold": "{{ params.realtime_threshold }}",
+        "realtime_concurrency": "{{ params.realtime_concurrency }}",
         "enqueued_token_limit": "{{ params.enqueued_token_limit }}",
         "max_cost_usd": "{{ params.max_cost_usd }}",
         "finish_within_h": "{{ params.finish_within_h }}",
