@@ -241,8 +241,24 @@ def test_a_source_row_that_is_gone_fails_the_join(tmp_path):
 def test_the_last_part_that_is_gone_fails_the_join(tmp_path):
     job = PreparedJob(tmp_path, {"text": list("abcdef")}).write()
     (tmp_path / "prepared" / "rows" / "part-00001.parquet").unlink()
-    with pytest.raises(AccountingError, match="has 3 rows, but 6 were prepared"):
+    with pytest.raises(AccountingError, match=r"part-00001.parquet: is not there"):
         job.join()
+
+
+def test_rows_that_are_gone_from_the_last_part_fail_the_join(tmp_path):
+    job = PreparedJob(tmp_path, {"text": list("abcdef")}).write()
+    path = tmp_path / "prepared" / "rows" / "part-00001.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 1), path)
+    with pytest.raises(AccountingError, match="has 4 rows, but 6 were prepared"):
+        job.join()
+
+
+def test_a_part_that_no_manifest_names_is_not_read(tmp_path):
+    """An earlier try may have left it."""
+    job = PreparedJob(tmp_path, {"text": list("abc")}).write()
+    rows = tmp_path / "prepared" / "rows"
+    (rows / "part-00001.parquet").write_bytes((rows / "part-00000.parquet").read_bytes())
+    assert len(job.joined()) == 3
 
 
 def test_without_a_preparation_the_error_says_what_to_run(tmp_path):

@@ -28,6 +28,7 @@ LEVELS = (
 """A module imports from its own level and those before it. A new module gets its place here."""
 APART = {
     "testing": {"core"},
+    "cli": {"core", "testing"},
     "plugin": {"core", "client", "hook", "locations", "operators"},
     "provider_info": set(),
 }
@@ -35,6 +36,7 @@ APART = {
 WITHOUT_AIRFLOW = {
     *(
         "core",
+        "cli",
         "testing",
         "remote_errors",
         "client",
@@ -46,7 +48,7 @@ WITHOUT_AIRFLOW = {
         "sweep",
     ),
 }
-WITHOUT_OPENAI = {"core", "testing"}
+WITHOUT_OPENAI = {"core", "cli", "testing"}
 
 
 def read_imports(path: Path) -> Iterator[str]:
@@ -88,7 +90,7 @@ def test_imports_keep_to_the_layers(path):
         assert not (first == "openai" and part in WITHOUT_OPENAI), f"{part} works without the OpenAI client"
 
 
-@pytest.mark.parametrize("module", ["core", "testing", "testing.pytest_plugin"])
+@pytest.mark.parametrize("module", ["core", "cli.app", "testing", "testing.pytest_plugin"])
 def test_importing_brings_no_airflow(module):
     """pytest imports the plugin in every project that has the package installed: it has to be light."""
     modules = [f"airflow_openai_batch.{module}"]

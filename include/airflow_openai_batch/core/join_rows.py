@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from airflow_openai_batch.core.errors import AccountingError, ConfigError, JobError
 from airflow_openai_batch.core.join_answers import NO_POSITION
+from airflow_openai_batch.core.preparation.manifest import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.join_answers import Positions
     from airflow_openai_batch.core.storage import Location
-
-MANIFEST = "manifest.json"
-ROWS = "rows"
 
 ROW = "_row"
 CUSTOM_ID = "_custom_id"
@@ -32,19 +30,6 @@ OWN_COLUMNS = (ROW, CUSTOM_ID, POSITION, INDEX, REASON)
 
 BATCH_BYTES = 24 * 2**20
 _MAX_BATCH_ROWS = 16_384
-
-
-class _Counts(msgspec.Struct, frozen=True, kw_only=True):
-    rows: int
-    requests: int
-
-
-class _Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a join needs of ``manifest.json``."""
-
-    counts: _Counts
-    endpoint: str = ""
-    schema: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +71,14 @@ class PreparedRows:
 
     def __init__(self, prepared: Location) -> None:
         self.uri = prepared.uri
-        self._rows = prepared.child(ROWS)
-        self._manifest = _read_manifest(prepared)
+        manifest = read_manifest(prepared)
+        if manifest is None:
+            raise ConfigError(
+                f"{prepared.child(MANIFEST).uri}: is not there. Name the directory that OpenAIBatchPrepareOperator "
+                "wrote, and run it first."
+            )
+        self._manifest = manifest
+        self._parts = [prepared.child(file.name) for file in manifest.rows]
 
     @property
     def requests(self) -> int:
@@ -114,23 +105,19 @@ class PreparedRows:
         """
         schemas = []
         for part in self._parts:
-            with part.open_read() as file:
-                schemas.append(pq.read_schema(file).remove_metadata())
+            with _opened(part) as file:
+                schemas.append(file.schema_arrow.remove_metadata())
         try:
             whole = pa.unify_schemas(schemas, promote_options="permissive")
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise JobError(
-                f"{self._rows.uri}: the parts have columns of different types ({error}). Prepare again with "
+                f"{self.uri}: the parts have columns of different types ({error}). Prepare again with "
                 "on_existing=restart."
             ) from error
         missing = [name for name in OWN_COLUMNS if name not in whole.names]
         if missing and self._parts:
-            raise JobError(f"{self._rows.uri}: has no column {', '.join(missing)}. {_AGAIN}")
+            raise JobError(f"{self.uri}: has no column {', '.join(missing)}. {_AGAIN}")
         return pa.schema([field for field in whole if field.name not in OWN_COLUMNS])
-
-    @cached_property
-    def _parts(self) -> list[Location]:
-        return [self._rows.child(name) for name in self._rows.names() if name.endswith(".parquet")]
 
     def batches(self) -> Iterator[RowBatch]:
         """All rows in the order of the source.
@@ -139,9 +126,8 @@ class PreparedRows:
         """
         done = 0
         for part in self._parts:
-            with part.open_read() as file:
-                parquet = pq.ParquetFile(file)
-                for batch in parquet.iter_batches(_batch_rows(parquet.metadata)):
+            with _opened(part) as file:
+                for batch in file.iter_batches(_batch_rows(file.metadata)):
                     rows = batch.column(ROW).to_numpy()
                     expected = np.arange(done, done + len(rows))
                     if not np.array_equal(rows, expected):
@@ -153,7 +139,7 @@ class PreparedRows:
                     done += len(rows)
         if done != self.count:
             raise AccountingError(
-                f"{self._rows.uri}: has {done:,} rows, but {self.count:,} were prepared. {_AGAIN}"
+                f"{self.uri}: has {done:,} rows, but {self.count:,} were prepared. {_AGAIN}"
             )
 
     def _to_rows(self, batch: pa.RecordBatch, first_row: int) -> RowBatch:
@@ -176,19 +162,19 @@ class PreparedRows:
 _AGAIN = "The files were changed since they were prepared; restore them, or prepare again with on_existing=restart."
 
 
+@contextlib.contextmanager
+def _opened(part: Location) -> Iterator[pq.ParquetFile]:
+    """:raises AccountingError: if it is gone or not whole."""
+    try:
+        with part.open_read() as file:
+            yield pq.ParquetFile(file)
+    except FileNotFoundError:
+        raise AccountingError(f"{part.uri}: is not there. {_AGAIN}") from None
+    except pa.ArrowInvalid as error:
+        raise AccountingError(f"{part.uri}: is no whole Parquet file. {_AGAIN}") from error
+
+
 def _batch_rows(metadata: pq.FileMetaData) -> int:
     """So many rows at once that their bytes stay small, whatever a row holds."""
     size: int = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
     return max(1, min(_MAX_BATCH_ROWS, BATCH_BYTES * int(metadata.num_rows) // max(1, size)))
-
-
-def _read_manifest(prepared: Location) -> _Manifest:
-    place = prepared.child(MANIFEST)
-    try:
-        return msgspec.json.decode(place.read_bytes(), type=_Manifest)
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{place.uri}: is not there. Name the directory that OpenAIBatchPrepareOperator wrote, and run it first."
-        ) from None
-    except msgspec.MsgspecError as error:
-        raise JobError(f"{place.uri}: cannot be read ({error}). {_AGAIN}") from error

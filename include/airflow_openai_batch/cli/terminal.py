@@ -1,0 +1,160 @@
+"""What a person or a machine reads: results on stdout, all else on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from airflow_openai_batch.core.plurals import number_of
+from airflow_openai_batch.core.report_markdown import format_usd
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.cli.costs import ModelCost
+    from airflow_openai_batch.core.job_progress import JobProgress
+    from airflow_openai_batch.core.plan import Counts, Plan, Shard
+    from airflow_openai_batch.core.storage import Location
+
+GOOD, FINDINGS, USAGE = 0, 1, 2
+"""Exit codes."""
+
+_WIDTH = 160
+
+
+class Terminal:
+    """Writes tables for people, or JSON documents for machines."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.out = Console(highlight=False, soft_wrap=True)
+        if not self.out.is_terminal:
+            self.out.width = _WIDTH  # where no terminal says how wide it is, nothing is cut
+        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def line(self, text: str) -> None:
+        """Not marked up: it may hold anything that stands in a file."""
+        self.out.print(text, markup=False)
+
+    def note(self, text: str) -> None:
+        self.err.print(text, markup=False)
+
+    def notes(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            self.note(text)
+
+    def document(self, content: Any) -> None:
+        sys.stdout.write(msgspec.json.encode(content).decode() + "\n")
+        sys.stdout.flush()
+
+    def document_with(self, head: dict[str, Any], name: str, items: Iterable[Any]) -> None:
+        """One document whose last key is a list of any length, which is not held in memory."""
+        sys.stdout.write(f"{msgspec.json.encode(head).decode()[:-1]},{msgspec.json.encode(name).decode()}:[")
+        for number, item in enumerate(items):
+            sys.stdout.write(("," if number else "") + msgspec.json.encode(item).decode())
+        sys.stdout.write("]}\n")
+        sys.stdout.flush()
+
+    def costs(self, plan: Plan, costs: list[ModelCost]) -> None:
+        if self.as_json:
+            counts = plan.counts
+            self.document(
+                {
+                    "requests": counts.requests,
+                    "bad": counts.rejected,
+                    "shards": len(plan.shards),
+                    "bytes": sum(shard.bytes for shard in plan.shards),
+                    "models": costs,
+                }
+            )
+            return
+        table = Table(box=SIMPLE)
+        for name in ("model", "endpoint"):
+            table.add_column(name, overflow="fold")
+        for name in ("requests", "shards", "input tokens", "as batch", "at most", "in real time"):
+            table.add_column(name, justify="right", overflow="fold")
+        for cost in costs:
+            amounts = (cost.batch_usd, cost.most_batch_usd, cost.standard_usd)
+            table.add_row(
+                cost.model,
+                cost.endpoint,
+                *(f"{cost.requests:,}", f"{cost.shards:,}"),
+                f"{_ABOUT.get(cost.certainty, '~')}{cost.input_tokens:,}",
+                *(format_usd(each, beside=amounts) for each in amounts),
+            )
+        self.out.print(table)
+        self.line(_explain_costs(costs))
+        if plan.counts.rejected:
+            self.note(
+                f"{number_of(plan.counts.rejected, 'line')} cannot be sent and cost nothing; `validate` lists them."
+            )
+
+    def shards(self, counts: Counts, written: Iterable[tuple[Shard, Location]]) -> None:
+        """Each as soon as its file is there."""
+        if self.as_json:
+            found = (
+                {
+                    "file": place.uri,
+                    "model": shard.model,
+                    "endpoint": shard.endpoint,
+                    "requests": shard.requests,
+                    "bytes": shard.bytes,
+                    "input_tokens": shard.input_tokens,
+                    "tokens": shard.tokens,
+                    "sha256": shard.sha256,
+                }
+                for shard, place in written
+            )
+            head = {"requests": counts.requests, "bad": counts.rejected}
+            self.document_with(head, "shards", found)
+            return
+        for shard, place in written:
+            self.line(
+                f"{place.uri}: {number_of(shard.requests, 'request')}, {shard.bytes:,} bytes, "
+                f"{_ABOUT.get(shard.tokens, '~')}{shard.input_tokens:,} input tokens, {shard.model}"
+            )
+
+    def job(self, progress: JobProgress) -> None:
+        if self.as_json:
+            self.document({**msgspec.to_builtins(progress), "complete": progress.complete})
+        else:
+            self.out.print(describe_job(progress))
+
+
+def describe_job(progress: JobProgress) -> Table:
+    """A job at one moment."""
+    table = Table(show_header=False, title=progress.job, title_justify="left", title_style="bold")
+    table.add_column(justify="right")
+    table.add_column()
+    for state, count in progress.shards.items():
+        table.add_row(f"{count:,}", f"{'shard' if count == 1 else 'shards'} {state}")
+    table.add_section()
+    for status, count in progress.rows.items():
+        table.add_row(f"{count:,}", f"{'row' if count == 1 else 'rows'} {status}")
+    if progress.unfinished_requests:
+        table.add_row(f"{progress.unfinished_requests:,}", "requests in shards that are not done")
+    if progress.rejected:
+        table.add_row(f"{progress.rejected:,}", "lines rejected, never sent")
+    table.add_section()
+    table.add_row(format_usd(progress.cost_usd), f"for {number_of(progress.answers, 'answer')} so far")
+    if progress.reserved_usd:
+        table.add_row(format_usd(progress.reserved_usd), "at most for what is under way")
+    for refusal in progress.refusals:
+        table.add_row("refused", refusal[:200])
+    return table
+
+
+_ABOUT = {"exact": "", "upper": "≤ ", "lower": "≥ "}
+
+
+def _explain_costs(costs: list[ModelCost]) -> str:
+    assumed = sum(cost.output_tokens for cost in costs)
+    output = f"{assumed:,} output tokens, as you said" if assumed else "the input alone"
+    return (
+        f"As batch and in real time: with {output}. At most: as batch, with every output as long as its request allows "
+        "(or its model can write)."
+    )
