@@ -71,6 +71,7 @@ class _Totals:
         self._spec = spec
         self._requests = self._tokens = 0
         self._cost: float | None = 0.0
+        self._is_bounded = True
 
     def show(self, request: tuple[str, bytes]) -> str:
         custom_id, raw = request
@@ -88,7 +89,8 @@ class _Totals:
         about = (
             "" if count.certainty == "exact" else "at most " if count.certainty == "upper" else "at least "
         )
-        return f"{custom_id}: {about}{number_of(count.tokens, 'input token')}, {_dollars(cost)}\n{shown}"
+        tokens = number_of(count.tokens, "input token")
+        return f"{custom_id}: {about}{tokens}, {self._dollars(cost)}\n{shown}"
 
     def summarize(self) -> str:
         if not self._requests:
@@ -96,7 +98,7 @@ class _Totals:
         each = self._tokens / self._requests
         return (
             f"{number_of(self._requests, 'request')} for {self._spec.model}: {self._tokens:,} input tokens "
-            f"({each:,.0f} each), {_dollars(self._cost)}. Nothing was sent, nothing was written."
+            f"({each:,.0f} each), {self._dollars(self._cost)}. Nothing was sent, nothing was written."
         )
 
     def _price(self, custom_id: str, raw: bytes, tokens: int) -> float | None:
@@ -105,12 +107,17 @@ class _Totals:
         request = read_request(
             line % (msgspec.json.encode(custom_id), msgspec.json.encode(self._spec.url), raw)
         )
-        found = estimate_cost(self._spec.model, self._spec.url, tokens, request.body.output_tokens or 0)
+        most = request.body.output_tokens
+        self._is_bounded &= most is not None
+        found = estimate_cost(self._spec.model, self._spec.url, tokens, most or 0)
         return None if found is None else found[0]
 
-
-def _dollars(cost: float | None) -> str:
-    return "price not known" if cost is None else f"at most ${cost:.6f} as a batch"
+    def _dollars(self, cost: float | None) -> str:
+        if cost is None:
+            return "price not known"
+        if self._is_bounded:
+            return f"at most ${cost:.6f} as a batch"
+        return f"${cost:.6f} as a batch for the input alone (the prompt sets no limit on the answer)"
 
 
 def _shorten_data(found: re.Match[str]) -> str:

@@ -13,6 +13,7 @@ from airflow_openai_batch.core.endpoints import MAX_EMBEDDING_TOKENS_PER_REQUEST
 from airflow_openai_batch.core.models import context_tokens, encoding_of
 from airflow_openai_batch.core.preparation.pictures import PictureLoader
 from airflow_openai_batch.core.prompts.bodies import BodyMaker
+from airflow_openai_batch.core.prompts.spec import DEFAULT_CUSTOM_ID
 from airflow_openai_batch.core.prompts.templates import (
     WHOLE_ROW,
     BadRowError,
@@ -57,6 +58,7 @@ class Renderer:
         self, spec: PromptSpec, columns: Iterable[str], *, images_root: Location | None = None
     ) -> None:
         self._custom_id = Template("custom_id", spec.custom_id)
+        self._is_default_id = spec.custom_id == DEFAULT_CUSTOM_ID
         self._system = None if spec.system is None else Template("system", spec.system)
         self._user = None if spec.user is None else Template("user", spec.user)
         self._input = None if spec.input is None else Template("input", spec.input)
@@ -102,14 +104,18 @@ class Renderer:
             return Rendered(reason=problem)
         context = RowContext(values, number, self._known)
         try:
-            custom_id = self._custom_id.fill(context)
-            if not custom_id.strip():
-                raise BadRowError("custom_id is empty")
+            custom_id = f"row-{number}" if self._is_default_id else self._fill_id(context)
             if self._input is not None:
                 return Rendered(custom_id, text=self._fill_input(self._input, context))
             return Rendered(custom_id, body=self._fill_body(values, context))
         except BadRowError as error:
             return Rendered(reason=str(error))
+
+    def _fill_id(self, context: RowContext) -> str:
+        custom_id = self._custom_id.fill(context)
+        if not custom_id.strip():
+            raise BadRowError("custom_id is empty")
+        return custom_id
 
     def _fill_input(self, template: Template, context: RowContext) -> str:
         text = template.fill(context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -45,17 +46,20 @@ class PublishedFiles:
         self._stack = contextlib.ExitStack()
 
     def open(self, name: str) -> BinaryIO:
-        """Begin the next one. :raises UnreadableInputError: if another try has just finished the same work."""
-        if self._output.child(MANIFEST).exists():
-            raise UnreadableInputError(
-                f"{self._output.uri}: was prepared by another try of this task meanwhile. This one used nothing of it; "
-                "the next one will."
-            )
+        """Begin the next one."""
         self._name = name
         return self._stack.enter_context(self._output.child(name).open_write())
 
     def publish(self, items: int) -> None:
-        """The one at hand is complete."""
+        """The one at hand is complete.
+
+        :raises UnreadableInputError: if another try has done the same work meanwhile, whose files must stay.
+        """
+        try:
+            self._check_alone()
+        except UnreadableInputError:
+            self.give_up(*sys.exc_info())
+            raise
         self._stack.close()
         info = self._look(self._name)
         self.notes.append(FileNote(name=self._name, items=items, bytes=int(info["size"])))
@@ -67,6 +71,7 @@ class PublishedFiles:
 
     def check(self) -> None:
         """:raises UnreadableInputError: if somebody else wrote to a file since it was published."""
+        self._check_alone()
         for note, version in zip(self.notes, self._versions, strict=True):
             info = self._look(note.name)
             if (int(info["size"]), version_of(info)) != (note.bytes, version):
@@ -74,6 +79,12 @@ class PublishedFiles:
                     f"{self._output.child(note.name).uri}: was written by another try of this task meanwhile. "
                     "Try again when only one is running."
                 )
+
+    def _check_alone(self) -> None:
+        if self._output.child(MANIFEST).exists():
+            raise UnreadableInputError(
+                f"{self._output.uri}: was prepared by another try of this task meanwhile. The next try will use that."
+            )
 
     def _look(self, name: str) -> dict[str, Any]:
         place = self._output.child(name)

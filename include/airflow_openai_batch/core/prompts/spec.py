@@ -217,7 +217,8 @@ def _read_yaml(text: str | bytes, where: str) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = "" if mark is None else f" in line {mark.line + 1}, column {mark.column + 1}"
-        raise ConfigError(f"{where}: is not valid YAML{place}: {error.problem}.") from None
+        hint = " Put templates in quotes." if "unhashable" in str(error.problem) else ""
+        raise ConfigError(f"{where}: is not valid YAML{place}: {error.problem}.{hint}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{where}: is not valid YAML ({type(error).__name__}).") from None
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):

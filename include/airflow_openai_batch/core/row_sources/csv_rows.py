@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from airflow_openai_batch.core.errors import ConfigError, InputError
+from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.row_sources.lines import Line, read_lines
 from airflow_openai_batch.core.row_sources.table import (
     BLOCK_BYTES,
@@ -205,7 +206,7 @@ class _Block:
         cells, width = record.cells, self._width
         problem = record.problem
         if not problem and len(cells) != width:
-            problem = f"has {len(cells):,} cells, the header {width:,}"
+            problem = f"has {number_of(len(cells), 'cell')}, the header {width:,}"
         if problem:
             self._problems[len(self.rows)] = problem
         row: list[str | None] = [cell or None for cell in cells[:width]]
