@@ -261,6 +261,12 @@ def test_a_part_that_no_manifest_names_is_not_read(tmp_path):
     assert len(job.joined()) == 3
 
 
+def test_the_source_is_not_overwritten(tmp_path):
+    job = PreparedJob(tmp_path, {"text": ["a"]}).write()
+    with pytest.raises(ConfigError, match="would be overwritten"):
+        job.join("reviews.csv")
+
+
 def test_without_a_preparation_the_error_says_what_to_run(tmp_path):
     job = PreparedJob(tmp_path, {"text": ["a"]}).write()
     (tmp_path / "prepared" / "manifest.json").unlink()

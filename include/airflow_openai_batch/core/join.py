@@ -79,6 +79,10 @@ def join_answers(
     :raises AccountingError: if a row is missing or stands beside another's answer.
     """
     rows = PreparedRows(prepared)
+    if {place.uri, place.path} & set(rows.source_names):
+        raise ConfigError(
+            f"{place.uri}: is the source of the rows and would be overwritten. Name another file."
+        )
     plan = job.read_plan(output)
     if plan is None:
         raise ConfigError(f"{output.uri}: there is no plan.json; run the job first.")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Positions = npt.NDArray[np.int64]
 
-CACHE_BYTES = 96 * 2**20
+CACHE_BYTES = 64 * 2**20
 """Of decoded row groups."""
 PIECE_BYTES = 24 * 2**20
 """Of answers beside one piece of source rows."""

@@ -93,6 +93,11 @@ class PreparedRows:
         return self._manifest.endpoint
 
     @property
+    def source_names(self) -> tuple[str, ...]:
+        """What the rows were read from, as the person wrote it."""
+        return self._manifest.source.named
+
+    @property
     def answer_schema(self) -> dict[str, Any] | None:
         """JSON Schema of the answers; None where any text will do."""
         return self._manifest.schema
