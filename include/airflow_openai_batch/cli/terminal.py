@@ -72,16 +72,14 @@ class Terminal:
                 }
             )
             return
-        table = Table(box=SIMPLE)
-        for name in ("model", "endpoint"):
-            table.add_column(name, overflow="fold")
-        for name in ("requests", "shards", "input tokens", "as batch", "at most", "in real time"):
-            table.add_column(name, justify="right", overflow="fold")
+        table = Table(box=SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
+        table.add_column("model", overflow="fold")
+        for name in ("requests", "shards", "tokens in", "batch", "at most", "real time"):
+            table.add_column(name, justify="right", no_wrap=True)
         for cost in costs:
             amounts = (cost.batch_usd, cost.most_batch_usd, cost.standard_usd)
             table.add_row(
-                cost.model,
-                cost.endpoint,
+                _label(cost, costs),
                 *(f"{cost.requests:,}", f"{cost.shards:,}"),
                 f"{_ABOUT.get(cost.certainty, '~')}{cost.input_tokens:,}",
                 *(format_usd(each, beside=amounts) for each in amounts),
@@ -151,10 +149,16 @@ def describe_job(progress: JobProgress) -> Table:
 _ABOUT = {"exact": "", "upper": "≤ ", "lower": "≥ "}
 
 
+def _label(cost: ModelCost, costs: list[ModelCost]) -> str:
+    """The model, with the endpoint where it alone does not tell."""
+    alone = sum(other.model == cost.model for other in costs) == 1
+    return cost.model if alone else f"{cost.model} {cost.endpoint}"
+
+
 def _explain_costs(costs: list[ModelCost]) -> str:
     assumed = sum(cost.output_tokens for cost in costs)
-    output = f"{assumed:,} output tokens, as you said" if assumed else "the input alone"
+    output = f"with {assumed:,} output tokens, as you said" if assumed else "of the input alone"
     return (
-        f"As batch and in real time: with {output}. At most: as batch, with every output as long as its request allows "
-        "(or its model can write)."
+        f"batch, real time: {output}.\n"
+        "at most: as batch, with every output as long as its request allows or its model can write."
     )
