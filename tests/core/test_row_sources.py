@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import json
+import uuid
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import pytest
 import zstandard
 
 from airflow_openai_batch.core.errors import ConfigError, InputError
-from airflow_openai_batch.core.row_sources import csv_rows, lines
+from airflow_openai_batch.core.row_sources import csv_rows, find_row_files, lines, open_row_files
 from airflow_openai_batch.core.row_sources.query_rows import read_query_rows
 from airflow_openai_batch.core.row_sources.spool import spool_table
+from airflow_openai_batch.core.storage import resolve_plain
 from fixtures.prepared import read_source
 
 
@@ -114,6 +116,25 @@ def test_several_csv_files_with_different_columns(tmp_path: Path) -> None:
     ]
 
 
+def test_long_rows_come_in_small_blocks(tmp_path: Path) -> None:
+    rows = [{"text": chr(97 + n) * 2**20} for n in range(26)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", use_dictionary=False)
+    write(tmp_path / "a.jsonl", "\n".join(json.dumps(row) for row in rows))
+    for name in ("a.parquet", "a.jsonl"):
+        found = find_row_files([str(tmp_path / name)], resolve_plain("/nowhere"), resolve_plain)
+        with open_row_files(found) as table:
+            assert max(block.batch.nbytes for block in table.blocks) < 20 * 2**20
+    portions: list[int] = []
+
+    def fetch(size: int) -> list[tuple[str]]:
+        portions.append(size)
+        return [("x" * 2**20,)] * size if len(portions) < 4 else []
+
+    for _ in read_query_rows(fetch, lambda: ["text"]):
+        pass
+    assert portions == [100, 8, 8, 8]
+
+
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
 def test_an_empty_file_is_an_empty_table(tmp_path: Path, name: str) -> None:
     assert read(tmp_path / name, "") == ([], {})
@@ -161,6 +182,16 @@ def test_jsonl_keeps_types_and_tells_them_over_the_whole_file(tmp_path: Path) ->
         assert kept[1]["flag"] is True
         assert table.schema.field("late").type == pa.string()
         assert table.schema.names[:4] == ["id", "text", "score", "mixed"]
+
+
+def test_jsonl_objects_that_parquet_has_no_form_for_are_kept_as_text(tmp_path: Path) -> None:
+    rows, _ = read(tmp_path / "a.jsonl", '{"a": {}, "b": [], "c": {"d": {}}}\n{"a": {"x": 1}, "b": [1]}')
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert pq.read_table(tmp_path / "a.parquet").to_pylist() == rows
+    assert (rows[0]["b"], rows[1]["b"]) == ([], [1])
+    alone, _ = read(tmp_path / "a.jsonl", '{"a": {}, "c": {"d": {}}}')
+    assert alone == [{"a": "{}", "c": '{"d":{}}'}]
 
 
 def test_jsonl_lines_that_are_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,16 +321,24 @@ def test_objects_below_a_prefix(tmp_path: Path) -> None:
 
 
 def test_query_results_with_the_values_of_drivers() -> None:
-    first = [(1, Decimal("1.5"), memoryview(b"\x00"), dt.date(2026, 1, 1), "a")]
-    second = [(2, Decimal("123.25"), None, None, 5), (None, None, None, None, None)]
+    name = uuid.UUID(int=7)
+    first = [(1, Decimal("1.5"), memoryview(b"\x00"), dt.date(2026, 1, 1), name, "a")]
+    second = [(2, Decimal("123.25"), None, None, None, 5), (None,) * 6]
     portions = iter([first, second, []])
-    blocks = read_query_rows(lambda rows: next(portions), lambda: ["id", "price", "raw", "day", "id"])
+    blocks = read_query_rows(lambda rows: next(portions), lambda: ["id", "price", "raw", "day", "u", "id"])
     with spool_table(blocks) as table:
         rows = [row for block in table.blocks for row in block.batch.to_pylist()]
     assert rows == [
-        {"id": 1, "price": Decimal("1.50"), "raw": b"\x00", "day": dt.date(2026, 1, 1), "id_2": "a"},
-        {"id": 2, "price": Decimal("123.25"), "raw": None, "day": None, "id_2": "5"},
-        {"id": None, "price": None, "raw": None, "day": None, "id_2": None},
+        {
+            "id": 1,
+            "price": Decimal("1.50"),
+            "raw": b"\x00",
+            "day": dt.date(2026, 1, 1),
+            "u": str(name),
+            "id_2": "a",
+        },
+        {"id": 2, "price": Decimal("123.25"), "raw": None, "day": None, "u": None, "id_2": "5"},
+        {"id": None, "price": None, "raw": None, "day": None, "u": None, "id_2": None},
     ]
 
 

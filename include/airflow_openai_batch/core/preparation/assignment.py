@@ -52,7 +52,8 @@ class Assignment:
         self._texts: list[str] = []
         self._texts_bytes = 0
         self._id = ""
-        self._requests = 0
+        self.requests = 0
+        """Begun so far."""
         self.duplicates = 0
 
     def place(self, number: int, rendered: Rendered) -> Place:
@@ -62,7 +63,7 @@ class Assignment:
         """
         content = rendered.body if rendered.body is not None else (rendered.text or "").encode()
         joins = rendered.body is None and self._has_room(len(content))
-        position, index = (self._requests - 1, len(self._texts)) if joins else (self._requests, 0)
+        position, index = (self.requests - 1, len(self._texts)) if joins else (self.requests, 0)
         if self._seen is not None and self._sent_ids is not None:
             found = self._seen.find_or_add(content, position * _MOST_INDEXES + index)
             if found is not None:
@@ -102,7 +103,7 @@ class Assignment:
         if self._sent_ids is not None:
             self._sent_ids.add(custom_id)
         self._id = custom_id
-        self._requests += 1
+        self.requests += 1
 
     def _end(self) -> None:
         if self._texts:

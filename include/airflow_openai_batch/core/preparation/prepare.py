@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 OnExisting = Literal["resume", "fail", "restart"]
 _MOST_REASONS = 10
+_PROGRESS_ROWS = 100
 
 
 class RowProgress(NamedTuple):
@@ -185,7 +186,6 @@ class _Run:
             assignment = Assignment(what.spec, self._renderer, requests.write, dedupe=what.dedupe)
             for block in self._table.blocks:
                 rows.write(block.batch, self._assign(assignment, block, rejected))
-                what.progress(RowProgress(self._rows, requests.written, self._rejected))
             assignment.finish()
             self._check_rows(requests.written)
             what.check_source()
@@ -211,6 +211,8 @@ class _Run:
                     places.append(None)
                     self._reject(each.reason, rejected)
                 self._rows += 1
+                if self._rows % _PROGRESS_ROWS == 0 or len(reasons) == block.batch.num_rows:
+                    self._what.progress(RowProgress(self._rows, assignment.requests, self._rejected))
         return [
             pa.array(range(start, self._rows), pa.int64()),
             pa.array([None if place is None else place.custom_id for place in places], pa.string()),

@@ -45,7 +45,7 @@ def open_csv(
     """
     if delimiter is not None and len(delimiter) != 1:
         raise ConfigError(f"delimiter={delimiter!r}: must be one character.")
-    _check_encoding(encoding)
+    encoding = _check_encoding(encoding)
     readers = [_CsvFile(file, delimiter, encoding) for file in files]
     names = merge_names([reader.names for reader in readers])
     schema = pa.schema([(name, pa.string()) for name in names])
@@ -53,16 +53,18 @@ def open_csv(
     return RowTable(schema, _read_all(readers, schema), tuple(notices))
 
 
-def _check_encoding(encoding: str) -> None:
+def _check_encoding(encoding: str) -> str:
+    """The encoding by its usual name; a byte order mark is left out anyway."""
     try:
+        encoding = codecs.lookup(encoding).name.removesuffix("-sig")
         plain = 'a,"\n'.encode(encoding) == b'a,"\n'
-        codecs.lookup(encoding)
     except LookupError:
         plain = False
     if not plain:
         raise ConfigError(
             f"encoding={encoding!r}: must be one that keeps ASCII as it is, such as utf-8, cp1252 or latin-1."
         )
+    return encoding
 
 
 def _read_all(readers: Sequence[_CsvFile], schema: pa.Schema) -> Iterator[RowBlock]:

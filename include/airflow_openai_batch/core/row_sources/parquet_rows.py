@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from airflow_openai_batch.core.errors import InputError
-from airflow_openai_batch.core.row_sources.table import BLOCK_ROWS, RowBlock, RowTable
+from airflow_openai_batch.core.row_sources.table import BLOCK_BYTES, BLOCK_ROWS, RowBlock, RowTable
 from airflow_openai_batch.core.sources import explained
 
 if TYPE_CHECKING:
@@ -56,11 +56,17 @@ def _read_all(files: Sequence[SourceFile], schema: pa.Schema) -> Iterator[RowBlo
 def _read_batches(uri: str, opened: object) -> Iterator[pa.RecordBatch]:
     try:
         # Without read-ahead of whole columns: a row group may be gigabytes.
-        yield from pq.ParquetFile(opened, pre_buffer=False, buffer_size=2**20).iter_batches(
-            batch_size=BLOCK_ROWS, use_threads=False
-        )
+        file = pq.ParquetFile(opened, pre_buffer=False, buffer_size=2**20)
+        yield from file.iter_batches(batch_size=_block_rows(file.metadata), use_threads=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{uri}: is damaged ({_first_line(error)}). Copy it again.") from None
+
+
+def _block_rows(metadata: pq.FileMetaData) -> int:
+    """Fewer where rows are long."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    longest = max((group.total_byte_size / max(1, group.num_rows) for group in groups), default=0)
+    return max(1, min(BLOCK_ROWS, int(BLOCK_BYTES / max(1, longest))))
 
 
 def _fit(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

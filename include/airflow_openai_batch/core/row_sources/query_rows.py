@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from airflow_openai_batch.core.row_sources.spool import RawBlock
-from airflow_openai_batch.core.row_sources.table import BLOCK_ROWS, name_columns
+from airflow_openai_batch.core.row_sources.table import BLOCK_BYTES, BLOCK_ROWS, name_columns
+
+_FIRST_ROWS = 100
 
 Fetch = Callable[[int], Sequence[Sequence[Any]]]
 """At most so many rows more; none at the end. That of a DB-API cursor is ``fetchmany``."""
@@ -17,8 +19,10 @@ Describe = Callable[[], Sequence[str]]
 def read_query_rows(fetch: Fetch, describe: Describe, notices: list[str] | None = None) -> Iterator[RawBlock]:
     """All rows of a query in blocks."""
     names: list[str] | None = None
+    portion = _FIRST_ROWS
     while True:
-        rows = fetch(BLOCK_ROWS)
+        rows = fetch(portion)
+        portion = _next_portion(rows)
         if names is None:
             names, found = name_columns(describe())
             if notices is not None:
@@ -33,6 +37,12 @@ def read_query_rows(fetch: Fetch, describe: Describe, notices: list[str] | None 
             len(rows),
             {},
         )
+
+
+def _next_portion(rows: Sequence[Sequence[Any]]) -> int:
+    """As many rows of this size as make a block: they may hold whole documents."""
+    size = sum(len(value) for row in rows for value in row if isinstance(value, str | bytes | memoryview))
+    return max(1, min(BLOCK_ROWS, BLOCK_BYTES * len(rows) // max(1, size)))
 
 
 def _plain(value: Any) -> Any:

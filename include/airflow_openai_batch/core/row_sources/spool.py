@@ -106,6 +106,8 @@ class _ColumnTypes:
             ValueError,
             TypeError,
         ):
+            array = None
+        if array is None or not _fits_parquet(array.type):
             self._mixed.add(name)
             array = pa.array([_to_text(value) for value in values], pa.string())
         self._note(name, array)
@@ -140,6 +142,15 @@ class _ColumnTypes:
             # A column without any value has to have some type, and text is what most readers take.
             fields.append((name, pa.string() if name in mixed or pa.types.is_null(kind) else kind))
         return pa.schema(fields), frozenset(mixed)
+
+
+def _fits_parquet(kind: pa.DataType) -> bool:
+    """Not what Parquet has no form for (an object without keys), nor what only Arrow knows (a UUID of its own)."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return False
+    if pa.types.is_struct(kind) and kind.num_fields == 0:
+        return False
+    return all(_fits_parquet(kind.field(number).type) for number in range(kind.num_fields))
 
 
 def _to_texts(array: pa.Array) -> pa.Array:
