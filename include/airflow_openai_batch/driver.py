@@ -53,6 +53,8 @@ class ShardDriver(ShardActions):
             if isinstance(step, Reached | Waiting):
                 return step
             if isinstance(step, steps.Stop):
+                if step.forgiving:
+                    self._record("stopped", state, message=str(step.error)[:1_000])
                 raise step.error
             outcome = self._carry_out(step, state)
             if isinstance(outcome, Waiting):
@@ -73,9 +75,11 @@ class ShardDriver(ShardActions):
 def _merge(before: Seen, outcome: Seen, *, something_happened: bool) -> Seen:
     """What is known after a step: an event makes former observations old."""
     if something_happened:
-        return replace(outcome, admitted=before.admitted, twins=before.twins)
+        looked_at = before.looked_at if outcome.looked_at is None else outcome.looked_at
+        return replace(outcome, admitted=before.admitted, twins=before.twins, looked_at=looked_at)
     return Seen(
         candidates=before.candidates if outcome.candidates is None else outcome.candidates,
+        looked_at=before.looked_at if outcome.looked_at is None else outcome.looked_at,
         batch=outcome.batch or before.batch,
         vanished=outcome.vanished,
         admitted=before.admitted,

@@ -149,9 +149,11 @@ class ShardActions:
     @_carry_out.register
     def _(self, step: steps.Find, state: ShardState) -> Seen | Waiting:
         since = step.since if step.since is not None else self.files.plan.created_at
+        looked_at = self.clock()
         candidates = self.client.find(self._key(state.send), since)
         return Seen(
             candidates=candidates,
+            looked_at=looked_at,
             batch=next((each for each in candidates if each.id == state.batch_id), None),
         )
 
@@ -208,7 +210,13 @@ class ShardActions:
         """Say what is about to be paid for; false where somebody else said so first."""
         self._record(kind, state)
         claimed = self.read_state()
-        if claimed.send == state.send and machine.may_pay(claimed, self._look_around(claimed), self.policy):
+        # Whoever claimed it since we looked may have paid by now, however long ago that was: look again.
+        unseen = any(claim.by != self.caller.by and claim not in state.claims for claim in claimed.claims)
+        if (
+            not unseen
+            and claimed.send == state.send
+            and machine.may_pay(claimed, self._look_around(claimed), self.policy)
+        ):
             return True
         log.info(
             "Another task is at send %d of shard %d, too, and was first.", state.send, self.files.shard.shard

@@ -82,6 +82,13 @@ def test_a_failed_candidate_never_wins_over_a_running_one() -> None:
     assert ask(after(UPLOADED, INTENT), Seen(candidates=(failed, running))) == steps.Adopt(running)
 
 
+def test_a_look_that_is_older_than_somebody_elses_call_is_done_again() -> None:
+    theirs = after(UPLOADED, INTENT, by="dag/other/task[0]")
+    late = 2.0 + Policy().create_timeout_s + 1
+    assert ask(theirs, Seen(candidates=(), looked_at=1.0), now=late) == steps.Find(2.0)
+    assert ask(theirs, Seen(candidates=(), looked_at=late), now=late) == steps.Create()
+
+
 def test_a_foreign_intent_is_given_time_and_ones_own_is_not() -> None:
     theirs = after(UPLOADED, INTENT, by="dag/other/task[0]")
     step = ask(theirs, Seen(candidates=()), now=10.0)
@@ -177,6 +184,8 @@ def test_five_sends_without_progress_stop_with_what_happened_each_time() -> None
     assert isinstance(step, steps.Stop)
     assert isinstance(step.error, JobError)
     assert [f"send {n}:" in str(step.error) for n in range(1, 6)] == [True] * 5
+    cleared = after(*(one_send * 5), ("stopped", {}))
+    assert ask(cleared, Seen(candidates=())) == steps.Create(), "whoever clears the task has another five"
 
 
 def test_a_landing_that_was_cut_short_is_done_again_and_a_done_shard_rests() -> None:

@@ -29,6 +29,7 @@ Kind = Literal[
     "realtime",
     "ended",
     "landed",
+    "stopped",
     "done",
     "cleaned",
 ]
@@ -38,7 +39,8 @@ Kind = Literal[
 ``created``: the batch is there. ``duplicate``: another batch of this send was cancelled. ``refused``: it failed
 validation; nothing ran. ``lost``: OpenAI no longer knows the uploaded file. ``realtime``: the requests of
 this send go out one by one. ``ended``: the batch is final, or the last request was answered. ``landed``: its
-answers are in ``raw/``. ``done``: the shard's result rows are written. ``cleaned``: its files at OpenAI are deleted.
+answers are in ``raw/``. ``stopped``: five sends brought nothing, and whoever clears the task has another five.
+``done``: the shard's result rows are written. ``cleaned``: its files at OpenAI are deleted.
 """
 
 _NAME = re.compile(r"(\d{4,})-([a-z]+)\.json")

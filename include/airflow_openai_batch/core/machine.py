@@ -57,6 +57,8 @@ class Seen:
 
     candidates: tuple[BatchView, ...] | None = None
     """All batches that carry this send's job_key."""
+    looked_at: float | None = None
+    """When these were asked for, Unix seconds."""
     batch: BatchView | None = None
     vanished: bool = False
     """OpenAI answered 404 for the batch, repeatedly."""
@@ -116,7 +118,12 @@ def next_step(
     if is_reached(state, goal) or (policy.first is not None and state.landed_send):
         return Reached()
     if len(state.setbacks) >= policy.max_setbacks:
-        return Stop(JobError("the shard makes no progress: " + "; ".join(state.setbacks)))
+        return Stop(
+            JobError(
+                "the shard makes no progress: " + "; ".join(state.setbacks) + ". Clear the task to try again."
+            ),
+            forgiving=True,
+        )
     if state.landed_send == state.send or any(ended.send == state.send for ended in state.ended):
         return Land()
     if state.batch_id is not None:
@@ -181,7 +188,16 @@ def _prepare_batch(
         return Pause(until, why)
     if not uploaded:
         return Upload()
-    return _await_others(state, where, policy) or Create()
+    return _await_others(state, where, policy) or _look_again(state, seen, where, policy) or Create()
+
+
+def _look_again(state: ShardState, seen: Seen, where: Circumstances, policy: Policy) -> Find | None:
+    """A look that is older than what somebody else's call could still do says nothing of it."""
+    if seen.looked_at is None:
+        return None
+    done_at = max((claim.at for claim in state.claims if claim.by != where.me), default=0.0)
+    stale = done_at and seen.looked_at < done_at + policy.create_timeout_s
+    return Find(state.first_intent_at) if stale else None
 
 
 def _await_others(state: ShardState, where: Circumstances, policy: Policy) -> Pause | None:

@@ -237,6 +237,10 @@ def _read_leftover(event: Event, leftover_send: int) -> Content:
     )
 
 
+def _stopped(state: ShardState, event: Event) -> ShardState:
+    return replace(state, setbacks=())
+
+
 def _done(state: ShardState, event: Event) -> ShardState:
     return replace(state, done=event)
 
@@ -277,6 +281,7 @@ _STEPS = {
     "realtime": _realtime,
     "ended": _ended,
     "landed": _landed,
+    "stopped": _stopped,
     "done": _done,
     "cleaned": _cleaned,
 }

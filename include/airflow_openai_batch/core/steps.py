@@ -127,9 +127,13 @@ class CleanUp:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The shard cannot go on; ``error`` says what happened."""
+    """The shard cannot go on; ``error`` says what happened.
+
+    ``forgiving``: write it down, so that whoever clears the task begins to count anew.
+    """
 
     error: OpenAIBatchError
+    forgiving: bool = False
 
 
 Step = (
