@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -208,6 +209,30 @@ def test_a_source_that_changes_while_it_is_read(table: Path, tmp_path: Path) -> 
     with pytest.raises(InputChangedError, match=r"in.csv: changed while it was read"):
         prepare(table, tmp_path / "out", ask(), progress=change)
     assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_an_output_below_its_source_is_no_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("first")
+    (tmp_path / "in" / "b.jsonl").write_text('{"text": "second"}')
+    for source in (f"{tmp_path}/in/", f"{tmp_path}/in/**/*.jsonl"):
+        output = tmp_path / "in" / str(len(source))
+        for created in (True, False):
+            assert prepare(source, output, ask()).created is created
+        rows = prepare(source, output, ask(), on_existing="restart").manifest.counts.rows
+        assert rows == (1 if "*" in source else 2)
+        for path in sorted(output.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+
+
+def test_images_in_the_table_itself(tmp_path: Path, pictures: Path) -> None:
+    data = (pictures / "good.png").read_bytes()
+    rows = [{"a": {"bytes": data, "path": "x.png"}}, {"a": {"bytes": None, "path": "good.png"}}, {"a": None}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
+    prepare(tmp_path / "in.parquet", tmp_path / "out", show("a"), images_root=pictures)
+    first, second = sent_images(tmp_path / "out").values()
+    assert base64.b64decode(first.partition(",")[2]) == data
+    assert first == second
 
 
 def test_nothing_to_send(tmp_path: Path) -> None:
@@ -409,8 +434,6 @@ def test_contents_are_found_after_the_table_has_grown() -> None:
 
 def test_memory_does_not_grow_with_rows(tmp_path: Path) -> None:
     """The most Arrow holds at a time while 20 MB of rows pass; Python's own memory is not in it."""
-    import pyarrow as pa
-
     path = tmp_path / "in.jsonl"
     with path.open("w") as file:
         file.writelines(

@@ -58,6 +58,7 @@ def test_what_templates_see(template: str, text: str) -> None:
         ("{{ title }}", "user: column 'title' is empty"),
         ("{{ row['title'] }}", "user: column 'title' is empty"),
         ("{{ title.x }}", "user: column 'title' is empty"),
+        ("{{ other | default('') }}{{ title }}", "user: column 'title' is empty"),
         ("{{ text | int('x') + 1 }}", "user: the template failed with TypeError"),
         ("{{ text.secret }}", "user: 'str object' has no attribute 'secret'"),
         ("  ", "user is empty"),

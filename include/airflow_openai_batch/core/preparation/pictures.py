@@ -64,6 +64,8 @@ class PictureLoader:
         return pictures
 
     def _make_url(self, value: object, spec: ImageSpec, check: ImageCheck) -> str:
+        if isinstance(value, dict):  # as data sets of images in Parquet have it: {"bytes": ..., "path": ...}
+            value = value.get("bytes") or value.get("path")
         if isinstance(value, bytes):
             return _to_data_url(*check.check(value))
         if not isinstance(value, str):

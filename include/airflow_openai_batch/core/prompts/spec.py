@@ -74,7 +74,7 @@ class PromptSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     name: str
     model: str
-    version: str | int = "1"
+    version: str | int | float = "1"
     """Goes into the manifest, so that results can be told apart."""
     endpoint: str = "chat/completions"
     """``chat/completions``, ``responses`` or ``embeddings``."""

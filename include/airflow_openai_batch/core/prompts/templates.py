@@ -110,7 +110,7 @@ class Template:
             variables = self._template.new_context(context.variables, shared=True)
             return "".join(self._template.root_render_func(variables))
         except jinja2.UndefinedError as error:
-            if (unknown := self._find_unknown(context)) is not None:
+            if (unknown := self._find_unknown(context, error.message or "")) is not None:
                 raise UnknownColumnError(f"{self.field}: {unknown}") from None
             raise BadRowError(f"{self.field}: {error.message}") from None
         except SecurityError as error:
@@ -118,10 +118,11 @@ class Template:
         except Exception as error:  # what a filter makes of a value; its words may quote the value
             raise BadRowError(f"{self.field}: the template failed with {type(error).__name__}") from None
 
-    def _find_unknown(self, context: RowContext) -> str | None:
-        """The first name that no row can have. A template that asks ``is defined`` first never comes here."""
-        for name in sorted(self.names - context.known):
-            return describe_unknown(name, context.known - {ROW_NUMBER, WHOLE_ROW})
+    def _find_unknown(self, context: RowContext, said: str) -> str | None:
+        """The name that was missing, if no row can have it; an empty cell says something else."""
+        for name in self.names - context.known:
+            if said == f"{name!r} is undefined":
+                return describe_unknown(name, context.known - {ROW_NUMBER, WHOLE_ROW})
         return None
 
 

@@ -77,16 +77,17 @@ def find_row_files(
             "The source is empty: name a file, a list of them, a glob, or a prefix that ends in /."
         )
     if format in ("texts", "files") or (format == "auto" and source[0].strip().endswith("/")):
-        return _find_objects(source, resolve, objects_as if format == "auto" else format)
+        return _find_objects(source, output, resolve, objects_as if format == "auto" else format)
     listing = list_sources(source, output, resolve)
-    if not listing.files:
+    files = _leave_out(output, listing.files)
+    if not files:
         raise InputError(f"{source[0]}: no file matches it.")
-    found = _find_format(listing.files) if format == "auto" else format
-    if delimiter is None and found == "csv" and _plain_name(listing.files[0]).endswith(".tsv"):
+    found = _find_format(files) if format == "auto" else format
+    if delimiter is None and found == "csv" and _plain_name(files[0]).endswith(".tsv"):
         delimiter = "\t"
     return RowFiles(
         format=found,
-        files=listing.files,
+        files=files,
         notices=listing.notices,
         delimiter=delimiter,
         encoding=encoding,
@@ -94,11 +95,19 @@ def find_row_files(
     )
 
 
-def _find_objects(source: Sequence[str], resolve: Resolver, format: Format) -> RowFiles:
+def _leave_out(output: Location, files: Sequence[SourceFile]) -> tuple[SourceFile, ...]:
+    """Without what was written here: the output may well lie below the source."""
+    below = output.path.rstrip("/") + "/"
+    same_store = [file for file in files if type(file.location.fs) is type(output.fs)]
+    own = {file.uri for file in same_store if file.location.path.startswith(below)}
+    return tuple(file for file in files if file.uri not in own)
+
+
+def _find_objects(source: Sequence[str], output: Location, resolve: Resolver, format: Format) -> RowFiles:
     if len(source) != 1:
         raise ConfigError(f"source names {len(source):,} prefixes; name one.")
     prefix = resolve(source[0].strip())
-    return RowFiles(format=format, files=tuple(list_objects(prefix)), prefix=prefix)
+    return RowFiles(format=format, files=_leave_out(output, list_objects(prefix)), prefix=prefix)
 
 
 def _find_format(files: Sequence[SourceFile]) -> Format:
