@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import importlib
 from typing import TYPE_CHECKING
@@ -40,8 +41,10 @@ async def connect(conn_id: str) -> BatchSource:
 
 
 def _make_hook(conn_id: str) -> OpenAIBatchHook:
-    """In a thread: importing the client takes a second, and its part for batches is imported at its first use."""
-    importlib.import_module("openai.resources.batches")
+    """In a thread: importing the client takes a second, and parts of it are imported at their first use only."""
+    for name in ("openai.resources.batches", "anyio._backends._asyncio"):
+        with contextlib.suppress(ImportError):  # only sooner than otherwise
+            importlib.import_module(name)
     hook = importlib.import_module("airflow_openai_batch.hook")
     made: OpenAIBatchHook = hook.OpenAIBatchHook(conn_id)
     return made
