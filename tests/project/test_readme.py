@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import openai
+import openpyxl
 import pyarrow.parquet as pq
 import pytest
 
@@ -81,6 +82,18 @@ def test_the_nightly_dag_runs_without_a_logical_date(run_dag: RunDag, bucket: Ob
     assert run.state == "success", run.failures
     part = pq.read_table(io.BytesIO(bucket.get("jobs/reviews/2026-01-31/results/part-00000.parquet")))
     assert part.column("status").to_pylist() == ["ok"]
+
+
+@pytest.mark.usefixtures("openai_conn")
+def test_a_table_comes_back_with_its_answers(run_dag: RunDag, bucket: ObjectStore) -> None:
+    bucket.put("reviews.csv", b"id,text\n1,Lovely\n2,Broken\n3,Lovely\n")
+    run = run_dag(make_dag("review_table"))
+    assert run.state == "success", run.failures
+    rows = list(openpyxl.load_workbook(io.BytesIO(bucket.get("reviews_with_sentiment.xlsx"))).active.values)
+    answer = rows[0].index("answer")
+    assert [row[:2] for row in rows[1:]] == [("1", "Lovely"), ("2", "Broken"), ("3", "Lovely")]
+    assert all(row[answer] in ("Positive", "Negative", "Neutral") for row in rows[1:])
+    assert rows[1][answer] == rows[3][answer]
 
 
 @pytest.mark.usefixtures("openai_conn")
