@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from airflow_openai_batch.core import machine, steps
 from airflow_openai_batch.core.batch_view import BatchError, BatchStatus, BatchView
 from airflow_openai_batch.core.errors import BatchRejectedError, FatalAccountError, JobError
-from airflow_openai_batch.core.ledger import Event
+from airflow_openai_batch.core.job_progress import STATES
+from airflow_openai_batch.core.ledger import Event, Kind
 from airflow_openai_batch.core.machine import Circumstances, Seen
 from airflow_openai_batch.core.policy import DEFAULT_POLICY, Policy
 from airflow_openai_batch.core.queue_room import QueueLimit
@@ -359,3 +360,7 @@ def test_a_send_in_real_time_is_left_to_whoever_began_it() -> None:
     assert "other is sending these requests" in step.why
     assert ask(begun, Seen(candidates=()), now=step.until) == steps.SendRealtime()
     assert ask(begun, Seen(candidates=()), now=20.0, me="other") == steps.SendRealtime()
+
+
+def test_every_event_means_something_to_a_person() -> None:
+    assert set(STATES) == set(get_args(Kind))

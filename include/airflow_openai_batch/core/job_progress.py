@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NOT_BEGUN = "not begun"
 DONE = "done"
 
-_STATES: dict[str, str] = {
+STATES: dict[str, str] = {
     "sampled": NOT_BEGUN,
     "uploaded": "uploaded",
     "intent": "being created",
@@ -33,6 +33,7 @@ _STATES: dict[str, str] = {
     "realtime": "sent in real time",
     "ended": "answered",
     "landed": "landed",
+    "stopped": "made no progress",
     "done": DONE,
     "cleaned": DONE,
 }
@@ -110,7 +111,7 @@ class ProgressReader:
             if last is not None and last.kind == "refused":
                 refusals[" ".join(text for text in (last.code, last.message) if text)] = None
         spent = read_spending(self._output)
-        order = list(dict.fromkeys(_STATES.values()))
+        order = list(dict.fromkeys(STATES.values()))
         return JobProgress(
             job=self._output.uri,
             generation=self._plan.generation,
@@ -155,4 +156,4 @@ def find_unfinished(plan: Plan, output: Location) -> Iterator[int]:
 def _state_of(last: Event | None, plan: Plan) -> str:
     if last is None or last.plan != plan.name:
         return NOT_BEGUN
-    return _STATES[last.kind]
+    return STATES[last.kind]

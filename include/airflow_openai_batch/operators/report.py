@@ -15,6 +15,7 @@ from airflow_openai_batch.core import job
 from airflow_openai_batch.core.accounting import check_accounts
 from airflow_openai_batch.core.errors import ConfigError, OpenAIBatchError
 from airflow_openai_batch.core.failed_requests import write_failed
+from airflow_openai_batch.core.job_progress import read_done
 from airflow_openai_batch.core.ledger import JobLedger
 from airflow_openai_batch.core.report import Report, ShardSummary, asset_extra, build_report, name_some
 from airflow_openai_batch.core.report_markdown import write_markdown
@@ -193,9 +194,9 @@ class OpenAIBatchReportOperator(BaseOperator):
 def _read_summaries(output: Location, plan: Plan) -> Iterator[ShardSummary]:
     ledger = JobLedger(output.child(job.STATE))
     for shard in plan.shards:
-        done = ledger.read_last(shard.shard, "done")
-        if done is not None and done.plan == plan.name:  # not one that another plan left behind
-            yield ShardSummary.from_dict(done.summary)
+        done = read_done(ledger, shard.shard, plan)
+        if done is not None:
+            yield done
             continue
         last = ledger.read_last(shard.shard)
         yield ShardSummary(shard=shard.shard, state=_describe_unfinished(last) if last else "not begun")
