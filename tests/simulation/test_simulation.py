@@ -10,13 +10,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_openai_batch.client import BatchClient
-from airflow_openai_batch.core import machine
+from airflow_openai_batch.shard_actions import ShardActions
 from simulation.many import simulate_many
 from simulation.scenario import Run, Scenario, draw_scenario
 from simulation.simulate import SimulationError, simulate
 
 if TYPE_CHECKING:
     import random
+
+    from airflow_openai_batch.core.ledger import Kind
+    from airflow_openai_batch.core.shard_state import ShardState
 
 SEEDS = 1_000
 """In CI; ``make simulate SEEDS=10000`` for more."""
@@ -63,7 +66,12 @@ def test_a_simulation_sees_two_runs_that_do_not_mind_each_other(
     scenarios = [Scenario(seed=seed, settings=QUICK, runs=runs, mode=mode) for seed in range(8)]  # type: ignore[arg-type]
     for scenario in scenarios:
         simulate(scenario)
-    monkeypatch.setattr(machine, "may_pay", lambda state, where, policy: True)
+
+    def claim_blindly(self: ShardActions, kind: Kind, state: ShardState) -> bool:
+        self._record(kind, state)
+        return True
+
+    monkeypatch.setattr(ShardActions, "_claim", claim_blindly)
     with pytest.raises(SimulationError, match=r"another run was about to create|paid 2 times"):  # noqa: PT012
         for scenario in scenarios:
             simulate(scenario)
