@@ -112,18 +112,18 @@ def test_a_wait_starts_one_worker_and_ends_from_the_trigger(
 def test_shards_wait_for_room_in_the_triggerer_and_say_so(
     local_airflow: LocalAirflow, shared_openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
-    shared_openai_server.configure(in_progress_s=60, queue_limits={"gpt-4.1-nano": 40})
+    shared_openai_server.configure(in_progress_s=60, queue_limits={"gpt-4.1-nano": 70})
     lines = (chat_line(f"room/{n}", f"{n} lovely. " * 4, model="gpt-4.1-nano") for n in range(6))
     job = Job(tmp_path, {"max_requests_per_shard": 2, "poll_interval": 1}).write(lines)
-    run = local_airflow.trigger("openai_batch", job.conf(enqueued_token_limit=40, max_tokens_per_shard=1_000))
+    run = local_airflow.trigger("openai_batch", job.conf(enqueued_token_limit=70, max_tokens_per_shard=1_000))
     try:
         wait_until_deferred(local_airflow, run, "shard.upload", instances=3)
     except AssertionError:
         states = local_airflow.states(run)
         assert sum(state == "deferred" for (task, _), state in states.items() if task == "shard.upload") >= 2
-    label = local_airflow.get(f"{run.path}/taskInstances/shard.upload", map_index=2)["rendered_map_index"]
+    label = local_airflow.get(f"{run.path}/taskInstances/shard.upload/2")["rendered_map_index"]
     assert "waits for room: needs" in label
-    assert "of 40 free" in label
+    assert "of 70 free" in label
     deadline = time.monotonic() + 150
     while time.monotonic() < deadline and local_airflow.state(run) == "running":
         shared_openai_server.clock.advance(60)
