@@ -72,16 +72,24 @@ class World:
 
     def sleep(self, seconds: float) -> None:
         """Let time pass for the one who asks; others run meanwhile."""
+        at = self._now + max(0.0, seconds)
+        if not self._due or self._due[0][0] > at:  # nobody is due before: no need to queue up
+            self._count_turn()
+            self._now = at
+            return
         me = greenlet.getcurrent()
         self._push(seconds, me)
         following = self._take_turn()
         if following is not me:
             following.switch()
 
-    def _push(self, seconds: float, who: greenlet.greenlet) -> None:
+    def _count_turn(self) -> None:
         self._turns += 1
         if self._turns > MOST_TURNS:
             raise EndlessError(f"more than {MOST_TURNS:,} turns")
+
+    def _push(self, seconds: float, who: greenlet.greenlet) -> None:
+        self._count_turn()
         heapq.heappush(self._due, (self._now + max(0.0, seconds), self._turns, who))
 
     def _take_turn(self) -> greenlet.greenlet:
