@@ -30,7 +30,8 @@ from airflow_openai_batch.testing.shapes import (
     moderation,
     response,
 )
-from airflow_openai_batch.testing.wording import compose
+from airflow_openai_batch.testing.sight import look_at
+from airflow_openai_batch.testing.wording import compose, find_labels
 
 JSON = dict[str, Any]
 
@@ -113,11 +114,15 @@ class Answers:
         if made is not None:
             return made
         told, text = texts_of(body, endpoint)
+        seen = look_at(body)
         schema = schema_of(body, endpoint)
         if schema is not None:
-            return msgspec.json.encode(Instances(schema, random.Random(seed), text or told).value()).decode()  # noqa: S311
+            draw = random.Random(seed)  # noqa: S311
+            return msgspec.json.encode(Instances(schema, draw, text or told, seen.facts).value()).decode()
         if _wants_json(body, endpoint):
             return msgspec.json.encode({"answer": compose(told, text)}).decode()
+        if seen.text and not find_labels(told or text):
+            return seen.text
         return compose(told or text, text)
 
     def _tool_call(self, body: JSON, seed: bytes) -> JSON | None:

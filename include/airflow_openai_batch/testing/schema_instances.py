@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.testing.patterns import match_pattern
-from airflow_openai_batch.testing.wording import pick_label
+from airflow_openai_batch.testing.wording import pick_label, pick_numbered
 
 if TYPE_CHECKING:
     import random
@@ -32,18 +32,28 @@ _FORMATS = {
     "uuid": "00000000-0000-4000-8000-0000000000{a}{b}",
 }
 
+_PYTHON: dict[Any, Any] = {
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "array": list,
+    "null": type(None),
+}
+
 
 class Instances:
     """Draws values for one schema.
 
     :param schema: the root, against which ``$ref`` is resolved.
-    :param text: what strings are made of and labels chosen by.
+    :param text: what strings are made of, labels and numbered choices chosen by.
+    :param facts: values for properties of these names, where they fit.
     """
 
-    def __init__(self, schema: JSON, draw: random.Random, text: str) -> None:
+    def __init__(self, schema: JSON, draw: random.Random, text: str, facts: JSON | None = None) -> None:
         self._root = schema
         self._draw = draw
         self._text = text
+        self._facts = facts or {}
         self._words = text.split()[:200] or ["nothing"]
 
     def value(self) -> Any:
@@ -119,7 +129,7 @@ class Instances:
             case "string":
                 return self._string(schema, name)
             case "integer":
-                return self._integer(schema)
+                return self._integer(schema, name)
             case "number":
                 return self._number(schema)
             case "boolean":
@@ -135,7 +145,12 @@ class Instances:
         wanted = [name for name in properties if name in required or depth < 3]
         wanted += [name for name in required if name not in properties]
         wanted += [f"key{number}" for number in range(int(schema.get("minProperties", 0)) - len(wanted))]
-        return {name: self._value(properties.get(name, other), depth + 1, name) for name in wanted}
+        return {name: self._property(properties.get(name, other), depth + 1, name) for name in wanted}
+
+    def _property(self, schema: Any, depth: int, name: str) -> Any:
+        if name in self._facts and _is_of_type(self._facts[name], schema):
+            return self._facts[name]
+        return self._value(schema, depth, name)
 
     def _array(self, schema: JSON, depth: int, name: str) -> list[Any]:
         prefix = [self._value(part, depth + 1, name) for part in schema.get("prefixItems", ())]
@@ -181,9 +196,13 @@ class Instances:
             return pick_label(labels, self._text)
         return options[self._draw.randrange(len(options))]
 
-    def _integer(self, schema: JSON) -> int:
+    def _integer(self, schema: JSON, name: str) -> int:
         step = int(schema.get("multipleOf", 1)) or 1
         low, high = _bounds(schema, 1)
+        if step == 1 and name.endswith(("choice", "number")):
+            choice = pick_numbered(self._text)
+            if choice is not None:
+                return max(int(low), min(int(high), choice))
         first, last = -(-int(low) // step), int(high) // step
         return self._draw.randint(first, max(first, last)) * step
 
@@ -217,6 +236,18 @@ def _bounds(schema: JSON, step: int) -> tuple[float, float]:
     if low is None:
         low = 0 if high is None or high >= 0 else high - width
     return low, max(low + width, 0) if high is None else high
+
+
+def _is_of_type(value: Any, schema: Any) -> bool:
+    """Whether a value may stand for a property; bounds and the like are not looked at."""
+    if not isinstance(schema, dict):
+        return True
+    options = [option for key in ("anyOf", "oneOf") for option in schema.get(key, ())]
+    if options:
+        return any(_is_of_type(value, option) for option in options)
+    named = schema.get("type")
+    kinds = named if isinstance(named, list) else [named]
+    return any(isinstance(value, _PYTHON[kind]) for kind in kinds if kind in _PYTHON)
 
 
 def _implied_type(schema: JSON) -> str:

@@ -48,6 +48,8 @@ _ASKED = re.compile(
     rf"{_ITEM}(?:\s*,\s*{_ITEM})+,?\s+or\s+{_ITEM}\s*\?|(?:^|[.!?:\n]\s*){_ITEM}\s+or\s+{_ITEM}\s*\?"
 )
 """``Positive, Negative or Neutral?``; two labels only where they are the whole question."""
+_NUMBERED = re.compile(r"^[ \t]*(\d{1,3})[.)][ \t]+(.+)$", re.MULTILINE)
+_LISTED_CHARACTERS = 20_000
 _SEPARATORS = re.compile(r"\s*(?:[/|,]|\bor\b|\band\b)\s*")
 _MOST_CHARACTERS = 600
 _PROMPT_CHARACTERS = 500
@@ -81,6 +83,26 @@ def pick_label(labels: Sequence[str], text: str) -> str:
             return label
     digest = blake2b(text.encode("utf-8", "replace"), digest_size=4).digest()
     return labels[int.from_bytes(digest, "big") % len(labels)]
+
+
+def pick_numbered(text: str) -> int | None:
+    """Of a numbered list in a text (``1. ...``) the number of the item that most of its words stand before the list;
+    0 where that are fewer than half of them; None where there is no list."""
+    items = list(_NUMBERED.finditer(text[:_LISTED_CHARACTERS]))
+    if not items:
+        return None
+    before = set(_find_words(text[: items[0].start()]))
+    best, best_share = 0, 0.5
+    for item in items:
+        words = set(_find_words(item[2]))
+        share = len(words & before) / max(1, len(words))
+        if share > best_share:
+            best, best_share = int(item[1]), share
+    return best
+
+
+def _find_words(text: str) -> list[str]:
+    return text.lower().translate(_TO_SPACES).split()
 
 
 @lru_cache(maxsize=1024)
