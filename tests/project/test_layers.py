@@ -23,7 +23,8 @@ LEVELS = (
     {"hook", "locations"},
     {"triggers"},
     {"operators", "sensors"},
-    {"dag_params"},
+    {"dag_params", "recipes"},
+    {"task_group"},
 )
 """A module imports from its own level and those before it. A new module gets its place here."""
 APART = {
