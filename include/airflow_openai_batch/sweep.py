@@ -21,20 +21,30 @@ log = logging.getLogger(__name__)
 def sweep_files(client: BatchClient, plan: Plan, output_uri: str, sends: Mapping[int, int]) -> int:
     """Delete what finished shards left at OpenAI, and return how many files that were.
 
-    One listing of files (10,000 a call) and one of the batches since the plan was written (100 a call).
+    Two listings of files (10,000 a call), one of the batches since the plan was written (100 a call), and a call for
+    each file that is still there. A result file that OpenAI lists and will not show yet stays until it expires.
 
     :param sends: shard to the number of its last send; only finished shards, since a later run may need the
         files of the others.
     :raises RemoteError: if OpenAI cannot be asked; what is left expires by itself.
     """
     keys = set(iter_keys(plan, output_uri, sends))
+    batches = {batch.id: batch for batch in client.iter_batches(plan.created_at) if batch.job_key in keys}
+    inputs = {batch.input_file_id for batch in batches.values()}
+    results = {
+        each for batch in batches.values() for each in (batch.output_file_id, batch.error_file_id) if each
+    }
     found = [
-        file_id for file_id, name in client.iter_files(purpose="batch") if name.removesuffix(".jsonl") in keys
+        file_id
+        for file_id, name in client.iter_files(purpose="batch")
+        if file_id in inputs or name.removesuffix(".jsonl") in keys
     ]
-    for batch in client.iter_batches(plan.created_at):
-        if batch.job_key in keys:
-            found += filter(None, (batch.input_file_id, batch.output_file_id, batch.error_file_id))
-    deleted = sum(client.delete_file(file_id) for file_id in dict.fromkeys(found))
+    found += [
+        file_id
+        for file_id, name in client.iter_files(purpose="batch_output")
+        if file_id in results or name.rpartition("_")[0] in batches  # batch_<id>_output.jsonl
+    ]
+    deleted = sum(client.delete_file(file_id) for file_id in found)
     if deleted:
         log.info("Deleted %d files at OpenAI that earlier tasks had left.", deleted)
     return deleted

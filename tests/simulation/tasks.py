@@ -13,7 +13,7 @@ from airflow_openai_batch.client import BatchClient
 from airflow_openai_batch.core.admission import QueueRoom
 from airflow_openai_batch.core.batch_view import BatchView
 from airflow_openai_batch.core.caller import Caller
-from airflow_openai_batch.core.errors import OpenAIBatchError
+from airflow_openai_batch.core.errors import JobError, OpenAIBatchError
 from airflow_openai_batch.core.outcomes import OutcomeRules
 from airflow_openai_batch.core.policy import Policy
 from airflow_openai_batch.core.queue_room import QueueLimit
@@ -99,7 +99,7 @@ class ShardTasks:
             except (OpenAIBatchError, OSError) as error:
                 tries += 1
                 if tries > RETRIES or getattr(error, "permanent", False):
-                    clears, tries = clears + 1, 0
+                    clears, tries = clears + (not _is_told_to_wait(error)), 0
                     self._wait_for_a_person(goal, error, clears)
                 else:
                     world.sleep(RETRY_DELAY_S)
@@ -216,6 +216,11 @@ class ShardTasks:
         world.sleep(world.chance.choice((30.0, 600.0, 7_200.0)))
         self._started_at = world.now()
         world.note(name, "cleared by a person")
+
+
+def _is_told_to_wait(error: Exception) -> bool:
+    """With ``on_deadline="fail"``: each clearing waits on for ``finish_within_h``, and the batch ends when it ends."""
+    return isinstance(error, JobError) and "and goes on" in str(error)
 
 
 def connect(emulator: Emulator, process: Process) -> BatchClient:
