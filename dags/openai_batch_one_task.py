@@ -10,6 +10,7 @@ from airflow_openai_batch.dag_params import (
     DOC_MD_ONE_TASK,
     landing_arguments,
     make_params,
+    report_arguments,
     sending_arguments,
     split_arguments,
 )
@@ -39,10 +40,7 @@ with DAG(
         task_id="publish",
         job="{{ ti.xcom_pull(task_ids='split', key='job') or '' }}",
         asset_uri="{{ ti.xcom_pull(task_ids='split', key='asset') or '' }}",
-        conn_id="{{ params.conn_id }}",
-        keep_remote_files="{{ params.keep_remote_files }}",
-        sample_requests="{{ params.sample_requests }}",
-        max_failed_fraction="{{ params.max_failed_fraction }}",
+        **report_arguments(),
         trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
     )
 

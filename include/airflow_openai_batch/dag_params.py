@@ -315,7 +315,6 @@ def split_arguments() -> dict[str, Any]:
         "max_bytes_per_shard",
         "on_bad_line",
         "on_empty",
-        "mode",
         "realtime_threshold",
         "enqueued_token_limit",
         "max_cost_usd",
@@ -323,5 +322,12 @@ def split_arguments() -> dict[str, Any]:
     )
     return {name: f"{{{{ params.{name} }}}}" for name in names} | {
         "input_uri": "{{ params.input_uri | tojson }}",  # a list would arrive as Python's text
+        "send_mode": "{{ params.mode }}",
         "plan_only": "{{ params.dry_run }}",
     }
+
+
+def report_arguments() -> dict[str, Any]:
+    """The parameters of the form that the report takes, as templates."""
+    names = ("conn_id", "keep_remote_files", "sample_requests", "max_failed_fraction")
+    return {name: f"{{{{ params.{name} }}}}" for name in names}

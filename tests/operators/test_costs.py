@@ -42,7 +42,7 @@ def split(run_dag: RunDag, job: Job) -> Any:
                 task_id="split",
                 input_uri=str(job.input),
                 output_uri=f"file://{job.output}",
-                **{"max_requests_per_shard": 5, "mode": "batch", **options},
+                **{"max_requests_per_shard": 5, "send_mode": "batch", **options},
             )
         return run_dag(dag)
 
@@ -75,12 +75,12 @@ def test_a_budget_that_is_too_small_stops_it_before_anything_is_uploaded(
 
 
 def test_in_real_time_the_same_budget_is_too_small(split: Any) -> None:
-    assert split(max_cost_usd=0.0040, mode="realtime").state == "failed"
+    assert split(max_cost_usd=0.0040, send_mode="realtime").state == "failed"
 
 
 @pytest.mark.parametrize(("threshold", "state"), [(4, "success"), (5, "failed")])
 def test_what_auto_would_send_in_real_time_costs_as_much(split: Any, threshold: int, state: str) -> None:
-    run = split(max_cost_usd=0.0045, mode="auto", realtime_threshold=threshold)  # shards of 5, 5 and 2
+    run = split(max_cost_usd=0.0045, send_mode="auto", realtime_threshold=threshold)  # shards of 5, 5 and 2
     assert run.state == state
 
 
@@ -136,7 +136,7 @@ def test_what_the_sample_measured_decides_on_the_rest(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"mode": "fast"}, "mode='fast': must be one of auto, batch, realtime"),
+        ({"send_mode": "fast"}, "mode='fast': must be one of auto, batch, realtime"),
         ({"max_cost_usd": "cheap"}, "max_cost_usd='cheap': must be a number"),
         ({"max_cost_usd": -1}, "max_cost_usd=-1: must be at least 0"),
         ({"sample_requests": 0}, "sample_requests=0: must be at least 1"),
@@ -159,7 +159,7 @@ def test_the_environment_says_how_to_send_where_nothing_else_does(
     split: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("USE_BATCH_PROCESSING", "false")
-    estimate = split(mode="None").xcom("split", key="estimate")
+    estimate = split(send_mode="None").xcom("split", key="estimate")
     assert estimate["most_cost_usd"] == pytest.approx(estimate["standard_cost_usd"] + 12_000 * 0.6 / 1e6)
 
 

@@ -50,7 +50,7 @@ class OpenAIBatchReportOperator(BaseOperator):
 
     It writes the report whatever became of the shards, and then fails where a shard is not done or too many rows
     are bad; the asset event of the job directory, with counts and cost, comes only with success. Returns the
-    counts, the cost and the report's URI.
+    counts, the cost and the report's URI, and pushes the job's URI under the key ``job``.
 
     :param job: the job directory, as the split pushes it under the key ``job``.
     :param asset_uri: the asset that gets the event; by default the job directory. The split pushes, under the key
@@ -99,6 +99,7 @@ class OpenAIBatchReportOperator(BaseOperator):
             allowed = read_number("max_failed_fraction", self.max_failed_fraction, minimum=0.0)
             sample = read_optional_int("sample_requests", self.sample_requests)
             output, plan = self._open()
+            context["ti"].xcom_push("job", output.uri)
             summaries = list(_read_summaries(output, plan))
             report = self._write(output, plan, summaries)
             if not read_flag("keep_remote_files", self.keep_remote_files):

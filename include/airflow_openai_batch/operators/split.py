@@ -67,9 +67,9 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
     :param plan_only: plan, tokens and cost into the log; what comes after is skipped. A later run goes on with it.
     :param enqueued_token_limit: the account's batch queue limit for the model, in input tokens; wins over the
         connection's extra.
-    :param mode: how it is going to be sent, for the costs: ``batch``, ``realtime``, or ``auto``: in real time where a
-        shard has at most ``realtime_threshold`` requests. Default: the environment variable USE_BATCH_PROCESSING
-        (``true``: batch, ``false``: realtime), else ``auto``.
+    :param send_mode: how it is going to be sent, for the costs: ``batch``, ``realtime``, or ``auto``: in real time
+        where a shard has at most ``realtime_threshold`` requests. Default: the environment variable
+        USE_BATCH_PROCESSING (``true``: batch, ``false``: realtime), else ``auto``.
     :param realtime_threshold: requests; 10 by default.
     :param max_cost_usd: the task fails, before anything is uploaded, where what this job has spent and what is left
         of it could cost more together: input as counted, every output as long as its request allows. Requests that
@@ -96,7 +96,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         "plan_only",
         "count_tokens",
         "enqueued_token_limit",
-        "mode",
+        "send_mode",
         "realtime_threshold",
         "max_cost_usd",
         "sample_requests",
@@ -119,7 +119,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         plan_only: bool | str = False,
         count_tokens: Literal["auto", "exact", "bound"] | str = "auto",
         enqueued_token_limit: int | str | None = None,
-        mode: Literal["auto", "batch", "realtime"] | str | None = None,
+        send_mode: Literal["auto", "batch", "realtime"] | str | None = None,
         realtime_threshold: int | str | None = None,
         max_cost_usd: float | str | None = None,
         sample_requests: int | str | None = None,
@@ -141,7 +141,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         self.plan_only = plan_only
         self.count_tokens = count_tokens
         self.enqueued_token_limit = enqueued_token_limit
-        self.mode = mode
+        self.send_mode = send_mode
         self.realtime_threshold = realtime_threshold
         self.max_cost_usd = max_cost_usd
         self.sample_requests = sample_requests
@@ -198,7 +198,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
             raise ConfigError(
                 f"sample_requests={self.sample_requests!r}: must be at least 1; leave it empty to send all."
             )
-        policy = Policy(mode=read_mode(self.mode))
+        policy = Policy(mode=read_mode(self.send_mode))
         if threshold is not None:
             policy = Policy(mode=policy.mode, realtime_threshold=threshold)
         return _Costs(policy, read_optional_number("max_cost_usd", self.max_cost_usd, minimum=0.0), sample)

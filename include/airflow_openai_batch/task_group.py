@@ -1,0 +1,119 @@
+"""The whole flow as one task group, for DAGs of one's own."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import XComArg
+from airflow.sdk import BaseOperator, TaskGroup, TriggerRule
+
+from airflow_openai_batch.dag_params import (
+    landing_arguments,
+    report_arguments,
+    sending_arguments,
+    split_arguments,
+)
+from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
+from airflow_openai_batch.operators.shard import OpenAIBatchShardOperator
+from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SPLIT_OPTIONS = frozenset(OpenAIBatchSplitOperator.template_fields)
+SHARD_OPTIONS = frozenset(
+    {*OpenAIBatchShardOperator.template_fields, "deferrable", "cancel_on_kill"} - {"shard"}
+)
+REPORT_OPTIONS = frozenset(OpenAIBatchReportOperator.template_fields) - {"job"}
+
+
+class OpenAIBatchTaskGroup(TaskGroup):
+    """What `openai_batch_task_group` returns: a task group with a name for what comes out of it."""
+
+    @property
+    def job(self) -> Any:
+        """The job directory's URI, once all has landed: for a join or a task of one's own (an ``XComArg``)."""
+        return XComArg(self._publish, key="job")
+
+    @property
+    def counts(self) -> Any:
+        """What `OpenAIBatchReportOperator` returns: counts, cost and the report's URI (an ``XComArg``)."""
+        return XComArg(self._publish)
+
+    @property
+    def _publish(self) -> BaseOperator:
+        return next(task for task in self.children.values() if isinstance(task, OpenAIBatchReportOperator))
+
+
+def openai_batch_task_group(
+    group_id: str = "openai_batch",
+    *,
+    input_uri: str | Sequence[str] | Any = None,
+    output_uri: str | Any = None,
+    from_params: bool = False,
+    tooltip: str = "",
+    prefix_group_id: bool = True,
+    default_args: dict[str, Any] | None = None,
+    **options: Any,
+) -> OpenAIBatchTaskGroup:
+    """Split, one deferrable task per shard, report: ``<group_id>.split``, ``.shard``, ``.publish``.
+
+    The group fails where a shard does, or where more than ``max_failed_fraction`` of the rows are not ``ok``; what
+    comes after it runs only once every request is accounted for. Must be called within a DAG.
+
+    :param input_uri: requests, as `OpenAIBatchSplitOperator` takes them; the output of
+        `OpenAIBatchPrepareOperator`, for instance.
+    :param output_uri: the job directory; ``{run_id}`` stands for the run's id.
+    :param from_params: take from the run's form what is not given here; the DAG needs
+        ``params=make_params()`` (`airflow_openai_batch.dag_params`) for it.
+    :param default_args: of the three tasks, above those of the DAG: ``retries``, ``pool``, ``queue`` ...
+    :param options: any keyword of the three operators; it goes to each of them that knows it.
+    :raises TypeError: for a keyword that none of them knows.
+    """
+    places = {"input_uri": input_uri, "output_uri": output_uri}
+    given = options | {name: value for name, value in places.items() if value is not None}
+    _check_names(given)
+    if not from_params and (missing := {"input_uri", "output_uri"} - given.keys()):
+        raise TypeError(f"{group_id}: {' and '.join(sorted(missing))} must be given, or from_params=True.")
+    split_args = (split_arguments() if from_params else {}) | _choose(given, SPLIT_OPTIONS)
+    shard_args = _read_shard_arguments(from_params) | _choose(given, SHARD_OPTIONS)
+    report_args = (report_arguments() if from_params else {}) | _choose(given, REPORT_OPTIONS)
+    defaults: Any = default_args or {}
+    group = OpenAIBatchTaskGroup(
+        group_id, prefix_group_id=prefix_group_id, tooltip=tooltip, default_args=defaults
+    )
+    with group:
+        split = OpenAIBatchSplitOperator(task_id="split", **split_args)
+        shard = OpenAIBatchShardOperator.partial(task_id="shard", **shard_args).expand(shard=split.output)
+        publish = OpenAIBatchReportOperator(
+            task_id="publish",
+            job=_pull(split, "job"),
+            **{"asset_uri": _pull(split, "asset"), **report_args},
+            # Whatever became of the shards; not where the split failed or there is nothing to publish.
+            trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
+        )
+        shard >> publish
+        split >> publish
+    return group
+
+
+def _read_shard_arguments(from_params: bool) -> dict[str, Any]:
+    return {**sending_arguments(), **landing_arguments()} if from_params else {}
+
+
+def _choose(given: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name in names}
+
+
+def _pull(split: BaseOperator, key: str) -> str:
+    """Empty where the split pushed nothing, so that the report can say so."""
+    return f"{{{{ ti.xcom_pull(task_ids='{split.task_id}', key='{key}') or '' }}}}"
+
+
+def _check_names(given: dict[str, Any]) -> None:
+    known = SPLIT_OPTIONS | SHARD_OPTIONS | REPORT_OPTIONS
+    for name in given.keys() - known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise TypeError(f"openai_batch_task_group: none of its operators has the parameter {name!r}.{hint}")

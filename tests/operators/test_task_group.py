@@ -1,0 +1,85 @@
+"""The whole flow in a DAG of one's own, by one call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.sdk import DAG, task
+
+from airflow_openai_batch.dag_params import make_params
+from airflow_openai_batch.task_group import openai_batch_task_group
+from fixtures.job import Job, chat_line
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.testing import OpenAIServer
+    from fixtures.airflow_runs import RunDag
+
+pytestmark = pytest.mark.usefixtures("openai_conn")
+
+QUICK: dict[str, Any] = {"send_mode": "batch", "poll_interval": 0.1, "max_requests_per_shard": 2}
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return Job(tmp_path).write(chat_line(f"r/{n}", f"Review {n}: lovely.") for n in range(5))
+
+
+def test_the_group_hands_on_where_the_rows_are(
+    run_dag: RunDag, openai_server: OpenAIServer, job: Job
+) -> None:
+    with DAG("composed", schedule=None) as dag:
+        batch = openai_batch_task_group(
+            "label", input_uri=str(job.input), output_uri=f"file://{job.output}", **QUICK
+        )
+
+        @task
+        def load(job_uri: str, counts: dict[str, Any]) -> str:
+            return f"{job_uri} {counts['rows']['ok']}"
+
+        load(batch.job, batch.counts)
+    run = run_dag(dag)
+    assert run.state == "success", run.states
+    assert run.xcom("load") == f"file://{job.output} 5"
+    assert [row["status"] for row in job.rows()] == ["ok"] * 5
+    assert len(openai_server.batches()) == 3
+
+
+def test_two_groups_stand_in_one_dag_and_what_follows_a_bad_one_does_not_run(
+    run_dag: RunDag, openai_server: OpenAIServer, job: Job, tmp_path: Path
+) -> None:
+    openai_server.script(line=400, custom_id="r/4", times=None)
+    with DAG("two", schedule=None) as dag:
+        first = openai_batch_task_group(
+            "first", input_uri=str(job.input), output_uri=str(tmp_path / "1"), **QUICK
+        )
+        second = openai_batch_task_group(
+            "second", input_uri=str(job.input), output_uri=str(tmp_path / "2"), max_failed_fraction=1, **QUICK
+        )
+        second >> first >> task(lambda: None, task_id="after")()
+    states = {task_id: state for (task_id, _), state in run_dag(dag).states.items()}
+    assert states["second.publish"] == "success"
+    assert states["first.publish"] == "failed"
+    assert states["after"] == "upstream_failed"
+
+
+def test_the_form_fills_in_what_the_call_does_not(
+    run_dag: RunDag, openai_server: OpenAIServer, job: Job
+) -> None:
+    with DAG("formed", schedule=None, params=make_params()) as dag:
+        openai_batch_task_group(from_params=True, conn_id="openai_default", prefix_group_id=False)
+    run = run_dag(dag, job.conf(max_requests_per_shard=3))
+    assert run.state == "success", run.states
+    assert len(openai_server.batches()) == 2
+    assert ("publish", -1) in run.states
+
+
+def test_a_keyword_that_no_operator_knows_is_named_with_the_one_that_was_meant() -> None:
+    with DAG("wrong", schedule=None), pytest.raises(TypeError, match=r"'max_cost'.*'max_cost_usd'"):
+        openai_batch_task_group(input_uri="a", output_uri="b", max_cost=3)
+
+
+def test_a_place_that_is_missing_is_named() -> None:
+    with DAG("wrong", schedule=None), pytest.raises(TypeError, match="output_uri must be given"):
+        openai_batch_task_group("label", input_uri="a")
