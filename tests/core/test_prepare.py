@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import gc
 import io
 import itertools
 import json
@@ -25,6 +26,7 @@ from airflow_openai_batch.core.errors import (
     JobExistsError,
     UnreadableInputError,
 )
+from airflow_openai_batch.core.join import join_answers
 from airflow_openai_batch.core.preparation import images, read_manifest, request_files
 from airflow_openai_batch.core.preparation.pictures import find_below
 from airflow_openai_batch.core.preparation.seen import SeenContents
@@ -448,3 +450,26 @@ def test_memory_does_not_grow_with_rows(tmp_path: Path) -> None:
 
     prepare(path, tmp_path / "out", ask(), progress=note)
     assert 0 < most < 60_000_000
+
+
+def test_rows_that_all_were_rejected_can_be_kept_with_their_reasons(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("id,text\n1,\n2,\n")
+    with pytest.raises(EmptyInputError, match="2 rows of 2 cannot be sent"):
+        prepare(tmp_path / "in.csv", tmp_path / "out", ask())
+    prepared = prepare(tmp_path / "in.csv", tmp_path / "out", ask(), on_none_left="commit", dedupe=True)
+    assert (prepared.manifest.counts.rows, prepared.manifest.counts.requests) == (2, 0)
+    assert read_reasons(tmp_path / "out") == dict.fromkeys((0, 1), "user: column 'text' is empty")
+    again = prepare(tmp_path / "in.csv", tmp_path / "out", ask(), dedupe=True)
+    assert not again.created
+    place = resolve_plain(str(tmp_path / "out"))
+    joined = join_answers(place, None, resolve_plain(str(tmp_path / "t.csv")), format="csv")
+    assert joined.statuses == {"rejected": 2}
+
+
+def test_a_preparation_that_fails_leaves_no_file_open(tmp_path: Path) -> None:
+    """What equal requests are compared by goes through a temporary file; warnings are errors here."""
+    (tmp_path / "in.csv").write_text("id,text\n1,a\n2,b\n")
+    spec = ask(user="{{ text }}{% if id == '2' %}{{ txet }}{% endif %}")
+    with pytest.raises(ConfigError, match="needs the column 'txet'"):
+        prepare(tmp_path / "in.csv", tmp_path / "out", spec, dedupe=True)
+    gc.collect()

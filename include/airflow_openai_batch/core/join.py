@@ -23,6 +23,7 @@ from airflow_openai_batch.core.job_progress import find_unfinished
 from airflow_openai_batch.core.join_answers import AnswerReader
 from airflow_openai_batch.core.join_columns import REJECTED, UNFINISHED, AnswerColumns
 from airflow_openai_batch.core.join_rows import PreparedRows
+from airflow_openai_batch.core.plan import Counts, Limits, Plan
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.rejected import RejectedLine
 from airflow_openai_batch.core.report import name_some
@@ -30,11 +31,19 @@ from airflow_openai_batch.core.table_files import TableOptions, check_table, ope
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.join_rows import RowBatch
-    from airflow_openai_batch.core.plan import Plan
     from airflow_openai_batch.core.storage import Location
     from airflow_openai_batch.core.table_files import TableFormat
 
 OnUnfinished = Literal["fail", "keep"]
+
+_NOTHING_ASKED = Plan(
+    fingerprint="",
+    created_at=0.0,
+    sources=(),
+    limits=Limits(max_requests=1, max_bytes=1, max_tokens=None),
+    counts=Counts(positions=0, requests=0, rejected=0, blank=0),
+    shards=(),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +68,7 @@ class Joined:
 
 def join_answers(
     prepared: Location,
-    output: Location,
+    output: Location | None,
     place: Location,
     *,
     format: TableFormat,
@@ -70,7 +79,7 @@ def join_answers(
     """Write the joined table; it appears whole or not at all. Costs nothing and may be repeated.
 
     :param prepared: the directory of the preparation.
-    :param output: the job directory.
+    :param output: the job directory; None where no row could be asked about, so that there is none.
     :param place: the file to write.
     :param on_unfinished: rows of shards that are not done: ``fail``, or ``keep`` them with what there is.
     :param progress: called with rows done and rows in all.
@@ -83,10 +92,7 @@ def join_answers(
         raise ConfigError(
             f"{place.uri}: is the source of the rows and would be overwritten. Name another file."
         )
-    plan = job.read_plan(output)
-    if plan is None:
-        raise ConfigError(f"{output.uri}: there is no plan.json; run the job first.")
-    _check_pair(rows, plan, output)
+    output, plan = _find_job(rows, output, prepared)
     unfinished = frozenset(find_unfinished(plan, output))
     if unfinished and on_unfinished == "fail":
         raise JobError(
@@ -100,7 +106,8 @@ def join_answers(
         answers = stack.enter_context(
             AnswerReader(plan, lambda shard: output.child(job.part(shard)), columns.results)
         )
-        join = _Join(plan, columns, answers, _read_rejected(output), unfinished, output.uri)
+        rejected = _read_rejected(output) if plan.counts.rejected else {}
+        join = _Join(plan, columns, answers, rejected, unfinished, output.uri)
         table = stack.enter_context(open_table(place, format, columns.schema, options))
         for batch in rows.batches():
             for piece in answers.cut(batch.positions):
@@ -201,6 +208,26 @@ class _Join:
         )
 
 
+def _find_job(rows: PreparedRows, output: Location | None, prepared: Location) -> tuple[Location, Plan]:
+    """The job and its plan; where nothing was asked, one without requests.
+
+    :raises ConfigError: if there is none.
+    :raises JobError: if it cannot be that of the preparation.
+    """
+    if not rows.requests:
+        return prepared, _NOTHING_ASKED
+    if output is None:
+        raise ConfigError(
+            f"job is empty, but {rows.uri} has {number_of(rows.requests, 'request')}: the task before pushed none. "
+            "Look at its log."
+        )
+    plan = job.read_plan(output)
+    if plan is None:
+        raise ConfigError(f"{output.uri}: there is no plan.json; run the job first.")
+    _check_pair(rows, plan, output)
+    return output, plan
+
+
 def _check_pair(rows: PreparedRows, plan: Plan, output: Location) -> None:
     """:raises JobError: if the job cannot be that of the preparation."""
     if plan.counts.positions != rows.requests:
@@ -213,8 +240,6 @@ def _check_pair(rows: PreparedRows, plan: Plan, output: Location) -> None:
 def _read_rejected(output: Location) -> dict[int, str]:
     """Requests that the split could not send, with the reason: few, since a preparation wrote them all."""
     place = output.child(job.REJECTED)
-    if not place.exists():
-        return {}
     decode = msgspec.json.Decoder(RejectedLine).decode
     with place.open_read() as file:
         lines = (decode(line) for line in file if line.strip())

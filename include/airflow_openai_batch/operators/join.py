@@ -39,7 +39,8 @@ class OpenAIBatchJoinOperator(BaseOperator):
     the same file again at no cost. Returns the file's URI, the counts and the cost.
 
     :param prepared: the directory that `OpenAIBatchPrepareOperator` wrote.
-    :param job: the job directory, as the split pushes it under the key ``job``.
+    :param job: the job directory, as the split pushes it under the key ``job``; may be empty where no row could be
+        asked about, so that nothing was split.
     :param output_uri: the file to write. ``{run_id}`` stands for the run id in a form fit for a path.
     :param format: ``parquet``, ``csv``, ``jsonl`` or ``xlsx`` (needs the extra ``tables``); by default what the name
         of the file ends in. Vectors only go into ``parquet`` and ``jsonl``.
@@ -89,7 +90,7 @@ class OpenAIBatchJoinOperator(BaseOperator):
             place = self._open_output(context["ti"].run_id)
             joined = join_answers(
                 _open("prepared", self.prepared),
-                _open("job", self.job),
+                _open("job", self.job) if self.job and self.job.strip() else None,
                 place,
                 format=self._read_format(place.uri),
                 options=TableOptions(

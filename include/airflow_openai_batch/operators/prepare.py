@@ -26,6 +26,7 @@ from airflow_openai_batch.core.row_sources import find_row_files, open_row_files
 from airflow_openai_batch.core.row_sources.choice import FORMATS
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
 from airflow_openai_batch.operators.failures import task_failures
+from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.parameters import read_choice, read_flag, read_list, read_optional_int
 from airflow_openai_batch.operators.prompt_files import load_prompt
 from airflow_openai_batch.operators.query import open_query
@@ -67,6 +68,8 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
     :param on_bad_row: rows that cannot be asked about: ``reject`` them (to ``rejected.jsonl``, with the reason), or
         ``fail``.
     :param on_empty: a table without rows: ``fail``, or ``skip`` what comes after.
+    :param on_none_left: every row was rejected: ``fail``, or ``skip`` what comes after but for
+        `OpenAIBatchJoinOperator`, which writes the table with the reasons.
     :param on_existing: what was prepared already: ``resume`` with it, ``fail``, or ``restart``.
     :param preview: shows what the first so many requests are, with tokens and cost, **in the task's log: contents of
         rows are readable there**. Nothing is written or sent; what comes after is skipped.
@@ -87,6 +90,7 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
         "dedupe",
         "on_bad_row",
         "on_empty",
+        "on_none_left",
         "on_existing",
         "preview",
     )
@@ -112,6 +116,7 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
         dedupe: bool | str = False,
         on_bad_row: Literal["reject", "fail"] | str = "reject",
         on_empty: Literal["fail", "skip"] | str = "fail",
+        on_none_left: Literal["fail", "skip"] | str = "fail",
         on_existing: Literal["resume", "fail", "restart"] | str = "resume",
         preview: int | str | None = None,
         retries: int = 3,
@@ -134,6 +139,7 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
         self.dedupe = dedupe
         self.on_bad_row = on_bad_row
         self.on_empty = on_empty
+        self.on_none_left = on_none_left
         self.on_existing = on_existing
         self.preview = preview
 
@@ -160,12 +166,20 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
             },
         )
         if not counts.requests:
-            self._skip_rest(context, "No rows")
+            why = "No row that can be asked about" if counts.rows else "No rows"
+            self._skip_rest(context, why, but_join=counts.rows > 0)
         return f"{output.uri}/requests-*.jsonl"
 
-    def _skip_rest(self, context: Context, why: str) -> None:
-        self.log.info("%s; what comes after is skipped.", why)
-        self.skip(ti=context["ti"], tasks=context["task"].get_flat_relatives(upstream=False))
+    def _skip_rest(self, context: Context, why: str, *, but_join: bool = False) -> None:
+        tasks = list(context["task"].get_flat_relatives(upstream=False))
+        if (
+            but_join
+        ):  # the table still has something to say; what follows the join goes by its own trigger rule
+            joins = [task for task in tasks if _is_join(task)]
+            kept = {task.task_id for task in joins}.union(*(task.get_flat_relative_ids() for task in joins))
+            tasks = [task for task in tasks if task.task_id not in kept]
+        self.log.info("%s; what comes after is skipped%s.", why, ", but not the join" if but_join else "")
+        self.skip(ti=context["ti"], tasks=tasks)
 
     def _find_output(self, run_id: str) -> Location:
         """:raises ConfigError: if it may not or cannot be written, unless it is only a preview."""
@@ -217,6 +231,9 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
                 if read_choice("on_empty", self.on_empty, ("fail", "skip")) == "skip"
                 else "fail",
                 on_bad_row=read_choice("on_bad_row", self.on_bad_row, ("reject", "fail")),
+                on_none_left="commit"
+                if read_choice("on_none_left", self.on_none_left, ("fail", "skip")) == "skip"
+                else "fail",
                 on_existing=on_existing,
                 check_source=source.check,
                 progress=_RowProgressLog(self.log),
@@ -317,6 +334,10 @@ class _Source(NamedTuple):
     check: Callable[[], None] = lambda: None
     files: RowFiles | None = None
     notices: tuple[str, ...] = ()
+
+
+def _is_join(task: Any) -> bool:
+    return issubclass(getattr(task, "operator_class", type(task)), OpenAIBatchJoinOperator)
 
 
 def _dag_folder(context: Context) -> Path | None:

@@ -6,12 +6,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.prompts import PromptSpec, read_prompt
+from airflow_openai_batch.core.prompts.answer_columns import read_answer_columns
 from airflow_openai_batch.core.sources import explained
 from airflow_openai_batch.locations import resolve_location
 
 _UNSET = ("", "none", "null")
+_STRUCTURED = ("response_schema", "parameters", "images")
+ANSWER_COLUMNS = "answer_columns"
+"""The short form of ``response_schema`` that fits into a field of the trigger form."""
 
 
 def load_prompt(
@@ -21,21 +27,46 @@ def load_prompt(
 
     :param prompt: fields, or where they are: a URI, an absolute path, or one relative to the DAG's folder or the
         folder above that.
-    :param overrides: fields that take the place of those in it; empty ones do not.
+    :param overrides: fields that take the place of those in it; empty ones do not. What a form or a template gives
+        as text is read: ``response_schema``, ``parameters`` and ``images`` as JSON, and ``answer_columns`` (see
+        `read_answer_columns`) as a ``response_schema``.
     :raises ConfigError: that names the field or where was looked.
     :raises InputError: if the file cannot be read.
     """
-    given = {
-        name: value
-        for name, value in overrides.items()
-        if value is not None and not (isinstance(value, str) and value.strip().lower() in _UNSET)
-    }
+    given = _read_overrides(overrides)
     if isinstance(prompt, Mapping):
         return read_prompt(prompt, overrides=given)
     name = str(prompt).strip()
     if not name:
         raise ConfigError("prompt is empty: name a YAML file, or give its fields as a dict.")
     return read_prompt(_read_text(name, dag_folder), overrides=given, where=name)
+
+
+def _read_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """:raises ConfigError: for what is no JSON, or where the answer's form is said twice."""
+    given = {
+        name: value
+        for name, value in overrides.items()
+        if value is not None and not (isinstance(value, str) and value.strip().lower() in _UNSET)
+    }
+    for name in given.keys() & set(_STRUCTURED):
+        if isinstance(given[name], str):
+            given[name] = _decode(name, given[name])
+    columns = given.pop(ANSWER_COLUMNS, None)
+    if columns is not None and given.get("response_schema"):
+        raise ConfigError(
+            "Both answer_columns and a JSON Schema say what the answer looks like. Keep one of the two."
+        )
+    if columns is not None:
+        given["response_schema"] = read_answer_columns(str(columns))
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _decode(name: str, text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{name}: is not valid JSON ({error}).") from None
 
 
 def _read_text(name: str, dag_folder: Path | None) -> bytes:

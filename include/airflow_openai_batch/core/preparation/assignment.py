@@ -80,8 +80,11 @@ class Assignment:
         return Place(self._id, position, index)
 
     def finish(self) -> None:
-        """Complete what is open, and give back what was needed for it."""
+        """Complete what is open."""
         self._end()
+
+    def close(self) -> None:
+        """Give back what was needed, whether all went well or not."""
         if self._sent_ids is not None:
             self._sent_ids.close()
 

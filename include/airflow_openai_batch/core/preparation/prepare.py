@@ -69,6 +69,7 @@ class Preparation:
     :param dedupe: whether equal requests are sent once; see `Assignment` for what that costs.
     :param on_empty: a table without rows: ``fail``, or ``commit`` it.
     :param on_bad_row: rows that cannot be asked about: ``reject`` them, or ``fail`` with the first ten.
+    :param on_none_left: every row was rejected: ``fail`` with ten reasons, or ``commit`` the rows with theirs.
     :param on_existing: a manifest that is there: ``resume`` with it, ``fail``, or ``restart``.
     :param now: Unix seconds.
     """
@@ -81,6 +82,7 @@ class Preparation:
     dedupe: bool = False
     on_empty: Literal["fail", "commit"] = "fail"
     on_bad_row: Literal["reject", "fail"] = "reject"
+    on_none_left: Literal["fail", "commit"] = "fail"
     on_existing: OnExisting = "resume"
     check_source: Callable[[], None] = field(default=lambda: None)
     progress: Callable[[RowProgress], None] = field(default=lambda found: None)
@@ -182,8 +184,10 @@ class _Run:
             self._output.child(REJECTED).open_write() as rejected,
             RequestWriter(self._output, what.spec.url) as requests,
             RowWriter(self._output, self._table.schema) as rows,
+            contextlib.closing(
+                Assignment(what.spec, self._renderer, requests.write, dedupe=what.dedupe)
+            ) as assignment,
         ):
-            assignment = Assignment(what.spec, self._renderer, requests.write, dedupe=what.dedupe)
             for block in self._table.blocks:
                 rows.write(block.batch, self._assign(assignment, block, rejected))
             assignment.finish()
@@ -232,7 +236,8 @@ class _Run:
             raise EmptyInputError(
                 f"{', '.join(self._what.note.named[:3])}: has no rows. Where that may be, set on_empty=skip."
             )
-        if not self._rejected or (requests and self._what.on_bad_row == "reject"):
+        is_left = requests or self._what.on_none_left == "commit"
+        if not self._rejected or (is_left and self._what.on_bad_row == "reject"):
             return
         listed = "".join(f"\n  {reason}" for reason in self._reasons)
         more = self._rejected - len(self._reasons)
