@@ -1,0 +1,179 @@
+"""Every night: the day's reviews become a table with a sentiment beside each, and a report with the trend."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pendulum
+from airflow.providers.common.compat.sdk import AirflowSkipException
+from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, Param, get_current_context, task
+
+from airflow_openai_batch.dag_params import make_params
+from airflow_openai_batch.operators.failures import task_failures
+from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
+from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
+from airflow_openai_batch.recipes.night_report import report_night
+from airflow_openai_batch.recipes.nights import Night, find_night
+from airflow_openai_batch.task_group import openai_batch_task_group
+
+DAG_ID = "reviews_sentiment_nightly"
+TIMEZONE = "Europe/Berlin"
+SAMPLES = Path(__file__).resolve().parents[1] / "include" / "samples" / "reviews"
+REVIEWS = Asset("reviews_sentiment")
+SHARED = make_params()
+
+DOC_MD = """
+### Reviews of the day -> Positive, Negative or Neutral, every night at half price
+| once a night |
+| --- |
+| find_night → prepare → ask (split → shard → publish) → join → report |
+
+* **find_night** decides which day the run is about: the one on which its data interval begins (from 4 a.m. to 4 a.m.,
+  Berlin), or, in a run without an interval, that of `run_after`. **A quiet night**, without a file or without a row, is
+  skipped. A run that you start by hand takes the newest day that has a file.
+* **prepare** makes a request of every row; equal texts are asked about once, rows without a text are rejected.
+* **ask** is the whole batch flow, **join** puts the answers beside the rows, and **report** writes
+  `table/day=.../reviews.parquet` and `days/.../report.md` with the trend of cost and failures over the nights before.
+  The first three answers stand in its log.
+
+**Try it**: trigger it with the form as it is. It takes the sample reviews of 2025-06-04; with `day` = 2025-06-02 and
+2025-06-03 there is a trend to look at. Then see the DAG `reviews_sentiment_followup`, which ran after each of them.
+
+**Clear any red task**: the night goes on from where it is, and nothing is paid for twice. Each day has a directory of
+its own, so a night that is run again finds its answers there; `on_existing=restart` asks (and pays) again, for instance
+after the shop has corrected a day's file.
+
+**Make it your own**
+1. `reviews`: where your files lie, with `{day}` where the date stands (a glob is fine, and so is `s3://conn@bucket/...`).
+   For rows of a database give the prepare task `sql=` and `conn_id=` in place of `source=`.
+2. `include/prompts/sentiment.yaml`: the words it may answer with, and the column it reads (`text`). Other words than
+   these three stand in `recipes/sentiments.py`.
+3. `TIMEZONE` and the timetable below. `catchup=True` would run all nights since `start_date`, one after another, and so
+   does a backfill; `max_active_runs=1` keeps them in order.
+4. `max_failed_fraction` and `max_cost_usd`: when a night is red, and what it may cost.
+"""
+
+with DAG(
+    dag_id=DAG_ID,
+    dag_display_name="Reviews: sentiment, nightly",
+    description="A day's reviews from CSV to a table with sentiments, with a report and its trend.",
+    # The interval of a night is the day before it; at 4 a.m. the clock is never put forward or back.
+    schedule=CronDataIntervalTimetable("0 4 * * *", timezone=TIMEZONE),
+    start_date=pendulum.datetime(2025, 6, 1, tz=TIMEZONE),
+    catchup=False,
+    max_active_runs=1,
+    tags=["openai", "batch", "example"],
+    params={
+        "reviews": Param(
+            default=f"{SAMPLES}/{{day}}.csv",
+            type="string",
+            title="Reviews",
+            description="URI or path of a day's table, with {day} where 2025-06-02 stands. (reviews)",
+        ),
+        "day": Param(
+            default=None,
+            type=["null", "string"],
+            format="date",
+            title="Day",
+            description="Exactly this day. Empty: the day of the run's interval; by hand, the newest that has a file. "
+            "(day)",
+        ),
+        "output_uri": Param(
+            default=str(SHARED["output_uri"].value).replace("{run_id}", DAG_ID),
+            type="string",
+            title="Output",
+            description="Directory of all nights: days/, table/, followup/. (output_uri)",
+        ),
+        "model": Param(
+            default=None,
+            type=["null", "string"],
+            title="Model",
+            description="Empty: the one that the prompt names. (model)",
+        ),
+        "conn_id": SHARED["conn_id"],
+        "on_existing": SHARED["on_existing"],
+        "show_answers": Param(
+            default=3,
+            type="integer",
+            minimum=0,
+            title="Show answers",
+            description="So many of the first answers stand in the log of the report, readable for all who may read "
+            "logs. (show_answers)",
+            section="Report",
+        ),
+        "trend_days": Param(
+            default=14,
+            type="integer",
+            minimum=0,
+            maximum=366,
+            title="Days of the trend",
+            description="How many days to look back. (trend_days)",
+            section="Report",
+        ),
+        **{name: SHARED[name] for name in ("mode", "poll_interval", "max_cost_usd", "max_failed_fraction")},
+    },
+    doc_md=DOC_MD,
+    default_args={"retry_delay": timedelta(minutes=1)},
+) as dag:
+
+    @task(task_id="find_night")
+    def find() -> dict[str, str]:
+        context = get_current_context()
+        run, params = context["dag_run"], context["params"]
+        with task_failures():
+            night = find_night(
+                params["reviews"],
+                params["output_uri"],
+                run_type=run.run_type,
+                run_after=run.run_after,
+                interval_start=run.data_interval_start,
+                timezone=TIMEZONE,
+                day=params["day"],
+            )
+        if night is None:
+            raise AirflowSkipException("A quiet night: there is no file for it.")
+        return night.to_xcom()
+
+    @task(outlets=[REVIEWS])
+    def report(night: Any) -> dict[str, Any]:
+        context = get_current_context()
+        params = context["params"]
+        found = report_night(
+            Night.from_xcom(night), show_answers=params["show_answers"], trend_days=params["trend_days"]
+        )
+        context["outlet_events"][REVIEWS].extra = found
+        return found
+
+    night: Any = find()
+
+    prepare = OpenAIBatchPrepareOperator(
+        task_id="prepare",
+        source=night["source"],
+        prompt="include/prompts/sentiment.yaml",
+        prompt_overrides={"model": "{{ params.model }}"},
+        output_uri=night["prepared"],
+        dedupe=True,
+        on_empty="skip",
+        on_existing="{{ params.on_existing }}",
+    )
+
+    ask = openai_batch_task_group(
+        "ask",
+        input_uri=prepare.output,
+        output_uri=night["job"],
+        asset_uri=night["root"],
+        on_existing="{{ params.on_existing }}",
+        conn_id="{{ params.conn_id }}",
+        send_mode="{{ params.mode }}",
+        poll_interval="{{ params.poll_interval }}",
+        max_cost_usd="{{ params.max_cost_usd }}",
+        max_failed_fraction="{{ params.max_failed_fraction }}",
+    )
+
+    join = OpenAIBatchJoinOperator(
+        task_id="join", prepared=night["prepared"], job=ask.job, output_uri=night["answers"]
+    )
+
+    prepare >> ask >> join >> report(night)

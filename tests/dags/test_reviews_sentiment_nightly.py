@@ -1,0 +1,189 @@
+"""Three nights of reviews through the nightly DAG, and what is left of them for people."""
+
+from __future__ import annotations
+
+import csv
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.dataset
+import pyarrow.parquet as pq
+import pytest
+
+from airflow_openai_batch.core.errors import ConfigError
+from airflow_openai_batch.recipes.nights import find_night
+from airflow_openai_batch.recipes.sentiments import read_sentiment
+from airflow_openai_batch.recipes.trend import NightFigures, describe_trend
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.testing import OpenAIServer
+    from fixtures.airflow_runs import FinishedRun, RunDag
+
+DAG_ID = "reviews_sentiment_nightly"
+NIGHTS = ("2025-06-02", "2025-06-03", "2025-06-04")
+BEFORE_SUNRISE = "T02:00:00+00:00"
+"""Four o'clock in Berlin in June: the end of the interval of the day before."""
+
+
+@pytest.fixture
+def run_night(run_dag: RunDag, tmp_path: Path) -> Any:
+    """Run the night that begins on a day, as a scheduler would at its end."""
+
+    def run(night: str, **conf: Any) -> FinishedRun:
+        following = datetime.fromisoformat(night + BEFORE_SUNRISE)
+        return run_dag(
+            DAG_ID,
+            {"output_uri": f"file://{tmp_path}/nights", "poll_interval": 0.1, "mode": "batch", **conf},
+            logical_date=following.replace(day=following.day + 1),
+        )
+
+    return run
+
+
+def sentiments_of(tmp_path: Path, day: str) -> dict[str, str | None]:
+    rows = pq.ParquetFile(tmp_path / "nights" / "table" / f"day={day}" / "reviews.parquet").read().to_pylist()
+    return {row["review_id"]: row["sentiment"] for row in rows}
+
+
+@pytest.mark.usefixtures("openai_conn")
+def test_three_nights_in_a_row_of_which_one_fails_and_is_cleared(
+    run_night: Any, openai_server: OpenAIServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = run_night(NIGHTS[0])
+    assert first.state == "success", first.failures
+    (event,) = [event for event in first.asset_events() if event["uri"] == "reviews_sentiment"]
+    assert event["extra"]["sentiments"] == {"Positive": 5, "Neutral": 2, "Negative": 3, "Other": 0}
+
+    rule = openai_server.script(line=400, contains="defective", times=None)
+    second = run_night(NIGHTS[1])
+    assert second.state == "failed"
+    assert "1 of 8 rows are not ok" in second.errors("ask.publish")
+    assert second.states[("report", -1)] == "upstream_failed"
+    assert second.asset_events() == []
+
+    openai_server.unscript(rule)
+    third = run_night(NIGHTS[2])
+    assert third.state == "success", third.failures
+    trend = (tmp_path / "nights" / "days" / NIGHTS[2] / "report.md").read_text()
+    assert "| 2025-06-03 | 8 | 1 (12.5%) |" in trend, "a night that failed is part of the trend"
+    assert "no table" in trend
+    assert trend.index("| 2025-06-02 | 9 |") < trend.index("| 2025-06-04 | 10 |")
+
+    billed = openai_server.books.billed["batch"]
+    cleared = run_night(NIGHTS[1], max_failed_fraction=0.2)
+    assert cleared.state == "success", cleared.failures
+    assert openai_server.books.billed["batch"] == billed, "what was answered is not asked again"
+    found = sentiments_of(tmp_path, NIGHTS[1])
+    assert found["R-1014"] is None, "a row without a text"
+    assert found["R-1013"] is None, "the row that was refused"
+    assert found["R-1015"] == "Positive"
+    whole = pyarrow.dataset.dataset(tmp_path / "nights" / "table", partitioning="hive").to_table()
+    assert sorted(set(whole["day"].to_pylist())) == list(NIGHTS)
+    assert len(whole) == 29
+
+
+@pytest.mark.usefixtures("openai_conn")
+def test_a_night_without_a_file_or_without_rows_is_skipped(
+    run_night: Any, openai_server: OpenAIServer, tmp_path: Path
+) -> None:
+    run = run_night("2025-06-11", day="2025-06-11")
+    assert run.state == "success"
+    assert set(run.states.values()) == {"skipped"}
+    (tmp_path / "2025-06-12.csv").write_text("review_id,product,stars,text\n")
+    run = run_night("2025-06-12", reviews=f"{tmp_path}/{{day}}.csv")
+    assert run.state == "success"
+    assert run.states[("report", -1)] == "skipped"
+    assert openai_server.files() == []
+
+
+@pytest.mark.usefixtures("openai_conn")
+def test_a_run_by_hand_with_an_untouched_form_takes_the_newest_day_and_shows_three_answers(
+    run_dag: RunDag, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    conf = {"output_uri": str(tmp_path / "nights")}
+    with caplog.at_level("INFO", "airflow_openai_batch.recipes"):
+        run = run_dag(DAG_ID, conf, logical_date=None)
+    assert run.state == "success", run.failures
+    assert run.xcom("find_night", key="day") == NIGHTS[2]
+    shown = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Row ")]
+    assert shown == ["Row 1: Positive", "Row 2: Positive", "Row 3: Negative"]
+    assert run_dag("reviews_sentiment_followup", conf, logical_date=None).state == "success"
+    with (tmp_path / "nights" / "followup" / f"{NIGHTS[2]}.csv").open(
+        encoding="utf-8-sig", newline=""
+    ) as file:
+        assert [row["review_id"] for row in csv.DictReader(file)] == ["R-1022", "R-1023", "R-1026"]
+    counts = json.loads((tmp_path / "nights" / "days" / NIGHTS[2] / "report.json").read_text())
+    assert counts["rows"] == 10
+
+
+NOON = datetime(2025, 6, 10, 10, tzinfo=UTC)
+EVENING = datetime(2025, 6, 2, 22, 30, tzinfo=UTC)
+"""Already the third in Berlin."""
+
+
+@pytest.mark.parametrize(
+    ("run_type", "interval_start", "run_after", "expected"),
+    [
+        ("scheduled", EVENING, NOON, "2025-06-03"),
+        ("backfill", EVENING, NOON, "2025-06-03"),
+        ("scheduled", None, EVENING, "2025-06-03"),
+        ("scheduled", NOON, NOON, None),
+        ("manual", NOON, NOON, "2025-06-04"),
+        ("manual", None, EVENING, "2025-06-03"),
+        ("manual", None, datetime(2025, 6, 1, tzinfo=UTC), None),
+    ],
+)
+def test_which_day_a_run_is_about(
+    tmp_path: Path, run_type: str, interval_start: datetime | None, run_after: datetime, expected: str | None
+) -> None:
+    for day in (*NIGHTS, "2025-99-99"):
+        (tmp_path / day).mkdir()
+        (tmp_path / day / "a.csv").touch()
+    night = find_night(
+        f"{tmp_path}/{{day}}/*.csv",
+        str(tmp_path / "out"),
+        run_type=run_type,
+        run_after=run_after,
+        interval_start=interval_start,
+        timezone="Europe/Berlin",
+    )
+    assert (None if night is None else str(night.day)) == expected
+
+
+def test_a_pattern_without_a_day_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"holds no \{day\}"):
+        find_night(
+            "reviews.csv",
+            str(tmp_path),
+            run_type="manual",
+            run_after=NOON,
+            interval_start=None,
+            timezone="UTC",
+        )
+
+
+@pytest.mark.parametrize(
+    ("answer", "word"),
+    [
+        ("Positive", "Positive"),
+        (" **negative.**\n", "Negative"),
+        ("NEUTRAL", "Neutral"),
+        ("Rather good", "Other"),
+    ],
+)
+def test_a_word_is_known_however_it_is_dressed(answer: str, word: str) -> None:
+    assert read_sentiment(answer) == word
+
+
+def test_the_trend_points_at_what_is_steep() -> None:
+    def night(bad: int, cost_usd: float | None) -> NightFigures:
+        return NightFigures(day="2025-06-02", requests=1_000, bad=bad, cost_usd=cost_usd)
+
+    assert describe_trend([night(1, 0.1)]) == []
+    calm = describe_trend([night(2, 0.1), night(2, 0.1), night(3, 0.1)])
+    assert not any(sentence.startswith("Look") for sentence in calm)
+    failures, cost = describe_trend([night(2, 0.1), night(2, None), night(5, 0.3)])
+    assert failures.startswith("Look: 0.5% of the requests")
+    assert cost.startswith("Look: 0.3000 USD for 1,000")
