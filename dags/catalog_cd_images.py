@@ -1,0 +1,230 @@
+"""Photographs of CD covers become a catalogue: two model steps with plain code before, between and after them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, Param, TriggerRule, task
+
+from airflow_openai_batch.dag_params import make_params
+from airflow_openai_batch.operators.failures import task_failures
+from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
+from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
+from airflow_openai_batch.operators.split import make_path_safe
+from airflow_openai_batch.task_group import OpenAIBatchTaskGroup, openai_batch_task_group
+
+DAG_ID = "catalog_cd_images"
+SAMPLES = Path(__file__).resolve().parents[1] / "include" / "samples" / "cd_covers"
+SHARED = make_params()
+ROOT = str(SHARED["output_uri"].value).removesuffix("/{run_id}")
+WORK = "{{ params.output_uri.rstrip('/') | replace('{run_id}', run_id | path_safe) }}"
+"""The directory that all steps share, in whatever task it stands."""
+
+DOC_MD = """
+### Photographs of CD covers -> a catalogue in Excel
+| step | what it does | writes |
+| --- | --- | --- |
+| list_photos | what has no good answer yet | `covers/round-001/rows.jsonl` |
+| prepare_photos → **read_covers** → join_photos | a model reads the covers | `covers/round-001/answers.jsonl` |
+| clean_covers | plain code: spelling, years, "Lanterns, The" | `cleaned.jsonl` |
+| find_candidates | looks each CD up in a library's catalogue | `candidates.jsonl` |
+| list_choices | what has no good judgement yet | `choices/round-001/rows.jsonl` |
+| prepare_choices → **judge** → join_choices | a model chooses a record, or none | `choices/round-001/answers.jsonl` |
+| check | years plausible, match good enough, duplicates | `checked.jsonl` |
+| write_workbook | a sheet of results, a sheet of problems | `catalogue.xlsx` |
+
+**Try it**: trigger it with the form as it is. It reads thirteen drawn covers (one file is cut off, one CD is there
+twice, one is in no catalogue) and looks them up in a small catalogue that comes with them.
+
+**Batch or real time**: with `mode` = auto up to ten requests go out at once, more as a batch. Here the covers go
+as a batch, and the fewer choices in real time.
+
+**Run it again** with the same `output_uri`, which is what the form has by default: only photographs that are new,
+changed, or had no good answer are sent, and only choices that are new. Nothing is asked twice. Where nothing is left
+to ask, the steps of the model are skipped and the workbook is written anew.
+
+**Run one step alone**: clear it, without what comes after it. Each step reads files and replaces its own as a whole, so
+it may run at any time and in any order; clear `clean_covers` with everything after it when you changed a rule, `check`
+with `write_workbook` when you changed a limit. No step but the two of the model costs anything. Clearing `list_photos`
+when all is done sends what failed once more.
+
+**Make it your own**
+1. `photos_uri`: where your pictures lie (`s3://conn@bucket/covers/`); names end in .png, .jpg, .jpeg, .webp or .gif.
+2. `catalogue_conn_id`: a connection of type HTTP to a catalogue that answers with JSON; its extra says how to ask. For
+   MusicBrainz, say, with host `https://musicbrainz.org`:
+
+   ```
+   {"path": "/ws/2/release", "items": "releases", "requests_per_second": 1, "headers": {"User-Agent": "me@example.com"},
+    "query": {"query": "release:({title}) AND artist:({artist})", "fmt": "json", "limit": "10"},
+    "fields": {"artist": "artist-credit.0.name", "year": "date", "label": "label-info.0.label.name",
+               "catalogue_number": "label-info.0.catalog-number"}}
+   ```
+3. `include/prompts/cd_cover.yaml`, `cd_choice.yaml`: what is asked. Photographs of a phone are large; `max_side: 1024`
+   there makes them smaller and cheaper. Answers to another prompt belong in another `output_uri`.
+4. `recipes/cd_covers.py` (cleaning, how a match is scored) and `recipes/cd_checks.py` (what is a problem).
+"""
+
+SENDING: dict[str, Any] = {
+    "conn_id": "{{ params.conn_id }}",
+    "send_mode": "{{ params.mode }}",
+    "realtime_threshold": "{{ params.realtime_threshold }}",
+    "poll_interval": "{{ params.poll_interval }}",
+    "max_cost_usd": "{{ params.max_cost_usd }}",
+    # What has no good answer is a line in the sheet of problems, and is sent again by the next run.
+    "max_failed_fraction": 1.0,
+}
+
+
+def ask(noun: str, group_id: str, prompt: str, **how: Any) -> tuple[Any, OpenAIBatchTaskGroup, Any]:
+    """One model step: prepare, send, join, within the round that ``list_<noun>`` began."""
+    place = f"{{{{ ti.xcom_pull(task_ids='list_{noun}') }}}}"
+    prepare = OpenAIBatchPrepareOperator(
+        task_id=f"prepare_{noun}",
+        source=f"{place}/rows.jsonl",
+        prompt=prompt,
+        prompt_overrides={"model": "{{ params.model }}"},
+        output_uri=f"{place}/prepared",
+        **how,
+    )
+    send = openai_batch_task_group(group_id, input_uri=prepare.output, output_uri=f"{place}/job", **SENDING)
+    join = OpenAIBatchJoinOperator(
+        task_id=f"join_{noun}",
+        prepared=f"{place}/prepared",
+        job=f"{place}/job",
+        output_uri=f"{place}/answers.jsonl",
+    )
+    prepare >> send >> join
+    return prepare, send, join
+
+
+with DAG(
+    dag_id=DAG_ID,
+    dag_display_name="Catalogue of CD covers",
+    description="Photographs of CD covers: read, cleaned, looked up, judged, checked, as an Excel workbook.",
+    schedule=None,
+    catchup=False,
+    max_active_runs=1,
+    tags=["openai", "batch", "example"],
+    user_defined_filters={"path_safe": make_path_safe},
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
+    doc_md=DOC_MD,
+    params={
+        "photos_uri": Param(
+            default=f"{SAMPLES}/photos",
+            type="string",
+            title="Photographs",
+            description="The directory or prefix that they lie below. (photos_uri)",
+        ),
+        "output_uri": Param(
+            default=f"{ROOT}/{DAG_ID}",
+            type="string",
+            title="Output",
+            description="Directory of the catalogue. The same one again takes in what is new or failed; {run_id} "
+            "stands for the id of this run. (output_uri)",
+        ),
+        "model": Param(
+            default="gpt-4o-mini",
+            type="string",
+            title="Model",
+            description="For both steps; it must be able to see. (model)",
+        ),
+        "conn_id": SHARED["conn_id"],
+        "catalogue_conn_id": Param(
+            default=None,
+            type=["null", "string"],
+            title="Catalogue",
+            description="Connection of type HTTP to a library's catalogue, see the DAG's documentation. Empty: the "
+            "file below. (catalogue_conn_id)",
+        ),
+        "catalogue_uri": Param(
+            default=f"{SAMPLES}/catalogue.jsonl",
+            type="string",
+            title="Catalogue as a file",
+            description="JSON Lines with id, title, artist, year, label, catalogue_number. (catalogue_uri)",
+        ),
+        "min_confidence": Param(
+            default=0.6,
+            type="number",
+            minimum=0,
+            maximum=1,
+            title="Confidence wanted",
+            description="Of the model, that it read the cover right; less is a problem. (min_confidence)",
+            section="Checks",
+        ),
+        "min_match_score": Param(
+            default=0.75,
+            type="number",
+            minimum=0,
+            maximum=1,
+            title="Match wanted",
+            description="Between cover and record, as code compares them; less is a problem. (min_match_score)",
+            section="Checks",
+        ),
+        **{name: SHARED[name] for name in ("mode", "realtime_threshold", "poll_interval", "max_cost_usd")},
+    },
+) as dag:
+
+    @task.short_circuit(ignore_downstream_trigger_rules=False)
+    def list_photos(photos_uri: str, output_uri: str) -> str | None:
+        from airflow_openai_batch.recipes import cd_catalog
+
+        with task_failures():
+            return cd_catalog.list_photos(photos_uri, output_uri)
+
+    @task(trigger_rule=TriggerRule.NONE_FAILED)  # also where there was nothing new to read
+    def clean_covers(output_uri: str) -> dict[str, Any]:
+        from airflow_openai_batch.recipes import cd_catalog
+
+        with task_failures():
+            return cd_catalog.clean_covers(output_uri)
+
+    @task
+    def find_candidates(output_uri: str, catalogue_conn_id: str, catalogue_uri: str) -> dict[str, Any]:
+        from airflow_openai_batch.recipes import cd_catalog
+
+        with task_failures():
+            return cd_catalog.search_catalogue(
+                output_uri, catalogue_conn_id=catalogue_conn_id, catalogue_uri=catalogue_uri
+            )
+
+    @task.short_circuit(ignore_downstream_trigger_rules=False)
+    def list_choices(output_uri: str) -> str | None:
+        from airflow_openai_batch.recipes import cd_catalog
+
+        with task_failures():
+            return cd_catalog.list_choices(output_uri)
+
+    @task(trigger_rule=TriggerRule.NONE_FAILED)
+    def check(output_uri: str, year: str, min_confidence: str, min_match_score: str) -> dict[str, Any]:
+        from airflow_openai_batch.recipes import cd_catalog
+        from airflow_openai_batch.recipes.cd_checks import Limits
+
+        with task_failures():
+            limits = Limits(
+                year=int(year), min_confidence=float(min_confidence), min_match_score=float(min_match_score)
+            )
+            return cd_catalog.check_catalogue(output_uri, limits)
+
+    @task
+    def write_workbook(output_uri: str) -> str:
+        from airflow_openai_batch.recipes import cd_catalog
+
+        with task_failures():
+            return cd_catalog.write_catalogue(output_uri)
+
+    prepare_photos, read_covers, join_photos = ask(
+        "photos", "read_covers", "include/prompts/cd_cover.yaml", images_root="{{ params.photos_uri }}"
+    )
+    prepare_choices, judge, join_choices = ask("choices", "judge", "include/prompts/cd_choice.yaml")
+    candidates = find_candidates(WORK, "{{ params.catalogue_conn_id or '' }}", "{{ params.catalogue_uri }}")
+    list_photos("{{ params.photos_uri }}", WORK) >> prepare_photos
+    join_photos >> clean_covers(WORK) >> candidates >> list_choices(WORK) >> prepare_choices
+    checked = check(
+        WORK,
+        "{{ dag_run.run_after.year }}",
+        "{{ params.min_confidence }}",
+        "{{ params.min_match_score }}",
+    )
+    [candidates, join_choices] >> checked >> write_workbook(WORK)
