@@ -1,0 +1,252 @@
+"""Transcripts in Qdrant get tags and a summary, written into the payload of the same points."""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import DAG, Param, TriggerRule, task
+
+from airflow_openai_batch.dag_params import make_params
+from airflow_openai_batch.operators.failures import task_failures
+from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
+from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
+from airflow_openai_batch.operators.prompt_files import load_prompt
+from airflow_openai_batch.recipes.job_folder import open_folder
+from airflow_openai_batch.recipes.qdrant_points import PointStore
+from airflow_openai_batch.recipes.tag_writing import (
+    JOB,
+    PREPARED,
+    TABLE,
+    check_sample,
+    check_skipped,
+    write_summary,
+    write_tags,
+)
+from airflow_openai_batch.recipes.transcripts import ROWS, Fields, read_transcripts, seed_transcripts
+from airflow_openai_batch.task_group import openai_batch_task_group
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.prompts import PromptSpec
+
+DAG_ID = "tag_transcripts"
+PROMPT = "include/prompts/tags.yaml"
+SAMPLES = Path(__file__).resolve().parents[1] / "include" / "samples" / "transcripts"
+LOCAL_QDRANT = str(Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "qdrant" / DAG_ID)
+SHARED = ("conn_id", "max_failed_fraction", "mode", "poll_interval", "max_cost_usd")
+log = logging.getLogger(__name__)
+
+DOC_MD = """
+### Transcripts in Qdrant → 3 to 5 tags and a summary, in the same points
+| find what is untagged | try the prompt | ask about all | write back |
+| --- | --- | --- | --- |
+| seed_samples → read → prepare → | sample → check_sample → | tag → join → | write → report |
+
+* **read** scrolls through the collection and takes the points that *Filters* let through and that have no tags yet, or
+  tags by an older version of the prompt. What has its tags is not asked about again, however often you run it.
+* **sample** asks about the first 5, **check_sample** stops the run where half of the answers or more cannot be used.
+  **tag** asks about all others; the sample's answers are kept. More than 10 go out as a batch, at half the price.
+* **write** sets `tags`, `summary` and `tagging` (prompt, version, model, cost) in each point's payload and touches
+  nothing else. Tags are made lower case with hyphens; an answer that still breaks the rules is skipped, and so is a
+  point whose text has changed meanwhile: `skipped.jsonl` says which and why.
+* **report** leaves `summary.md`: read, written, skipped, cost and the most frequent tags.
+
+**Try it**: trigger it with the form as it is. The first run puts 22 sample transcripts into a collection in files on
+this machine (`$AIRFLOW_HOME/qdrant/tag_transcripts`). The second finds nothing to do. Then raise `version` in
+`include/prompts/tags.yaml` and run it again. *Only the sample* stops after the sample; the same *Output* again goes on
+from there.
+
+**Clear any red task**: what was answered is kept, and writing twice writes the same.
+
+**Make it your own**
+1. A connection of type Qdrant in *Qdrant* (`pip install 'airflow-provider-openai-batch[qdrant]'`), your *Collection*,
+   and the keys of its payload in *Text* and *Title*. Files on this machine are for trying: one process at a time, all
+   in memory.
+2. `include/prompts/tags.yaml` is the prompt. Raise its `version` with each change that should reach tagged points.
+3. `recipes/tags.py` has the rules for tags, `recipes/tag_writing.py` what is written into the payload.
+4. A `schedule`, and constants in place of the parameters that nobody should type. A run without new transcripts ends at
+   once and costs nothing. The task **seed_samples** can go.
+"""
+
+
+def make_form() -> dict[str, Param]:
+    """Where the transcripts are and which of them; what every job can be told comes folded, in sections."""
+    every = make_params()
+    output = str(every["output_uri"].value).replace("{run_id}", f"{DAG_ID}/{{run_id}}")
+    shared = {name: every[name] for name in SHARED}
+    shared["max_failed_fraction"].value = 0.1
+    own = {
+        "qdrant_conn_id": Param(
+            default="",
+            type=["null", "string"],
+            title="Qdrant",
+            description="Connection of type Qdrant. Empty: files on this machine.",
+        ),
+        "collection": Param(
+            default="transcripts", type="string", minLength=1, title="Collection", description="In Qdrant."
+        ),
+        "filters": Param(
+            default={},
+            type=["null", "object"],
+            title="Filters",
+            description='By key of the payload, all must hold: {"language": "en", "show": ["Field Notes", "Signal '
+            'Path"], "minutes": {"gte": 25}}. Or a filter as Qdrant has it.',
+        ),
+        "sample_requests": Param(
+            default=5,
+            type="integer",
+            minimum=1,
+            title="Sample",
+            description="So many are asked about first, and the run stops where half of the answers cannot be used.",
+        ),
+        "only_sample": Param(
+            default=False,
+            type="boolean",
+            title="Only the sample",
+            description="Stop after it; sample.jsonl has its answers. A run with the same output goes on.",
+        ),
+        "model": Param(
+            default="",
+            type=["null", "string"],
+            title="Model",
+            description="Empty: the one that the prompt names.",
+        ),
+        "output_uri": Param(
+            default=output,
+            type="string",
+            title="Output",
+            description="Directory. {run_id} stands for the id of this run.",
+        ),
+        "text_field": Param(
+            default="text",
+            type="string",
+            title="Text",
+            description="Key of the payload with the transcript; a.b looks into an object.",
+            section="Payload",
+        ),
+        "title_field": Param(
+            default="title",
+            type=["null", "string"],
+            title="Title",
+            description="Key of the payload with a title, if there is one.",
+            section="Payload",
+        ),
+        "qdrant_path": Param(
+            default=LOCAL_QDRANT,
+            type="string",
+            title="Local files",
+            description="Folder of this machine, where there is no connection. One process at a time.",
+            section="Payload",
+        ),
+    }
+    for name, param in own.items():
+        param.description = f"{param.description} ({name})"
+    return {**own, "conn_id": shared.pop("conn_id"), **shared}
+
+
+def open_store(params: dict[str, Any]) -> PointStore:
+    return PointStore(
+        collection=params["collection"], conn_id=params["qdrant_conn_id"] or "", path=params["qdrant_path"]
+    )
+
+
+def read_fields(params: dict[str, Any]) -> Fields:
+    return Fields(text=params["text_field"], title=params["title_field"] or "")
+
+
+def read_prompt_file(params: dict[str, Any]) -> PromptSpec:
+    return load_prompt(PROMPT, {"model": params["model"]}, Path(__file__).parent)
+
+
+with DAG(
+    dag_id=DAG_ID,
+    dag_display_name="Tag transcripts in Qdrant",
+    description="Untagged transcripts from Qdrant, tags and a summary by a batch, back into the same points.",
+    schedule=None,
+    catchup=False,
+    max_active_runs=1,  # two would ask about the same points, and local files take one process at a time
+    tags=["openai", "batch", "example"],
+    params=make_form(),
+    doc_md=DOC_MD,
+    default_args={"retries": 3, "retry_delay": timedelta(minutes=1)},
+) as dag:
+
+    @task
+    def seed_samples(params: Any = None) -> int:
+        if params["qdrant_conn_id"] or params["qdrant_path"] != LOCAL_QDRANT:
+            return 0
+        with task_failures():
+            return seed_transcripts(open_store(params), SAMPLES)
+
+    # The report comes all the same: it says that there was nothing to do.
+    @task.short_circuit(ignore_downstream_trigger_rules=False)
+    def read(params: Any = None, ti: Any = None) -> int:
+        with task_failures():
+            folder = open_folder(params["output_uri"], ti.run_id)
+            found = read_transcripts(
+                open_store(params),
+                folder,
+                read_prompt_file(params),
+                filters=params["filters"] or {},
+                fields=read_fields(params),
+            )
+        ti.xcom_push("rows", folder.child(ROWS).uri)
+        return found.read
+
+    @task.short_circuit(task_id="check_sample", ignore_downstream_trigger_rules=False)
+    def check(params: Any = None, run_id: Any = None) -> bool:
+        with task_failures():
+            log.info("%s", check_sample(open_folder(params["output_uri"], run_id)))
+        return not params["only_sample"]
+
+    @task
+    def write(params: Any = None, run_id: Any = None) -> dict[str, Any]:
+        with task_failures():
+            folder = open_folder(params["output_uri"], run_id)
+            done = write_tags(folder, open_store(params), fields=read_fields(params))
+            check_skipped(done, params["max_failed_fraction"])
+        return {
+            "read": done.read,
+            "written": done.written,
+            "skipped": done.skipped,
+            "cost_usd": done.cost_usd,
+        }
+
+    @task(trigger_rule=TriggerRule.NONE_FAILED)
+    def report(params: Any = None, run_id: Any = None) -> None:
+        with task_failures():
+            folder = open_folder(params["output_uri"], run_id)
+            log.info("%s", write_summary(folder, store=open_store(params), prompt=read_prompt_file(params)))
+
+    output: Any = "{{ params.output_uri.rstrip('/') }}"
+    prepare = OpenAIBatchPrepareOperator(
+        task_id="prepare",
+        source="{{ ti.xcom_pull(task_ids='read', key='rows') }}",
+        prompt=PROMPT,
+        prompt_overrides={"model": "{{ params.model }}"},
+        output_uri=f"{output}/{PREPARED}",
+        dedupe=True,
+    )
+    asking: dict[str, Any] = {
+        "input_uri": prepare.output,
+        "output_uri": f"{output}/{JOB}",
+        "conn_id": "{{ params.conn_id }}",
+        "send_mode": "{{ params.mode }}",
+        "poll_interval": "{{ params.poll_interval }}",
+        "max_cost_usd": "{{ params.max_cost_usd }}",
+        "on_bad_line": "reject",
+        "max_failed_fraction": 1,  # good answers are written whatever became of the others; `write` judges
+    }
+    sample = openai_batch_task_group("sample", sample_requests="{{ params.sample_requests }}", **asking)
+    tag = openai_batch_task_group("tag", **asking)
+    join = OpenAIBatchJoinOperator(
+        task_id="join",
+        prepared="{{ ti.xcom_pull(task_ids='prepare', key='prepared') }}",
+        job=tag.job,
+        output_uri=f"{output}/{TABLE}",
+    )
+
+    (seed_samples() >> read() >> prepare >> sample >> check() >> tag >> join >> write() >> report())
