@@ -146,6 +146,22 @@ class AirflowApi:
         answer = self.request("POST", f"/api/v2/dags/{run.dag_id}/clearTaskInstances", json=body).json()
         return {(instance["task_id"], instance["map_index"]) for instance in answer["task_instances"]}
 
+    def clear(self, run: Run, task_id: str, map_index: int = -1) -> None:
+        """Clear one task instance, whatever its state, and all that comes after it."""
+        task: str | list[str | int] = task_id if map_index < 0 else [task_id, map_index]
+        body: dict[str, Any] = {"dry_run": False, "only_failed": False, "include_downstream": True}
+        body |= {"dag_run_id": run.run_id, "task_ids": [task]}
+        self.request("POST", f"/api/v2/dags/{run.dag_id}/clearTaskInstances", json=body)
+
+    def mark(self, run: Run, task_id: str, state: str, *, map_index: int = -1) -> None:
+        """Mark a task instance as ``success`` or ``failed``."""
+        place = task_id if map_index < 0 else f"{task_id}/{map_index}"
+        self.request("PATCH", f"{run.path}/taskInstances/{place}", json={"new_state": state})
+
+    def mark_run(self, run: Run, state: str) -> None:
+        """Mark a whole run as ``success`` or ``failed``."""
+        self.request("PATCH", run.path, json={"state": state})
+
     def logs(self, run: Run, task_id: str, *, map_index: int = -1, try_number: int = 1) -> str:
         """What one try of a task wrote, as text: one line per message, fields behind it."""
         answer = self.get(

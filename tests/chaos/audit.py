@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,21 +29,33 @@ OVER = frozenset({"completed", "failed", "expired", "cancelled"})
 
 
 def find_problems(
-    scenario: Scenario, job: Job, run: Run, airflow: AirflowApi, emulator: ControlClient
+    scenario: Scenario,
+    job: Job,
+    runs: Sequence[Run],
+    given_up: Sequence[Run],
+    airflow: AirflowApi,
+    emulator: ControlClient,
 ) -> Iterator[str]:
-    """One sentence for each thing that is not as promised; none where all is well."""
-    if (state := airflow.state(run)) != "success":
-        yield f"the run ended {state}"
-    busy = {place: state for place, state in airflow.states(run).items() if state not in IDLE}
-    if busy:
-        yield f"tasks are left unfinished: {busy}"
+    """One sentence for each thing that is not as promised; none where all is well.
+
+    :param runs: of the job, which have to have ended well.
+    :param given_up: runs of the job that somebody has left behind for another.
+    """
+    states = {run.run_id: airflow.state(run) for run in runs}
+    for run_id, state in states.items():
+        if state != "success":
+            yield f"{run_id} ended {state}"
+    for run in (*runs, *given_up):
+        busy = {place: state for place, state in airflow.states(run).items() if state not in IDLE}
+        if busy:
+            yield f"{run.run_id}: tasks are left unfinished: {busy}"
     yield from _find_report_problems(scenario, job)
     if (job.output / "results").exists():
         rows = job.rows()
         yield from _find_row_problems(scenario, rows)
         yield from _find_paid_problems(scenario, rows, job, emulator)
     yield from _find_batch_problems(job, emulator)
-    if state == "success":
+    if set(states.values()) == {"success"}:
         yield from _find_left_files(job, emulator)
 
 
@@ -83,17 +95,31 @@ def _find_paid_problems(
 
     Twice only where a lost reply made two batches, or a kill lost a real-time answer on its way.
     """
-    good = emulator.good_by_body()
-    twins = find_twins(job, emulator)
-    bodies = [msgspec.json.decode(line)["body"] for line in job.input.read_bytes().splitlines()]
+    paid_for, twins = _read_paid(job, emulator), find_twins(job, emulator)
     for row in rows:
-        paid = good.get(body_key(bodies[row["position"]]), 0)
+        paid = paid_for[row["position"]]
         allowed = 1 + twins.get(row["position"] // scenario.per_shard, 0)
         allowed += LOST_IN_KILLS if row["sent_as"] == "realtime" else 0
         if paid > allowed:
             yield f"row {row['position']}: {paid} good answers were paid for"
         elif (row["status"] == "ok") != bool(paid):
             yield f"row {row['position']} is {row['status']} with {paid} good answers paid for"
+
+
+def count_paid_again(job: Job, emulator: ControlClient) -> Counter[str]:
+    """Good answers beyond the first, by how the row's came: within what `_find_paid_problems` allows."""
+    paid_for = _read_paid(job, emulator)
+    again = Counter[str]()
+    for row in job.rows():
+        again[row["sent_as"] or "none"] += max(0, paid_for[row["position"]] - 1)
+    return +again
+
+
+def _read_paid(job: Job, emulator: ControlClient) -> list[int]:
+    """Good answers that were paid for, by position."""
+    good = emulator.good_by_body()
+    lines = job.input.read_bytes().splitlines()
+    return [good.get(body_key(msgspec.json.decode(line)["body"]), 0) for line in lines]
 
 
 def find_twins(job: Job, emulator: ControlClient) -> Counter[int]:

@@ -20,18 +20,25 @@ if TYPE_CHECKING:
     from demo.standalone import LocalAirflow
 
 GLANCE_S = 0.25
-TASK_SHARE = 0.10
+TASK_SHARE = 0.08
 """Of all task processes; a share and not a rate, so that a slow machine gets as far as a quick one."""
-SUPERVISOR_SHARE = 0.04
+SUPERVISOR_SHARE = 0.03
 TASK_LIVES_S = (0.2, 3.0)
-REST_S = {"scheduler": (35.0, 55.0), "triggerer": (20.0, 35.0), "triggerer-2": (20.0, 35.0)}
+REST_S = {
+    "scheduler": (45.0, 75.0),
+    "triggerer": (25.0, 50.0),
+    "triggerer-2": (25.0, 50.0),
+    "api-server": (60.0, 110.0),
+}
 """From the moment a component works again to its next end."""
+DOWN_S = (0.2, 8.0)
+"""Until the init system starts it again."""
 WORKER = "airflow worker -- "
 SUPERVISOR = "airflow worker -- LocalExecutor: "
 
 
 class Killer:
-    """Kills from a thread: tasks' processes, their supervisors, triggerers, the scheduler."""
+    """Kills from a thread: tasks' processes, their supervisors, triggerers, the scheduler, the API server."""
 
     def __init__(self, airflow: LocalAirflow, seed: int) -> None:
         self._airflow = airflow
@@ -42,6 +49,7 @@ class Killer:
         """Titles of task processes whose lot is drawn."""
         self._due: list[tuple[float, str, psutil.Process]] = []
         self._ends_at: dict[str, float] = {}
+        self._back_at: dict[str, float] = {}
         self._orphans: list[psutil.Process] = []
         self.kills: Counter[str] = Counter()
         self.failure: BaseException | None = None
@@ -104,19 +112,32 @@ class Killer:
 
     def _judge_components(self) -> None:
         for child in list(self._airflow.children):
-            if not child.running:  # an init system starts again what ended by itself
+            if child.name in self._back_at:
+                if time.monotonic() >= self._back_at[child.name] and not child.running:
+                    del self._back_at[child.name]
+                    self._airflow.restart(child.name)
+            elif not child.running:
                 self.kills[f"{child.name}, ended by itself"] += 1
-                self._restart(child)
+                self._plan_restart(child)
             elif child.name in REST_S and self._is_due(child):
                 self._kill_component(child)
 
     def _is_due(self, child: Child) -> bool:
         """A component that is dead most of the time proves nothing: the clock starts when it works."""
         if child.name not in self._ends_at:
-            if not _works(child):
+            if not self._works(child):
                 return False
             self._ends_at[child.name] = time.monotonic() + SLOWNESS * self._draw.uniform(*REST_S[child.name])
         return time.monotonic() >= self._ends_at[child.name]
+
+    def _works(self, child: Child) -> bool:
+        """The scheduler has its pool of workers, the triggerer its process of triggers, the API server answers."""
+        if child.name == "api-server":
+            return bool(self._airflow.health())
+        below = child.descendants()
+        if child.name == "scheduler":
+            return any(_title(process).startswith(SUPERVISOR) for process in below)
+        return bool(below)
 
     def _kill_component(self, child: Child) -> None:
         """A container takes all of its processes with it; a bare process leaves its workers to themselves."""
@@ -129,21 +150,11 @@ class Killer:
             for process in below:
                 _kill(process)
             self.kills[child.name.partition("-")[0]] += 1
-        self._restart(child)
+        self._plan_restart(child)
 
-    def _restart(self, child: Child) -> None:
+    def _plan_restart(self, child: Child) -> None:
         self._ends_at.pop(child.name, None)
-        while child.running:
-            time.sleep(0.02)
-        self._airflow.restart(child.name)
-
-
-def _works(child: Child) -> bool:
-    """The scheduler has its pool of workers, the triggerer its process of triggers."""
-    below = child.descendants()
-    if child.name == "scheduler":
-        return any(_title(process).startswith(SUPERVISOR) for process in below)
-    return bool(below)
+        self._back_at[child.name] = time.monotonic() + self._draw.uniform(*DOWN_S)
 
 
 def _supervisor_of(process: psutil.Process) -> psutil.Process | None:

@@ -1,8 +1,7 @@
-"""One run from its start to the audit, with the kills that are aimed at it."""
+"""One job from its start to the audit, with the kills that are aimed at it and what people do meanwhile."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -11,21 +10,28 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
-from chaos.audit import find_problems, find_twins
+from chaos.audit import count_paid_again, find_problems, find_twins
+from chaos.person import do_deed
+from chaos.scenario import DEEDS
 from chaos.stage import SLOWNESS
+from chaos.story import find_reasons, tell
 from demo.api import FINAL_STATES, AirflowApiError, Run
 from fixtures.job import Job
 
 if TYPE_CHECKING:
     from chaos.killer import Killer
+    from chaos.person import KeyRing
     from chaos.scenario import Scenario
     from chaos.stage import Stage
 
 LIMIT_S = 300.0 * SLOWNESS
-"""From the trigger to the end, clears included; an undisturbed run takes about half a minute."""
+"""From the first trigger to the end of the last run, clears included."""
 MAX_CLEARS = 4
-GLANCE_S = 0.1
+GLANCE_S = 0.2
 LOOK_S = 3.0
+PATIENCE_S = 90.0 * SLOWNESS
+"""With an API server that was killed, or is slow on two cores full of tasks."""
+KEY_GAP_S = 4.0
 STEP_OF = {
     "uploaded": "upload",
     "intent": "create",
@@ -34,13 +40,12 @@ STEP_OF = {
     "landed": "download",
 }
 
-_WHY = re.compile(r"'exc_value': (.*?), 'exc_notes'")
 _T = TypeVar("_T")
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a run."""
+    """What became of a job."""
 
     scenario: Scenario
     problems: list[str] = field(default_factory=list)
@@ -48,8 +53,12 @@ class Outcome:
     """Why each was needed: what the failed tasks raised."""
     struck: Counter[str] = field(default_factory=Counter)
     """Faults of batches and lines, by kind."""
+    turns: Counter[str] = field(default_factory=Counter)
+    """What people did, and runs they started again or beside."""
     twins: int = 0
     """Batches beyond the first of a send, from a reply that was lost; each was noticed and cancelled."""
+    paid_again: Counter[str] = field(default_factory=Counter)
+    """Good answers that were paid for beyond the first, by how they were sent."""
     seconds: float = 0.0
     story: str = ""
     """What each task and component said last; only where there are problems."""
@@ -58,15 +67,21 @@ class Outcome:
 class Play:
     """Plays one scenario."""
 
-    def __init__(self, scenario: Scenario, stage: Stage, killer: Killer) -> None:
+    def __init__(self, scenario: Scenario, stage: Stage, killer: Killer, keys: KeyRing) -> None:
         self._scenario = scenario
         self._stage = stage
+        self._airflow = stage.airflow
         self._killer = killer
+        self._keys = keys
         self._aims = list(scenario.aims)
+        self._turn = scenario.turn
+        self._turn_at = 0.0
         folder = stage.folder / "jobs" / scenario.name
-        params = {"max_requests_per_shard": scenario.per_shard, **scenario.params}
-        self._job = Job(folder, params)
-        self._run = Run(scenario.dag_id, scenario.name)
+        self._job = Job(folder, {"max_requests_per_shard": scenario.per_shard, **scenario.params})
+        self._runs: list[Run] = []
+        self._open: list[Run] = []
+        """Runs that have to end well."""
+        self._given_up: list[Run] = []
         self._outcome = Outcome(scenario)
 
     def play(self) -> Outcome:
@@ -75,13 +90,14 @@ class Play:
         rules = {emulator.script(**fault): name for name, fault in self._scenario.faults()}
         began = time.monotonic()
         try:
-            self._start()
+            self._begin()
             self._follow(began + LIMIT_S)
-            found = find_problems(
-                self._scenario, self._job, self._run, self._stage.airflow, self._stage.emulator
+            good = [run for run in self._runs if run not in self._given_up]
+            self._outcome.problems += find_problems(
+                self._scenario, self._job, good, self._given_up, self._airflow, emulator
             )
-            self._outcome.problems += found
-            self._outcome.twins = find_twins(self._job, self._stage.emulator).total()
+            self._outcome.twins = find_twins(self._job, emulator).total()
+            self._outcome.paid_again = count_paid_again(self._job, emulator)
         except Exception as error:  # a defect of the suite or an Airflow that is gone: shown, not raised
             self._outcome.problems.append(f"{type(error).__name__}: {error}")
         self._outcome.seconds = time.monotonic() - began
@@ -89,80 +105,119 @@ class Play:
             if rule["id"] in rules:
                 self._outcome.struck[rules[rule["id"]]] += rule["hits"]
         if self._outcome.problems:
-            self._outcome.story = self._tell()
+            self._outcome.story = tell(self._airflow, self._job, self._runs)
         return self._outcome
 
-    def _start(self) -> None:
-        conf = self._job.conf(poll_interval=1)
-        try:
-            self._stage.airflow.trigger(self._run.dag_id, conf, run_id=self._run.run_id)
-        except httpx.TransportError:
-            self._patiently(lambda: self._stage.airflow.state(self._run))
+    def _begin(self) -> None:
+        name = self._scenario.name
+        if self._turn is not None and self._turn.what == "key rotated":
+            self._job.params["conn_id"] = self._patiently(lambda: self._keys.connect(name))
+        self._start(self._scenario.dag_id, name)
+        if self._scenario.twin_dag is not None:
+            self._start(self._scenario.twin_dag, f"{name}-twin")
+            self._outcome.turns["twin run"] += 1
+
+    def _start(self, dag_id: str, run_id: str) -> None:
+        run, conf = Run(dag_id, run_id), self._job.conf(poll_interval=1)
+
+        def start() -> None:
+            try:
+                self._airflow.trigger(dag_id, conf, run_id=run_id)
+            except (httpx.TransportError, AirflowApiError):
+                self._airflow.state(run)  # it may have been started all the same
+
+        self._patiently(start)
+        self._runs.append(run)
+        self._open.append(run)
 
     def _follow(self, deadline: float) -> None:
-        """Until it succeeded, or failed more often than a person would clear it."""
+        """Until all runs succeeded, or failed more often than a person would clear them."""
         look_at = 0.0
-        while time.monotonic() < deadline:
+        while self._open:
+            if time.monotonic() > deadline:
+                self._outcome.problems.append(f"not ended within {LIMIT_S:g} s")
+                return
             time.sleep(GLANCE_S)
             self._take_aim()
-            if time.monotonic() < look_at:
-                continue
-            look_at = time.monotonic() + LOOK_S
-            state = self._patiently(lambda: self._stage.airflow.state(self._run))
-            if state == "failed" and len(self._outcome.clears) < MAX_CLEARS:
-                story = self._patiently(lambda: self._stage.airflow.explain(self._run, lines=8))
-                why = sorted(set(_WHY.findall(story)))
-                self._outcome.clears.append("; ".join(why) or "no exception: killed")
-                self._patiently(lambda: self._stage.airflow.clear_failed(self._run))
-            elif state in FINAL_STATES:
-                return
-        self._outcome.problems.append(f"not ended within {LIMIT_S:g} s")
+            self._take_turn()
+            if time.monotonic() >= look_at:
+                look_at = time.monotonic() + LOOK_S
+                for run in list(self._open):
+                    self._look(run)
+
+    def _look(self, run: Run) -> None:
+        state = self._patiently(lambda: self._airflow.state(run))
+        if state not in FINAL_STATES:
+            return
+        if state == "success" or not self._recover(run):
+            self._open.remove(run)
+
+    def _recover(self, run: Run) -> bool:
+        """What a person does about a run that failed; false where it is left as it is."""
+        turn, did = self._scenario.turn, self._turn is None
+        given_up = turn is not None and turn.what in ("mark success", "fail run")
+        if (
+            turn is not None
+            and did
+            and turn.what in DEEDS
+            and (turn.again or given_up)
+            and not self._given_up
+        ):
+            self._given_up.append(run)
+            self._start(run.dag_id, f"{run.run_id}-again")
+            self._outcome.turns["run again"] += 1
+            return False
+        if len(self._outcome.clears) >= MAX_CLEARS:
+            return False
+        story = self._patiently(lambda: self._airflow.explain(run, lines=8))
+        self._outcome.clears.append("; ".join(find_reasons(story)) or "no exception: killed")
+        self._patiently(lambda: self._airflow.clear_failed(run))
+        return True
 
     def _take_aim(self) -> None:
         """Kill the worker whose event has just appeared in the ledger."""
         for aim in list(self._aims):
-            event, shard = aim
-            if not list((self._job.output / "state" / f"{shard:05d}").glob(f"*-{event}.json")):
-                continue
-            self._aims.remove(aim)
-            if (instance := self._find_task(event, shard)) is not None:
-                self._killer.kill_task(instance["id"])
+            if self._has_happened(*aim):
+                self._aims.remove(aim)
+                if (instance := self._find_task(*aim)) is not None:
+                    self._killer.kill_task(instance["id"])
+
+    def _take_turn(self) -> None:
+        turn, now = self._turn, time.monotonic()
+        if turn is None or now < self._turn_at or not self._has_happened(turn.event, turn.shard):
+            return
+        self._turn_at = now + 1.0
+        try:
+            if turn.what == "key rotated":
+                self._turn = None
+                self._patiently(lambda: self._keys.rotate(self._scenario.name, gap_s=KEY_GAP_S))
+            elif turn.what in DEEDS and not do_deed(self._airflow, self._runs[0], turn.what, turn.shard):
+                return  # nothing of this shard runs or waits just now
+        except (AirflowApiError, httpx.TransportError):
+            return  # an API server that is dead, or a task that has just ended
+        self._turn = None
+        if turn.what != "twin run":
+            self._outcome.turns[turn.what] += 1
+
+    def _has_happened(self, event: str, shard: int) -> bool:
+        return any((self._job.output / "state" / f"{shard:05d}").glob(f"*-{event}.json"))
 
     def _find_task(self, event: str, shard: int) -> dict[str, Any] | None:
-        one = self._run.dag_id.endswith("one_task")
-        path = f"{self._run.path}/taskInstances/{'shard' if one else f'shard.{STEP_OF[event]}'}/{shard}"
+        run = self._runs[0]
+        one = run.dag_id.endswith("one_task")
+        path = f"{run.path}/taskInstances/{'shard' if one else f'shard.{STEP_OF[event]}'}/{shard}"
         try:
-            found: dict[str, Any] = self._stage.airflow.get(path)
+            found: dict[str, Any] = self._airflow.get(path)
         except (AirflowApiError, httpx.TransportError):
             return None
         return found
 
     def _patiently(self, ask: Callable[[], _T]) -> _T:
-        """The API server is slow at times, on two cores full of tasks."""
-        for _ in range(5):
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
             try:
                 return ask()
-            except (httpx.TransportError, AirflowApiError):
+            except (httpx.HTTPError, AirflowApiError):
+                if time.monotonic() > deadline:
+                    raise
                 time.sleep(2)
-        return ask()
-
-    def _tell(self) -> str:
-        airflow = self._stage.airflow
-        parts = [f"job: {self._job.output}"]
-        for folder in sorted((self._job.output / "state").glob("*")):
-            parts.append(
-                f"ledger {folder.name}: {' '.join(sorted(path.stem for path in folder.glob('*.json')))}"
-            )
-        try:
-            unusual = {
-                place: state for place, state in airflow.states(self._run).items() if state != "success"
-            }
-            parts += [f"not success: {unusual}", _shorten(airflow.explain(self._run, lines=15))]
-        except Exception as error:
-            parts.append(f"Airflow could not be asked: {error}")
-        parts += [f"--- {child.name} said last\n{_shorten(child.tail(8))}" for child in airflow.children]
-        return "\n".join(parts)
-
-
-def _shorten(log: str) -> str:
-    return "\n".join(line[:400] for line in log.splitlines())

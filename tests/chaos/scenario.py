@@ -3,72 +3,44 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
+from chaos.evils import BATCH_EVILS, FOR_EVER, LINE_EVILS, NEEDS_SCHEMA, SCHEMA
 from chaos.stage import QUEUED_MODEL
 from fixtures.job import chat_line
 
-DAGS = ("openai_batch", "openai_batch", "openai_batch_one_task")
+DAGS = ("openai_batch", "openai_batch_one_task")
 MODELS = ("gpt-4o-mini", "gpt-4.1-nano", "gpt-5-nano", QUEUED_MODEL)
-
-LINE_EVILS: dict[str, dict[str, Any]] = {
-    "line 0 once": {"line": 0},
-    "line 429 once": {"line": 429},
-    "line 500 twice": {"line": 500, "times": 2},
-    "line 503 once": {"line": 503},
-    "line request_timeout once": {"line": "request_timeout"},
-    "line missing once": {"line": "missing"},
-    "line duplicate": {"line": "duplicate"},
-    "line string_body": {"line": "string_body"},
-    "line bad_schema once": {"line": "bad_schema"},
-    "line not_json once": {"line": "not_json"},
-    "line 500 for ever": {"line": 500, "times": None},
-    "line 400 for ever": {"line": 400, "times": None},
-    "line refusal for ever": {"line": "refusal", "times": None},
-    "line cut off for ever": {"line": "length", "times": None},
-    "line filtered for ever": {"line": "content_filter", "times": None},
-}
-FOR_EVER = " for ever"
-
-BATCH_EVILS: dict[str, dict[str, Any]] = {
-    "batch refused: no room": {
-        "batch": "failed",
-        "code": "token_limit_exceeded",
-        "limit": 90_000,
-        "times": 2,
-    },
-    "batch refused: file not visible": {"batch": "failed", "code": "invalid_request"},
-    "batch expired, partly": {"batch": "expired", "done": 7, "total": 10},
-    "batch expired, rest missing": {"batch": "expired", "done": 5, "total": 10, "unfinished": "missing"},
-    "batch cancelled by others": {"batch": "cancelled", "done": 4, "total": 10},
-    "batch stuck in progress": {"batch": "in_progress"},
-    "batch stuck finalizing": {"batch": "finalizing"},
-    "batch's files lag": {"batch": "completed", "file_lag": 2},
-    "batch says little": {"batch": "completed", "omit": ["request_counts", "usage", "model"]},
-    "batch with an empty error file id": {"batch": "completed", "empty_error_file_id": True},
-    "batch shows late in lists": {"batch": "completed", "takes_s": 12, "list_lag_s": 4},
-    "batch takes its time": {"batch": "completed", "takes_s": 12},
-}
-
-SCHEMA = {
-    "type": "json_schema",
-    "json_schema": {
-        "name": "label",
-        "strict": True,
-        "schema": {
-            "type": "object",
-            "properties": {"label": {"type": "string"}, "score": {"type": "integer"}},
-            "required": ["label", "score"],
-            "additionalProperties": False,
-        },
-    },
-}
-NEEDS_SCHEMA = frozenset({"line bad_schema once", "line not_json once"})
+MODES = ("batch", "batch", "auto")
 
 AIMS = ("uploaded", "intent", "created", "ended", "landed")
 """Ledger events; the worker that wrote one is killed as soon as it is there."""
+
+TURNS = (
+    "twin run", "twin run", "key rotated", "key rotated", "clear", "clear", "mark failed", "mark failed",
+    "mark success", "mark success", "fail run", None, None, None, None,
+)  # fmt: skip
+"""What else happens, besides kills and faults: as many as the runs of a usual storm, so that each comes up."""
+DEEDS = frozenset({"clear", "mark failed", "mark success", "fail run"})
+TURNS_AT = ("uploaded", "created", "created", "ended")
+
+REALTIME_MOST = 10
+"""``realtime_threshold``: with ``auto`` a shard of so many goes out request by request."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """Something that a person, or another run, does when a ledger event appears."""
+
+    what: str
+    event: str
+    shard: int
+    again: bool
+    """Afterwards a new run is started over the same output; otherwise what failed is cleared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +62,7 @@ class Scenario:
     """Request to what is wrong with it."""
     aims: tuple[tuple[str, int], ...]
     """Ledger event and shard at which the worker is killed."""
+    turn: Turn | None
     params: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -99,6 +72,13 @@ class Scenario:
     @property
     def shards(self) -> int:
         return -(-self.requests // self.per_shard)
+
+    @property
+    def twin_dag(self) -> str | None:
+        """The DAG of a second run over the same output at the same time."""
+        if self.turn is None or self.turn.what != "twin run":
+            return None
+        return next(dag for dag in DAGS if dag != self.dag_id)
 
     def lines(self) -> Iterator[str]:
         """The input. Ids and texts occur in no other run, so that the books tell runs apart."""
@@ -126,26 +106,47 @@ class Scenario:
 def draw_scenario(seed: int, number: int) -> Scenario:
     """The scenario of a run."""
     draw = random.Random(f"{seed}/{number}")
-    shards = draw.randint(2, 8)
-    requests = max(20, shards * draw.randint(4, 25))
-    per_shard = -(-requests // shards)
+    (mode,) = deal(f"{seed} modes", MODES, number)
+    per_shard = draw.randint(REALTIME_MOST + 1, 18)
+    if mode == "auto":  # the last shard goes out in real time
+        shards, last = draw.randint(3, 4), draw.randint(3, REALTIME_MOST)
+        batches = shards - 1
+    else:
+        shards, last = draw.randint(2, 3), draw.randint(3, per_shard)
+        batches = shards
+    requests = (shards - 1) * per_shard + last
     line_evils: dict[int, str] = {}
-    for evil in draw.sample(sorted(LINE_EVILS), draw.randint(1, 5)):
+    for evil in deal(f"{seed} lines", sorted(LINE_EVILS), number, hand=3):
         line_evils |= dict.fromkeys(draw.sample(range(requests), draw.randint(1, 3)), evil)
-    batch_evils = draw.sample(sorted(BATCH_EVILS), draw.randint(1, 3))
+    batch_evils = deal(f"{seed} batches", sorted(BATCH_EVILS), number, hand=2)
+    (dag_id,) = deal(f"{seed} dags", DAGS, number)
+    (what,) = deal(f"{seed} turns", TURNS, number)
+    turn = None
+    if what is not None:
+        event, shard = draw.choice(TURNS_AT), draw.randrange(batches)
+        turn = Turn(what=what, event=event, shard=shard, again=draw.random() < 0.5)
     return Scenario(
         seed=seed,
         number=number,
-        dag_id=draw.choice(DAGS),
+        dag_id=dag_id,
         model=draw.choice(MODELS),
         requests=requests,
         per_shard=per_shard,
-        batch_evils=tuple((evil, draw.randrange(shards)) for evil in batch_evils),
+        batch_evils=tuple(zip(batch_evils, draw.sample(range(batches), 2), strict=True)),
         line_evils=line_evils,
         aims=tuple((draw.choice(AIMS), draw.randrange(shards)) for _ in range(draw.randint(0, 2))),
-        params={
-            "poll_interval": 1,
-            "max_failed_fraction": 1.0,
-            "mode": draw.choice(("batch", "batch", "auto")),
-        },
+        turn=turn,
+        params={"poll_interval": 1, "max_failed_fraction": 1.0, "mode": mode},
     )
+
+
+def deal(name: str, cards: Sequence[_T], number: int, *, hand: int = 1) -> tuple[_T, ...]:
+    """The cards of a player at a table where all are dealt before the deck is shuffled anew: none is left out."""
+    return tuple(_card(name, cards, at) for at in range(number * hand, (number + 1) * hand))
+
+
+def _card(name: str, cards: Sequence[_T], at: int) -> _T:
+    round_, place = divmod(at, len(cards))
+    deck = list(cards)
+    random.Random(f"{name} {round_}").shuffle(deck)
+    return deck[place]

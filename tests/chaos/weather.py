@@ -31,12 +31,12 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 ONLY_OF_ONE: dict[str, dict[str, Any]] = {"404": {"status": 404}}
 ONLY_CONTENT: dict[str, dict[str, Any]] = {"cut within": {"truncate_bytes": 700}}
-EVERY_S = 1.5
+EVERY_S = 2.0
 SHARE = 0.35
 """Of the calls of its route that a fault strikes while it stands: some routes are called seldom."""
 STALE_S = 25.0
 """A fault that found nothing to strike for so long is taken back."""
-OUTAGE_EVERY = 25
+OUTAGE_EVERY = 24
 OUTAGE_S = (3.0, 7.0)
 
 
@@ -88,7 +88,7 @@ class Weather:
         kinds |= ONLY_CONTENT if route.endswith("content") else {}
         kind = self._draw.choice(sorted(kinds))
         return self._script(
-            f"{kind}", http=route, share=SHARE, times=self._draw.choice((1, 1, 2, 3)), **kinds[kind]
+            f"{kind}", http=route, share=SHARE, times=self._draw.choice((1, 1, 1, 2)), **kinds[kind]
         )
 
     def _cut_all(self) -> None:
