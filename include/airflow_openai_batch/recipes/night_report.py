@@ -12,7 +12,7 @@ from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.table_files import TableOptions, open_table
 from airflow_openai_batch.locations import resolve_location
 from airflow_openai_batch.recipes.sentiments import DayCounts, encode_counts, select_rows, write_sentiments
-from airflow_openai_batch.recipes.trend import describe_trend, read_trend, write_trend_table
+from airflow_openai_batch.recipes.trend import LOOK, describe_trend, read_trend, write_trend_table
 
 if TYPE_CHECKING:
     from airflow_openai_batch.recipes.nights import Night
@@ -42,7 +42,8 @@ def report_night(night: Night, *, show_answers: int, trend_days: int) -> dict[st
         log.info("Row %s: %s", row, answer)
     log.info("%s", report)
     for sentence in describe_trend(trend):
-        log.log(logging.WARNING if sentence.startswith("Look") else logging.INFO, "%s", sentence)
+        if sentence.startswith(LOOK):
+            log.warning("%s", sentence)
     return {
         "day": str(night.day),
         "root": night.root,
@@ -79,7 +80,7 @@ def _describe(night: Night, counts: DayCounts, trend: list[NightFigures]) -> Ite
     yield ""
     yield f"{number_of(counts.rows, 'review')}, {answered:,} with an answer." + _describe_rest(counts)
     yield ""
-    yield "## The nights before"
+    yield "## The trend"
     yield ""
     yield write_trend_table(
         trend, {each.day: shares for each in trend if (shares := _read_shares(night, each.day))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from airflow_openai_batch.locations import check_uri, resolve_location
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.storage import Location
+
+log = logging.getLogger(__name__)
 
 PLACEHOLDER = "{day}"
 _MARK = "0000-00-00"
@@ -95,13 +98,20 @@ def find_night(
         )
     root = root.strip().rstrip("/")
     check_uri(root, "output")
-    wanted = _read_day(day) or (interval_start or run_after).astimezone(ZoneInfo(timezone)).date()
-    if day is None and run_type not in _BY_ITSELF:
-        wanted = _find_newest(pattern, wanted) or wanted
+    check_uri(pattern, "input")
+    chosen = _read_day(day)
+    wanted = chosen or (interval_start or run_after).astimezone(ZoneInfo(timezone)).date()
+    if chosen is None and run_type not in _BY_ITSELF:
+        own, wanted = wanted, _find_newest(pattern, wanted) or wanted
+        if own != wanted:
+            log.info("%s has no file; started by hand, this run takes the newest day that has one.", own)
     night = Night(day=wanted, source=pattern.replace(PLACEHOLDER, str(wanted)), root=root)
-    check_uri(night.source, "input")
     place = resolve_location(night.source)
-    return night if _glob(place, place.path) else None
+    if not _glob(place, place.path):
+        log.info("%s: there is no such file.", night.source)
+        return None
+    log.info("The night of %s: %s", night.day, night.source)
+    return night
 
 
 def find_newest_table(root: str) -> Night | None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 STEEP = 2.0
 """So many times the median of the nights before is worth a word."""
+LOOK = "Look: "
+"""How a sentence on something steep begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,7 @@ def read_trend(night: Night, days: int) -> list[NightFigures]:
 
 
 def describe_trend(trend: Sequence[NightFigures]) -> list[str]:
-    """Sentences on the last night beside those before it, the steep ones marked with ``Look:``; none for the first."""
+    """Sentences on the last night beside those before it, the steep ones marked with `LOOK`; none for the first."""
     *before, last = trend
     if not before:
         return []
@@ -106,7 +108,7 @@ def _read_figures(night: Night) -> NightFigures | None:
 
 
 def _mark(value: float, typical: float) -> str:
-    return "Look: " if value > STEEP * typical else ""
+    return LOOK if value > STEEP * typical else ""
 
 
 def _nights(before: Sequence[object]) -> str:
