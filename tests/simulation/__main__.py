@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 from collections import Counter
 
 from simulation.many import Sums, simulate_many
 from simulation.scenario import draw_scenario
+from simulation.shrink import describe_drawn, shrink
 from simulation.simulate import SimulationError, simulate
 
 SHOWN = 3
-"""Failing seeds of which all steps are printed."""
+"""Failing seeds of which the least that fails is printed, with its steps."""
 
 
 def main() -> int:
@@ -24,7 +26,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.seed is not None:
         return show_one(options.seed)
-    sums = simulate_many(range(options.first, options.first + options.seeds), options.processes)
+    seeds = range(options.first, options.first + options.seeds)
+    sums = simulate_many(seeds, options.processes, tell=functools.partial(print, flush=True))
     report(sums)
     return 1 if sums.failed else 0
 
@@ -35,9 +38,18 @@ def show_one(seed: int) -> int:
         verdict = simulate(draw_scenario(seed), tell=print)
     except SimulationError as error:
         print(error)
+        show_least(seed)
         return 1
     print(verdict)
     return 0
+
+
+def show_least(seed: int) -> None:
+    """The least that it takes to fail like this seed."""
+    scenario, error = shrink(draw_scenario(seed))
+    print(
+        f"\n--- seed {seed}, with all left out that it fails without ---\n{describe_drawn(scenario)}\n{error}"
+    )
 
 
 def report(sums: Sums) -> None:
@@ -51,7 +63,7 @@ def report(sums: Sums) -> None:
             f"{title}: " + (", ".join(f"{name} {count:,}" for name, count in counts.most_common()) or "none")
         )
     for seed in sorted(failed)[:SHOWN]:
-        print(f"\n--- seed {seed} ---\n{failed[seed]}")
+        show_least(seed)
     reasons = Counter(text.partition("\n")[0][:110] for text in failed.values())
     for reason, count in reasons.most_common(20):
         example = min(seed for seed, text in failed.items() if text.startswith(reason))

@@ -6,12 +6,13 @@ import functools
 import json
 from typing import Any
 
-from airflow_openai_batch.core.plan import ShardLimits
+from airflow_openai_batch.core.job import read_plan
+from airflow_openai_batch.core.plan import Plan, ShardLimits
 from airflow_openai_batch.core.split import Counting, split_job
 from airflow_openai_batch.testing.clock import Clock
 from airflow_openai_batch.testing.emulator import Emulator
 from simulation.disk import Objects, locate
-from simulation.scenario import MODEL, SCHEMA_EACH, Scenario
+from simulation.scenario import MAX_OUTPUT_TOKENS, MODEL, SCHEMA_EACH, Scenario
 from simulation.world import START, Process, World
 
 INPUT = "sim://bucket/in/requests.jsonl"
@@ -29,6 +30,7 @@ def make_body(number: int) -> dict[str, Any]:
     """No two bodies are equal, so that the books tell them apart; each third asks for a schema."""
     body: dict[str, Any] = {
         "model": MODEL,
+        "max_tokens": MAX_OUTPUT_TOKENS,
         "messages": [{"role": "user", "content": f"Say something of thing {number}."}],
     }
     return body | {"response_format": _FORMAT} if number % SCHEMA_EACH == SCHEMA_EACH - 1 else body
@@ -57,6 +59,15 @@ def plan_job(requests: int, max_requests_per_shard: int) -> dict[str, bytes]:
         now=START,
     )
     return objects
+
+
+@functools.lru_cache
+def read_planned(requests: int, max_requests_per_shard: int) -> Plan:
+    """What that split wrote down."""
+    objects = plan_job(requests, max_requests_per_shard)
+    plan = read_plan(locate(objects, Process(World(Scenario(seed=0)), "split"), OUTPUT))
+    assert plan is not None
+    return plan
 
 
 @functools.lru_cache

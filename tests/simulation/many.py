@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from simulation.scenario import draw_scenario
@@ -26,14 +26,19 @@ class Sums:
     """What each failing seed said."""
 
 
-def simulate_many(seeds: range, processes: int) -> Sums:
-    """Run the scenarios of all seeds."""
+def simulate_many(seeds: range, processes: int, tell: Callable[[str], object] = str) -> Sums:
+    """Run the scenarios of all seeds.
+
+    :param tell: is given a line for each seed that fails, at once.
+    """
     started = time.perf_counter()
     sums = Sums(seeds=len(seeds))
     with multiprocessing.get_context("spawn").Pool(processes, initializer=_settle_down) as pool:
         for part in pool.imap_unordered(simulate_some, _cut(seeds)):
             sums.total += part.total
             sums.failed |= part.failed
+            for seed, text in part.failed.items():
+                tell(f"seed {seed} fails: {text.splitlines()[0]}")
     sums.took_s = time.perf_counter() - started
     return sums
 

@@ -35,7 +35,7 @@ class RealtimeSender:
         self._world = job.world
         self._files = files
         self._endpoint = files.shard.endpoint
-        self._api = SimulatedOpenAI(job.emulator, process)
+        self._api = SimulatedOpenAI(job.emulator, process, job.purse)
         self._unwritten: set[str] = set()
         self._show_life: Callable[[], None] = lambda: None
         self._shown_at = 0.0
@@ -44,6 +44,7 @@ class RealtimeSender:
         """:raises RemoteError: if OpenAI cannot be reached, or will not serve the account."""
         segments = self._files.open_segments(state.send)
         answered = set(segments.read_answered())
+        self._job.purse.check_realtime(self._job.emulator, state.content, len(answered))
         buffer = SegmentBuffer(segments, clock=self._world.now)
         self._show_life, self._shown_at = show_life, self._world.now()
         try:

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from airflow_openai_batch.core.policy import Mode, OnDeadline
 
 DAY_S = 86_400.0
-MODEL = "gpt-4o-mini"
+MODEL = "gpt-4o"
+MAX_OUTPUT_TOKENS = 30
+"""Of one request; no answer of the emulator is as long."""
+MOST_COST_USD = 200e-6
+"""Of one request in a batch, roughly."""
 QUEUE_TOKENS = 600
 """What the queue holds, where it has a limit: about two of the largest shards."""
 SCHEMA_EACH = 3
@@ -33,6 +37,10 @@ class Run:
     start_s: float = 0.0
     one_task: bool = False
     """Whether one task takes a shard all the way, or five take one step each."""
+    sample: int | None = None
+    """Only so many of the first requests are wanted."""
+    after_former: bool = False
+    """Whether it begins only when all runs before it are through."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +74,8 @@ class Scenario:
     realtime_threshold: int = 2
     finish_within_s: float | None = None
     on_deadline: OnDeadline = "fail"
+    max_cost_usd: float | None = None
+    """At first; whoever clears a task that failed for it doubles it."""
     told_limit: bool = False
     """Whether the connection knows the limit of the queue."""
     runs: tuple[Run, ...] = (Run(),)
@@ -94,6 +104,17 @@ class Scenario:
 
     def find_spell(self, now: float) -> Spell | None:
         return next((each for each in self.spells if each.start_s <= now - START < each.end_s), None)
+
+    @property
+    def answers_all(self) -> bool:
+        """Whether the first send of a request brings its good answer, however late."""
+        in_batches = self.mode == "batch" or not self.count_faults("http")
+        return (
+            in_batches
+            and self.finish_within_s is None
+            and not self.count_faults("batch")
+            and not self.count_faults("line")
+        )
 
     def count_faults(self, kind: str) -> int:
         """Faults of a kind: ``batch``, ``line`` or ``http``."""
@@ -125,7 +146,8 @@ def draw_scenario(seed: int, chance: random.Random | None = None) -> Scenario:
         finish_within_s=chance.choice((600.0, 10_000.0, 100_000.0)) if chance.random() < 0.15 else None,
         on_deadline=chance.choice(("realtime", "publish", "fail")),
         told_limit="queue_limits" in settings and chance.random() < 0.5,
-        runs=_draw_runs(chance),
+        max_cost_usd=chance.uniform(0.1, 2.0) * requests * MOST_COST_USD if chance.random() < 0.2 else None,
+        runs=_draw_samples(chance, requests) or _draw_runs(chance),
         poll_s=chance.choice((60.0, 10.0, 300.0)),
         settings=settings,
         faults=faults,
@@ -152,6 +174,26 @@ def _draw_runs(chance: random.Random) -> tuple[Run, ...]:
     starts = (0.0, chance.uniform(0, 3), chance.uniform(0, 300), chance.uniform(0, 50_000))
     more = (Run(start_s=chance.choice(starts), one_task=chance.random() < 0.5) for _ in range(others))
     return (first, *more)
+
+
+def _draw_samples(chance: random.Random, requests: int) -> tuple[Run, ...]:
+    """A sample, sometimes a larger one, then the whole; mostly one after the other."""
+    if chance.random() > 0.15:
+        return ()
+    sizes: list[int | None] = [chance.randint(1, requests)]
+    if chance.random() < 0.3:
+        sizes.append(chance.randint(1, requests))
+    return tuple(
+        Run(
+            start_s=chance.choice((0.0, chance.uniform(0, 300), chance.uniform(0, 50_000)))
+            if number
+            else 0.0,
+            one_task=chance.random() < 0.5,
+            sample=size,
+            after_former=number > 0 and chance.random() < 0.8,
+        )
+        for number, size in enumerate((*sizes, None))
+    )
 
 
 def _draw_settings(chance: random.Random, seed: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from airflow_openai_batch.testing.refusals import STATUS_CODES, ApiError, messag
 if TYPE_CHECKING:
     from airflow_openai_batch.testing.emulator import Emulator
     from airflow_openai_batch.testing.faults import HttpFault
+    from simulation.purse import Purse
     from simulation.world import Process
 
 T = TypeVar("T")
@@ -29,8 +30,9 @@ DEFAULT_TIMEOUT_S = 600.0
 class SimulatedOpenAI:
     """Stands for ``openai.OpenAI`` in one process."""
 
-    def __init__(self, emulator: Emulator, process: Process) -> None:
+    def __init__(self, emulator: Emulator, process: Process, purse: Purse) -> None:
         self._emulator = emulator
+        self._purse = purse
         self._process = process
         self._world = process.world
         self.files = SimpleNamespace(
@@ -78,8 +80,10 @@ class SimulatedOpenAI:
 
     def _create(self, *, timeout: float = DEFAULT_TIMEOUT_S, **params: Any) -> Any:
         def act() -> dict[str, Any]:
+            self._purse.check_batch(self._emulator, params["metadata"])
             created = self._emulator.create_batch(params)
             self._world.looked_at[created["id"]] = self._process.listed_at
+            self._world.stir()
             return created
 
         return _shown(self._call("POST", "/v1/batches", act, timeout))
@@ -98,8 +102,12 @@ class SimulatedOpenAI:
         return _shown_page(self._call("GET", "/v1/batches", act))
 
     def _cancel(self, batch_id: str, **_: Any) -> Any:
-        path = f"/v1/batches/{batch_id}/cancel"
-        return _shown(self._call("POST", path, lambda: self._emulator.cancel_batch(batch_id)))
+        def act() -> dict[str, Any]:
+            cancelled = self._emulator.cancel_batch(batch_id)
+            self._world.stir()
+            return cancelled
+
+        return _shown(self._call("POST", f"/v1/batches/{batch_id}/cancel", act))
 
     def call_model(self, endpoint: str, body: Any, on_answer: Callable[[], None]) -> dict[str, Any]:
         """One real-time request. ``on_answer`` is called when it is paid for, whoever hears of it."""

@@ -44,10 +44,10 @@ def simulate(scenario: Scenario, tell: Callable[[str], None] | None = None) -> V
         emulator=emulator,
         objects=dict(plan_job(scenario.requests, scenario.max_requests_per_shard)),
     )
-    job.start()
-    start_others(job)
     try:
         with _virtual_time(world):
+            job.start()
+            start_others(job)
             world.run()
             verdict = judge(job)
     except Exception as error:

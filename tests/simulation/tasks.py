@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,24 +10,30 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow_openai_batch.client import BatchClient
 from airflow_openai_batch.core.admission import QueueRoom
-from airflow_openai_batch.core.batch_view import BatchView
+from airflow_openai_batch.core.budget import Budget
 from airflow_openai_batch.core.caller import Caller
-from airflow_openai_batch.core.errors import JobError, OpenAIBatchError
+from airflow_openai_batch.core.errors import BudgetError, JobError, OpenAIBatchError
 from airflow_openai_batch.core.outcomes import OutcomeRules
 from airflow_openai_batch.core.policy import Policy
 from airflow_openai_batch.core.queue_room import QueueLimit
+from airflow_openai_batch.core.sample import choose_sample
 from airflow_openai_batch.core.shard_state import Goal
 from airflow_openai_batch.core.steps import AwaitRoom, Pause, Reached, Wait
 from airflow_openai_batch.driver import ShardDriver, Waiting
 from airflow_openai_batch.shard_files import LandingRules, open_shard
+from airflow_openai_batch.testing.books import body_key
 from simulation.disk import Objects, locate
-from simulation.job import OUTPUT
+from simulation.job import OUTPUT, make_body, read_planned
+from simulation.purse import Purse
 from simulation.realtime import RealtimeSender
 from simulation.scenario import MODEL, QUEUE_TOKENS
 from simulation.sdk import SimulatedOpenAI
+from simulation.waiting import Told, check_twins, wait_for
 from simulation.world import EndlessError, Killed, Process, World
 
 if TYPE_CHECKING:
+    from airflow_openai_batch.core.shard_state import ShardState
+    from airflow_openai_batch.shard_files import ShardFiles
     from airflow_openai_batch.testing.emulator import Emulator
     from simulation.scenario import Run
 
@@ -59,14 +64,42 @@ class Job:
     """Real-time answers that were paid for and never came, or died with their process; by custom_id."""
     queue: QueueRoom = field(default_factory=QueueRoom)
     """The triggerer's line before the batch queue."""
+    purse: Purse = field(default_factory=Purse)
+    _open: Counter[int] = field(default_factory=Counter)
+    """By run, its shards that are not through."""
+    _started: int = 0
+
+    def __post_init__(self) -> None:
+        self.purse.max_cost_usd = self.world.scenario.max_cost_usd
 
     def start(self) -> None:
-        """Let all runs of the scenario begin, each at its time."""
+        """Let the runs of the scenario begin, each at its time."""
+        self._start_runs(0)
+
+    def _start_runs(self, first: int) -> None:
+        """This run and those that do not wait for a former one to be through."""
         scenario = self.world.scenario
-        for number, run in enumerate(scenario.runs):
-            for shard in range(scenario.shards):
-                tasks = ShardTasks(job=self, run=run, number=number, shard=shard)
+        plan = read_planned(scenario.requests, scenario.max_requests_per_shard)
+        for number, run in enumerate(scenario.runs[first:], start=first):
+            if run.after_former and number > first:
+                return
+            self._started = number + 1
+            for shard, wanted in choose_sample(plan, run.sample).items():
+                part = None if wanted == plan.shards[shard].requests else wanted
+                tasks = ShardTasks(job=self, run=run, number=number, shard=shard, first=part)
+                self._open[number] += 1
                 self.world.start(run.start_s, tasks.work)
+
+    def end_shard(self, number: int) -> None:
+        """A shard of a run is through."""
+        self._open[number] -= 1
+        if self._open[number]:
+            return
+        wanted = [run.sample for run in self.world.scenario.runs[: self._started]]
+        if None not in wanted:
+            check_sample(self, max(filter(None, wanted)))
+        if not self._open.total() and self._started < len(self.world.scenario.runs):
+            self._start_runs(self._started)
 
 
 @dataclass(kw_only=True)
@@ -77,6 +110,8 @@ class ShardTasks:
     run: Run
     number: int
     shard: int
+    first: int | None = None
+    """Of a sample: only so many of the shard's requests are wanted."""
     _processes: int = 0
     _started_at: float = 0.0
     """Of the run, as Airflow has it: clearing sets it anew."""
@@ -85,14 +120,16 @@ class ShardTasks:
         self._started_at = self.job.world.now()
         for goal in (Goal.DONE,) if self.run.one_task else Goal:
             self._bring_to(goal)
+        self.job.end_shard(self.number)
 
     def _bring_to(self, goal: Goal) -> None:
         world = self.job.world
         tries = clears = 0
-        admitted = False
+        told = Told()
         while True:
+            began_at = world.now()
             try:
-                outcome = self._drive(goal, admitted)
+                outcome = self._drive(goal, told)
             except Killed:
                 world.sleep(world.chance.choice((0.0, 5.0, 60.0, 300.0, 3_600.0)))
                 continue
@@ -107,22 +144,24 @@ class ShardTasks:
             if isinstance(outcome, Reached):
                 return
             tries = 0
-            admitted = self._wait(outcome)
+            if isinstance(outcome, Wait):
+                check_twins(self.job, outcome.batch, began_at)
+            told = wait_for(self.job, outcome, self.shard, self._policy())
 
-    def _drive(self, goal: Goal, admitted: bool) -> Reached | Waiting:
+    def _drive(self, goal: Goal, told: Told) -> Reached | Waiting:
         world = self.job.world
         self._processes += 1
         name = f"run {self.number} shard {self.shard} {goal.name.lower()} #{self._processes}"
         process = Process(world, name)
         try:
-            outcome = self._drive_in(process, goal, admitted)
+            outcome = self._drive_in(process, goal, told)
         except Exception as error:
             world.note(name, f"FAILED {type(error).__name__}: {error}")
             raise
         world.note(name, _describe(outcome))
         return outcome
 
-    def _drive_in(self, process: Process, goal: Goal, admitted: bool) -> Reached | Waiting:
+    def _drive_in(self, process: Process, goal: Goal, told: Told) -> Reached | Waiting:
         job = self.job
         scenario = job.world.scenario
         resolve = functools.partial(locate, job.objects, process)
@@ -131,15 +170,34 @@ class ShardTasks:
         limit = QueueLimit(tokens=QUEUE_TOKENS) if scenario.told_limit else QueueLimit()
         driver = ShardDriver(
             files=files,
-            connect=lambda: connect(job.emulator, process),
+            connect=lambda: connect(job, process),
             caller=self._caller(goal),
             policy=self._policy(),
             find_limit=lambda model: limit,
             send_realtime=RealtimeSender(job, process, files).send,
+            check_budget=self._make_budget_check(files),
             clock=job.world.now,
         )
         with driver:
-            return driver.drive(goal, admitted=admitted)
+            return driver.drive(goal, admitted=told.admitted, twins=told.twins)
+
+    def _make_budget_check(self, files: ShardFiles) -> Callable[[ShardState, bool], None] | None:
+        max_cost_usd = self.job.purse.max_cost_usd
+        if max_cost_usd is None:
+            return None
+        budget = Budget(output=files.output, plan=files.plan, max_cost_usd=max_cost_usd)
+
+        def check(state: ShardState, in_realtime: bool) -> None:
+            content = state.content
+            budget.check_send(
+                files.shard,
+                state.send,
+                requests=content.requests,
+                input_tokens=content.input_tokens,
+                in_realtime=in_realtime,
+            )
+
+        return check
 
     def _policy(self) -> Policy:
         scenario = self.job.world.scenario
@@ -149,6 +207,7 @@ class ShardTasks:
             realtime_threshold=scenario.realtime_threshold,
             deadline_at=None if within_s is None else self._started_at + within_s,
             on_deadline=scenario.on_deadline,
+            first=self.first,
         )
 
     def _caller(self, goal: Goal) -> Caller:
@@ -161,52 +220,6 @@ class ShardTasks:
             run_started_at=self._started_at,
         )
 
-    def _wait(self, outcome: Waiting) -> bool:
-        """As the triggers do it, without a worker; whether there is room in the queue now."""
-        world = self.job.world
-        if isinstance(outcome, AwaitRoom):
-            return self._await_room(outcome)
-        if isinstance(outcome, Pause):
-            world.sleep(outcome.until - world.now() + 0.1)
-            return False
-        batch, policy = outcome.batch, self._policy()
-        due = (self.job.emulator.batches.next_due, (batch.expires_at or 0.0) + policy.grace_s + 1.0)
-        ahead = [at - world.now() for at in (*due, policy.deadline_at) if at is not None and at > world.now()]
-        polls = math.ceil(min(ahead, default=0.0) / world.scenario.poll_s)
-        world.sleep(world.scenario.poll_s * max(1, polls))
-        return False
-
-    def _await_room(self, wish: AwaitRoom) -> bool:
-        """Stand in the triggerer's line; a triggerer that dies begins a new one."""
-        world, job = self.job.world, self.job
-        asked_at, queue, waiter = world.now(), None, None
-        while True:
-            if waiter is None or queue is not job.queue:
-                queue = job.queue
-                holder = f"{OUTPUT}|{self.shard}"
-                waiter = queue.join(
-                    wish.need,
-                    wish.limit,
-                    now=world.now(),
-                    asked_at=asked_at,
-                    not_before=wish.not_before,
-                    holder=holder,
-                )
-            world.sleep(world.scenario.poll_s)
-            if world.chance.random() < 0.02:
-                job.queue = QueueRoom()
-                continue
-            if world.find_spell() is None and queue is job.queue:
-                queue.see(list_batches(job), created_last_hour=0, at=world.now())
-                queue.admit(world.now())
-            if waiter.granted_at is not None:
-                queue.leave(waiter, taken=True)
-                return True
-            policy = self._policy()
-            if policy.deadline_at is not None and world.now() > policy.deadline_at:
-                queue.leave(waiter, taken=False)
-                return False
-
     def _wait_for_a_person(self, goal: Goal, error: Exception, clears: int) -> None:
         world = self.job.world
         name = f"run {self.number} shard {self.shard} {goal.name.lower()}"
@@ -214,6 +227,8 @@ class ShardTasks:
         if clears > MOST_CLEARS:
             raise EndlessError(f"{name} was cleared {MOST_CLEARS} times: {error}")
         world.sleep(world.chance.choice((30.0, 600.0, 7_200.0)))
+        if isinstance(error, BudgetError):
+            self.job.purse.raise_budget()
         self._started_at = world.now()
         world.note(name, "cleared by a person")
 
@@ -223,14 +238,20 @@ def _is_told_to_wait(error: Exception) -> bool:
     return isinstance(error, JobError) and "and goes on" in str(error)
 
 
-def connect(emulator: Emulator, process: Process) -> BatchClient:
+def connect(job: Job, process: Process) -> BatchClient:
     """The real client on the simulated API, as a process opens it."""
-    return BatchClient(cast("Any", SimulatedOpenAI(emulator, process)))
+    return BatchClient(cast("Any", SimulatedOpenAI(job.emulator, process, job.purse)))
 
 
-def list_batches(job: Job) -> list[BatchView]:
-    """What the watcher's latest list shows."""
-    return [BatchView.from_dict(batch) for batch in job.emulator.list_batches(limit=100)["data"]]
+def check_sample(job: Job, sample: int) -> None:
+    """Before anybody wanted more nobody was asked for more; and where nothing went wrong, for nothing less."""
+    scenario = job.world.scenario
+    good = [job.emulator.books.good_by_body[body_key(make_body(n))] for n in range(scenario.requests)]
+    for number in range(scenario.requests):
+        if number >= sample:
+            assert not good[number], f"r-{number} was asked for a sample of {sample}"
+        elif scenario.answers_all:
+            assert good[number], f"r-{number} was not asked for a sample of {sample}"
 
 
 def start_others(job: Job) -> None:

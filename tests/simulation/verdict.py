@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from airflow_openai_batch.core import job as names
 from airflow_openai_batch.core.accounting import check_accounts
 from airflow_openai_batch.core.errors import (
+    BudgetError,
     FatalAccountError,
     JobError,
     NotFoundError,
@@ -22,6 +23,7 @@ from airflow_openai_batch.sweep import sweep_files
 from simulation.disk import locate
 from simulation.job import OUTPUT, expect_content, make_lines
 from simulation.tasks import connect
+from simulation.waiting import OVER
 from simulation.world import START, Process
 
 if TYPE_CHECKING:
@@ -66,6 +68,8 @@ def judge(job: Job) -> Verdict:
     _check_rows(job, rows)
     _check_money(job, hidden)
     _check_ledgers(job, plan, output)
+    for shard in plan.shards:
+        _check_kept(job, shard.shard, _read_events(output, shard.shard))
     _check_failures(job)
     return Verdict(
         sends=len(list(job.emulator.batches)),
@@ -94,7 +98,7 @@ def _check_remote_files(job: Job, plan: Plan, output: Location) -> None:
     sends = {
         shard.shard: max(event.send for event in _read_events(output, shard.shard)) for shard in plan.shards
     }
-    with connect(job.emulator, process) as client:
+    with connect(job, process) as client:
         sweep_files(client, plan, OUTPUT, sends)
     for file in job.emulator.files.alive:
         assert file.id in lagging, f"{file.filename} is left at OpenAI"
@@ -156,6 +160,15 @@ def _check_money(job: Job, hidden: int) -> None:
         )
     for key, extra in duplicates:
         _check_duplicates(job, key, extra)
+    unknown = hidden + _count_missing(job) + len(duplicates) + job.lost_answers.total()
+    assert job.purse.excess is None or unknown, job.purse.excess
+
+
+def _count_missing(job: Job) -> int:
+    """Lines that were answered and billed, and stand in no file."""
+    return sum(
+        rule.hits for rule in job.emulator.script.rules if getattr(rule.fault, "line", None) == "missing"
+    )
 
 
 def _count_hits(job: Job, name: str) -> int:
@@ -195,6 +208,24 @@ def _check_duplicates(job: Job, key: str, extra: list[Batch]) -> None:
             )
 
 
+def _check_kept(job: Job, shard: int, events: list[Event]) -> None:
+    """Of the batches of a send one is kept, and the others were cancelled as soon as the list showed them.
+
+    Unless that was after the send had ended: then nobody looks any more.
+    """
+    kept = {event.send: event.batch_id for event in events if event.kind == "created"}
+    cancelled = {event.batch_id for event in events if event.kind == "duplicate"}
+    ended_at = {event.send: event.at for event in events if event.kind == "ended"}
+    for batch in job.emulator.batches:
+        told = batch.metadata or {}
+        if int(told["shard"]) != shard or batch.status == "failed":
+            continue
+        assert batch.status in (*OVER, "cancelling"), f"{_name(batch)} goes on"
+        if batch.id != kept.get(int(told["send"])) and batch.id not in cancelled:
+            shown_at = batch.created_at + job.world.scenario.list_lag_s
+            assert shown_at > ended_at[int(told["send"])], f"nobody took notice of {_name(batch)}"
+
+
 def _name(batch: Batch) -> str:
     return f"{batch.id[:12]} ({batch.created_at - START:.1f} s)"
 
@@ -224,6 +255,8 @@ def _is_explained(job: Job, error: Exception) -> bool:
         return bool(scenario.spells) or any(
             fault.get("status") in (401, 403) or fault.get("code") in codes for fault in scenario.faults
         )
+    if isinstance(error, BudgetError):
+        return scenario.max_cost_usd is not None
     if isinstance(error, OpenAIBatchError) and not error.permanent:
         return bool(scenario.spells) or scenario.count_faults("http") > 0
     if isinstance(error, JobError) and "finish_within_h" in str(error):

@@ -46,6 +46,10 @@ class World:
         self._calm = False
         self._turns = 0
         self._due: list[tuple[float, int, greenlet.greenlet]] = []
+        self._watching: dict[greenlet.greenlet, int] = {}
+        """Who sleeps only as long as nothing happens, with the turn it would have."""
+        self._void: set[int] = set()
+        """Turns that nobody takes any more."""
         self._hub = greenlet.getcurrent()
         self._kill_gaps = list(scenario.kills)
         self._storage_gaps = list(scenario.storage_errors)
@@ -67,7 +71,7 @@ class World:
 
         :raises EndlessError: if that does not happen.
         """
-        while self._due:
+        while len(self._due) > len(self._void):
             self._take_turn().switch()
 
     def sleep(self, seconds: float) -> None:
@@ -83,6 +87,23 @@ class World:
         if following is not me:
             following.switch()
 
+    def watch(self, seconds: float) -> None:
+        """Sleep, but no longer than until `stir`."""
+        me = greenlet.getcurrent()
+        self._push(seconds, me)
+        self._watching[me] = self._turns
+        following = self._take_turn()
+        if following is not me:
+            following.switch()
+        self._watching.pop(me, None)
+
+    def stir(self) -> None:
+        """Something happened that those who watch may want to know."""
+        for who, turn in self._watching.items():
+            self._void.add(turn)
+            self._push(0.0, who)
+        self._watching.clear()
+
     def _count_turn(self) -> None:
         self._turns += 1
         if self._turns > MOST_TURNS:
@@ -93,7 +114,10 @@ class World:
         heapq.heappush(self._due, (self._now + max(0.0, seconds), self._turns, who))
 
     def _take_turn(self) -> greenlet.greenlet:
-        at, _, who = heapq.heappop(self._due)
+        at, turn, who = heapq.heappop(self._due)
+        while turn in self._void:
+            self._void.remove(turn)
+            at, turn, who = heapq.heappop(self._due)
         self._now = max(self._now, at)
         return who
 
