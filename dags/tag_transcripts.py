@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -37,7 +36,6 @@ PROMPT = "include/prompts/tags.yaml"
 SAMPLES = Path(__file__).resolve().parents[1] / "include" / "samples" / "transcripts"
 LOCAL_QDRANT = str(Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "qdrant" / DAG_ID)
 SHARED = ("conn_id", "max_failed_fraction", "mode", "poll_interval", "max_cost_usd")
-log = logging.getLogger(__name__)
 
 DOC_MD = """
 ### Transcripts in Qdrant → 3 to 5 tags and a summary, in the same points
@@ -199,7 +197,7 @@ with DAG(
     @task.short_circuit(task_id="check_sample", ignore_downstream_trigger_rules=False)
     def check(params: Any = None, run_id: Any = None) -> bool:
         with task_failures():
-            log.info("%s", check_sample(open_folder(params["output_uri"], run_id)))
+            check_sample(open_folder(params["output_uri"], run_id))
         return not params["only_sample"]
 
     @task
@@ -219,7 +217,7 @@ with DAG(
     def report(params: Any = None, run_id: Any = None) -> None:
         with task_failures():
             folder = open_folder(params["output_uri"], run_id)
-            log.info("%s", write_summary(folder, store=open_store(params), prompt=read_prompt_file(params)))
+            write_summary(folder, store=open_store(params), prompt=read_prompt_file(params))
 
     output: Any = "{{ params.output_uri.rstrip('/') }}"
     prepare = OpenAIBatchPrepareOperator(

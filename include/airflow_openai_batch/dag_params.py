@@ -86,6 +86,13 @@ def make_params() -> dict[str, Param]:
             description="resume: go on with it, nothing is paid twice. fail: stop. restart: begin anew, which pays "
             "again.",
         ),
+        "repair": Param(
+            default=False,
+            type="boolean",
+            title="Repair",
+            description="Of the job in the output directory, ask again only for what has no good result; the input may "
+            "be left empty.",
+        ),
         **_shard_params(),
         **_answer_params(),
         **_sending_params(),
@@ -310,6 +317,7 @@ def split_arguments() -> dict[str, Any]:
         "output_uri",
         "conn_id",
         "on_existing",
+        "repair",
         "max_requests_per_shard",
         "max_tokens_per_shard",
         "max_bytes_per_shard",

@@ -173,7 +173,7 @@ class ShardActions:
     @_carry_out.register
     def _(self, step: steps.TakeSample, state: ShardState) -> Seen | Waiting:
         sample = self.files.write_sample(step.requests, state)
-        self._record("sampled", state, **sample.to_event())
+        self._record("sampled", state, first=step.requests, **sample.to_event())
         return Seen()
 
     @_carry_out.register
@@ -214,7 +214,7 @@ class ShardActions:
         unseen = any(claim.by != self.caller.by and claim not in state.claims for claim in claimed.claims)
         if (
             not unseen
-            and claimed.send == state.send
+            and (claimed.send, claimed.content) == (state.send, state.content)
             and machine.may_pay(claimed, self._look_around(claimed), self.policy)
         ):
             return True

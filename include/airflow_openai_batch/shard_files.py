@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -100,7 +100,9 @@ class ShardFiles:
 
     def _open_content(self, content: Content) -> CheckedStream:
         if content.leftover_send:
-            return self.reader.open_leftover(content.leftover_send, content.bytes, content.sha256)
+            return self.reader.open_leftover(
+                content.leftover_send, content.bytes, content.sha256, first=content.first
+            )
         return self.reader.open_upload()
 
     def read_content(self, content: Content) -> Iterator[RequestLine]:
@@ -113,9 +115,17 @@ class ShardFiles:
                 yield RequestLine(number - 1, stream.name, number, line.rstrip(b"\n"))
 
     def write_sample(self, requests: int, state: ShardState) -> Leftover:
-        """Write down the shard's first requests as what the current send carries."""
-        place = self.output.child(job.leftover(self.shard.shard, state.send))
-        return write_leftover(itertools.islice(self._lines(), requests), place, shard=self.shard)
+        """Write down what is open of the shard's first requests as what the current send carries."""
+        lines: Iterable[RequestLine] = itertools.islice(self._lines(), requests)
+        if state.ended:  # a former, smaller sample
+            lines = self._find_leftover(lines, self._describe_sends(state))
+        place = self.output.child(job.leftover(self.shard.shard, state.send, requests))
+        return write_leftover(lines, place, shard=self.shard)
+
+    def _find_leftover(
+        self, lines: Iterable[RequestLine], sends: Sequence[SendFiles]
+    ) -> Iterator[RequestLine]:
+        return find_leftover(lines, sends, endpoint=self.shard.endpoint, rules=self.rules.outcomes)
 
     def land(self, state: ShardState, client: BatchClient, *, final: bool = False) -> Landing:
         """Fetch what is not in ``raw/`` yet, write the part, and the leftover if there is one.
@@ -126,7 +136,7 @@ class ShardFiles:
         """
         for ended in state.ended:
             self._fetch(ended, client)
-        sends = [self._describe(ended) for ended in state.ended]
+        sends = self._describe_sends(state)
         landed = land_shard(
             self._lines(),
             sends,
@@ -140,7 +150,7 @@ class ShardFiles:
         leftover = None
         if landed.retryable and not final:
             leftover = write_leftover(
-                find_leftover(self._lines(), sends, endpoint=self.shard.endpoint, rules=self.rules.outcomes),
+                self._find_leftover(self._lines(), sends),
                 self.output.child(job.leftover(self.shard.shard, state.send + 1)),
                 shard=self.shard,
             )
@@ -164,7 +174,10 @@ class ShardFiles:
                 received = client.download(file_id, places[kind])
                 log.info("Downloaded %s bytes of %s to %s.", f"{received:,}", file_id, places[kind].uri)
 
-    def _describe(self, ended: Ended) -> SendFiles:
+    def _describe_sends(self, state: ShardState) -> list[SendFiles]:
+        return [self._describe(ended, forgiven=ended.send <= state.forgiven_through) for ended in state.ended]
+
+    def _describe(self, ended: Ended, *, forgiven: bool) -> SendFiles:
         if ended.batch_id is None:
             files = self.open_segments(ended.send).places()
         else:
@@ -176,6 +189,7 @@ class ShardFiles:
             completed_at=final_time(ended.times),
             ended_as=ended.status,
             carried=ended.carried,
+            forgiven=forgiven,
             files=files,
         )
 

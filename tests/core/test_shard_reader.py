@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from airflow_openai_batch.core.errors import InputChangedError
+from airflow_openai_batch.core.errors import InputChangedError, InputError
 from airflow_openai_batch.core.shard_reader import ShardReader
 from airflow_openai_batch.core.storage import resolve_plain
 from fixtures.split_input import request_line, split, write_lines
@@ -121,6 +121,14 @@ def test_a_leftover_is_read_and_checked(tmp_path: Path) -> None:
     assert shard.open_leftover(2, len(content), digest).read() == content
     with pytest.raises(InputChangedError):
         shard.open_leftover(2, len(content), "0" * 64).read()
+
+
+def test_a_leftover_that_is_not_there_is_no_fault_of_the_network(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in.jsonl", LINES[:5])
+    stream = reader(split(source, tmp_path / "job").plan, tmp_path / "job").open_leftover(2, 8, "0" * 64)
+    with pytest.raises(InputError, match="there is no such file") as raised:
+        stream.read()
+    assert stream.problem is raised.value  # the openai client would say that OpenAI cannot be reached
 
 
 def test_reading_stops_without_leaving_files_open(source: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from airflow_openai_batch.recipes.trend import NightFigures, describe_trend
 if TYPE_CHECKING:
     from airflow_openai_batch.testing import OpenAIServer
     from fixtures.airflow_runs import FinishedRun, RunDag
+    from fixtures.object_store import ObjectStore
 
 DAG_ID = "reviews_sentiment_nightly"
 NIGHTS = ("2025-06-02", "2025-06-03", "2025-06-04")
@@ -150,6 +151,17 @@ def test_which_day_a_run_is_about(
         timezone="Europe/Berlin",
     )
     assert (None if night is None else str(night.day)) == expected
+
+
+def test_the_files_may_lie_in_an_object_store(s3: ObjectStore, tmp_path: Path) -> None:
+    for day in NIGHTS:
+        s3.put(f"in/{day}/reviews.csv", b"text\n")
+    where: dict[str, Any] = {"interval_start": None, "timezone": "UTC", "run_after": NOON}
+    pattern = s3.uri("in/{day}/*.csv")
+    newest = find_night(pattern, str(tmp_path), run_type="manual", **where)
+    assert newest is not None
+    assert newest.source == s3.uri(f"in/{NIGHTS[2]}/*.csv")
+    assert find_night(pattern, str(tmp_path), run_type="scheduled", **where) is None
 
 
 def test_a_pattern_without_a_day_is_refused(tmp_path: Path) -> None:

@@ -56,9 +56,9 @@ def _dot(part: int | None) -> str:
     return "" if part is None else f".{part:04d}"
 
 
-def leftover(shard: int, send: int) -> str:
-    """What this send carries, where that is not the whole shard."""
-    return f"{LEFTOVER}/{shard:05d}.{send}.jsonl"
+def leftover(shard: int, send: int, first: int | None = None) -> str:
+    """What this send carries, where that is not the whole shard; ``first``: a sample of it."""
+    return f"{LEFTOVER}/{shard:05d}.{send}{'' if first is None else f'.first-{first}'}.jsonl"
 
 
 def part(shard: int) -> str:

@@ -36,6 +36,7 @@ STATES: dict[str, str] = {
     "stopped": "made no progress",
     "done": DONE,
     "cleaned": DONE,
+    "reopened": "to be repaired",
 }
 """What the last event of a ledger means to a person."""
 
@@ -87,7 +88,8 @@ class ProgressReader:
     def __init__(self, plan: Plan, output: Location) -> None:
         self._plan = plan
         self._output = output
-        self._done: dict[int, ShardSummary] = {}
+        self._done: dict[tuple[int, int], ShardSummary] = {}
+        """By shard, and how often it was reopened."""
 
     def read(self) -> JobProgress:
         """Three listings, and one small file for each shard that is not done.
@@ -129,17 +131,18 @@ class ProgressReader:
         )
 
     def _read_done(self, ledger: JobLedger, shard: int) -> ShardSummary | None:
-        if shard not in self._done:
+        key = (shard, ledger.count(shard, "reopened"))
+        if key not in self._done:
             done = read_done(ledger, shard, self._plan)
             if done is None:
                 return None
-            self._done[shard] = done
-        return self._done[shard]
+            self._done[key] = done
+        return self._done[key]
 
 
 def read_done(ledger: JobLedger, shard: int, plan: Plan) -> ShardSummary | None:
     """What a shard that is done came to; None where it is not, or where another plan left its ledger behind."""
-    done = ledger.read_last(shard, "done")
+    done = ledger.read_last(shard, "done", since="reopened")
     if done is None or done.plan != plan.name:
         return None
     return ShardSummary.from_dict(done.summary)

@@ -32,6 +32,7 @@ Kind = Literal[
     "stopped",
     "done",
     "cleaned",
+    "reopened",
 ]
 """
 ``sampled``: the first send carries only the first requests. ``uploaded``: OpenAI has the file of this send.
@@ -40,7 +41,8 @@ Kind = Literal[
 validation; nothing ran. ``lost``: OpenAI no longer knows the uploaded file. ``realtime``: the requests of
 this send go out one by one. ``ended``: the batch is final, or the last request was answered. ``landed``: its
 answers are in ``raw/``. ``stopped``: five sends brought nothing, and whoever clears the task has another five.
-``done``: the shard's result rows are written. ``cleaned``: its files at OpenAI are deleted.
+``done``: the shard's result rows are written. ``cleaned``: its files at OpenAI are deleted. ``reopened``: what has
+no good result is to be asked again (a repair).
 """
 
 _NAME = re.compile(r"(\d{4,})-([a-z]+)\.json")
@@ -77,7 +79,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sent_as: Literal["batch", "realtime"] = "batch"
     """``ended``: how the requests went out."""
     leftover: int = 0
-    """``landed``: requests that may be sent again. ``sampled``: the requests of the sample."""
+    """``landed``: requests that may be sent again. ``sampled``: the requests that the sample carries."""
+    first: int = 0
+    """``sampled``: these are of so many of the shard's first requests."""
     leftover_bytes: int = 0
     leftover_sha256: str | None = None
     leftover_tokens: int = 0
@@ -145,13 +149,18 @@ class JobLedger:
             if folder.isdigit() and _NAME.fullmatch(file):
                 self._names.setdefault(int(folder), []).append(name)
 
-    def read_last(self, shard: int, kind: Kind | None = None) -> Event | None:
-        """The newest event, or the newest of a kind.
+    def count(self, shard: int, kind: Kind) -> int:
+        """Events of a kind."""
+        return sum(name.endswith(f"-{kind}.json") for name in self._names.get(shard, []))
+
+    def read_last(self, shard: int, kind: Kind | None = None, *, since: Kind | None = None) -> Event | None:
+        """The newest event, or the newest of a kind; none that came before the newest of kind ``since``.
 
         :raises LedgerError: if it is there but cannot be read.
         """
         names = self._names.get(shard, [])
-        found = [name for name in names if name.endswith(f"-{kind}.json")] if kind else names
+        begin = max((at for at, name in enumerate(names) if name.endswith(f"-{since}.json")), default=0)
+        found = [name for name in names[begin:] if kind is None or name.endswith(f"-{kind}.json")]
         if not found:
             return None
         return _decode(self._state.child(found[-1]))

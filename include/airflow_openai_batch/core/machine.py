@@ -115,7 +115,7 @@ def next_step(
     """What to do next to bring the shard to ``goal``."""
     if _has_files_to_delete(state) and goal >= Goal.LANDED and policy.clean_up and not seen.left_files:
         return CleanUp()
-    if is_reached(state, goal) or (policy.first is not None and state.landed_send):
+    if is_reached(state, goal) or _has_sample(state, policy):
         return Reached()
     if len(state.setbacks) >= policy.max_setbacks:
         return Stop(
@@ -128,9 +128,17 @@ def next_step(
         return Land()
     if state.batch_id is not None:
         return _follow(state, state.batch_id, seen, where, policy)
-    if policy.first is not None and not state.events:
+    if policy.first is not None and state.sampled is None and not state.claims:
         return TakeSample(policy.first)
     return _get_batch(state, seen, goal, where, policy)
+
+
+def _has_sample(state: ShardState, policy: Policy) -> bool:
+    """Whether a send has landed that carried all that the sample wants; a larger sample wants more."""
+    if policy.first is None:
+        return False
+    landed = (ended for ended in state.ended if ended.send <= state.landed_send)
+    return any(ended.carried is None or ended.carried >= policy.first for ended in landed)
 
 
 def _has_files_to_delete(state: ShardState) -> bool:
@@ -320,6 +328,8 @@ def describe_stand(state: ShardState, now: float, *, resumed: bool) -> str:
     if state.batch_id is not None:
         age = describe_duration(max(0.0, now - (state.created_at or now)))
         return f"{verb} created ({state.batch_id}, {age} ago)" + (", nothing sent again" if resumed else "")
+    if state.forgiven_through and state.forgiven_through == state.landed_send:
+        return "reopened: what has no good result is asked again"
     if state.landed_send:
         return f"{verb} landed send {state.landed_send}, {state.content.requests:,} requests left over"
     if state.file_id is not None:

@@ -27,7 +27,7 @@ class Policy:
     clean_up: bool = True
     """Delete the files at OpenAI once the shard's rows are written."""
     first: int | None = None
-    """A sample: the first send carries only so many of the shard's requests, and the shard rests after it."""
+    """A sample: only so many of the shard's first requests are sent, and the shard rests after that."""
 
     create_timeout_s: float = 120.0
     """A foreign intent to create is taken over only after this long; the call itself is over well before."""

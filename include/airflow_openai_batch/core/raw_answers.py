@@ -40,6 +40,8 @@ class SendFiles:
     """Unix seconds, as OpenAI says for a batch."""
     carried: int | None = None
     """A sample carried only so many of the shard's first requests; ``None``: all that were still open."""
+    forgiven: bool = False
+    """What had no good answer by then is asked again, whatever the reason and the number of attempts: a repair."""
     ended_as: str = "completed"
     """The batch's last status. In an ``expired``, ``cancelled`` or ``failed`` batch a request without
     a line did not run; in a ``completed`` one it counts as an attempt."""

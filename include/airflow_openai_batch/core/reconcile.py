@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from airflow_openai_batch.core.asked import Asked, read_asked
-from airflow_openai_batch.core.outcomes import MISSING, Outcome, OutcomeRules, read_outcome
+from airflow_openai_batch.core.outcomes import MISSING, Outcome, OutcomeRules, Rank, read_outcome
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.raw_answers import Place, RawAnswers, SendFiles
@@ -96,20 +96,23 @@ def _count_attempts(
     """Attempts, and whether the request is still open after the last send.
 
     A request without a line in a batch that completed may have run: that counts. In one that expired
-    or was cancelled it did not, nor in a sample that did not carry it.
+    or was cancelled it did not, nor in a sample that did not carry it. A repair begins to count anew.
 
     :param number: of the request in its shard, 0-based.
     """
-    attempts = 0
-    open_ = True
+    attempts = counted = 0
+    open_, good = True, False
     for index, send in enumerate(sends):
         outcome = best.get(index)
         if outcome is None and send.carried is not None and number >= send.carried:
             continue
         if outcome is None:
-            attempts += open_ and send.ended_as == "completed"
+            ran = open_ and send.ended_as == "completed"
         else:
-            attempts += outcome.ran
+            ran, good = outcome.ran, good or outcome.rank is Rank.GOOD
             open_ = open_ and outcome.retryable
-        open_ = open_ and attempts < max_attempts
+        attempts, counted = attempts + ran, counted + ran
+        open_ = open_ and counted < max_attempts
+        if send.forgiven:
+            counted, open_ = 0, not good
     return attempts, open_

@@ -13,6 +13,7 @@ from airflow_openai_batch.core.pricing import estimate_cost
 from airflow_openai_batch.core.spending import measure_means
 
 if TYPE_CHECKING:
+    from airflow_openai_batch.core.ledger import JobLedger
     from airflow_openai_batch.core.plan import Plan
     from airflow_openai_batch.core.spending import Spent
 
@@ -30,6 +31,17 @@ def choose_sample(plan: Plan, requests: int | None) -> dict[int, int]:
         wanted[shard.shard] = min(left, shard.requests)
         left -= shard.requests
     return wanted
+
+
+def has_sample(ledger: JobLedger, shard: int, first: int) -> bool:
+    """Whether so many of the shard's first requests have been sent and have landed.
+
+    :raises LedgerError: if an event is there but cannot be read.
+    """
+    landed, sampled = ledger.read_last(shard, "landed"), ledger.read_last(shard, "sampled")
+    if landed is None or sampled is None:
+        return landed is not None
+    return landed.send > sampled.send or (landed.send == sampled.send and sampled.first >= first)
 
 
 class Extrapolation(msgspec.Struct, frozen=True, kw_only=True):

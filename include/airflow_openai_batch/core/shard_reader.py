@@ -40,8 +40,8 @@ class CheckedStream(io.RawIOBase):
         super().__init__()
         self.name = name
         self.size = size
-        self.problem: InputChangedError | None = None
-        """Set where the content is not what was planned: a client library may wrap what `read` raises."""
+        self.problem: Exception | None = None
+        """What kept it from being read: a client library takes whatever `read` raises for a fault of the network."""
         self._sha256 = sha256
         self._start = start
         self._blocks: Iterator[bytes] = iter(())
@@ -111,7 +111,7 @@ class CheckedStream(io.RawIOBase):
                     f"{self.name}: the input changed since it was split (size or SHA-256 differs). "
                     "Nothing was created from it. Split again with on_existing=restart."
                 )
-        except InputChangedError as error:
+        except Exception as error:
             self.problem = error
             raise
         self._rest = memoryview(block)
@@ -176,9 +176,9 @@ class ShardReader:
             f"shard {self._shard.shard}", self._shard.bytes, self._shard.sha256, self._blocks
         )
 
-    def open_leftover(self, send: int, size: int, sha256: str) -> CheckedStream:
-        """What a later send of the shard carries, as a file."""
-        place = self._output.child(job.leftover(self._shard.shard, send))
+    def open_leftover(self, send: int, size: int, sha256: str, *, first: int | None = None) -> CheckedStream:
+        """What a later send of the shard, or a sample, carries, as a file."""
+        place = self._output.child(job.leftover(self._shard.shard, send, first))
         return CheckedStream(place.uri, size, sha256, lambda: _read_whole(place))
 
     def _blocks(self) -> Iterator[bytes]:

@@ -38,6 +38,8 @@ class Content:
     bytes: int
     requests: int
     input_tokens: int
+    first: int | None = None
+    """A sample: what was open of so many of the shard's first requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,7 @@ class Ended:
     error_file_id: str | None = None
     times: dict[str, float] = field(default_factory=dict)
     carried: int | None = None
-    """A sample carried only so many of the shard's first requests; ``None``: what was open then."""
+    """A sample carried what was open of so many of the shard's first requests; ``None``: all that was open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class ShardState(msgspec.Struct, frozen=True, kw_only=True):
     realtime: bool = False
     """The requests of this send go out one by one."""
     sampled: int | None = None
-    """The first send carries only so many of the shard's first requests."""
+    """This send carries only what is open of so many of the shard's first requests."""
     queue_limits: dict[str, int] = {}
     """What refusals said, by unit: tokens, requests."""
     remote_files: tuple[str, ...] = ()
@@ -102,6 +104,8 @@ class ShardState(msgspec.Struct, frozen=True, kw_only=True):
     setbacks: tuple[str, ...] = ()
     """What went wrong since the last progress, for the error that stops the shard."""
     done: Event | None = None
+    forgiven_through: int = 0
+    """A repair asks again for whatever has no good answer from sends up to this one."""
     last_by: str = ""
     """Who wrote the newest event."""
     events: int = 0
@@ -132,9 +136,12 @@ def fold_events(content: Content, events: Iterable[Event]) -> ShardState:
 
 
 def _sampled(state: ShardState, event: Event) -> ShardState:
-    if event.send != state.send:
+    if (
+        event.send != state.send or state.claims
+    ):  # whoever claimed the send has looked at what it carried then
         return state
-    return replace(state, sampled=event.leftover, content=_read_leftover(event, event.send))
+    first = event.first or event.leftover
+    return replace(state, sampled=first, content=_read_leftover(event, event.send, first=first))
 
 
 def _uploaded(state: ShardState, event: Event) -> ShardState:
@@ -225,15 +232,22 @@ def _landed(state: ShardState, event: Event) -> ShardState:
     if not event.leftover:
         return replace(state, setbacks=())
     # Requests that a sample did not carry are left over by nature, and the account's trouble is not the shard's.
-    progress = event.leftover < state.content.requests or state.sampled is not None or event.account_errors
+    # A repair finds more left over than the last send carried.
+    progress = (
+        event.leftover < state.content.requests
+        or state.sampled is not None
+        or event.account_errors
+        or event.send <= state.forgiven_through
+    )
     setback = f"send {event.send}: {event.leftover:,} of {state.content.requests:,} requests left over"
     after = replace(_next_send(state), sampled=None)
     content = _read_leftover(event, event.send + 1)
     return replace(after, content=content, setbacks=() if progress else (*state.setbacks, setback))
 
 
-def _read_leftover(event: Event, leftover_send: int) -> Content:
+def _read_leftover(event: Event, leftover_send: int, *, first: int | None = None) -> Content:
     return Content(
+        first=first,
         leftover_send=leftover_send,
         sha256=event.leftover_sha256 or "",
         bytes=event.leftover_bytes,
@@ -252,6 +266,14 @@ def _done(state: ShardState, event: Event) -> ShardState:
 
 def _cleaned(state: ShardState, event: Event) -> ShardState:
     return replace(state, cleaned=True)
+
+
+def _reopened(state: ShardState, event: Event) -> ShardState:
+    if state.done is None:  # another run was first
+        return state
+    last = max((ended.send for ended in state.ended), default=0)
+    files = () if state.cleaned else state.remote_files
+    return replace(state, done=None, cleaned=False, remote_files=files, forgiven_through=last, setbacks=())
 
 
 def _add_files(state: ShardState, *file_ids: str | None) -> ShardState:
@@ -289,4 +311,5 @@ _STEPS = {
     "stopped": _stopped,
     "done": _done,
     "cleaned": _cleaned,
+    "reopened": _reopened,
 }

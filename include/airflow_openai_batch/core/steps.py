@@ -19,7 +19,7 @@ class Reached:
 
 @dataclass(frozen=True, slots=True)
 class TakeSample:
-    """Write down which requests the first send carries: the first ``requests`` of the shard."""
+    """Write down which requests the current send carries: what is open of the first ``requests`` of the shard."""
 
     requests: int
 

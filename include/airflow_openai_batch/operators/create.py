@@ -10,8 +10,9 @@ from airflow_openai_batch.core.batch_view import BatchView, choose_kept
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.shard_state import Goal
 from airflow_openai_batch.locations import check_conn_id
+from airflow_openai_batch.operators.calling import make_caller
 from airflow_openai_batch.operators.failures import task_failures
-from airflow_openai_batch.operators.shard_step import ShardStepOperator, make_caller
+from airflow_openai_batch.operators.shard_step import ShardStepOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -19,7 +19,7 @@ from airflow_openai_batch.core.job_progress import read_done
 from airflow_openai_batch.core.ledger import JobLedger
 from airflow_openai_batch.core.report import Report, ShardSummary, asset_extra, build_report, name_some
 from airflow_openai_batch.core.report_markdown import write_markdown
-from airflow_openai_batch.core.sample import choose_sample, extrapolate
+from airflow_openai_batch.core.sample import choose_sample, extrapolate, has_sample
 from airflow_openai_batch.core.shard_reader import ShardReader
 from airflow_openai_batch.core.spending import read_spending
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
@@ -127,7 +127,7 @@ class OpenAIBatchReportOperator(BaseOperator):
         """What the whole job would cost; no asset event, since the job is not finished."""
         ledger = JobLedger(output.child(job.STATE))
         wanted = choose_sample(plan, sample)
-        open_ = [shard for shard in wanted if ledger.read_last(shard, "landed") is None]
+        open_ = [shard for shard, first in wanted.items() if not has_sample(ledger, shard, first)]
         if open_:
             raise AirflowFailException(
                 f"The sample of {sample:,} requests has not landed (shards {name_some(open_)}). Clear their tasks."

@@ -13,12 +13,12 @@ from airflow.sdk import BaseOperator
 
 from airflow_openai_batch.core.batch_view import BatchView, describe_duration, describe_progress
 from airflow_openai_batch.core.budget import Budget
-from airflow_openai_batch.core.caller import Caller
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.queue_room import QueueLimit, find_room
 from airflow_openai_batch.core.steps import AwaitRoom, Pause, Reached
 from airflow_openai_batch.driver import ShardDriver, Waiting
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
+from airflow_openai_batch.operators.calling import make_caller
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.instance_label import show_label
 from airflow_openai_batch.operators.links import OpenAIBatchLink
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
 
     from airflow_openai_batch.client import BatchClient
+    from airflow_openai_batch.core.caller import Caller
     from airflow_openai_batch.core.shard_state import Goal, ShardState
     from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
 
@@ -341,25 +342,6 @@ class ShardStepOperator(BaseOperator):
     @property
     def poll_interval_s(self) -> float:
         return read_number("poll_interval", self.poll_interval, minimum=0.1)
-
-
-def make_caller(context: Context) -> Caller:
-    """Who this task instance is, for ledger and metadata."""
-    ti = context["ti"]
-    return Caller(
-        dag_id=ti.dag_id,
-        run_id=ti.run_id,
-        task_id=ti.task_id,
-        map_index=-1 if ti.map_index is None else ti.map_index,
-        try_number=ti.try_number or 0,
-        run_started_at=_read_run_start(context),
-    )
-
-
-def _read_run_start(context: Context) -> float:
-    """Clearing a finished run sets it anew; Unix seconds."""
-    start = getattr(context.get("dag_run"), "start_date", None)
-    return start.timestamp() if start else 0.0
 
 
 def read_ref(ref: Any) -> tuple[str, int]:

@@ -21,8 +21,10 @@ from airflow_openai_batch.core.plan import Plan, ShardLimits
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.policy import Policy
 from airflow_openai_batch.core.queue_room import QUEUE_SHARE
+from airflow_openai_batch.core.repair import find_repair, reopen_shards
 from airflow_openai_batch.core.split import Counting, ScanProgress, split_job
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
+from airflow_openai_batch.operators.calling import make_caller
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.parameters import (
     DEFAULT_CONN_ID,
@@ -64,6 +66,8 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
     :param on_bad_line: ``fail`` (nothing is sent) or ``reject`` (to ``rejected.jsonl``, the rest is sent).
     :param on_empty: an input without requests: ``fail``, or ``skip`` what comes after.
     :param on_existing: a job that is there already: ``resume``, ``fail``, or ``restart``, which pays again.
+    :param repair: on a job that is there: ask again only for what has no good result, whatever the reason, and write
+        just those parts and the report anew. Returns the shards concerned. ``input_uri`` may be empty then.
     :param plan_only: plan, tokens and cost into the log; what comes after is skipped. A later run goes on with it.
     :param enqueued_token_limit: the account's batch queue limit for the model, in input tokens; wins over the
         connection's extra.
@@ -93,6 +97,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         "on_bad_line",
         "on_empty",
         "on_existing",
+        "repair",
         "plan_only",
         "count_tokens",
         "enqueued_token_limit",
@@ -116,6 +121,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         on_bad_line: Literal["fail", "reject"] | str = "fail",
         on_empty: Literal["fail", "skip"] | str = "fail",
         on_existing: Literal["resume", "fail", "restart"] | str = "resume",
+        repair: bool | str = False,
         plan_only: bool | str = False,
         count_tokens: Literal["auto", "exact", "bound"] | str = "auto",
         enqueued_token_limit: int | str | None = None,
@@ -138,6 +144,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         self.on_bad_line = on_bad_line
         self.on_empty = on_empty
         self.on_existing = on_existing
+        self.repair = repair
         self.plan_only = plan_only
         self.count_tokens = count_tokens
         self.enqueued_token_limit = enqueued_token_limit
@@ -157,6 +164,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
             plan_only = read_flag("plan_only", self.plan_only)
             costs = self._read_costs()
             job_uri = self._read_job_uri(ti.run_id)
+            repair = self._read_repair(job_uri, costs)
             output = self._check_first(job_uri, plan_only)
             plan = self._split(output, f"{ti.dag_id}/{ti.run_id}")
             forecast = forecast_costs(
@@ -167,6 +175,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
             )
             self.log.info("%s", forecast)
             self._check_budget(forecast, costs.max_cost_usd, plan_only)
+            refs = self._reopen(plan, output, context, plan_only) if repair else forecast.refs
         ti.xcom_push("job", output.uri)
         ti.xcom_push("asset", self.output_uri.partition("{run_id}")[0].strip().rstrip("/"))
         ti.xcom_push("estimate", forecast.to_xcom())
@@ -174,7 +183,39 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
             self.log.info("%s; what comes after is skipped.", "Dry run" if plan_only else "No requests")
             self.skip(ti=ti, tasks=context["task"].get_flat_relatives(upstream=False))
             return []
-        return forecast.refs
+        return refs
+
+    def _read_repair(self, job_uri: str, costs: _Costs) -> bool:
+        """Whether it is one; the input is that of the plan where none is given.
+
+        :raises ConfigError: if there is nothing that it could repair, or it is asked to do something else as well.
+        """
+        if not read_flag("repair", self.repair):
+            return False
+        if str(self.on_existing).strip() != "resume" or costs.sample_requests is not None:
+            raise ConfigError(
+                "repair goes on with a job: not with on_existing=fail or restart, nor with a sample."
+            )
+        check_uri(job_uri, "output")
+        plan = job.read_plan(resolve_location(job_uri))
+        if plan is None:
+            raise ConfigError(
+                f"{job_uri}: there is no job to repair. output_uri must be the directory of one."
+            )
+        if not any(uri.strip() for uri in read_list("input_uri", self.input_uri)):
+            self.input_uri = [source.uri for source in plan.sources]
+        return True
+
+    def _reopen(
+        self, plan: Plan, output: Location, context: Context, plan_only: bool
+    ) -> list[dict[str, Any]]:
+        """References of the shards with something to do; of one where there are none, so that the report follows."""
+        caller = make_caller(context)
+        repair = find_repair(plan, output, f"{caller.dag_id}/{caller.run_id}")
+        self.log.info("%s", repair)
+        if not plan_only:
+            reopen_shards(plan, output, repair, by=caller.by, now=time.time())
+        return [{"job": output.uri, "shard": shard} for shard in repair.shards or [0]]
 
     def _check_budget(self, forecast: Forecast, max_cost_usd: float | None, plan_only: bool) -> None:
         """:raises BudgetError: if it could cost too much. A dry run says so and does not fail: it sends nothing."""

@@ -99,8 +99,8 @@ class _Tally:
         )
 
 
-def check_sample(folder: Location) -> str:
-    """What a sample came to, in a sentence; ``sample.jsonl`` has its answers, for whoever wants to read them first.
+def check_sample(folder: Location) -> None:
+    """Say in the log what a sample came to; ``sample.jsonl`` has its answers, for whoever wants to read them first.
 
     :param folder: has the preparation below `PREPARED` and the job, of which only a part was asked, below `JOB`.
     :raises JobError: if half of the answers or more break the rules: the prompt wants work before all are asked.
@@ -128,9 +128,12 @@ def check_sample(folder: Location) -> str:
             f"{len(wrong):,} of {number_of(good + len(wrong), 'sampled answer')} cannot be used, so the rest was not "
             f"asked. Mend the prompt, raise its version, and start a new run.{listed}"
         )
-    return (
-        f"{good:,} of {number_of(good + len(wrong), 'sampled answer')} can be used, for ${cost_usd:,.4f}; "
-        f"{folder.child(SAMPLE).uri} has them."
+    log.info(
+        "%s of %s can be used, for $%s; %s has them.",
+        f"{good:,}",
+        number_of(good + len(wrong), "sampled answer"),
+        f"{cost_usd:,.4f}",
+        folder.child(SAMPLE).uri,
     )
 
 
@@ -178,8 +181,8 @@ def write_tags(folder: Location, store: PointStore, *, fields: Fields) -> Writte
     return done
 
 
-def write_summary(folder: Location, *, store: PointStore, prompt: PromptSpec) -> str:
-    """``summary.md``, and its text.
+def write_summary(folder: Location, *, store: PointStore, prompt: PromptSpec) -> None:
+    """Write ``summary.md``, and log it.
 
     :raises JobError: if nothing has been read for this directory.
     """
@@ -211,7 +214,7 @@ def write_summary(folder: Location, *, store: PointStore, prompt: PromptSpec) ->
             lines += [f"* {tag}: {count:,}" for tag, count in done.top_tags]
     text = "\n".join(lines) + "\n"
     folder.child(SUMMARY).write_bytes(text.encode())
-    return text
+    log.info("%s", text)
 
 
 def check_skipped(done: Written, max_failed_fraction: float) -> None:

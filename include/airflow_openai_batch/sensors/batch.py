@@ -16,9 +16,10 @@ from airflow_openai_batch.core.refusals import classify_refusal, describe_refuse
 from airflow_openai_batch.core.shard_state import Goal
 from airflow_openai_batch.core.steps import AwaitRoom
 from airflow_openai_batch.locations import check_conn_id
+from airflow_openai_batch.operators.calling import make_caller
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.sending import read_policy
-from airflow_openai_batch.operators.shard_step import ShardStepOperator, make_caller
+from airflow_openai_batch.operators.shard_step import ShardStepOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
