@@ -1,0 +1,208 @@
+"""Frames of a video, one per second, captioned by two models, in real time and as batches, and compared."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, Param, TaskGroup, TriggerRule, task
+
+from airflow_openai_batch.core.tiers import REALTIME_CONCURRENCY, TIERS, enqueued_tokens
+from airflow_openai_batch.dag_params import make_params
+from airflow_openai_batch.operators.failures import task_failures
+from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
+from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
+from airflow_openai_batch.operators.split import make_path_safe
+from airflow_openai_batch.task_group import openai_batch_task_group
+
+DAG_ID = "caption_video_frames"
+SAMPLE = Path(__file__).resolve().parents[1] / "include" / "samples" / "video" / "four_scenes.mp4"
+SHARED = make_params()
+ROOT = str(SHARED["output_uri"].value).removesuffix("/{run_id}")
+MODELS = ("model_1", "model_2")
+WAYS = ("realtime", "batch")
+VIDEO = "{{ ti.xcom_pull(task_ids='extract_frames') }}"
+"""The directory of this video, in whatever task it stands."""
+
+DOC_MD = """
+### Frames of a video -> captions, comparing models and ways of sending
+| once | for each model, and each way that `mode` asks for | once |
+| --- | --- | --- |
+| extract_frames → choose → | prepare → caption (split → shard → publish) → join | → compare |
+
+* **extract_frames** decodes the video once and writes one picture per second (needs the extra `video`).
+* **choose** skips the ways that were not asked for.
+* **caption** sends one request per frame: with `mode` = realtime at once, as fast as `tier` allows; as batch at half
+  the price; with both, twice, which costs one and a half times as much as real time alone, to see the difference.
+* **compare** writes `report.md` (also in its log) and `captions.xlsx`: each frame with the captions beside each other;
+  time, cost and tokens by model and way; how far the models' words agree.
+
+**Try it**: trigger it with the form as it is. It captions the eight frames of a drawn video four times.
+
+**Run it again** with the same `output_uri`, which is what the form has by default: what is there is not paid for again,
+and what another run added (another model, the other way) stands in the report, too. Each video has a directory of its
+own there, and within it each model.
+
+**Clear any task at any time**: it goes on from where it is.
+
+**Make it your own**
+1. `video_uri`, `every_s`, `max_frames`: an hour has 3,600 frames; begin with `max_frames` = 20.
+2. `include/prompts/frame_caption.yaml`: what is asked. `detail: low` there is the cheap way to look at a picture; with
+   `high`, set `max_side` to 1024 or so.
+3. `tier`: the usage tier of your account. In the connection's extra, as `{"tier": "2"}`, it holds for all DAGs, and
+   sets the requests and tokens per minute as well.
+4. When you have decided: set `mode` and drop the second model from `MODELS`.
+"""
+
+with DAG(
+    dag_id=DAG_ID,
+    dag_display_name="Captions for video frames",
+    description="One frame per second, captioned by two models in real time and as batches, compared.",
+    schedule=None,
+    catchup=False,
+    max_active_runs=1,
+    tags=["openai", "batch", "example"],
+    user_defined_filters={
+        "path_safe": make_path_safe,
+        # What an unset tier leaves to the connection.
+        "concurrency": lambda tier: REALTIME_CONCURRENCY.get(tier, ""),
+        "queue_limit": lambda model, tier: enqueued_tokens(model, tier) if tier else "",
+    },
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
+    doc_md=DOC_MD,
+    params={
+        "video_uri": Param(
+            default=str(SAMPLE),
+            type="string",
+            title="Video",
+            description="URI or path of a file that FFmpeg can read: .mp4, .mkv, .webm, .mov ... (video_uri)",
+        ),
+        "output_uri": Param(
+            default=f"{ROOT}/{DAG_ID}",
+            type="string",
+            title="Output",
+            description="Directory of all videos. The same one again goes on with what is there; {run_id} stands for "
+            "the id of this run. (output_uri)",
+        ),
+        "mode": Param(
+            default="both",
+            enum=["both", "realtime", "batch"],
+            title="Batch or real time",
+            description="realtime: at once, at full price. batch: at half price, within 24 hours. both: to compare "
+            "them, paying for both. (mode)",
+        ),
+        "tier": Param(
+            default=None,
+            enum=[None, *TIERS],
+            type=["null", "string"],
+            title="Tier",
+            description="Usage tier of the account: how many real-time requests are in the air at once, and what the "
+            "batch queue holds. Empty: what the connection says. (tier)",
+        ),
+        "model_1": Param(
+            default="gpt-4o-mini",
+            type="string",
+            title="Model",
+            description="It must be able to see. (model_1)",
+        ),
+        "model_2": Param(
+            default="gpt-4.1-mini",
+            type=["null", "string"],
+            title="Second model",
+            description="To compare with. Empty: none. (model_2)",
+        ),
+        "conn_id": SHARED["conn_id"],
+        "every_s": Param(
+            default=1,
+            type="number",
+            minimum=0.04,
+            title="A frame every",
+            description="Seconds. (every_s)",
+            section="Frames",
+        ),
+        "max_frames": Param(
+            default=None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Frames at most",
+            description="From the beginning. Empty: all. (max_frames)",
+            section="Frames",
+        ),
+        "max_side": Param(
+            default=512,
+            type="integer",
+            minimum=16,
+            maximum=4096,
+            title="Size",
+            description="Pixels of the longer side. (max_side)",
+            section="Frames",
+        ),
+        "poll_interval": SHARED["poll_interval"],
+        "max_cost_usd": SHARED["max_cost_usd"],
+    },
+) as dag:
+
+    @task
+    def extract_frames(output_uri: str, params: dict[str, Any] | None = None) -> str:
+        from airflow_openai_batch.recipes import video_frames
+
+        given = params or {}
+        with task_failures():
+            sampling = video_frames.Sampling(
+                every_s=given["every_s"], most=given["max_frames"], max_side=given["max_side"]
+            )
+            return video_frames.extract_frames(given["video_uri"], output_uri, sampling)
+
+    @task.branch
+    def choose(params: dict[str, Any] | None = None) -> list[str]:
+        given = params or {}
+        is_one = given["model_2"] in (None, "", given["model_1"])
+        models = MODELS[:1] if is_one else MODELS
+        ways = WAYS if given["mode"] == "both" else (given["mode"],)
+        return [f"{slot}_{way}.prepare" for slot in models for way in ways]
+
+    @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
+    def compare(video: str) -> dict[str, Any]:
+        from airflow_openai_batch.recipes.caption_report import compare_captions
+
+        with task_failures():
+            return compare_captions(video)
+
+    frames = extract_frames("{{ params.output_uri.rstrip('/') | replace('{run_id}', run_id | path_safe) }}")
+    chosen = choose()
+    compared = compare(VIDEO)
+    frames >> chosen
+
+    for slot in MODELS:
+        for way in WAYS:
+            place = f"{VIDEO}/{{{{ params.{slot} | string | path_safe }}}}/{way}"
+            with TaskGroup(f"{slot}_{way}"):
+                prepare = OpenAIBatchPrepareOperator(
+                    task_id="prepare",
+                    source=f"{VIDEO}/frames.jsonl",
+                    prompt="include/prompts/frame_caption.yaml",
+                    prompt_overrides={"model": f"{{{{ params.{slot} }}}}"},
+                    output_uri=f"{place}/prepared",
+                    images_root=f"{VIDEO}/frames",
+                )
+                caption = openai_batch_task_group(
+                    "caption",
+                    input_uri=prepare.output,
+                    output_uri=f"{place}/job",
+                    conn_id="{{ params.conn_id }}",
+                    send_mode=way,
+                    realtime_concurrency="{{ params.tier | concurrency }}",
+                    enqueued_token_limit=f"{{{{ params.{slot} | queue_limit(params.tier) }}}}",
+                    poll_interval="{{ params.poll_interval }}",
+                    max_cost_usd="{{ params.max_cost_usd }}",
+                    # A frame that is refused leaves a gap in the table, no more.
+                    max_failed_fraction=0.1,
+                )
+                join = OpenAIBatchJoinOperator(
+                    task_id="join",
+                    prepared=f"{place}/prepared",
+                    job=f"{place}/job",
+                    output_uri=f"{place}/captions.jsonl",
+                )
+                chosen >> prepare >> caption >> join >> compared

@@ -1,0 +1,134 @@
+"""Frames of a video as pictures, at equal distances: decoded once, written once, one frame in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from airflow_openai_batch.core.errors import ConfigError, InputError
+from airflow_openai_batch.core.plurals import number_of
+from airflow_openai_batch.core.sources import describe_file, explained
+from airflow_openai_batch.locations import check_uri, resolve_location
+from airflow_openai_batch.operators.split import make_path_safe
+from airflow_openai_batch.recipes.json_rows import Row, read_rows, write_rows
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.storage import Location
+
+INDEX = "frames.jsonl"
+"""Written last: with it, all frames are there."""
+_FOLDER = "frames"
+_QUALITY = 85
+_PROGRESS_EVERY_S = 10.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """Which frames, and how large.
+
+    :param every_s: seconds between two of them.
+    :param most: so many at most, from the beginning; None for all.
+    :param max_side: pixels of the longer side. A model that looks with ``detail: low`` sees 512.
+    """
+
+    every_s: float = 1.0
+    most: int | None = None
+    max_side: int = 512
+
+    def __post_init__(self) -> None:
+        if not self.every_s >= 0.04:
+            raise ConfigError(f"every_s={self.every_s!r}: must be at least 0.04 s, a frame of usual video.")
+        if self.most is not None and self.most < 1:
+            raise ConfigError(f"max_frames={self.most!r}: must be at least 1; leave it empty for all.")
+        if not 16 <= self.max_side <= 4_096:
+            raise ConfigError(f"max_side={self.max_side!r}: must be 16 to 4,096 pixels.")
+
+
+def extract_frames(video_uri: str, output_uri: str, sampling: Sampling) -> str:
+    """Write frames and their index below ``output_uri``, in a directory of this video and sampling.
+
+    Done before, nothing is done again, so that what was asked about the frames stays true.
+
+    :returns: the directory's URI. ``frames.jsonl`` in it has ``frame`` (from 0), ``second`` and ``image``.
+    :raises ConfigError: if PyAV is missing.
+    :raises InputError: if it is no video that can be read.
+    """
+    check_uri(video_uri, "input")
+    check_uri(output_uri, "output")
+    video = describe_file(resolve_location(video_uri))
+    seen = f"{video.uri}\n{video.size}\n{video.etag}\n{sampling}"
+    mark = hashlib.blake2b(seen.encode(), digest_size=4).hexdigest()
+    name = make_path_safe(PurePosixPath(video.location.path).stem)
+    place = resolve_location(f"{output_uri.rstrip('/')}/{name}-{mark}")
+    index = place.child(INDEX)
+    if index.exists():
+        count = sum(1 for _ in read_rows(index, made_by="extract_frames"))
+        log.info("%s: %s were there before.", place.uri, number_of(count, "frame"))
+    else:
+        count = write_rows(index, _write_frames(video.location, place, sampling))
+        log.info("%s: %s.", place.uri, number_of(count, "frame"))
+    return place.uri
+
+
+def _write_frames(video: Location, place: Location, sampling: Sampling) -> Iterator[Row]:
+    """Each row after its file is there."""
+    noted_at = time.monotonic()
+    number = 0
+    for number, (second, image) in enumerate(_sample(video, sampling), 1):
+        image.thumbnail((sampling.max_side, sampling.max_side))
+        target = io.BytesIO()
+        image.save(target, "JPEG", quality=_QUALITY)
+        file = place.child(f"{_FOLDER}/{number - 1:06d}.jpg")
+        file.write_bytes(target.getvalue())
+        yield {"frame": number - 1, "second": round(second, 3), "image": file.uri}
+        if time.monotonic() - noted_at >= _PROGRESS_EVERY_S:
+            noted_at = time.monotonic()
+            log.info("%s, %.0f s into the video.", number_of(number, "frame"), second)
+    if not number:
+        raise InputError(f"{video.uri}: has no frame that can be decoded.")
+
+
+def _sample(video: Location, sampling: Sampling) -> Iterator[tuple[float, Any]]:
+    """Seconds from the video's first frame, and the first frame that is not before the wanted time."""
+    av = _load_av()
+    with explained(video.uri), video.open_read() as file:
+        try:
+            with av.open(file) as container:
+                if not container.streams.video:
+                    raise InputError(f"{video.uri}: has no video stream.")
+                stream = container.streams.video[0]
+                stream.thread_type = "AUTO"
+                start: float | None = None
+                taken = 0
+                for frame in container.decode(stream):
+                    at = frame.time or 0.0
+                    start = at if start is None else start
+                    if at - start < taken * sampling.every_s - 1e-6:
+                        continue
+                    yield at - start, frame.to_image()
+                    # Where a video leaves frames out, the times that were skipped stay skipped.
+                    taken = max(taken + 1, int((at - start + 1e-6) // sampling.every_s) + 1)
+                    if sampling.most is not None and taken >= sampling.most:
+                        return
+        except av.error.FFmpegError as error:
+            raise InputError(
+                f"{video.uri}: cannot be read as a video ({type(error).__name__}). Does it play?"
+            ) from None
+
+
+def _load_av() -> Any:
+    try:
+        return importlib.import_module("av")
+    except ImportError:
+        raise ConfigError(
+            "Videos need PyAV: pip install 'airflow-provider-openai-batch[video]' on the workers."
+        ) from None
