@@ -1,0 +1,169 @@
+"""Ready request files that are dropped into a directory: sent within the account's queue limit, answers beside them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, Param, TriggerRule, get_current_context, task, task_group
+
+from airflow_openai_batch.dag_params import make_params
+from airflow_openai_batch.locations import resolve_location
+from airflow_openai_batch.operators.failures import task_failures
+from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
+from airflow_openai_batch.operators.shard import OpenAIBatchShardOperator
+from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
+from airflow_openai_batch.recipes.delivery import deliver_outputs
+from airflow_openai_batch.recipes.inbox import find_jobs, open_inbox, seed_inbox
+
+DAG_ID = "drain_request_files"
+SAMPLES = Path(__file__).resolve().parents[1] / "include" / "samples" / "request_files"
+SHARED = make_params()
+INBOX = str(SHARED["output_uri"].value).replace("{run_id}", f"{DAG_ID}/inbox")
+
+DOC_MD = """
+### What gpt-batch-splitter and gpt-batch-manager do, in Airflow
+| once | for each file | once | for each shard | for each file |
+| --- | --- | --- | --- | --- |
+| find_files → | split → | collect → | send → deliver | → publish |
+
+Drop files of requests (`.jsonl`, one model and endpoint each or several) into the inbox and trigger this DAG: each file
+is cut into shards that fit into the account's batch queue, as many shards are sent at once as there is room for, and
+the answers appear beside the file as soon as its last shard is done:
+
+| file | what it is |
+| --- | --- |
+| `shard-000-of-079.jsonl` | yours, as `gpt-batch-splitter` or anything else wrote it |
+| `shard-000-of-079.output.jsonl` | OpenAI's lines, verbatim, one for each answered request, in the order of the file |
+| `shard-000-of-079.error.jsonl` | the same for what was not answered; only where there is such |
+| `_batch/` | the jobs: reports, tables of results, and what a later run goes on from |
+
+* **A file that has its output is left alone**, also where gpt-batch-manager wrote it. A file dropped later is a new job
+  of a later run; so is one whose content has changed. One that was copied, moved or touched, or whose output was
+  removed, gets the answers that are there.
+* **Resumable**: clear a red task or trigger the DAG again, from whatever state. What was answered is never sent again.
+* There is no need to split files beforehand: one large file is cut without being copied (*Tokens per shard* is the
+  number that `gpt-batch-splitter` takes; empty means what the connection's `tier` or `enqueued_token_limit` says).
+
+**Try it**: trigger it with the form as it is. It puts two small files into an inbox of its own and drains them.
+
+**Make it your own**: set `inbox`, and a `schedule` below: `"*/15 * * * *"`, or the asset of what writes the files. Let
+that write elsewhere and move files in when they are complete; `min_age` keeps away from a file that was written just
+now. Requests with errors are in `failed.jsonl` of the job (`publish` names it), ready to be dropped in again.
+"""
+
+with DAG(
+    dag_id=DAG_ID,
+    dag_display_name="Drain request files",
+    description="Files of requests in a directory get their answers beside them, within the account's queue limit.",
+    schedule=None,
+    catchup=False,
+    max_active_runs=1,  # two runs would look at the same files
+    tags=["openai", "batch", "example"],
+    params={
+        "inbox": Param(
+            default=INBOX,
+            type="string",
+            title="Inbox",
+            description="Directory or prefix with the request files; the answers are written beside them. (inbox)",
+        ),
+        "conn_id": SHARED["conn_id"],
+        "max_tokens_per_shard": SHARED["max_tokens_per_shard"],
+        "min_age": Param(
+            default=30,
+            type="number",
+            minimum=0,
+            title="Leave alone for",
+            description="Seconds since a file was written: it may still grow. (min_age)",
+            section="Inbox",
+        ),
+        "max_files": Param(
+            default=100,
+            type="integer",
+            minimum=1,
+            title="Files of a run",
+            description="More wait for the next run. (max_files)",
+            section="Inbox",
+        ),
+        **{
+            name: SHARED[name]
+            for name in (
+                *("max_requests_per_shard", "max_bytes_per_shard", "on_bad_line"),
+                *("mode", "poll_interval", "enqueued_token_limit", "max_cost_usd"),
+                *("max_failed_fraction", "max_attempts", "keep_remote_files"),
+            )
+        },
+    },
+    doc_md=DOC_MD,
+    default_args={"retry_delay": timedelta(minutes=1)},
+    max_active_tasks=64,
+) as dag:
+    common: dict[str, Any] = {"conn_id": "{{ params.conn_id }}", "max_cost_usd": "{{ params.max_cost_usd }}"}
+    queue: dict[str, Any] = {
+        "send_mode": "{{ params.mode }}",
+        "enqueued_token_limit": "{{ params.enqueued_token_limit }}",
+    }
+    file_label = "{{ ti.xcom_pull(task_ids='find_files')[ti.map_index]['input_uri'].rpartition('/')[2] }}"
+
+    @task(task_id="find_files")
+    def find() -> list[dict[str, str]]:
+        params = get_current_context()["params"]
+        min_age_s = params["min_age"]
+        with task_failures():
+            inbox = open_inbox(params["inbox"])
+            if params["inbox"] == INBOX and seed_inbox(inbox, resolve_location(str(SAMPLES))):
+                min_age_s = 0
+            found = find_jobs(inbox, max_files=params["max_files"], min_age_s=min_age_s)
+            for job in found:
+                if job.landed:
+                    deliver_outputs(inbox, job.uri)
+        return [{"input_uri": job.input_uri, "output_uri": job.uri} for job in found if not job.landed]
+
+    found: Any = find()
+
+    split = OpenAIBatchSplitOperator.partial(
+        task_id="split",
+        max_requests_per_shard="{{ params.max_requests_per_shard }}",
+        max_tokens_per_shard="{{ params.max_tokens_per_shard }}",
+        max_bytes_per_shard="{{ params.max_bytes_per_shard }}",
+        on_bad_line="{{ params.on_bad_line }}",
+        map_index_template="{{ task.input_uri.rpartition('/')[2] }}",
+        **common,
+        **queue,
+    ).expand_kwargs(found)
+
+    # A file that cannot be split holds up no other.
+    @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+    def collect(files: Any) -> list[dict[str, Any]]:
+        return [shard for shards in files for shard in shards]
+
+    @task
+    def deliver(shard: Any) -> list[dict[str, Any]] | None:
+        with task_failures():
+            return deliver_outputs(open_inbox(get_current_context()["params"]["inbox"]), shard["job"])
+
+    @task_group(group_id="shard")
+    def drain(shard: Any) -> None:
+        send = OpenAIBatchShardOperator(
+            task_id="send",
+            shard=shard,
+            poll_interval="{{ params.poll_interval }}",
+            max_attempts="{{ params.max_attempts }}",
+            keep_remote_files="{{ params.keep_remote_files }}",
+            **common,
+            **queue,
+        )
+        send >> deliver(shard)
+
+    publish = OpenAIBatchReportOperator.partial(
+        task_id="publish",
+        asset_uri="{{ params.inbox }}",
+        conn_id="{{ params.conn_id }}",
+        keep_remote_files="{{ params.keep_remote_files }}",
+        max_failed_fraction="{{ params.max_failed_fraction }}",
+        map_index_template=file_label,
+        trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
+    ).expand(job=found.map(lambda file: file["output_uri"]))
+
+    drain.expand(shard=collect(split.output)) >> publish

@@ -1,0 +1,175 @@
+"""Request files dropped into a directory: what lies beside them afterwards, and what a later run leaves alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_openai_batch.recipes.inbox import find_jobs, open_inbox
+from fixtures.job import chat_line
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.testing import OpenAIServer
+    from fixtures.airflow_runs import FinishedRun, RunDag
+    from fixtures.object_store import ObjectStore
+
+pytestmark = pytest.mark.usefixtures("openai_conn")
+DAG_ID = "drain_request_files"
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    """Two files, of four and three requests, whose ids are the same."""
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    write(folder / "shard-000-of-002.jsonl", "a", 4)
+    write(folder / "shard-001-of-002.jsonl", "b", 3)
+    return folder
+
+
+@pytest.fixture
+def drain(run_dag: RunDag, inbox: Path) -> Any:
+    def run(**conf: Any) -> FinishedRun:
+        quick = {"mode": "batch", "poll_interval": 0.1, "min_age": 0, "max_requests_per_shard": 2}
+        return run_dag(DAG_ID, {"inbox": f"file://{inbox}", **quick, **conf})
+
+    return run
+
+
+def write(path: Path, text: str, requests: int) -> None:
+    path.write_text("".join(f"{chat_line(f'r-{n}', f'{text} {n}: lovely.')}\n" for n in range(requests)))
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def names(inbox: Path) -> list[str]:
+    return sorted(path.name for path in inbox.iterdir() if path.is_file())
+
+
+def test_answers_lie_beside_the_files_under_gpt_batch_managers_names_and_are_left_alone(
+    drain: Any, openai_server: OpenAIServer, inbox: Path
+) -> None:
+    (inbox / "old.jsonl").write_text(chat_line("old") + "\n")
+    (inbox / "old.output.jsonl").write_text("by gpt-batch-manager\n")
+    run = drain()
+    assert run.state == "success", run.failures
+    assert names(inbox) == [
+        "old.jsonl",
+        "old.output.jsonl",
+        "shard-000-of-002.jsonl",
+        "shard-000-of-002.output.jsonl",
+        "shard-001-of-002.jsonl",
+        "shard-001-of-002.output.jsonl",
+    ]
+    assert len(openai_server.batches()) == 4
+    for name, text, requests in (("shard-000", "a", 4), ("shard-001", "b", 3)):
+        lines = read(inbox / f"{name}-of-002.output.jsonl")
+        assert [line["custom_id"] for line in lines] == [f"r-{n}" for n in range(requests)]
+        for n, line in enumerate(lines):
+            answer = line["response"]["body"]["choices"][0]["message"]["content"]
+            assert f"{text} {n}: lovely" in answer
+    raw = b"".join(path.read_bytes() for path in sorted(inbox.glob("_batch/*/raw/*.output.jsonl")))
+    delivered = b"".join(path.read_bytes() for path in sorted(inbox.glob("shard*.output.jsonl")))
+    assert sorted(delivered.splitlines()) == sorted(raw.splitlines()), "verbatim"
+
+    (inbox / "shard-000-of-002.jsonl").touch()
+    assert find_jobs(open_inbox(str(inbox)), max_files=10, min_age_s=0) == []
+
+
+def test_a_new_file_is_a_new_job_a_copy_or_a_lost_output_costs_nothing(
+    drain: Any, openai_server: OpenAIServer, inbox: Path
+) -> None:
+    assert drain().state == "success"
+    first = (inbox / "shard-000-of-002.output.jsonl").read_bytes()
+    (inbox / "shard-000-of-002.output.jsonl").unlink()
+    shutil.copy(inbox / "shard-001-of-002.jsonl", inbox / "copy.jsonl")
+    write(inbox / "new.jsonl", "c", 2)
+    run = drain()
+    assert run.state == "success", run.failures
+    assert (inbox / "shard-000-of-002.output.jsonl").read_bytes() == first
+    assert (inbox / "copy.output.jsonl").read_bytes() == (
+        inbox / "shard-001-of-002.output.jsonl"
+    ).read_bytes()
+    assert len(read(inbox / "new.output.jsonl")) == 2
+    assert openai_server.books.billed["batch"] == 7 + 2
+    assert set(run.labels.values()) >= {"new.jsonl"}
+
+
+def test_a_bad_file_holds_up_no_other_and_what_failed_goes_on_when_triggered_again(
+    drain: Any, openai_server: OpenAIServer, inbox: Path
+) -> None:
+    (inbox / "broken.jsonl").write_text("not json\n" + chat_line("x") + "\n")
+    refused = openai_server.script(batch="failed", code="model_not_found", shard=1, times=1)
+    run = drain()
+    assert run.state == "failed"
+    assert "1 line of 2 cannot be sent" in "".join(message for _, _, message in run.failures)
+    assert openai_server.hits(refused) == 1
+    outputs = [name for name in names(inbox) if name.endswith(".output.jsonl")]
+    assert len(outputs) == 1, "one of the two good files met a refusal in its second shard"
+    answered = openai_server.books.billed["batch"]
+    assert answered < 7
+    write(inbox / "broken.jsonl", "mended", 1)
+    run = drain(mode="auto")
+    assert run.state == "success", run.failures
+    assert len([name for name in names(inbox) if name.endswith(".output.jsonl")]) == 3
+    assert sum(openai_server.books.billed.values()) == 7 + 1, "what was answered is not asked again"
+
+
+def test_requests_without_an_answer_stand_in_the_error_file(
+    drain: Any, openai_server: OpenAIServer, inbox: Path
+) -> None:
+    openai_server.script(line=400, contains="a 1", times=None)
+    openai_server.script(line="missing", contains="a 2", times=None)
+    openai_server.script(line=500, contains="a 3", times=1)
+    with (inbox / "shard-000-of-002.jsonl").open("a") as file:
+        file.write("not json\n")
+    run = drain(on_bad_line="reject", max_failed_fraction=1, max_attempts=2)
+    assert run.state == "success", run.failures
+    assert [line["custom_id"] for line in read(inbox / "shard-000-of-002.output.jsonl")] == ["r-0", "r-3"]
+    errors = {line["custom_id"]: line for line in read(inbox / "shard-000-of-002.error.jsonl")}
+    assert errors["r-1"]["response"]["status_code"] == 400
+    assert errors["r-2"]["error"]["code"] == "missing"
+    assert errors[None]["error"]["code"] == "invalid_json"
+    assert "shard-001-of-002.error.jsonl" not in names(inbox)
+
+
+def test_an_untouched_form_drains_the_samples(run_dag: RunDag, openai_server: OpenAIServer) -> None:
+    run = run_dag(DAG_ID)
+    assert run.state == "success", run.failures
+    (job, *_) = run.xcom("find_files")
+    folder = Path(job["input_uri"].removeprefix("file://")).parent
+    lines = [
+        line for name in ("shard-000", "shard-001") for line in read(folder / f"{name}-of-002.output.jsonl")
+    ]
+    assert [line["custom_id"] for line in lines] == [f"ticket-{n}" for n in range(1, 9)]
+    words = {line["response"]["body"]["choices"][0]["message"]["content"] for line in lines}
+    assert words <= {"billing", "bug", "question"}
+
+
+def test_where_nothing_waits_nothing_is_sent(drain: Any, openai_server: OpenAIServer, inbox: Path) -> None:
+    run = drain(min_age=3_600)
+    assert run.state == "success"
+    assert run.states.pop(("find_files", -1)) == "success"
+    assert set(run.states.values()) == {"skipped"}
+    assert openai_server.files() == []
+
+
+def test_an_inbox_may_lie_in_an_object_store(run_dag: RunDag, s3: ObjectStore) -> None:
+    s3.put("in/a.jsonl", "\n".join(chat_line(f"r-{n}") for n in range(3)).encode())
+    run = run_dag(DAG_ID, {"inbox": s3.uri("in"), "mode": "realtime", "min_age": 0})
+    assert run.state == "success", run.failures
+    lines = [json.loads(line) for line in s3.get("in/a.output.jsonl").splitlines()]
+    assert [line["custom_id"] for line in lines] == ["r-0", "r-1", "r-2"]
+    assert find_jobs(open_inbox(s3.uri("in/")), max_files=10, min_age_s=0) == []
+    s3.put("in/a.jsonl", s3.get("in/a.jsonl"))
+    assert find_jobs(open_inbox(s3.uri("in/")), max_files=10, min_age_s=0) == [], "written again, unchanged"
+    s3.put("in/b.jsonl", b"{}")
+    assert find_jobs(open_inbox(s3.uri("in/")), max_files=10, min_age_s=3_600) == []
+    (job,) = find_jobs(open_inbox(s3.uri("in/")), max_files=10, min_age_s=0)
+    assert (job.names, job.landed) == (["b.jsonl"], False)
