@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -47,6 +47,21 @@ def test_the_same_seed_takes_the_same_steps() -> None:
         simulate(replace(draw_scenario(8), kills=(3, 5, 8), kill_after_events=False), told.append)
     assert told[0] == told[1]
     assert told[0].count("KILLED") == 3
+
+
+@pytest.mark.parametrize("on_deadline", ["realtime", "publish"])
+def test_a_batch_that_the_list_does_not_show_yet_is_not_left_behind(on_deadline: Any) -> None:
+    """Its reply was lost, and by the deadline it must be found: it would run on, and be paid for nothing."""
+    lost = {"http": "POST /v1/batches", "drop": "after"}
+    simulate(
+        Scenario(
+            seed=1,
+            settings={**QUICK, "list_lag_s": 100.0},
+            faults=(lost,),
+            finish_within_s=30.0,
+            on_deadline=on_deadline,
+        )
+    )
 
 
 def test_a_simulation_sees_a_batch_created_without_looking(monkeypatch: pytest.MonkeyPatch) -> None:

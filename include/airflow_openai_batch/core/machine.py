@@ -156,6 +156,8 @@ def _get_batch(state: ShardState, seen: Seen, goal: Goal, where: Circumstances, 
         return Adopt(max(seen.candidates, key=lambda batch: (batch.created_at, batch.id)))
     uploaded = state.file_id is not None and state.file_sha256 == state.content.sha256
     late = _is_late(where.now, policy)
+    if late and policy.on_deadline != "fail" and (wait := _await_lost_reply(state, seen, where, policy)):
+        return wait
     if late and policy.on_deadline == "publish" and not state.realtime:
         return Land(final=True)
     if late and policy.on_deadline == "fail":
@@ -167,6 +169,18 @@ def _get_batch(state: ShardState, seen: Seen, goal: Goal, where: Circumstances, 
             return Reached()
         return (_await_others(state, where, policy) if state.realtime else None) or SendRealtime()
     return _prepare_batch(state, seen, where, policy, uploaded=uploaded)
+
+
+def _await_lost_reply(
+    state: ShardState, seen: Seen, where: Circumstances, policy: Policy
+) -> Pause | Find | None:
+    """Once the requests go out another way nobody looks for a batch any more that the list has not shown yet."""
+    if state.realtime or not state.claims:
+        return None
+    shown_at = max(claim.at for claim in state.claims) + policy.create_timeout_s
+    if where.now < shown_at:
+        return Pause(shown_at, "the list may not show yet what a lost reply was about")
+    return Find(state.first_intent_at) if seen.looked_at is not None and seen.looked_at < shown_at else None
 
 
 def _prepare_batch(
