@@ -19,9 +19,6 @@ pytest_plugins = ["fixtures.airflow_runs", "fixtures.object_store", "fixtures.re
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Half an hour of its own: `make chaos` asks for it.
-collect_ignore = [] if "CHAOS_RUNS" in os.environ else ["chaos"]
-
 
 def _isolate_airflow() -> None:
     """A fresh home with SQLite, and nothing from the developer's own Airflow or OpenAI account."""

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from demo.standalone import LocalAirflow
 
 GLANCE_S = 0.25
-TASK_SHARE = 0.08
+TASK_SHARE = 0.10
 """Of all task processes; a share and not a rate, so that a slow machine gets as far as a quick one."""
-SUPERVISOR_SHARE = 0.03
+SUPERVISOR_SHARE = 0.04
 TASK_LIVES_S = (0.2, 3.0)
 REST_S = {
-    "scheduler": (45.0, 75.0),
-    "triggerer": (25.0, 50.0),
-    "triggerer-2": (25.0, 50.0),
-    "api-server": (60.0, 110.0),
+    "scheduler": (35.0, 60.0),
+    "triggerer": (20.0, 40.0),
+    "triggerer-2": (20.0, 40.0),
+    "api-server": (40.0, 70.0),
 }
 """From the moment a component works again to its next end."""
 DOWN_S = (0.2, 8.0)
@@ -149,7 +149,7 @@ class Killer:
         else:
             for process in below:
                 _kill(process)
-            self.kills[child.name.partition("-")[0]] += 1
+            self.kills[child.name.removesuffix("-2")] += 1
         self._plan_restart(child)
 
     def _plan_restart(self, child: Child) -> None:

@@ -96,6 +96,10 @@ class Play:
             self._outcome.problems += find_problems(
                 self._scenario, self._job, good, self._given_up, self._airflow, emulator
             )
+            if self._outcome.clears and not self._scenario.needs_person:
+                self._outcome.problems.append(
+                    f"faults and kills alone made {len(self._outcome.clears)} clears needed"
+                )
             self._outcome.twins = find_twins(self._job, emulator).total()
             self._outcome.paid_again = count_paid_again(self._job, emulator)
         except Exception as error:  # a defect of the suite or an Airflow that is gone: shown, not raised

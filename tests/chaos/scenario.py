@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from chaos.evils import BATCH_EVILS, FOR_EVER, LINE_EVILS, NEEDS_SCHEMA, SCHEMA
+from chaos.evils import BATCH_EVILS, FOR_EVER, LATE, LINE_EVILS, LOST_REPLIES, NEEDS_SCHEMA, SCHEMA
 from chaos.stage import QUEUED_MODEL
 from fixtures.job import chat_line
 
@@ -95,9 +95,20 @@ class Scenario:
     def faults(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Name and what the emulator's ``script`` is told."""
         for evil, shard in self.batch_evils:
-            yield evil, BATCH_EVILS[evil] | {"metadata": {"run_id": self.name, "shard": str(shard)}}
+            if (
+                evil == LATE
+            ):  # all batches of the job, so that one of them is likely to be whose reply is lost
+                yield "HTTP cut after", LOST_REPLIES
+                yield evil, BATCH_EVILS[evil] | {"metadata": {"run_id": self.name}}
+            else:
+                yield evil, BATCH_EVILS[evil] | {"metadata": {"run_id": self.name, "shard": str(shard)}}
         for evil in sorted(set(self.line_evils.values())):
             yield evil, LINE_EVILS[evil] | {"contains": self.mark(evil)}
+
+    @property
+    def needs_person(self) -> bool:
+        """Whether it may take a clear to go on: after what people did, never after faults and kills."""
+        return self.turn is not None and self.turn.what not in ("twin run", "clear")
 
     def expects_ok(self, n: int) -> bool:
         return not self.line_evils.get(n, "").endswith(FOR_EVER)

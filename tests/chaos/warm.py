@@ -105,7 +105,8 @@ def start(argv: list[str], log: str) -> int:
 
 def _become(log: str, parent: int) -> None:
     os.setsid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         raise SystemExit(1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
