@@ -58,6 +58,13 @@ def _find_connection(conn_id: str) -> None:
     BaseHook.get_connection(conn_id)
 
 
+def find_output_root() -> str:
+    """Where job directories lie that nobody named: below ``[openai_batch] output_root``, or ``$AIRFLOW_HOME``."""
+    home = os.environ.get("AIRFLOW_HOME", str(Path.home() / "airflow"))
+    root = conf.get(SECTION, "output_root", fallback="") or f"file://{home}/openai_batch"
+    return str(root).rstrip("/")
+
+
 def check_uri(uri: str, role: str) -> None:
     """Whoever may trigger a DAG may name URIs: hold them to the allow-list of ``[openai_batch]``.
 

@@ -22,6 +22,12 @@ def get_provider_info() -> dict[str, Any]:
         "description": "Any number of requests through OpenAI's Batch API, one accounted-for result for each.",
         "versions": [__version__],
         "extra-links": ["airflow_openai_batch.operators.links.OpenAIBatchLink"],
+        "task-decorators": [
+            {
+                "name": "openai_batch",
+                "class-name": "airflow_openai_batch.decorators.openai_batch.openai_batch_task",
+            }
+        ],
         "config": {
             "openai_batch": {
                 "description": "Who may send what where with the operators for OpenAI's Batch API.",

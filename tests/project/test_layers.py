@@ -23,8 +23,8 @@ LEVELS = (
     {"hook", "locations"},
     {"triggers"},
     {"operators", "sensors"},
-    {"dag_params", "recipes"},
-    {"task_group"},
+    {"dag_params", "recipes", "answers"},
+    {"task_group", "decorators"},
 )
 """A module imports from its own level and those before it. A new module gets its place here."""
 APART = {

@@ -194,7 +194,7 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
     def _preview(self, spec: PromptSpec, output: Location, requests: int) -> None:
         if requests < 1:
             raise ConfigError(f"preview={self.preview!r}: must be at least 1; leave it empty for none.")
-        source = self._find_source(output, spec)
+        source = self.find_source(output, spec)
         self.log.info(
             "Preview of %s %s: contents of rows are shown because preview=%s asks for it.",
             spec.name,
@@ -209,7 +209,7 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
         on_existing: OnExisting = read_choice("on_existing", self.on_existing, ("resume", "fail", "restart"))
         existing = read_manifest(output)
         try:
-            source = self._find_source(output, spec)
+            source = self.find_source(output, spec)
         except InputError as error:
             if existing is None or on_existing != "resume":
                 raise
@@ -274,8 +274,11 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
                 output.uri,
             )
 
-    def _find_source(self, output: Location, spec: PromptSpec) -> _Source:
-        """:raises ConfigError: unless exactly one of source and sql is given, and may be read."""
+    def find_source(self, output: Location, spec: PromptSpec) -> FoundSource:
+        """What the rows come from; not read yet.
+
+        :raises ConfigError: unless exactly one of source and sql is given, and may be read.
+        """
         named = self._read_source()
         sql = (self.sql or "").strip()
         if bool(named) == bool(sql):
@@ -294,7 +297,7 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
             sheet=self.sheet or None,
             objects_as="files" if spec.images else "texts",
         )
-        return _Source(
+        return FoundSource(
             note=note_files(found, named),
             open=lambda max_rows: open_row_files(found, max_rows=max_rows),
             check=lambda: check_files(found),
@@ -308,17 +311,17 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
             uris = [line.strip() for line in uris[0].splitlines() if line.strip()]
         return [uri for uri in uris if uri.strip().lower() not in ("", "none")]
 
-    def _find_query(self, sql: str) -> _Source:
+    def _find_query(self, sql: str) -> FoundSource:
         if not self.conn_id:
             raise ConfigError("conn_id is empty: name the connection to the database that sql is for.")
         conn_id, parameters = self.conn_id, self.sql_parameters
         check_conn_id(conn_id)
-        return _Source(
+        return FoundSource(
             note=note_query(sql, conn_id, parameters),
             open=lambda max_rows: open_query(sql, conn_id, parameters, max_rows=max_rows),
         )
 
-    def _find_images_root(self, source: _Source) -> Location | None:
+    def _find_images_root(self, source: FoundSource) -> Location | None:
         root = (self.images_root or "").strip().rstrip("/")
         if not root or root.lower() == "none":
             return None if source.files is None else source.files.prefix
@@ -326,7 +329,7 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
         return resolve_location(root)
 
 
-class _Source(NamedTuple):
+class FoundSource(NamedTuple):
     """A source that was found and not read yet."""
 
     note: SourceNote

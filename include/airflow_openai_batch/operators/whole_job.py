@@ -1,0 +1,283 @@
+"""A whole job in one deferrable task: split, every shard, report. The operators for these do all the work."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.sdk import AssetAlias
+from airflow.sdk.bases.skipmixin import SkipMixin
+from airflow.sdk.exceptions import TaskDeferred
+
+from airflow_openai_batch.core import job
+from airflow_openai_batch.core.errors import ConfigError
+from airflow_openai_batch.core.plurals import number_of
+from airflow_openai_batch.core.report import name_some
+from airflow_openai_batch.core.sample import choose_sample
+from airflow_openai_batch.locations import find_output_root, resolve_location
+from airflow_openai_batch.operators.failures import OpenAIBatchException, task_failures
+from airflow_openai_batch.operators.parameters import read_optional_int
+from airflow_openai_batch.operators.report import ASSET_ALIAS, OpenAIBatchReportOperator
+from airflow_openai_batch.operators.shard import LandingOperator, OpenAIBatchShardOperator
+from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator, make_path_safe
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator, Context
+    from airflow.triggers.base import BaseTrigger
+
+MOST_WAITS = 256
+"""Shards that are waited for at once; when one of them moves, all are looked at."""
+MOST_HICCUPS = 8
+"""Times in a row that a failure of a shard is met with another look, before it is the task's."""
+HICCUP_DELAY = timedelta(minutes=1)
+_MESSAGE_CHARS = 400
+
+
+class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
+    """Takes an input of any size through split, all of its shards and the report, in one task.
+
+    It waits in the triggerer, for all shards at once; when one of them moves, it goes on with each as far as that
+    goes. For hundreds of shards, and for a grid that shows each of them, map `OpenAIBatchShardOperator` over a split
+    (or use `openai_batch_task_group`).
+
+    Takes all parameters of `OpenAIBatchSplitOperator`, `OpenAIBatchShardOperator` and `OpenAIBatchReportOperator` but
+    ``shard``, ``job`` and ``deferrable``. Returns ``job`` and ``results`` (URIs), counts of requests and rows, tokens
+    and cost; never an answer.
+
+    :param input_uri: see `OpenAIBatchSplitOperator`.
+    :param output_uri: the job directory. ``{run_id}`` stands for the run id. By default one for each task instance
+        below ``[openai_batch] output_root`` of Airflow's configuration, or ``$AIRFLOW_HOME/openai_batch``.
+    """
+
+    template_fields: Sequence[str] = (
+        *(name for name in LandingOperator.template_fields if name != "shard"),
+        "input_uri",
+        "output_uri",
+        "max_requests_per_shard",
+        "max_bytes_per_shard",
+        "max_tokens_per_shard",
+        "on_bad_line",
+        "on_empty",
+        "on_existing",
+        "repair",
+        "plan_only",
+        "count_tokens",
+        "count_images",
+        "sample_requests",
+        "max_failed_fraction",
+        "asset_uri",
+    )
+
+    def __init__(
+        self,
+        *,
+        input_uri: str | Sequence[str] = "",
+        output_uri: str | None = None,
+        max_requests_per_shard: int | str = 50_000,
+        max_bytes_per_shard: int | str = 100_000_000,
+        max_tokens_per_shard: int | str | None = None,
+        on_bad_line: Literal["fail", "reject"] | str = "fail",
+        on_empty: Literal["fail", "skip"] | str = "fail",
+        on_existing: Literal["resume", "fail", "restart"] | str = "resume",
+        repair: bool | str = False,
+        plan_only: bool | str = False,
+        count_tokens: Literal["auto", "exact", "bound"] | str = "auto",
+        count_images: Literal["formula", "text"] | str = "formula",
+        sample_requests: int | str | None = None,
+        max_failed_fraction: float | str = 0.0,
+        asset_uri: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("outlets", [AssetAlias(ASSET_ALIAS)])
+        kwargs.setdefault("map_index_template", None)
+        super().__init__(**kwargs)
+        self.input_uri = input_uri
+        self.output_uri = output_uri
+        self.max_requests_per_shard = max_requests_per_shard
+        self.max_bytes_per_shard = max_bytes_per_shard
+        self.max_tokens_per_shard = max_tokens_per_shard
+        self.on_bad_line = on_bad_line
+        self.on_empty = on_empty
+        self.on_existing = on_existing
+        self.repair = repair
+        self.plan_only = plan_only
+        self.count_tokens = count_tokens
+        self.count_images = count_images
+        self.sample_requests = sample_requests
+        self.max_failed_fraction = max_failed_fraction
+        self.asset_uri = asset_uri
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        self._settle_output(context)
+        with task_failures():
+            if not self.deferrable:
+                raise ConfigError(
+                    "deferrable=False: a whole job waits in the triggerer only. Map OpenAIBatchShardOperator over a "
+                    "split to wait in workers."
+                )
+        input_uri = self.make_input(context)
+        refs = [] if input_uri is None else run_within(self.make_split(input_uri), context)
+        if not refs:
+            return {"job": None, "requests": 0}
+        return self._go_through(context, refs, {})
+
+    def make_input(self, context: Context) -> str | Sequence[str] | None:
+        """What is split; None where there is nothing to do. Operators that make it themselves do so here."""
+        return self.input_uri
+
+    def describe(self, where: str) -> dict[str, Any]:
+        """What such an operator adds to what the task returns.
+
+        :param where: the job directory.
+        """
+        return {}
+
+    def resume(
+        self,
+        context: Context,
+        event: Any = None,
+        *,
+        given_up: Mapping[str, str] | None = None,
+        hiccups: int = 0,
+    ) -> dict[str, Any]:
+        """Called by Airflow when a shard may go on.
+
+        :param given_up: what ended the shards that cannot, by number.
+        :param hiccups: looks in a row at which a shard failed in a way that may pass.
+        """
+        self._settle_output(context)
+        events = event.get("events") if isinstance(event, Mapping) else None
+        with task_failures():
+            refs = self._read_refs(context)
+        return self._go_through(context, refs, dict(given_up or {}), events or {}, hiccups)
+
+    def _go_through(
+        self,
+        context: Context,
+        refs: Sequence[Mapping[str, Any]],
+        given_up: dict[str, str],
+        events: Mapping[str, Any] | None = None,
+        hiccups: int = 0,
+    ) -> dict[str, Any]:
+        """Go on with each shard until all there is to do is waiting, and wait; at the end report."""
+        waits: dict[str, BaseTrigger] = {}
+        failure: OpenAIBatchException | None = None
+        for ref in refs:
+            name = str(ref["shard"])
+            if name in given_up:
+                continue  # until the task is cleared: a shard that stopped would begin to count anew
+            try:
+                self._make_shard(ref).resume(context, (events or {}).get(name))
+            except TaskDeferred as wish:
+                waits[name] = wish.trigger
+            except AirflowFailException as error:
+                self.log.error("Shard %s: %s", name, error)
+                given_up[name] = str(error)[:_MESSAGE_CHARS]
+            except OpenAIBatchException as error:
+                self.log.warning("Shard %s: %s", name, error)
+                failure = error
+        if failure is not None and (hiccups >= MOST_HICCUPS or not waits):
+            raise failure
+        if not waits:
+            return self._publish(context, str(refs[0]["job"]), given_up, len(refs))
+        if failure is not None:
+            waits["hiccup"] = _make_alarm()
+        self._defer(context, waits, given_up, hiccups + 1 if failure is not None else 0)
+        raise AssertionError("defer raises")
+
+    def _defer(
+        self, context: Context, waits: Mapping[str, BaseTrigger], given_up: dict[str, str], hiccups: int
+    ) -> None:
+        from airflow_openai_batch.triggers.first_of import FirstOfTrigger
+
+        chosen = dict(list(waits.items())[:MOST_WAITS])
+        if "hiccup" in waits:
+            chosen["hiccup"] = waits["hiccup"]
+        self.log.info("Waiting for %s.", number_of(len(waits), "shard"))
+        self.defer(
+            trigger=FirstOfTrigger.of(chosen),
+            method_name="resume",
+            kwargs={"given_up": given_up, "hiccups": hiccups},
+        )
+
+    def _publish(self, context: Context, where: str, given_up: dict[str, str], shards: int) -> dict[str, Any]:
+        """The report is written whatever became of the shards, and then says whether the job is good."""
+        report = self._make(
+            OpenAIBatchReportOperator,
+            job=where,
+            asset_uri=self.asset_uri or str(self.output_uri).partition("{run_id}")[0].strip().rstrip("/"),
+        )
+        try:
+            found = run_within(report, context)
+        except AirflowFailException as error:
+            if not given_up:
+                raise
+            number, why = next(iter(given_up.items()))
+            others = f" So did {name_some(sorted(map(int, given_up))[1:])}." if len(given_up) > 1 else ""
+            raise AirflowFailException(
+                f"Shard {number} of {shards:,} failed: {why}{others} {error}"
+            ) from None
+        return {**found, "job": where, "results": f"{where}/{job.RESULTS}", **self.describe(where)}
+
+    def make_split(self, input_uri: str | Sequence[str]) -> OpenAIBatchSplitOperator:
+        """With the parameters of this task."""
+        split: OpenAIBatchSplitOperator = self._make(
+            OpenAIBatchSplitOperator, input_uri=input_uri, output_uri=self.output_uri
+        )
+        return split
+
+    def _make_shard(self, ref: Mapping[str, Any]) -> OpenAIBatchShardOperator:
+        shard: OpenAIBatchShardOperator = self._make(
+            OpenAIBatchShardOperator, shard=dict(ref), cancel_on_kill=self.cancel_on_kill
+        )
+        return shard
+
+    def _make(self, kind: type[Any], **own: Any) -> Any:
+        """An operator of that kind, which shares with this one what both know."""
+        shared = {name: getattr(self, name) for name in kind.template_fields if name in self.template_fields}
+        return kind(task_id=self.task_id.rpartition(".")[2], **{**shared, **own})
+
+    def _read_refs(self, context: Context) -> list[dict[str, Any]]:
+        """What the split returned, from its plan.
+
+        :raises ConfigError: if the plan has gone since.
+        """
+        output = resolve_location(self.read_job_uri(context["ti"].run_id))
+        plan = job.read_plan(output)
+        if plan is None:
+            raise ConfigError(f"{output.uri}: there is no plan.json any more; clear the task.")
+        wanted = choose_sample(plan, read_optional_int("sample_requests", self.sample_requests))
+        return [
+            {"job": output.uri, "shard": number}
+            | ({} if requests == plan.shards[number].requests else {"first": requests})
+            for number, requests in wanted.items()
+        ]
+
+    def _settle_output(self, context: Context) -> None:
+        """A place of its own for each task instance, where none was named."""
+        if self.output_uri and self.output_uri.strip():
+            return
+        ti = context["ti"]
+        index = "" if ti.map_index is None or ti.map_index < 0 else f"/{ti.map_index}"
+        self.output_uri = f"{find_output_root()}/{ti.dag_id}/{{run_id}}/{ti.task_id}{index}"
+
+    def read_job_uri(self, run_id: str) -> str:
+        """The job directory of this run."""
+        return str(self.output_uri).strip().rstrip("/").replace("{run_id}", make_path_safe(run_id))
+
+
+def run_within(operator: BaseOperator, context: Context) -> Any:
+    """Run an operator as a part of the task at hand.
+
+    Without the guard that Airflow puts around ``execute``, which warns of operators that are run like that.
+    """
+    return inspect.unwrap(type(operator).execute)(operator, context)
+
+
+def _make_alarm() -> BaseTrigger:
+    from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+
+    return DateTimeTrigger(datetime.now(tz=UTC) + HICCUP_DELAY)
