@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from airflow_openai_batch.client import BatchClient
 from airflow_openai_batch.shard_actions import ShardActions
 from simulation.many import simulate_many
-from simulation.scenario import Run, Scenario, draw_scenario
+from simulation.scenario import Run, Scenario, Spell, draw_scenario
 from simulation.simulate import SimulationError, simulate
 
 if TYPE_CHECKING:
@@ -62,6 +62,13 @@ def test_a_batch_that_the_list_does_not_show_yet_is_not_left_behind(on_deadline:
             on_deadline=on_deadline,
         )
     )
+
+
+def test_a_sample_that_misses_its_deadline_leaves_the_shard_to_the_next_run() -> None:
+    down = Spell(start_s=0.0, end_s=40.0, status=503, code=None)
+    sample, whole = Run(sample=1), Run(start_s=9_000.0)
+    scenario = Scenario(seed=1, settings=QUICK, runs=(sample, whole), spells=(down,), finish_within_s=30.0)
+    assert simulate(replace(scenario, on_deadline="publish")).sends == 1
 
 
 def test_a_simulation_sees_a_batch_created_without_looking(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -262,7 +262,10 @@ def _is_explained(job: Job, error: Exception) -> bool:
     if isinstance(error, JobError) and "finish_within_h" in str(error):
         return scenario.finish_within_s is not None
     if isinstance(error, JobError) and "makes no progress" in str(error):
-        return scenario.count_faults("batch") + scenario.count_faults("line") > 0
+        at_odds = (
+            scenario.finish_within_s is not None and len(scenario.runs) > 1
+        )  # one cancels what another sends
+        return at_odds or scenario.count_faults("batch") + scenario.count_faults("line") > 0
     if isinstance(error, NotFoundError):
         return any(fault.get("file_lag") for fault in scenario.faults)
     return job.world.storage_failures > 0
