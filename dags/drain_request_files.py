@@ -15,7 +15,8 @@ from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
 from airflow_openai_batch.operators.shard import OpenAIBatchShardOperator
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
 from airflow_openai_batch.recipes.delivery import deliver_outputs
-from airflow_openai_batch.recipes.inbox import find_jobs, open_inbox, seed_inbox
+from airflow_openai_batch.recipes.inbox import open_inbox, seed_inbox
+from airflow_openai_batch.recipes.pending_files import find_jobs
 
 DAG_ID = "drain_request_files"
 SAMPLES = Path(__file__).resolve().parents[1] / "include" / "samples" / "request_files"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_openai_batch.recipes.inbox import find_jobs, open_inbox
+from airflow_openai_batch.recipes.inbox import open_inbox
+from airflow_openai_batch.recipes.pending_files import find_jobs
 from fixtures.job import chat_line
 
 if TYPE_CHECKING:

@@ -25,13 +25,14 @@ from airflow_openai_batch.core.raw_answers import RawAnswers, SendFiles
 from airflow_openai_batch.core.rejected import RejectedLine
 from airflow_openai_batch.core.sources import describe_file
 from airflow_openai_batch.locations import resolve_location
-from airflow_openai_batch.recipes.inbox import Inbox, hash_file, write_delivered
+from airflow_openai_batch.recipes.pending_files import hash_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow_openai_batch.core.plan import Plan
     from airflow_openai_batch.core.storage import Location
+    from airflow_openai_batch.recipes.inbox import Inbox
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +79,7 @@ def deliver_outputs(inbox: Inbox, job_uri: str) -> list[dict[str, Any]] | None:
             "%s of %s are not done; the last one delivers.", unfinished, number_of(len(plan.shards), "shard")
         )
         return None
-    return [
-        _deliver_file(inbox, name, place, plan) for name in inbox.read_names(place.path.rpartition("/")[2])
-    ]
+    return [_deliver_file(inbox, name, place, plan) for name in inbox.read_names(place)]
 
 
 def _deliver_file(inbox: Inbox, name: str, place: Location, plan: Plan) -> dict[str, Any]:
@@ -89,13 +88,9 @@ def _deliver_file(inbox: Inbox, name: str, place: Location, plan: Plan) -> dict[
         log.info("%s is gone or has another content now: nothing to deliver for it.", name)
         return {"file": source.uri, "output": None}
     found = _write(plan, place, inbox.output(name), inbox.error(name))
-    if found.answers + found.errors != plan.counts.positions:
-        raise AccountingError(
-            f"{source.uri}: has {plan.counts.positions:,} lines, {found.answers + found.errors:,} were delivered."
-        )
     if not found.errors:
         inbox.error(name).remove()
-    write_delivered(inbox, name, describe_file(source), sha256)
+    inbox.write_delivered(name, describe_file(source), sha256)
     log.info(
         "%s: %s, %s.",
         inbox.output(name).uri,
@@ -118,6 +113,11 @@ def _write(plan: Plan, place: Location, output: Location, error: Location) -> De
         for line in _read_rejected(place):
             bad.write(_make_error(line.position, line.custom_id, line.code, line.message))
             found.errors += 1
+        written = found.answers + found.errors
+        if written != plan.counts.positions:  # neither file appears then
+            raise AccountingError(
+                f"{place.uri}: has {plan.counts.positions:,} lines, {written:,} were delivered."
+            )
     return found
 
 
@@ -125,12 +125,10 @@ def _write_shard(place: Location, shard: int, good: BinaryIO, bad: BinaryIO, fou
     with RawAnswers(_find_sends(place, shard)) as raw:
         for row in _read_rows(place.child(job.part(shard))):
             line = _choose(raw, raw.take(row["custom_id"]), row["openai_request_id"])
+            answered = line is not None and row["status_code"] == _OK
             if line is None:
                 line = _make_error(row["position"], row["custom_id"], row["error_code"], row["error_message"])
-            else:
-                line += b"\n"
-            answered = row["status_code"] == _OK
-            (good if answered else bad).write(line)
+            (good if answered else bad).write(line.rstrip(b"\n") + b"\n")
             found.answers += answered
             found.errors += not answered
 
