@@ -63,10 +63,12 @@ def judge(job: Job) -> Verdict:
     plan = names.read_plan(output)
     assert plan is not None
     faults, hidden = _count_faults(job), _count_hits(job, "hide_output_file")
+    unknown = hidden + faults["line missing"]
     rows = _read_rows(plan, output)
     _check_remote_files(job, plan, output)
     _check_rows(job, rows)
     _check_money(job, hidden)
+    _check_budget(job, unknown)
     _check_ledgers(job, plan, output)
     for shard in plan.shards:
         _check_kept(job, shard.shard, _read_events(output, shard.shard))
@@ -160,15 +162,15 @@ def _check_money(job: Job, hidden: int) -> None:
         )
     for key, extra in duplicates:
         _check_duplicates(job, key, extra)
-    unknown = hidden + _count_missing(job) + len(duplicates) + job.lost_answers.total()
+
+
+def _check_budget(job: Job, unknown: int) -> None:
+    """No send above ``max_cost_usd``, where the job could know what it had cost.
+
+    :param unknown: answers that were billed and are in no file that OpenAI names.
+    """
+    unknown += job.lost_answers.total() + len(_find_duplicates(job))
     assert job.purse.excess is None or unknown, job.purse.excess
-
-
-def _count_missing(job: Job) -> int:
-    """Lines that were answered and billed, and stand in no file."""
-    return sum(
-        rule.hits for rule in job.emulator.script.rules if getattr(rule.fault, "line", None) == "missing"
-    )
 
 
 def _count_hits(job: Job, name: str) -> int:

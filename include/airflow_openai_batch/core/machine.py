@@ -159,7 +159,8 @@ def _get_batch(state: ShardState, seen: Seen, goal: Goal, where: Circumstances, 
     if late and policy.on_deadline != "fail" and (wait := _await_lost_reply(state, seen, where, policy)):
         return wait
     if late and policy.on_deadline == "publish" and not state.realtime:
-        return Land(final=True) if policy.first is None else Reached()  # the next run may want all of the shard
+        # The shard of a sample is not done with it: the next run may want all of it.
+        return Land(final=True) if policy.first is None else Reached()
     if late and policy.on_deadline == "fail":
         return Stop(
             JobError(f"{_LATE}, {state.content.requests:,} requests are still to be sent. {_LATE_WAY_OUT}")
