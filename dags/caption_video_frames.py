@@ -22,6 +22,7 @@ SHARED = make_params()
 ROOT = str(SHARED["output_uri"].value).removesuffix("/{run_id}")
 MODELS = ("model_1", "model_2")
 WAYS = ("realtime", "batch")
+BY_CONNECTION = "by connection"
 VIDEO = "{{ ti.xcom_pull(task_ids='extract_frames') }}"
 """The directory of this video, in whatever task it stands."""
 
@@ -65,9 +66,9 @@ with DAG(
     tags=["openai", "batch", "example"],
     user_defined_filters={
         "path_safe": make_path_safe,
-        # What an unset tier leaves to the connection.
+        # Empty: the connection says.
         "concurrency": lambda tier: REALTIME_CONCURRENCY.get(tier, ""),
-        "queue_limit": lambda model, tier: enqueued_tokens(model, tier) if tier else "",
+        "queue_limit": lambda model, tier: enqueued_tokens(model, tier) if tier in TIERS else "",
     },
     default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
     doc_md=DOC_MD,
@@ -93,12 +94,11 @@ with DAG(
             "them, paying for both. (mode)",
         ),
         "tier": Param(
-            default=None,
-            enum=[None, *TIERS],
-            type=["null", "string"],
+            default=BY_CONNECTION,
+            enum=[BY_CONNECTION, *TIERS],
             title="Tier",
             description="Usage tier of the account: how many real-time requests are in the air at once, and what the "
-            "batch queue holds. Empty: what the connection says. (tier)",
+            "batch queue holds. by connection: what its extra says. (tier)",
         ),
         "model_1": Param(
             default="gpt-4o-mini",

@@ -13,7 +13,7 @@ from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.operators.split import make_path_safe
-from airflow_openai_batch.task_group import OpenAIBatchTaskGroup, openai_batch_task_group
+from airflow_openai_batch.task_group import openai_batch_task_group
 
 DAG_ID = "catalog_cd_images"
 SAMPLES = Path(__file__).resolve().parents[1] / "include" / "samples" / "cd_covers"
@@ -77,8 +77,8 @@ SENDING: dict[str, Any] = {
 }
 
 
-def ask(noun: str, group_id: str, prompt: str, **how: Any) -> tuple[Any, OpenAIBatchTaskGroup, Any]:
-    """One model step: prepare, send, join, within the round that ``list_<noun>`` began."""
+def ask(noun: str, group_id: str, prompt: str, begun: Any, **how: Any) -> OpenAIBatchJoinOperator:
+    """One model step: prepare, send, join, within the round that ``list_<noun>`` began; all skipped without one."""
     place = f"{{{{ ti.xcom_pull(task_ids='list_{noun}') }}}}"
     prepare = OpenAIBatchPrepareOperator(
         task_id=f"prepare_{noun}",
@@ -86,6 +86,7 @@ def ask(noun: str, group_id: str, prompt: str, **how: Any) -> tuple[Any, OpenAIB
         prompt=prompt,
         prompt_overrides={"model": "{{ params.model }}"},
         output_uri=f"{place}/prepared",
+        on_none_left="skip",  # all photographs may be damaged: then the join says so
         **how,
     )
     send = openai_batch_task_group(group_id, input_uri=prepare.output, output_uri=f"{place}/job", **SENDING)
@@ -94,9 +95,11 @@ def ask(noun: str, group_id: str, prompt: str, **how: Any) -> tuple[Any, OpenAIB
         prepared=f"{place}/prepared",
         job=f"{place}/job",
         output_uri=f"{place}/answers.jsonl",
+        trigger_rule=TriggerRule.NONE_FAILED,
     )
-    prepare >> send >> join
-    return prepare, send, join
+    begun >> prepare >> send >> join
+    begun >> join
+    return join
 
 
 with DAG(
@@ -214,13 +217,17 @@ with DAG(
         with task_failures():
             return cd_catalog.write_catalogue(output_uri)
 
-    prepare_photos, read_covers, join_photos = ask(
-        "photos", "read_covers", "include/prompts/cd_cover.yaml", images_root="{{ params.photos_uri }}"
+    join_photos = ask(
+        "photos",
+        "read_covers",
+        "include/prompts/cd_cover.yaml",
+        list_photos("{{ params.photos_uri }}", WORK),
+        images_root="{{ params.photos_uri }}",
     )
-    prepare_choices, judge, join_choices = ask("choices", "judge", "include/prompts/cd_choice.yaml")
     candidates = find_candidates(WORK, "{{ params.catalogue_conn_id or '' }}", "{{ params.catalogue_uri }}")
-    list_photos("{{ params.photos_uri }}", WORK) >> prepare_photos
-    join_photos >> clean_covers(WORK) >> candidates >> list_choices(WORK) >> prepare_choices
+    choices = list_choices(WORK)
+    join_choices = ask("choices", "judge", "include/prompts/cd_choice.yaml", choices)
+    join_photos >> clean_covers(WORK) >> candidates >> choices
     checked = check(
         WORK,
         "{{ dag_run.run_after.year }}",

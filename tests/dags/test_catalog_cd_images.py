@@ -102,3 +102,14 @@ def test_without_anything_new_the_model_is_not_asked_and_a_limit_is_applied_anew
     assert run.states[("read_covers.publish", -1)] == run.states[("join_choices", -1)] == "skipped"
     assert sum(openai_server.books.good.values()) == 2
     assert read_codes(photos) == {("scan_001.png", "unsure")}
+
+
+def test_where_every_photograph_is_damaged_the_workbook_says_so(
+    run_dag: RunDag, openai_server: OpenAIServer, photos: Path
+) -> None:
+    for path in sorted(photos.iterdir())[:-1]:
+        path.unlink()
+    run = run_dag(DAG_ID, make_conf(photos))
+    assert run.state == "success", run.failures
+    assert read_codes(photos) == {("scan_013.png", "photo_rejected")}
+    assert not openai_server.books.billed

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.core import job
 from airflow_openai_batch.core.errors import InputError
-from airflow_openai_batch.core.ledger import JobLedger
+from airflow_openai_batch.core.ledger import ShardLedger
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.pricing import BATCH_SHARE
 from airflow_openai_batch.core.report import Report
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 class Outcome:
     """What one model, sent one way, came to.
 
-    :param seconds: from the plan until the last row was written; None where that cannot be told.
+    :param seconds: from the first sending until the last row was written; None where that cannot be told.
     :param cost_usd: as it was sent; None where the price is not known.
     :param standard_usd: the same tokens in real time.
     """
@@ -52,7 +52,7 @@ class Outcome:
     input_tokens: int
     output_tokens: int
     agreement: float | None = None
-    """Words that its captions share with those of the others, 0 to 1; None where there is no other."""
+    """Words that its captions share with those of other models, 0 to 1; None where there is no other."""
 
     @property
     def name(self) -> str:
@@ -97,7 +97,7 @@ def compare_captions(video_uri: str) -> dict[str, Any]:
     found = list(_find_captioned(place))
     if not found:
         raise InputError(f"{place.uri}: nothing was captioned yet. Look at the tasks before.")
-    agreements = _measure_agreement(place, [folder for _, _, folder in found])
+    agreements = _measure_agreement([(model, folder) for model, _, folder in found])
     outcomes = [
         _read_outcome(model, way, folder, agreement)
         for (model, way, folder), agreement in zip(found, agreements, strict=True)
@@ -134,21 +134,26 @@ def _find_captioned(place: Location) -> Iterator[tuple[str, str, Location]]:
 def _read_outcome(model: str, way: str, folder: Location, agreement: float | None) -> Outcome:
     output = folder.child("job")
     report = Report.from_json(output.child(job.REPORT_JSON).read_bytes())
-    ledger = JobLedger(output.child(job.STATE))
-    done = [ledger.read_last(line.shard, "done") for line in report.shards]
-    ends = [event.at for event in done if event is not None]
+    times = [at for line in report.shards for at in _read_times(output, line.shard)]
     return Outcome(
         model=report.shards[0].model if report.shards else model,
         way=way,
         frames=report.counts.requests,
         captions=report.counts.good,
-        seconds=max(ends) - report.started_at if ends else None,
+        seconds=max(times) - min(times) if times else None,
         cost_usd=report.cost.actual_usd,
         standard_usd=report.cost.standard_usd,
         input_tokens=report.tokens.input,
         output_tokens=report.tokens.output,
         agreement=agreement,
     )
+
+
+def _read_times(output: Location, shard: int) -> list[float]:
+    """When the first and the last thing happened to a shard that is done, Unix seconds."""
+    events = ShardLedger(output.child(job.state_folder(shard))).read()
+    done = [event.at for event in events if event.kind == "done"]
+    return [events[0].at, done[-1]] if done else []
 
 
 def _read_captions(folder: Location) -> Iterator[str | None]:
@@ -167,16 +172,17 @@ def _pair(place: Location, outcomes: Sequence[Outcome], folders: Sequence[Locati
         yield row
 
 
-def _measure_agreement(place: Location, folders: Sequence[Location]) -> list[float | None]:
-    """For each the mean share of words in common with the others' captions of the same frame."""
-    sums = [0.0] * len(folders)
-    pairs = [0] * len(folders)
-    for texts in zip(*(_read_captions(folder) for folder in folders), strict=True):
-        words = [None if text is None else frozenset(text.casefold().split()) for text in texts]
-        for (a, mine), (b, theirs) in itertools.combinations(enumerate(words), 2):
-            if not mine or not theirs:
+def _measure_agreement(found: Sequence[tuple[str, Location]]) -> list[float | None]:
+    """For each the mean share of words in common with what other models said of the same frame."""
+    models = [model for model, _ in found]
+    sums = [0.0] * len(found)
+    pairs = [0] * len(found)
+    for texts in zip(*(_read_captions(folder) for _, folder in found), strict=True):
+        words = [frozenset((text or "").casefold().split()) for text in texts]
+        for a, b in itertools.combinations(range(len(found)), 2):
+            if models[a] == models[b] or not words[a] or not words[b]:
                 continue
-            share = len(mine & theirs) / len(mine | theirs)
+            share = len(words[a] & words[b]) / len(words[a] | words[b])
             for at in (a, b):
                 sums[at] += share
                 pairs[at] += 1
