@@ -46,7 +46,9 @@ def find_problems(
         if state != "success":
             yield f"{run_id} ended {state}"
     for run in (*runs, *given_up):
-        busy = {place: state for place, state in airflow.states(run).items() if state not in IDLE}
+        # What the scheduler was about to queue when somebody failed the run stays so for ever, and is never begun.
+        idle = IDLE | {"scheduled"} if run in given_up else IDLE
+        busy = {place: state for place, state in airflow.states(run).items() if state not in idle}
         if busy:
             yield f"{run.run_id}: tasks are left unfinished: {busy}"
     yield from _find_report_problems(scenario, job)
