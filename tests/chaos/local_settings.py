@@ -9,11 +9,11 @@ import importlib
 from datetime import timedelta
 from typing import Any
 
-RETRY_DELAY = timedelta(seconds=3)
+RETRY_DELAY = timedelta(seconds=2)
 MAX_RETRY_DELAY = timedelta(seconds=8)
 
 POLICY_S = {
-    "create_timeout_s": 6.0,
+    "create_timeout_s": 5.0,
     "realtime_claim_s": 15.0,
     "queue_wait_s": 1.0,
     "queue_wait_max_s": 6.0,
