@@ -20,28 +20,17 @@ DEFAULT_DIMENSIONS = {
 
 _WORD = re.compile(r"\w+")
 _MOST_WORDS = 512
-_COMMON = frozenset(
-    {
-        "a",
-        "an",
-        "the",
-        "is",
-        "was",
-        "are",
-        "be",
-        "to",
-        "of",
-        "in",
-        "on",
-        "at",
-        "and",
-        "or",
-        "it",
-        "by",
-        "for",
-        "as",
-    }
-)
+_COMMON_TEXT = """
+a about after again all also always am an and any anything are as at be because been before behind being below both
+but by can cannot could did do does doesn don done down each either else enough even ever every everything few for
+from get gets getting give go goes got had has have having he her here him his how i if in into is isn it its just
+keep less like many may me might more most much must my never no nor not nothing now of off often on once one only
+or other our out over own put rid same say see she should since so some something still such take than that the
+their them then there these they thing this those through to too under until up us use very was way we well were
+what when where which while who why will with without would yes yet you your
+"""
+_COMMON = frozenset(_COMMON_TEXT.split())
+"""Words that say nothing of what a text is about; they count a little all the same."""
 
 
 def embed(text: str, dimensions: int) -> NDArray[np.float32]:
@@ -51,7 +40,7 @@ def embed(text: str, dimensions: int) -> NDArray[np.float32]:
     total = np.zeros(dimensions, dtype=np.float32)
     for word in _WORD.findall(text.lower())[:_MOST_WORDS] or [text]:
         vector = _word_vector(word, dimensions)
-        total += vector * np.float32(0.2) if word in _COMMON else vector
+        total += vector * np.float32(0.1) if word in _COMMON else vector
     norm = float(np.linalg.norm(total))
     return total / norm if norm else _word_vector(text, dimensions)
 

@@ -1,0 +1,219 @@
+"""Documents become chunks, chunks become vectors in Qdrant; a query task shows that neighbours make sense."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import DAG, Param, TriggerRule, task
+
+from airflow_openai_batch.dag_params import make_params
+from airflow_openai_batch.operators.failures import task_failures
+from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
+from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
+from airflow_openai_batch.operators.prompt_files import load_prompt
+from airflow_openai_batch.recipes.chunk_writing import TABLE, check_failed, write_chunks
+from airflow_openai_batch.recipes.documents import CHUNKS, read_documents
+from airflow_openai_batch.recipes.job_folder import open_folder
+from airflow_openai_batch.recipes.neighbours import report_neighbours
+from airflow_openai_batch.recipes.qdrant_points import PointStore
+from airflow_openai_batch.task_group import openai_batch_task_group
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.prompts import PromptSpec
+
+DAG_ID = "embed_documents"
+PROMPT = "include/prompts/embed_chunks.yaml"
+SAMPLES = Path(__file__).resolve().parents[1] / "include" / "samples" / "documents" / "guides"
+LOCAL_QDRANT = str(Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "qdrant" / DAG_ID)
+SHARED = ("conn_id", "mode", "realtime_threshold", "poll_interval", "max_cost_usd")
+
+DOC_MD = """
+### Documents → chunks → vectors in Qdrant, at half the price
+| cut | embed | keep | look |
+| --- | --- | --- | --- |
+| read → prepare → | embed → join → | write → | query |
+
+* **read** cuts every document into chunks, by headings and paragraphs, and takes those that have no vector yet. A chunk
+  is known by its document and content, so a run pays for what is new or changed, and for nothing else.
+* **embed** sends them: more than 10 requests (of 3 chunks) as a batch, fewer in real time. So **a single new document
+  is there within seconds**, a collection of them comes overnight.
+* **write** puts chunks and vectors into the collection, and deletes those that a document no longer has, once all its
+  present ones are there. Twice the same is once.
+* **query** embeds *Queries* with the same model and writes the nearest sections to `neighbours.md` and into the log,
+  with a measure that needs no queries: how often a chunk's nearest neighbour is of its own document.
+
+**Try it**: trigger it with the form as it is: eight household guides go into a collection in files on this machine
+(`$AIRFLOW_HOME/qdrant/embed_documents`). Trigger it again: nothing is new. Change a paragraph, or name a document of
+your own in *Documents*, and trigger it once more.
+
+**Clear any red task**: what was answered is kept.
+
+**Make it your own**
+1. *Documents*: a prefix with texts or Markdown, such as `s3://conn@bucket/handbook/`. PDF and the like want to be text
+   first. A document that is gone from the prefix keeps its chunks; delete them by their `document` in the payload.
+2. A connection of type Qdrant in *Qdrant* (`pip install 'airflow-provider-openai-batch[qdrant]'`). Files on this
+   machine are for trying: one process at a time, all in memory.
+3. `include/prompts/embed_chunks.yaml`: model, dimensions and what stands in front of a chunk. Another model wants
+   another collection: vectors of two models cannot be compared.
+4. `recipes/document_chunks.py` cuts; give it your own rules. `recipes/chunk_writing.py` says what is in the payload.
+"""
+
+
+def make_form() -> dict[str, Param]:
+    """Which documents go where; how they are sent comes folded."""
+    every = make_params()
+    shared = {name: every[name] for name in SHARED}
+    own = {
+        "documents": Param(
+            default=f"{SAMPLES}/",
+            type="string",
+            minLength=1,
+            title="Documents",
+            description="URI or path: a prefix that ends in /, for all texts below it, or one text.",
+        ),
+        "qdrant_conn_id": Param(
+            default="",
+            type=["null", "string"],
+            title="Qdrant",
+            description="Connection of type Qdrant. Empty: files on this machine.",
+        ),
+        "collection": Param(
+            default="documents", type="string", minLength=1, title="Collection", description="In Qdrant."
+        ),
+        "queries": Param(
+            default=[
+                "My bread does not get sour",
+                "How do I get rid of lime in the boiler?",
+                "There is mould behind the wardrobe",
+            ],
+            type=["null", "array"],
+            items={"type": "string"},
+            title="Queries",
+            description="One per line. Each is embedded in real time.",
+        ),
+        "output_uri": Param(
+            default=str(every["output_uri"].value).replace("{run_id}", f"{DAG_ID}/{{run_id}}"),
+            type="string",
+            title="Output",
+            description="Directory. {run_id} stands for the id of this run.",
+        ),
+        "conn_id": shared.pop("conn_id"),
+        "max_chars": Param(
+            default=800,
+            type="integer",
+            minimum=100,
+            maximum=20_000,
+            title="Characters per chunk",
+            description="At most. A whole section where it fits.",
+            section="Chunks",
+        ),
+        "neighbours": Param(
+            default=3,
+            type="integer",
+            minimum=1,
+            maximum=100,
+            title="Neighbours",
+            description="So many for each query.",
+            section="Chunks",
+        ),
+        "qdrant_path": Param(
+            default=LOCAL_QDRANT,
+            type="string",
+            title="Local files",
+            description="Folder of this machine, where there is no connection. One process at a time.",
+            section="Chunks",
+        ),
+    }
+    for name, param in own.items():
+        if name not in SHARED:
+            param.description = f"{param.description} ({name})"
+    return own | shared
+
+
+def open_store(params: dict[str, Any]) -> PointStore:
+    return PointStore(
+        collection=params["collection"], conn_id=params["qdrant_conn_id"] or "", path=params["qdrant_path"]
+    )
+
+
+def read_prompt_file() -> PromptSpec:
+    return load_prompt(PROMPT, {}, Path(__file__).parent)
+
+
+with DAG(
+    dag_id=DAG_ID,
+    dag_display_name="Embed documents into Qdrant",
+    description="New and changed chunks of documents get vectors by a batch, and Qdrant gets both.",
+    schedule=None,
+    catchup=False,
+    max_active_runs=1,  # local files take one process at a time
+    tags=["openai", "batch", "example"],
+    params=make_form(),
+    doc_md=DOC_MD,
+    default_args={"retries": 3, "retry_delay": timedelta(minutes=1)},
+) as dag:
+    # Where nothing is new, chunks may have gone all the same.
+    @task.short_circuit(ignore_downstream_trigger_rules=False)
+    def read(params: Any = None, ti: Any = None) -> int:
+        with task_failures():
+            folder = open_folder(params["output_uri"], ti.run_id)
+            found = read_documents(
+                open_store(params),
+                folder,
+                read_prompt_file(),
+                source=params["documents"],
+                max_chars=params["max_chars"],
+            )
+        ti.xcom_push("chunks", folder.child(CHUNKS).uri)
+        return found.new
+
+    @task(trigger_rule=TriggerRule.NONE_FAILED)
+    def write(params: Any = None, run_id: Any = None) -> dict[str, Any]:
+        with task_failures():
+            folder = open_folder(params["output_uri"], run_id)
+            done = write_chunks(folder, open_store(params), read_prompt_file())
+            check_failed(done)
+        return {"written": done.written, "deleted": done.deleted, "cost_usd": done.cost_usd}
+
+    @task
+    def query(params: Any = None, run_id: Any = None) -> None:
+        with task_failures():
+            report_neighbours(
+                open_folder(params["output_uri"], run_id),
+                open_store(params),
+                params["queries"] or [],
+                read_prompt_file(),
+                params["conn_id"],
+                limit=params["neighbours"],
+            )
+
+    output: Any = "{{ params.output_uri.rstrip('/') }}"
+    prepare = OpenAIBatchPrepareOperator(
+        task_id="prepare",
+        source="{{ ti.xcom_pull(task_ids='read', key='chunks') }}",
+        prompt=PROMPT,
+        output_uri=f"{output}/prepared",
+        dedupe=True,
+    )
+    embed = openai_batch_task_group(
+        "embed",
+        input_uri=prepare.output,
+        output_uri=f"{output}/job",
+        conn_id="{{ params.conn_id }}",
+        send_mode="{{ params.mode }}",
+        realtime_threshold="{{ params.realtime_threshold }}",
+        poll_interval="{{ params.poll_interval }}",
+        max_cost_usd="{{ params.max_cost_usd }}",
+        max_failed_fraction=1,  # what has a vector is written whatever became of the others; `write` judges
+    )
+    join = OpenAIBatchJoinOperator(
+        task_id="join",
+        prepared="{{ ti.xcom_pull(task_ids='prepare', key='prepared') }}",
+        job=embed.job,
+        output_uri=f"{output}/{TABLE}",
+    )
+
+    read() >> prepare >> embed >> join >> write() >> query()

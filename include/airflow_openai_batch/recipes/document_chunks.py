@@ -1,0 +1,95 @@
+"""A document in pieces that are worth a vector each: by headings and paragraphs, so that a change in one section leaves
+the pieces of the others, and with them their vectors, as they are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_HEADING = re.compile(r"(#{1,6})\s+(.+?)\s*#*$")
+_FENCE = re.compile(r"\s*(```|~~~)")
+_BETWEEN_SENTENCES = re.compile(r"(?<=[.!?\u2026])\s+")
+_LONGEST_HEADING = 200
+
+
+class Chunk(NamedTuple):
+    """A piece of a document."""
+
+    heading: str
+    """Those above it, outermost first: ``Espresso machine > Descaling``; empty before the first."""
+    text: str
+
+
+def cut_document(text: str, *, max_chars: int) -> Iterator[Chunk]:
+    """The pieces in their order; whole paragraphs as far as they fit.
+
+    :param text: plain or Markdown.
+    :param max_chars: of a piece, without its heading. A longer paragraph is cut between sentences, a longer sentence
+        between words.
+    """
+    for heading, body in _read_sections(text):
+        packed = ""
+        for paragraph in _read_paragraphs(body, max_chars):
+            if packed and len(packed) + 2 + len(paragraph) > max_chars:
+                yield Chunk(heading, packed)
+                packed = ""
+            packed = f"{packed}\n\n{paragraph}" if packed else paragraph
+        if packed:
+            yield Chunk(heading, packed)
+
+
+def _read_sections(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Headings and the lines below each; what stands in a code block is no heading."""
+    headings: dict[int, str] = {}
+    lines: list[str] = []
+    in_code = False
+    for line in text.splitlines():
+        if _FENCE.match(line):
+            in_code = not in_code
+        found = None if in_code else _HEADING.fullmatch(line)
+        if found is None:
+            lines.append(line)
+            continue
+        yield _join_headings(headings), lines
+        level = len(found.group(1))
+        headings = {each: name for each, name in headings.items() if each < level} | {level: found.group(2)}
+        lines = []
+    yield _join_headings(headings), lines
+
+
+def _join_headings(headings: dict[int, str]) -> str:
+    return " > ".join(headings.values())[:_LONGEST_HEADING]
+
+
+def _read_paragraphs(lines: list[str], max_chars: int) -> Iterator[str]:
+    for block in re.split(r"\n\s*\n", "\n".join(lines)):
+        paragraph = block.strip()
+        if len(paragraph) <= max_chars:
+            if paragraph:
+                yield paragraph
+        else:
+            yield from _pack(_BETWEEN_SENTENCES.split(paragraph), max_chars)
+
+
+def _pack(pieces: list[str], max_chars: int) -> Iterator[str]:
+    packed = ""
+    for piece in pieces:
+        for part in [piece] if len(piece) <= max_chars else _cut_words(piece, max_chars):
+            if packed and len(packed) + 1 + len(part) > max_chars:
+                yield packed
+                packed = ""
+            packed = f"{packed} {part}" if packed else part
+    if packed:
+        yield packed
+
+
+def _cut_words(sentence: str, max_chars: int) -> Iterator[str]:
+    rest = sentence
+    while len(rest) > max_chars:
+        at = rest.rfind(" ", 1, max_chars + 1)
+        cut = at if at > 0 else max_chars
+        yield rest[:cut].rstrip()
+        rest = rest[cut:].lstrip()
+    if rest:
+        yield rest
