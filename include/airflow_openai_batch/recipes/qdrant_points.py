@@ -94,7 +94,7 @@ class PointStore:
                 "on every worker."
             ) from None
         if self.conn_id:
-            return QdrantClient(timeout=TIMEOUT_S, **self._read_connection())
+            return QdrantClient(timeout=TIMEOUT_S, check_compatibility=False, **self._read_connection())
         check_uri(self.path, "output")
         folder = Path(self.path.removeprefix("file://")).expanduser()
         folder.parent.mkdir(parents=True, exist_ok=True)
