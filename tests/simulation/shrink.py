@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from simulation.scenario import Run, Scenario
+from simulation.scenario import Scenario
 from simulation.simulate import SimulationError, simulate
 
 MOST_TRIES = 400
@@ -107,8 +107,13 @@ def _iter_less_input(scenario: Scenario) -> Iterator[Scenario]:
 
 
 def _iter_simpler_runs(scenario: Scenario) -> Iterator[Scenario]:
+    """Never back to what was simpler before: this must come to an end."""
     for number, run in enumerate(scenario.runs):
-        for simpler in (Run(sample=run.sample), replace(run, one_task=True), replace(run, start_s=0.0)):
+        for simpler in (
+            replace(run, start_s=0.0),
+            replace(run, after_former=False),
+            replace(run, one_task=True),
+        ):
             if simpler != run:
                 yield replace(scenario, runs=_exchange(scenario.runs, number, simpler))
 
@@ -127,7 +132,7 @@ def _iter_shorter(scenario: Scenario, name: str) -> Iterator[Scenario]:
     least = 1 if name == "runs" else 0
     if len(items) <= least:
         return
-    if not least:
+    if not least and len(items) > 1:
         yield replace(scenario, **{name: ()})
     for number in range(len(items)):
         rest = (*items[:number], *items[number + 1 :])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_openai_batch.client import BatchClient
+from airflow_openai_batch.core import machine
 from airflow_openai_batch.core.budget import Budget
 from simulation.scenario import Run, Scenario
 from simulation.shrink import describe_drawn, shrink
@@ -42,16 +43,24 @@ def test_more_than_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
         simulate(scenario)
 
 
+def test_less_than_a_larger_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = (Run(sample=1), Run(sample=3, after_former=True), Run(after_former=True))
+    scenario = Scenario(seed=1, settings=QUICK, requests=4, max_requests_per_shard=4, runs=samples)
+    assert simulate(scenario).sends == 3
+    monkeypatch.setattr(machine, "_has_sample", lambda state, policy: policy.first and state.landed_send > 0)
+    with pytest.raises(SimulationError, match="r-1 was not asked for a sample of 3"):
+        simulate(scenario)
+
+
 def test_what_fails_shrinks_to_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BatchClient, "find", lambda self, job_key, since: ())
     drawn = Scenario(
         seed=1,
-        requests=6,
+        requests=2,
         runs=(Run(one_task=True), Run(start_s=9_000.0)),
-        settings={**QUICK, "finalizing_s": 60.0},
+        settings=QUICK,
         faults=({"line": 500, "custom_id": ["r-1"]}, LOST_REPLY, {"http": "GET /v1/batches", "status": 500}),
-        kills=(60, 20),
-        storage_errors=(90,),
+        kills=(60,),
     )
     scenario, error = shrink(drawn)
     assert scenario.faults == (LOST_REPLY,)
