@@ -206,12 +206,11 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
                 self.log.info("%s", text)
 
     def _prepare(self, spec: PromptSpec, output: Location) -> Prepared:
-        on_existing: OnExisting = read_choice("on_existing", self.on_existing, ("resume", "fail", "restart"))
         existing = read_manifest(output)
         try:
             source = self.find_source(output, spec)
         except InputError as error:
-            if existing is None or on_existing != "resume":
+            if existing is None or self._read_on_existing() != "resume":
                 raise
             self.log.warning("%s What was prepared from it is used.", error)
             return self._use_without_source(existing, spec, output)
@@ -234,7 +233,7 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
                 on_none_left="commit"
                 if read_choice("on_none_left", self.on_none_left, ("fail", "skip")) == "skip"
                 else "fail",
-                on_existing=on_existing,
+                on_existing=self._read_on_existing(),
                 check_source=source.check,
                 progress=_RowProgressLog(self.log),
             ),
@@ -244,6 +243,9 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
             self.log.warning("%s", notice)
         self._log_outcome(prepared, output)
         return prepared
+
+    def _read_on_existing(self) -> OnExisting:
+        return read_choice("on_existing", self.on_existing, ("resume", "fail", "restart"))
 
     def _use_without_source(self, manifest: Manifest, spec: PromptSpec, output: Location) -> Prepared:
         """The source has gone since; the prompt is looked at all the same."""
