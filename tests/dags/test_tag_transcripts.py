@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_openai_batch.core.storage import resolve_plain
 from airflow_openai_batch.recipes.qdrant_points import PointStore
-from airflow_openai_batch.recipes.transcripts import TAGGING, seed_transcripts
+from airflow_openai_batch.recipes.tag_writing import write_tags
+from airflow_openai_batch.recipes.transcripts import TAGGING, Fields, seed_transcripts
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing import OpenAIServer
@@ -123,12 +125,28 @@ def test_a_later_run_asks_only_about_what_has_no_tags_by_this_version_of_the_pro
 def test_what_cannot_be_tagged_is_skipped_with_its_reason(
     tag: Tag, store: PointStore, openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
-    numbers = sorted(read_points(store), key=str)
+    numbers = list(read_points(store))
     change(store, numbers[0], {"text": ""})
     openai_server.script(line=400, code="invalid_request_error", custom_id="row-9", times=None)
-    run = tag("out", max_failed_fraction=0.05)
+    run = tag("out", max_failed_fraction=0.01)
     assert run.state == "failed"
-    assert "2 of 22 points were not tagged" in run.errors("write")
-    skipped = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
-    assert {each["code"] for each in skipped} == {"rejected", "failed"}
+    assert "1 of 21 points were not tagged (1 failed): more than max_failed_fraction=0.01" in run.errors(
+        "write"
+    )
+    assert "tags" not in read_points(store)[numbers[0]], "without a text there is nothing to ask"
     assert sum("tags" in payload for payload in read_points(store).values()) == 20
+
+    # What a cleared task meets when people have gone on working.
+    with store.open() as points:
+        points.set_payloads({numbers[1]: {"text": "Another text."}, numbers[2]: newer()})
+        points.delete([numbers[3]])
+    done = write_tags(resolve_plain(str(tmp_path / "out")), store, fields=Fields())
+    assert done.reasons == {"failed": 1, "changed": 1, "tagged_meanwhile": 1, "gone": 1}
+    assert done.written == 17
+    lines = (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()
+    assert {json.loads(line)["point_id"] for line in lines} >= {numbers[1], numbers[2], numbers[3]}
+    assert read_points(store)[numbers[2]]["tags"] == ["by", "hand"]
+
+
+def newer() -> dict[str, Any]:
+    return {"tags": ["by", "hand"], TAGGING: {"prompt": "tags", "prompt_version": 2}}

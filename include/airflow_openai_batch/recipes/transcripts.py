@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from airflow_openai_batch.recipes.qdrant_filters import leave_out, make_filter
 if TYPE_CHECKING:
     from airflow_openai_batch.core.prompts import PromptSpec
     from airflow_openai_batch.core.storage import Location
-    from airflow_openai_batch.recipes.qdrant_points import Point, PointId, Points, PointStore
+    from airflow_openai_batch.recipes.qdrant_points import Point, PointId, PointStore
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """Points that the filters let through."""
     tagged: int
     """Of these, tagged by this version of the prompt or a newer one."""
+    empty: int
+    """Untagged, but there is no text to ask about; each run passes them over."""
     read: int
     """The others, which stand in the table."""
 
@@ -109,20 +111,30 @@ def read_transcripts(
         matching = points.count(where)
         wanted = leave_out(where, _tagged_by(prompt))
         with folder.child(ROWS).open_write() as file, pq.ParquetWriter(file, _SCHEMA) as table:
-            read = 0
-            for batch in _make_batches(points, fields, wanted):
-                table.write_batch(batch)
-                read += batch.num_rows
-    found = Reading(asked=asked, matching=matching, tagged=max(0, matching - read), read=read)
+            untagged = read = 0
+            for page in points.read_pages(fields.names, wanted):
+                untagged += len(page)
+                rows = [row for row in (_make_row(point, fields) for point in page) if row[-1] is not None]
+                if rows:
+                    table.write_batch(_make_batch(rows))
+                    read += len(rows)
+    found = Reading(
+        asked=asked,
+        matching=matching,
+        tagged=max(0, matching - untagged),
+        empty=untagged - read,
+        read=read,
+    )
     write_note(folder.child(NOTE), found)
     log.info("%s: %s.", store, describe_reading(found))
     return found
 
 
 def describe_reading(found: Reading) -> str:
+    empty = f"{found.empty:,} without a text, " if found.empty else ""
     return (
         f"{found.matching:,} match, {found.tagged:,} of them have tags by this prompt version or a newer one, "
-        f"{found.read:,} to tag"
+        f"{empty}{found.read:,} to tag"
     )
 
 
@@ -155,14 +167,10 @@ def to_point_id(text: str) -> PointId:
     return int(text) if text.isdigit() and len(text) <= 20 else text
 
 
-def _make_batches(points: Points, fields: Fields, wanted: Any) -> Iterator[pa.RecordBatch]:
-    for page in points.read_pages(fields.names, wanted):
-        rows = [_make_row(point, fields) for point in page]
-        columns = zip(*rows, strict=True)
-        yield pa.record_batch(
-            [pa.array(values, column.type) for values, column in zip(columns, _SCHEMA, strict=True)],
-            schema=_SCHEMA,
-        )
+def _make_batch(rows: list[tuple[str, str | None, str | None]]) -> pa.RecordBatch:
+    columns = zip(*rows, strict=True)
+    arrays = [pa.array(values, column.type) for values, column in zip(columns, _SCHEMA, strict=True)]
+    return pa.record_batch(arrays, schema=_SCHEMA)
 
 
 def _make_row(point: Point, fields: Fields) -> tuple[str, str | None, str | None]:
