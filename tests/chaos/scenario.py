@@ -106,6 +106,11 @@ class Scenario:
             yield evil, LINE_EVILS[evil] | {"contains": self.mark(evil)}
 
     @property
+    def shows_late(self) -> bool:
+        """Whether a batch may get a twin, since lists show it only after all patience with a lost reply."""
+        return any(evil == LATE for evil, _ in self.batch_evils)
+
+    @property
     def needs_person(self) -> bool:
         """Whether it may take a clear to go on: after what people did, never after faults and kills."""
         return self.turn is not None and self.turn.what not in ("twin run", "clear")
