@@ -54,9 +54,11 @@ def show_least(seed: int) -> None:
 
 def report(sums: Sums) -> None:
     total, failed = sums.total, sums.failed
+    cpu_ms = 1e3 * sums.cpu_s / max(1, sums.seeds)
     print(
-        f"{sums.seeds:,} seeds in {sums.took_s:.0f} s: {total.sends:,} batches, {total.kills:,} kills, "
-        f"{total.virtual_s / 86_400:,.0f} days of virtual time, {total.duplicates:,} duplicates of a lagging list"
+        f"{sums.seeds:,} seeds in {sums.took_s:.0f} s, {cpu_ms:.0f} ms of CPU each: "
+        f"{total.sends:,} batches, {total.kills:,} kills, {total.virtual_s / 86_400:,.0f} days of virtual time, "
+        f"{total.duplicates:,} duplicates of a lagging list"
     )
     for title, counts in (("faults", total.faults), ("failed tasks, cleared", total.failures)):
         print(

@@ -21,6 +21,8 @@ class Sums:
 
     seeds: int = 0
     took_s: float = 0.0
+    cpu_s: float = 0.0
+    """Of all processes together."""
     total: Verdict = field(default_factory=Verdict)
     failed: dict[int, str] = field(default_factory=dict)
     """What each failing seed said."""
@@ -37,6 +39,7 @@ def simulate_many(seeds: range, processes: int, tell: Callable[[str], object] = 
         for part in pool.imap_unordered(simulate_some, _cut(seeds)):
             sums.total += part.total
             sums.failed |= part.failed
+            sums.cpu_s += part.cpu_s
             for seed, text in part.failed.items():
                 tell(f"seed {seed} fails: {text.splitlines()[0]}")
     sums.took_s = time.perf_counter() - started
@@ -45,12 +48,14 @@ def simulate_many(seeds: range, processes: int, tell: Callable[[str], object] = 
 
 def simulate_some(seeds: range) -> Sums:
     """The same, in this process."""
+    started = time.process_time()
     sums = Sums(seeds=len(seeds))
     for seed in seeds:
         try:
             sums.total += simulate(draw_scenario(seed))
         except SimulationError as error:
             sums.failed[seed] = str(error)
+    sums.cpu_s = time.process_time() - started
     return sums
 
 
