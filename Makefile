@@ -32,7 +32,7 @@ up: $(READY) ## Airflow with its UI on this machine, the emulator beside it; Ctr
 test: $(READY) ## all tests
 	$(BIN)/python -m pytest $(ARGS)
 
-chaos: $(READY) ## many runs while parts are killed and OpenAI misbehaves: RUNS=100 SEED=7, ONLY=3 for one of them
+chaos: $(READY) ## more jobs while parts are killed and OpenAI misbehaves: RUNS=100 SEED=7, ONLY=3 for one of them
 	CHAOS_RUNS=$(or $(RUNS),15) CHAOS_SEED=$(SEED) CHAOS_ONLY=$(ONLY) $(BIN)/python -m pytest tests/chaos $(ARGS)
 
 simulate: $(READY) ## 10,000 jobs under a virtual clock, with faults and kills (SEEDS=n, or ARGS='--seed n' for one)
