@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
-from airflow.providers.common.compat.sdk import conf
 from airflow.sdk import Param
 
+from airflow_openai_batch.locations import find_output_root
 from airflow_openai_batch.operators.parameters import read_mode
 
 _STEPS = "upload → create → wait → download → resend_leftovers"
@@ -50,8 +48,6 @@ def make_params() -> dict[str, Param]:
     Those of the job itself have no section: only Airflow's own "Run Parameters" is unfolded from the start.
     ``output_uri`` starts below ``[openai_batch] output_root`` of Airflow's configuration, or ``$AIRFLOW_HOME``.
     """
-    home = os.environ.get("AIRFLOW_HOME", str(Path.home() / "airflow"))
-    root = conf.get("openai_batch", "output_root", fallback="") or f"file://{home}/openai_batch"
     params = {
         "input_uri": Param(
             default="",
@@ -61,7 +57,7 @@ def make_params() -> dict[str, Param]:
             "per line.",
         ),
         "output_uri": Param(
-            default=f"{root.rstrip('/')}/{{run_id}}",
+            default=f"{find_output_root()}/{{run_id}}",
             type="string",
             title="Output",
             description="Directory of the job. {run_id} stands for the id of this run, fit for a path. The same "

@@ -44,9 +44,9 @@ def run_block(block: str) -> dict[str, Any]:
 
 
 def make_dag(dag_id: str) -> DAG:
-    namespace = run_block(DAGS[dag_id])
+    values = run_block(DAGS[dag_id]).values()
     return next(
-        dag for value in namespace.values() if getattr(dag := getattr(value, "dag", None), "dag_id", "")
+        dag for value in values if getattr(dag := getattr(value, "dag", value), "dag_id", "") == dag_id
     )
 
 
@@ -94,6 +94,27 @@ def test_a_table_comes_back_with_its_answers(run_dag: RunDag, bucket: ObjectStor
     assert [row[:2] for row in rows[1:]] == [("1", "Lovely"), ("2", "Broken"), ("3", "Lovely")]
     assert all(row[answer] in ("Positive", "Negative", "Neutral") for row in rows[1:])
     assert rows[1][answer] == rows[3][answer]
+
+
+@pytest.mark.usefixtures("openai_conn")
+@pytest.mark.timeout(180)
+def test_the_compositions_run(
+    run_dag: RunDag, bucket: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__OUTPUT_ROOT", f"file://{tmp_path}")
+    bucket.put("texts/a.txt", b"Lovely")
+    bucket.put("products.csv", b"name\nKettle\nLamp\nKettle\n")
+    bucket.put("mails/a.csv", b"text\nWhere is my parcel?\n")
+    bucket.put("tickets/a.csv", b"text\nWhere is my parcel?\nThe lamp hums.\n")
+    runs = {
+        dag_id: run_dag(make_dag(dag_id))
+        for dag_id in ("judge_reviews", "tag_products", "check_claims", "sort_messages")
+    }
+    assert {dag_id: run.state for dag_id, run in runs.items()} == dict.fromkeys(runs, "success")
+    assert runs["sort_messages"].xcom("count") == {"mail": 1, "ticket": 2}
+    assert set(runs["check_claims"].xcom("doubtful")) <= {1, 2}
+    tagged = bucket.get("tagged.txt").decode().splitlines()
+    assert [line.partition(":")[0] for line in tagged] == ["Kettle", "Lamp", "Kettle"]
 
 
 @pytest.mark.usefixtures("openai_conn")

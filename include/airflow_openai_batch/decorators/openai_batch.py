@@ -126,8 +126,7 @@ class OpenAIBatchDecoratedOperator(DecoratedOperator, OpenAIBatchJobOperator):
         read_policy(self, make_caller(context))
         read_number("max_failed_fraction", self.max_failed_fraction, minimum=0.0)
         split = self.make_split(find_requests(f"{where}/{PREPARED}"))
-        split._read_costs()
-        split._check_first(where, plan_only=bool(self.preview))
+        split.check_first(where, sends_nothing=bool(self.preview))
 
 
 def find_requests(prepared: str) -> str:

@@ -272,8 +272,10 @@ class ShardStepOperator(BaseOperator):
         self.waits_for = ""
         self.log.info("Waiting for %s: %s", outcome.batch.id, describe_progress(outcome.batch, now))
         if self.deferrable:
-            context["ti"].xcom_push("return_value", self.result())  # the trigger may end the task
-            self.defer(trigger=self.make_trigger(outcome.batch, context), method_name="resume")
+            trigger = self.make_trigger(outcome.batch, context)
+            if trigger.finish_task:
+                context["ti"].xcom_push("return_value", self.result())  # nobody comes back to do it
+            self.defer(trigger=trigger, method_name="resume")
         time.sleep(self.poll_interval_s)
         return False
 

@@ -217,6 +217,15 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
             reopen_shards(plan, output, repair, by=caller.by, now=time.time())
         return [{"job": output.uri, "shard": shard} for shard in repair.shards or [0]]
 
+    def check_first(self, job_uri: str, *, sends_nothing: bool) -> None:
+        """What can be said before there is an input: for operators that make theirs with effort.
+
+        :raises ConfigError: for a value that cannot be used.
+        :raises RemoteError: if OpenAI refuses the key.
+        """
+        self._read_costs()
+        self._check_first(job_uri, sends_nothing)
+
     def _check_budget(self, forecast: Forecast, max_cost_usd: float | None, plan_only: bool) -> None:
         """:raises BudgetError: if it could cost too much. A dry run says so and does not fail: it sends nothing."""
         try:
