@@ -83,6 +83,8 @@ def test_a_larger_sample_sends_what_the_smaller_one_did_not_and_the_whole_run_th
         run = run_dag("openai_batch", job.conf(sample_requests=sample))
         assert run.state == "success", run.states
         assert openai_server.books.billed["batch"] == answered
+        unsent = [row["error_code"] for row in job.rows() if row["status"] != "ok"]
+        assert unsent == ["not_sent"] * (len(job.rows()) - answered)
     assert [row["custom_id"] for row in job.rows()] == [f"review/{n}" for n in range(10)]
     assert {row["status"] for row in job.rows()} == {"ok"}
     assert max(openai_server.books.good_by_custom_id.values()) == 1

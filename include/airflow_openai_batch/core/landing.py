@@ -14,6 +14,7 @@ from airflow_openai_batch.core.answers import Answer, Usage
 from airflow_openai_batch.core.errors import AccountingError
 from airflow_openai_batch.core.landed import Landed, ProblemTally, SpendingTally
 from airflow_openai_batch.core.lenient_json import clean
+from airflow_openai_batch.core.outcomes import NOT_SENT
 from airflow_openai_batch.core.pricing import Cost, price_answer
 from airflow_openai_batch.core.raw_answers import RawAnswers, SendFiles
 from airflow_openai_batch.core.reconcile import Judged, Settled, describe_missing, settle_requests
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from airflow_openai_batch.core.request_line import RequestLine
     from airflow_openai_batch.core.storage import Location
 
+_NOT_SENT = "Not sent: so far there was only a sample without it, or the deadline came first."
 _NO_ANSWER, _NO_USAGE = Answer(), Usage()
 
 
@@ -115,7 +117,7 @@ class _Landing:
         return any(each.outcome.account_error and each.send == len(self._sends) - 1 for each in judged)
 
     def _to_missing_row(self, settled: Settled) -> ResultRow:
-        code, message = self._missing
+        code, message = (NOT_SENT, _NOT_SENT) if settled.unsent else self._missing
         self._rows["missing"] += 1
         self._problems.add(code, settled.custom_id, message)
         request = settled.request

@@ -29,6 +29,8 @@ Status = Literal["ok", "failed", "invalid_output", "missing"]
 
 INVALID_OUTPUT: Final = "invalid_output"
 MISSING = "missing"
+NOT_SENT = "not_sent"
+"""No send carried the request: so far there was only a sample, or the deadline came first."""
 NO_RESPONSE = "no_response"
 """Status 0, or neither a response nor an error."""
 

@@ -33,6 +33,8 @@ class Settled(msgspec.Struct, kw_only=True):
     attempts: int
     retryable: bool
     """Whether it may be sent again."""
+    unsent: bool = False
+    """No send carried it."""
     others: tuple[Judged, ...] = ()
     """What the other sends say."""
     duplicates: int = 0
@@ -55,9 +57,14 @@ def settle_requests(
             chosen=None if chosen is None else Judged(chosen, best[chosen]),
             attempts=attempts,
             retryable=open_,
+            unsent=chosen is None and not any(_carries(send, number) for send in sends),
             others=_find_others(best, chosen) if len(best) > 1 else (),
             duplicates=len(places) - len(best),
         )
+
+
+def _carries(send: SendFiles, number: int) -> bool:
+    return send.carried is None or number < send.carried
 
 
 def _choose(best: dict[int, Outcome]) -> int | None:
@@ -73,7 +80,7 @@ def _find_others(best: dict[int, Outcome], chosen: int | None) -> tuple[Judged, 
 def describe_missing(sends: Iterable[SendFiles]) -> tuple[str, str]:
     """Code and message of a request that no send returned a line for."""
     names = ", ".join(f"{send.send} ({send.ended_as})" for send in sends)
-    return MISSING, f"No line came back for this request in send {names or '(none yet)'}."
+    return MISSING, f"No line came back for this request in send {names}."
 
 
 def _judge_sends(
@@ -104,7 +111,7 @@ def _count_attempts(
     open_, good = True, False
     for index, send in enumerate(sends):
         outcome = best.get(index)
-        if outcome is None and send.carried is not None and number >= send.carried:
+        if outcome is None and not _carries(send, number):
             continue
         if outcome is None:
             ran = open_ and send.ended_as == "completed"
