@@ -64,6 +64,7 @@ with DAG(
     start_date=pendulum.datetime(2025, 6, 1, tz=TIMEZONE),
     catchup=False,
     max_active_runs=1,
+    is_paused_upon_creation=True,  # nobody wants nightly runs of a sample; the trigger form unpauses it
     tags=["openai", "batch", "example"],
     params={
         "reviews": Param(

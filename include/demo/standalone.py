@@ -24,7 +24,9 @@ from demo.processes import Child, ChildFailedError, clean_environment, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPONENTS = ("scheduler", "triggerer", "dag_processor", "metadatabase")
-START_TIMEOUT_S = 180.0
+START_TIMEOUT_S = 600.0
+"""Half a minute is usual; a busy machine takes several."""
+STILL_WAITING_S = 30.0
 """Healthy after 20 to 45 s on two cores; a busy machine may need longer."""
 
 
@@ -184,13 +186,22 @@ class LocalAirflow(AirflowApi):
             raise ChildFailedError(f"airflow db migrate failed:\n{(done.stdout + done.stderr)[-3000:]}")
 
     def _wait_until_healthy(self, timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
+        now = time.monotonic()
+        deadline, tell_at = now + timeout_s, now + STILL_WAITING_S
         while True:
             self.check()
             health = self.health()
-            if all(health.get(name) == "healthy" for name in COMPONENTS):
+            late = [name for name in COMPONENTS if health.get(name) != "healthy"]
+            if not late:
                 return
-            if time.monotonic() >= deadline:
+            missing = ", ".join(late) if health else "the API server, which does not answer yet"
+            if (now := time.monotonic()) >= deadline:
                 logs = "\n".join(f"--- {child.log}\n{child.tail()}" for child in self.children)
-                raise ChildFailedError(f"Airflow was not healthy within {timeout_s:g} s: {health}\n{logs}")
+                raise ChildFailedError(
+                    f"Airflow did not start within {timeout_s:g} s: not healthy is {missing}. On a busy machine, run it "
+                    f"again.\n{logs}"
+                )
+            if now >= tell_at:
+                tell_at = now + STILL_WAITING_S
+                print(f"Still waiting for {missing} ...", flush=True)
             time.sleep(0.5)
