@@ -198,8 +198,8 @@ class LocalAirflow(AirflowApi):
             if (now := time.monotonic()) >= deadline:
                 logs = "\n".join(f"--- {child.log}\n{child.tail()}" for child in self.children)
                 raise ChildFailedError(
-                    f"Airflow did not start within {timeout_s:g} s: not healthy is {missing}. On a busy machine, run it "
-                    f"again.\n{logs}"
+                    f"Airflow did not start within {timeout_s:g} s: not healthy is {missing}. On a busy machine, run "
+                    f"it again.\n{logs}"
                 )
             if now >= tell_at:
                 tell_at = now + STILL_WAITING_S
