@@ -55,7 +55,8 @@ def make_form() -> dict[str, Param]:
             format="multiline",
             minLength=1,
             title="Prompt",
-            description="Asked about every row. {{ column }} stands for the row's cell in that column.",
+            description="Asked about every row. {{ column }} stands for the row's cell in that column; a name with "
+            "blanks is written {{ row['Its name'] }}.",
         ),
         "model": Param(
             default="gpt-4o-mini", type="string", minLength=1, title="Model", description="Of OpenAI."

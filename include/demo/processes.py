@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -89,9 +90,15 @@ class Child:
 
 
 def _tie(command: Sequence[str]) -> Sequence[str]:
-    """Let the kernel end the process should we be killed without a chance to do it (Linux)."""
+    """Let the kernel end the process should we be killed without a chance to do it (Linux).
+
+    Also where that happens before the kernel is told: the process then has another parent already.
+    """
     setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig", "TERM", "--", *command] if setpriv else command
+    if setpriv is None:
+        return command
+    still_ours = '[ "$PPID" = "$0" ] && exec "$@"'
+    return [setpriv, "--pdeathsig", "TERM", "--", "sh", "-c", still_ours, str(os.getpid()), *command]
 
 
 def stop_all(children: Sequence[Child]) -> None:
@@ -135,14 +142,34 @@ def sole_user(folder: Path) -> Iterator[None]:
 
 
 def free_port(preferred: int = 0) -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on; ``preferred`` where that is free."""
+    """A TCP port of 127.0.0.1 that nobody listens on; ``preferred`` where that is free.
+
+    A preferred port is ours from now on: what is going to listen on it may need minutes to start, and whoever else
+    starts in between would be taken for it.
+    """
     for port in (preferred, 0):
+        if port and not _claim_port(port):
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind(("127.0.0.1", port))
                 return int(probe.getsockname()[1])
     raise ChildFailedError("127.0.0.1 has no free TCP port.")
+
+
+_claims: list[IO[bytes]] = []
+"""Open as long as this process lives, which is what holds the locks."""
+
+
+def _claim_port(port: int) -> bool:
+    try:
+        file = (Path(tempfile.gettempdir()) / f"airflow-openai-batch-port-{port}.lock").open("ab")
+        _claims.append(file)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def wait_for_port(child: Child, port: int, *, timeout_s: float = 30.0) -> None:

@@ -232,6 +232,10 @@ def test_a_sample_is_sent_first_and_a_full_run_uses_its_answers(
     assert openai_server.books.billed["batch"] + openai_server.books.billed["realtime"] == 6
     assert "all 12 requests would cost about" in run.xcom("publish")["extrapolation"]
     assert run.asset_events() == []
+    assert job.report()["cost"]["unfinished_usd"] > 0
+    told = (job.output / "report.md").read_text()
+    assert "A sample of 6 requests has landed: the job has 6 answers so far" in told
+    assert "Clear their tasks" not in told, "nothing is wrong"
     run = run_dag("openai_batch", job.conf())
     assert run.state == "success", run.failures
     assert [row["custom_id"] for row in job.rows()] == [f"r/{n}" for n in range(12)]

@@ -71,6 +71,17 @@ def test_stopping_a_child_ends_everything_it_started(tmp_path):
     child.stop()  # the second time is harmless
 
 
+def test_a_preferred_port_belongs_to_whoever_asked_first():
+    """What will listen there may take minutes to start; whoever came next would be taken for it."""
+    wanted = free_port()
+    ask = "import sys; from demo.processes import free_port; print(free_port(int(sys.argv[1])))"
+    assert free_port(wanted) == wanted
+    other = subprocess.run(
+        [sys.executable, "-c", ask, str(wanted)], capture_output=True, check=True, text=True
+    )
+    assert int(other.stdout) != wanted
+
+
 def test_a_child_that_ends_early_is_explained_by_its_log(tmp_path):
     command = [sys.executable, "-c", "import sys; print('no such port', flush=True); sys.exit(3)"]
     child = Child("server", command, env={}, log=tmp_path / "server.log")

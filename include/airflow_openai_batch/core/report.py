@@ -93,8 +93,21 @@ class ReportCost(msgspec.Struct, frozen=True, kw_only=True):
     saving_usd: float | None
     replaced_usd: float
     """Of answers that were paid for and then replaced."""
+    unfinished_usd: float = 0.0
+    """Paid so far for shards that are not done; in none of the other amounts."""
     unpriced_answers: int
     unpriced_models: tuple[str, ...]
+
+
+class SampleLine(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a run that sent only the first requests of the plan, which have landed."""
+
+    requests: int
+    """That the sample was of."""
+    answers: int
+    """That the whole job has so far."""
+    outlook: str
+    """What all would cost."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,6 +134,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[str, ...]
     shards: tuple[ShardLine, ...]
     notes: tuple[str, ...]
+    sample: SampleLine | None = None
 
     def to_json(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(self), indent=1)
@@ -140,12 +154,16 @@ def build_report(
     accounts: Accounts | None = None,
     output_tokens_per_request: float = 0.0,
     notes: Sequence[str] = (),
+    unfinished_usd: float = 0.0,
+    sample: SampleLine | None = None,
 ) -> Report:
     """Add up what the shards found. Free of I/O.
 
     :param summaries: one per shard; a shard without one counts as not begun.
     :param accounts: what `check_accounts` counted; a note says so.
     :param output_tokens_per_request: the mean that was assumed for the estimate.
+    :param unfinished_usd: paid so far for shards that are not done.
+    :param sample: where the run sent a sample, and that has landed.
     """
     by_shard = {summary.shard: summary for summary in summaries}
     known = [
@@ -165,12 +183,13 @@ def build_report(
         problems=merge_problems(problem for item in landed for problem in item.problems),
         tokens=spending.tokens,
         planned_input_tokens=sum(shard.expected_tokens for shard in plan.shards),
-        cost=_add_cost(plan, landed, spending, output_tokens_per_request),
+        cost=_add_cost(plan, landed, spending, output_tokens_per_request, unfinished_usd),
         attempts=_add_counts(item.attempts for item in landed),
         phases=spread_phases(summary.phases_s for summary in known),
         sources=tuple(source.uri for source in plan.sources),
         shards=tuple(_to_line(plan, index, summary) for index, summary in enumerate(known)),
-        notes=(*notes, *_find_notes(plan, landed, known, accounts)),
+        notes=(*notes, *_find_notes(plan, landed, known, accounts, sample)),
+        sample=sample,
     )
 
 
@@ -226,7 +245,11 @@ def _count(plan: Plan, landed: Sequence[Landed]) -> ReportCounts:
 
 
 def _add_cost(
-    plan: Plan, landed: Sequence[Landed], spending: Spending, output_tokens_per_request: float
+    plan: Plan,
+    landed: Sequence[Landed],
+    spending: Spending,
+    output_tokens_per_request: float,
+    unfinished_usd: float,
 ) -> ReportCost:
     replaced = sum((item.replaced for item in landed), Spending())
     paid = spending + replaced
@@ -239,6 +262,7 @@ def _add_cost(
         standard_usd=paid.standard_cost_usd if known else None,
         saving_usd=paid.standard_cost_usd - paid.cost_usd if known else None,
         replaced_usd=replaced.cost_usd,
+        unfinished_usd=unfinished_usd,
         unpriced_answers=paid.unpriced,
         unpriced_models=tuple(sorted({model for item in landed for model in item.unpriced_models})[:10]),
     )
@@ -273,7 +297,11 @@ def _to_line(plan: Plan, index: int, summary: ShardSummary) -> ShardLine:
 
 
 def _find_notes(
-    plan: Plan, landed: Sequence[Landed], known: Sequence[ShardSummary], accounts: Accounts | None
+    plan: Plan,
+    landed: Sequence[Landed],
+    known: Sequence[ShardSummary],
+    accounts: Accounts | None,
+    sample: SampleLine | None,
 ) -> Iterable[str]:
     """What a reader of the numbers should know."""
     if accounts is not None:
@@ -282,7 +310,8 @@ def _find_notes(
             f"{accounts.rows:,} rows, {accounts.rejected:,} rejected lines, {accounts.unfinished:,} "
             "requests of unfinished shards."
         )
-    if unfinished := [summary.shard for summary in known if summary.landed is None]:
+    unfinished = [summary.shard for summary in known if summary.landed is None]
+    if unfinished and sample is None:
         names = name_some(unfinished)
         yield f"Shards that are not done: {names}. Clear their tasks; nothing that was paid is sent again."
     kinds = {shard.tokens for shard in plan.shards}

@@ -90,7 +90,17 @@ def _head(report: Report) -> Iterator[str]:
     counts = report.counts
     yield "# OpenAI batch run"
     yield ""
-    if not report.complete:
+    if report.sample is not None:
+        yield (
+            f"**A sample of {number_of(report.sample.requests, 'request')} has landed: the job has "
+            f"{number_of(report.sample.answers, 'answer')} so far, {format_usd(report.cost.unfinished_usd)} of their "
+            "cost for shards that are not done.** Trigger it again with the same output and a larger sample, or none, "
+            "to send the rest. What follows counts shards that are done."
+        )
+        yield ""
+        yield escape(report.sample.outlook)
+        yield ""
+    elif not report.complete:
         yield f"**Not complete: {counts.unfinished:,} of {counts.requests:,} requests are in unfinished shards.**"
         yield ""
     yield f"{_headline(counts)}. {_price(report.cost)}"
@@ -117,9 +127,12 @@ def _headline(counts: ReportCounts) -> str:
 def _price(cost: ReportCost) -> str:
     amounts = _read_together(cost)
     price = format_usd(cost.actual_usd, beside=amounts)
+    more = f" {format_usd(cost.unfinished_usd)} more was paid for shards that are not done." * (
+        cost.unfinished_usd > 0
+    )
     if not cost.saving_usd:
-        return f"Cost: {price}."
-    return f"Cost: {price}, {format_usd(cost.saving_usd, beside=amounts)} less than in real time."
+        return f"Cost: {price}.{more}"
+    return f"Cost: {price}, {format_usd(cost.saving_usd, beside=amounts)} less than in real time.{more}"
 
 
 def _read_together(cost: ReportCost) -> tuple[float | None, ...]:
@@ -275,7 +288,10 @@ def _files(report: Report) -> Iterator[str]:
     yield ""
     yield "* `results/part-*.parquet`: one row per request, in the order of the input"
     if report.counts.bad:
-        yield "* `failed.jsonl`: the requests without a good answer, ready to be sent again as an input"
+        yield (
+            "* `failed.jsonl`: the requests without a good answer, ready to be an input of another job; a run with "
+            "`repair=true` and this output asks for them alone, and puts the answers in their place here"
+        )
     if report.counts.rejected:
         yield "* `rejected.jsonl`: the lines that could not be requests, with source, line number and reason"
     yield "* `raw/`: what OpenAI returned, verbatim"

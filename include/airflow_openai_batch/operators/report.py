@@ -17,11 +17,18 @@ from airflow_openai_batch.core.errors import ConfigError, OpenAIBatchError
 from airflow_openai_batch.core.failed_requests import write_failed
 from airflow_openai_batch.core.job_progress import read_done
 from airflow_openai_batch.core.ledger import JobLedger
-from airflow_openai_batch.core.report import Report, ShardSummary, asset_extra, build_report, name_some
+from airflow_openai_batch.core.report import (
+    Report,
+    SampleLine,
+    ShardSummary,
+    asset_extra,
+    build_report,
+    name_some,
+)
 from airflow_openai_batch.core.report_markdown import write_markdown
 from airflow_openai_batch.core.sample import choose_sample, extrapolate, has_sample
 from airflow_openai_batch.core.shard_reader import ShardReader
-from airflow_openai_batch.core.spending import read_spending
+from airflow_openai_batch.core.spending import Spent, read_spending
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.parameters import (
@@ -101,12 +108,12 @@ class OpenAIBatchReportOperator(BaseOperator):
             output, plan = self._open()
             context["ti"].xcom_push("job", output.uri)
             summaries = list(_read_summaries(output, plan))
-            report = self._write(output, plan, summaries)
+            report = self._write(output, plan, summaries, sample)
             if not read_flag("keep_remote_files", self.keep_remote_files):
                 self._sweep(output, plan, summaries)
         self.log.info("%s", write_markdown(report))
         if sample is not None and not report.complete:
-            return self._end_sample(output, plan, sample)
+            return self._end_sample(output, plan, sample, report)
         self._judge(report, allowed)
         extra = asset_extra(report)
         asset = Asset(make_asset_uri(self.asset_uri or output.uri))
@@ -123,20 +130,15 @@ class OpenAIBatchReportOperator(BaseOperator):
             raise ConfigError(f"{output.uri}: there is no plan.json; split the input first.")
         return output, plan
 
-    def _end_sample(self, output: Location, plan: Plan, sample: int) -> dict[str, Any]:
+    def _end_sample(self, output: Location, plan: Plan, sample: int, report: Report) -> dict[str, Any]:
         """What the whole job would cost; no asset event, since the job is not finished."""
-        ledger = JobLedger(output.child(job.STATE))
-        wanted = choose_sample(plan, sample)
-        open_ = [shard for shard, first in wanted.items() if not has_sample(ledger, shard, first)]
-        if open_:
+        if report.sample is None:
             raise AirflowFailException(
-                f"The sample of {sample:,} requests has not landed (shards {name_some(open_)}). Clear their tasks."
+                f"The sample of {sample:,} requests has not landed (shards "
+                f"{name_some(_find_open(output, plan, sample))}). Clear their tasks."
             )
-        found = extrapolate(plan, read_spending(output))
-        self.log.info(
-            "The sample has landed. %s", found or "Nothing was answered, so nothing can be said of costs."
-        )
-        return {"sample_requests": sample, "extrapolation": str(found) if found else None}
+        self.log.info("The sample has landed. %s", report.sample.outlook)
+        return {"sample_requests": sample, "extrapolation": report.sample.outlook}
 
     def _sweep(self, output: Location, plan: Plan, summaries: Sequence[ShardSummary]) -> None:
         """The results are safe by now: whatever is wrong at OpenAI fails nothing here."""
@@ -151,7 +153,9 @@ class OpenAIBatchReportOperator(BaseOperator):
         except OpenAIBatchError as error:
             self.log.warning("No look for files left at OpenAI, which expire by themselves: %s", error)
 
-    def _write(self, output: Location, plan: Plan, summaries: Sequence[ShardSummary]) -> Report:
+    def _write(
+        self, output: Location, plan: Plan, summaries: Sequence[ShardSummary], sample: int | None
+    ) -> Report:
         """:raises AccountingError: if a request is in no row or in two; no report is written then."""
         done = {summary.shard: summary for summary in summaries if summary.landed is not None}
         unfinished = {shard.shard for shard in plan.shards} - done.keys()
@@ -167,7 +171,16 @@ class OpenAIBatchReportOperator(BaseOperator):
             self.log.info(
                 "%s: %s requests to look at or send again.", output.child(job.FAILED).uri, f"{written:,}"
             )
-        report = build_report(plan, summaries, job_uri=output.uri, created_at=time.time(), accounts=accounts)
+        spent = read_spending(output)
+        report = build_report(
+            plan,
+            summaries,
+            job_uri=output.uri,
+            created_at=time.time(),
+            accounts=accounts,
+            unfinished_usd=sum(paid.cost_usd for shard, paid in spent.paid.items() if shard in unfinished),
+            sample=_describe_sample(output, plan, sample, spent) if unfinished else None,
+        )
         output.child(job.REPORT_MARKDOWN).write_bytes(write_markdown(report).encode())
         output.child(job.REPORT_JSON).write_bytes(report.to_json())
         return report
@@ -188,8 +201,23 @@ class OpenAIBatchReportOperator(BaseOperator):
             raise AirflowFailException(
                 f"{counts.bad:,} of {counts.good + counts.bad:,} rows are not ok ({codes}): more than "
                 f"max_failed_fraction={allowed:g} allows. All results have landed; {job.FAILED} has the requests. "
-                f"Raise max_failed_fraction if this is good enough. {where}"
+                "Raise max_failed_fraction if this is good enough, or run it again with the same output and "
+                f"repair=true to ask for these alone. {where}"
             )
+
+
+def _find_open(output: Location, plan: Plan, sample: int) -> list[int]:
+    """Shards whose part of the sample has not landed."""
+    ledger = JobLedger(output.child(job.STATE))
+    wanted = choose_sample(plan, sample)
+    return [shard for shard, first in wanted.items() if not has_sample(ledger, shard, first)]
+
+
+def _describe_sample(output: Location, plan: Plan, sample: int | None, spent: Spent) -> SampleLine | None:
+    if sample is None or _find_open(output, plan, sample):
+        return None
+    outlook = extrapolate(plan, spent) or "Nothing was answered, so nothing can be said of costs."
+    return SampleLine(requests=sample, answers=spent.answers, outlook=str(outlook))
 
 
 def _read_summaries(output: Location, plan: Plan) -> Iterator[ShardSummary]:

@@ -84,7 +84,8 @@ class Template:
             self._template = _environment.from_string(text)
         except jinja2.TemplateSyntaxError as error:
             raise ConfigError(
-                f"{field}: no valid template in line {error.lineno}: {error.message}."
+                f"{field}: no valid template in line {error.lineno}: {error.message}. A column whose name has blanks "
+                "or signs in it is written {{ row['Its name'] }}."
             ) from None
         self.names = frozenset(jinja2.meta.find_undeclared_variables(tree)) - set(_environment.globals)
         self._constant = None if self._has_code(tree) else self._template.render()
