@@ -291,6 +291,8 @@ class ShardActions:
             raise NotImplementedError("this driver cannot send in real time")
         if not self._claim("realtime", state):
             return Seen()
+        if step.why:
+            log.warning("%s: sending the rest in real time, at the full price.", step.why.capitalize())
         began_at = self.clock()
         try:
             self.send_realtime(state, functools.partial(self._record, "realtime", state))
@@ -306,6 +308,10 @@ class ShardActions:
 
     @_carry_out.register
     def _(self, step: steps.Land, state: ShardState) -> Seen | Waiting:
+        if step.final:
+            log.warning(
+                "Not finished within finish_within_h: what has no answer is published as missing, as on_deadline says."
+            )
         try:
             landing = self.files.land(state, self.client, final=step.final)
         except NotFoundError as error:

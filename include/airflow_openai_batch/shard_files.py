@@ -16,6 +16,7 @@ from airflow_openai_batch.core.errors import ConfigError, JobError, RemoteError
 from airflow_openai_batch.core.landing import land_shard
 from airflow_openai_batch.core.leftovers import Leftover, find_leftover, write_leftover
 from airflow_openai_batch.core.outcomes import OutcomeRules
+from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.raw_answers import SendFiles
 from airflow_openai_batch.core.request_line import RequestLine
 from airflow_openai_batch.core.segments import Segments
@@ -154,7 +155,7 @@ class ShardFiles:
                 self.output.child(job.leftover(self.shard.shard, state.send + 1)),
                 shard=self.shard,
             )
-            log.info("%s requests may be sent again.", f"{leftover.requests:,}")
+            log.info("%s may be sent again.", number_of(leftover.requests, "request"))
         return Landing(landed=landed, leftover=leftover)
 
     def _lines(self) -> Iterable[RequestLine]:

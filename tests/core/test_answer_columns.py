@@ -23,7 +23,7 @@ def test_lines_become_a_schema_that_strict_mode_takes() -> None:
     schema = read_answer_columns(typed)
     assert schema["properties"] == {
         "mood": {"type": "string", "enum": ["Good", "Bad", "so-so"]},
-        "stars": {"type": "integer", "description": "1 to 5"},
+        "stars": {"type": "integer", "description": "1 to 5", "minimum": 1, "maximum": 5},
         "tags": {"type": "array", "items": {"type": "string"}, "description": "3 to 5 topics: lower case"},
         "two words": {"type": "string"},
         "fair": {"type": "boolean"},

@@ -21,6 +21,7 @@ from airflow_openai_batch.core.errors import (
     JobError,
     OpenAIBatchError,
 )
+from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.policy import DEFAULT_POLICY, Policy
 from airflow_openai_batch.core.queue_room import Need, QueueLimit, check_fits
 from airflow_openai_batch.core.refusals import Refusal, classify_refusal, describe_refused
@@ -165,10 +166,11 @@ def _get_batch(state: ShardState, seen: Seen, goal: Goal, where: Circumstances, 
         return Stop(
             JobError(f"{_LATE}, {state.content.requests:,} requests are still to be sent. {_LATE_WAY_OUT}")
         )
+    late_by = _LATE if late and not state.realtime else ""
     if late or state.realtime or (not uploaded and policy.sends_in_realtime(state.content.requests)):
         if goal is Goal.UPLOADED:
             return Reached()
-        return (_await_others(state, where, policy) if state.realtime else None) or SendRealtime()
+        return (_await_others(state, where, policy) if state.realtime else None) or SendRealtime(late_by)
     return _prepare_batch(state, seen, where, policy, uploaded=uploaded)
 
 
@@ -346,7 +348,9 @@ def describe_stand(state: ShardState, now: float, *, resumed: bool) -> str:
     if state.forgiven_through and state.forgiven_through == state.landed_send:
         return "reopened: what has no good result is asked again"
     if state.landed_send:
-        return f"{verb} landed send {state.landed_send}, {state.content.requests:,} requests left over"
+        return f"{verb} landed send {state.landed_send}, {number_of(state.content.requests, 'request')} left over"
     if state.file_id is not None:
         return f"{verb} uploaded ({state.file_id})"
-    return f"{verb} {state.events} events without a batch"
+    if state.realtime:
+        return f"{verb} a send in real time"
+    return f"{verb} {number_of(state.events, 'event')} without a batch"

@@ -61,7 +61,9 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class SendRealtime:
-    """Send request by request; the answers go to disk as they come."""
+    """Send request by request; the answers go to disk as they come. ``why``: where that was not the plan."""
+
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

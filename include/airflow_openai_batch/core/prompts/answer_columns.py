@@ -24,6 +24,7 @@ _TYPES: dict[str, dict[str, Any]] = {
     "list": {"type": "array", "items": {"type": "string"}},
 }
 _ONE_OF = re.compile(r"one of\s+(.+)", re.IGNORECASE)
+_RANGE = re.compile(r"(-?\d+(?:\.\d+)?) to (-?\d+(?:\.\d+)?)\b.*", re.IGNORECASE)
 _MOST_COLUMNS = 100
 
 
@@ -31,7 +32,8 @@ def read_answer_columns(text: str) -> dict[str, Any]:
     """The schema of an object with these columns.
 
     A line is a name, a type in brackets where it is not ``text`` (``integer``, ``number``, ``boolean``, ``list``), and
-    after a colon what is wanted, which the model reads. A text that is ``one of A, B, C`` is held to these.
+    after a colon what is wanted, which the model reads. A text that is ``one of A, B, C`` is held to these, a number
+    that is ``1 to 5`` to that range.
 
     :raises ConfigError: that names the line, for what cannot be read.
     """
@@ -64,4 +66,7 @@ def _read_line(line: str, where: str) -> tuple[str, dict[str, Any]]:
         )
     elif what:
         schema["description"] = what
+    if kind in ("integer", "number") and (bounds := _RANGE.fullmatch(what)):
+        read = int if kind == "integer" and "." not in bounds[1] + bounds[2] else float
+        schema |= {"minimum": read(bounds[1]), "maximum": read(bounds[2])}
     return found["name"].strip(), schema
