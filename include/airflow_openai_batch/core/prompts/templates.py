@@ -67,9 +67,7 @@ class _WholeRow(dict[str, Any]):
 
 
 def _empty_cell(name: str) -> jinja2.StrictUndefined:
-    return jinja2.StrictUndefined(
-        hint=f"column {shorten(name)!r} is empty (where it may be: {{{{ ... or 'none' }}}})"
-    )
+    return jinja2.StrictUndefined(hint=f"column {shorten(name)!r} is empty")
 
 
 class Template:
