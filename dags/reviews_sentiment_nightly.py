@@ -52,7 +52,7 @@ after the shop has corrected a day's file.
    these three stand in `recipes/sentiments.py`.
 3. `TIMEZONE` and the timetable below. `catchup=True` would run all nights since `start_date`, one after another, and so
    does a backfill; `max_active_runs=1` keeps them in order.
-4. `max_failed_fraction` and `max_cost_usd`: when a night is red, and what it may cost.
+4. `max_rejected_fraction`, `max_failed_fraction` and `max_cost_usd`: when a night is red, and what it may cost.
 """
 
 with DAG(
@@ -113,6 +113,16 @@ with DAG(
             description="How many days to look back. (trend_days)",
             section="Report",
         ),
+        "max_rejected_fraction": Param(
+            default=0.2,
+            type="number",
+            minimum=0,
+            maximum=1,
+            title="Rejected rows allowed",
+            description="The night is red, before anything is sent, when more than this fraction of the rows cannot be "
+            "asked about. (max_rejected_fraction)",
+            section="Report",
+        ),
         **{name: SHARED[name] for name in ("mode", "poll_interval", "max_cost_usd", "max_failed_fraction")},
     },
     doc_md=DOC_MD,
@@ -156,6 +166,7 @@ with DAG(
         prompt_overrides={"model": "{{ params.model }}"},
         output_uri=night["prepared"],
         dedupe=True,
+        max_rejected_fraction="{{ params.max_rejected_fraction }}",
         on_empty="skip",
         on_existing="{{ params.on_existing }}",
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import XComArg
 from airflow.sdk import BaseOperator, TaskGroup, TriggerRule
+from airflow.sdk.definitions.xcom_arg import PlainXComArg
 
 from airflow_openai_batch.dag_params import (
     landing_arguments,
@@ -89,12 +90,15 @@ def openai_batch_task_group(
         publish = OpenAIBatchReportOperator(
             task_id="publish",
             job=_pull(split, "job"),
-            **{"asset_uri": _pull(split, "asset"), **report_args},
+            **{"asset_uri": _pull(split, "asset"), **_name_xcoms(report_args)},
             # Whatever became of the shards; not where the split failed or there is nothing to publish.
             trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
         )
         shard >> publish
         split >> publish
+    for value in given.values():
+        if isinstance(value, XComArg):
+            value.set_downstream(split)
     return group
 
 
@@ -104,6 +108,17 @@ def _read_shard_arguments(from_params: bool) -> dict[str, Any]:
 
 def _choose(given: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in names}
+
+
+def _name_xcoms(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Other tasks' results as templates: given as they are, they would be upstream of the report, which runs as soon as
+    one of its upstream tasks has succeeded, and would then have nothing to report where the split never ran."""
+    return {
+        name: f"{{{{ ti.xcom_pull(task_ids='{value.operator.task_id}', key='{value.key}') }}}}"
+        if isinstance(value, PlainXComArg)
+        else value
+        for name, value in arguments.items()
+    }
 
 
 def _pull(split: BaseOperator, key: str) -> str:

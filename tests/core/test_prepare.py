@@ -259,6 +259,11 @@ def test_no_row_that_can_be_sent_is_an_error_with_reasons(tmp_path: Path) -> Non
 def test_bad_rows_can_be_an_error(table: Path, tmp_path: Path) -> None:
     with pytest.raises(EmptyInputError, match=r"1 row of 4 cannot be sent; .* or set on_bad_row=reject"):
         prepare(table, tmp_path / "out", ask(), on_bad_row="fail")
+    with pytest.raises(
+        EmptyInputError, match=r"1 row of 4 cannot be sent; .* max_rejected_fraction=0.2 allows"
+    ):
+        prepare(table, tmp_path / "out", ask(), max_rejected_fraction=0.2)
+    assert prepare(table, tmp_path / "out", ask(), max_rejected_fraction=0.25).manifest.counts.rejected == 1
 
 
 def test_directories_that_cannot_be_used(table: Path, tmp_path: Path) -> None:

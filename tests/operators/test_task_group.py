@@ -75,6 +75,28 @@ def test_the_form_fills_in_what_the_call_does_not(
     assert ("publish", -1) in run.states
 
 
+def test_what_another_task_says_of_the_report_does_not_start_it_where_the_split_never_ran(
+    run_dag: RunDag, openai_server: OpenAIServer, job: Job
+) -> None:
+    with DAG("broken", schedule=None) as dag:
+
+        @task(multiple_outputs=True)
+        def find() -> dict[str, str]:
+            return {"asset": "file:///somewhere"}
+
+        @task
+        def prepare(found: str) -> str:
+            raise ValueError("no input")
+
+        found: Any = find()
+        openai_batch_task_group(
+            "ask", input_uri=prepare(found["asset"]), output_uri=str(job.output), asset_uri=found["asset"]
+        )
+    states = {task_id: state for (task_id, _), state in run_dag(dag).states.items()}
+    assert states["find"] == "success"
+    assert states["ask.split"] == states["ask.publish"] == "upstream_failed"
+
+
 def test_a_keyword_that_no_operator_knows_is_named_with_the_one_that_was_meant() -> None:
     with DAG("wrong", schedule=None), pytest.raises(TypeError, match=r"'max_cost'.*'max_cost_usd'"):
         openai_batch_task_group(input_uri="a", output_uri="b", max_cost=3)

@@ -27,7 +27,13 @@ from airflow_openai_batch.core.row_sources.choice import FORMATS
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
-from airflow_openai_batch.operators.parameters import read_choice, read_flag, read_list, read_optional_int
+from airflow_openai_batch.operators.parameters import (
+    read_choice,
+    read_flag,
+    read_list,
+    read_number,
+    read_optional_int,
+)
 from airflow_openai_batch.operators.prompt_files import load_prompt
 from airflow_openai_batch.operators.query import open_query
 from airflow_openai_batch.operators.split import PROGRESS_EVERY_S, make_path_safe
@@ -67,6 +73,8 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
     :param dedupe: equal requests are sent once, and answer all their rows.
     :param on_bad_row: rows that cannot be asked about: ``reject`` them (to ``rejected.jsonl``, with the reason), or
         ``fail``.
+    :param max_rejected_fraction: with ``reject``: more than this part of the rows rejected fails the task before
+        anything is sent. 1 by default: never.
     :param on_empty: a table without rows: ``fail``, or ``skip`` what comes after.
     :param on_none_left: every row was rejected: ``fail``, or ``skip`` what comes after but for
         `OpenAIBatchJoinOperator`, which writes the table with the reasons.
@@ -89,6 +97,7 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
         "images_root",
         "dedupe",
         "on_bad_row",
+        "max_rejected_fraction",
         "on_empty",
         "on_none_left",
         "on_existing",
@@ -115,6 +124,7 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
         images_root: str | None = None,
         dedupe: bool | str = False,
         on_bad_row: Literal["reject", "fail"] | str = "reject",
+        max_rejected_fraction: float | str = 1.0,
         on_empty: Literal["fail", "skip"] | str = "fail",
         on_none_left: Literal["fail", "skip"] | str = "fail",
         on_existing: Literal["resume", "fail", "restart"] | str = "resume",
@@ -138,6 +148,7 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
         self.images_root = images_root
         self.dedupe = dedupe
         self.on_bad_row = on_bad_row
+        self.max_rejected_fraction = max_rejected_fraction
         self.on_empty = on_empty
         self.on_none_left = on_none_left
         self.on_existing = on_existing
@@ -230,6 +241,9 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
                 if read_choice("on_empty", self.on_empty, ("fail", "skip")) == "skip"
                 else "fail",
                 on_bad_row=read_choice("on_bad_row", self.on_bad_row, ("reject", "fail")),
+                max_rejected_fraction=read_number(
+                    "max_rejected_fraction", self.max_rejected_fraction, minimum=0.0
+                ),
                 on_none_left="commit"
                 if read_choice("on_none_left", self.on_none_left, ("fail", "skip")) == "skip"
                 else "fail",

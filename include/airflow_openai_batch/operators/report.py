@@ -193,7 +193,7 @@ class OpenAIBatchReportOperator(BaseOperator):
             raise AirflowFailException(
                 f"{len(unfinished)} of {len(report.shards)} shards are not done "
                 f"({name_some([line.shard for line in unfinished])}), {report.counts.unfinished:,} requests without "
-                f"a row. {why}. Clear their failed tasks: nothing that was paid is sent again. {where}"
+                f"a row. {why}. Clear their tasks: nothing that was paid is sent again. {where}"
             )
         counts = report.counts
         if counts.bad_fraction > allowed:

@@ -69,6 +69,7 @@ class Preparation:
     :param dedupe: whether equal requests are sent once; see `Assignment` for what that costs.
     :param on_empty: a table without rows: ``fail``, or ``commit`` it.
     :param on_bad_row: rows that cannot be asked about: ``reject`` them, or ``fail`` with the first ten.
+    :param max_rejected_fraction: more than this part of the rows rejected: nothing is prepared, as with ``fail``.
     :param on_none_left: every row was rejected: ``fail`` with ten reasons, or ``commit`` the rows with theirs.
     :param on_existing: a manifest that is there: ``resume`` with it, ``fail``, or ``restart``.
     :param now: Unix seconds.
@@ -82,6 +83,7 @@ class Preparation:
     dedupe: bool = False
     on_empty: Literal["fail", "commit"] = "fail"
     on_bad_row: Literal["reject", "fail"] = "reject"
+    max_rejected_fraction: float = 1.0
     on_none_left: Literal["fail", "commit"] = "fail"
     on_existing: OnExisting = "resume"
     check_source: Callable[[], None] = field(default=lambda: None)
@@ -237,12 +239,18 @@ class _Run:
                 f"{', '.join(self._what.note.named[:3])}: has no rows. Where that may be, set on_empty=skip."
             )
         is_left = requests or self._what.on_none_left == "commit"
-        if not self._rejected or (is_left and self._what.on_bad_row == "reject"):
+        too_many = self._rejected > self._what.max_rejected_fraction * self._rows
+        if not self._rejected or (is_left and self._what.on_bad_row == "reject" and not too_many):
             return
         listed = "".join(f"\n  {reason}" for reason in self._reasons)
         more = self._rejected - len(self._reasons)
         head = f"{number_of(self._rejected, 'row')} of {self._rows:,} cannot be sent; nothing was prepared. "
         way_out = "Mend them, or the prompt" + (", or set on_bad_row=reject." if requests else ".")
+        if too_many:
+            way_out = (
+                f"That is more than max_rejected_fraction={self._what.max_rejected_fraction:g} allows: mend them, or "
+                "the prompt, or raise it."
+            )
         raise EmptyInputError(f"{head}{way_out}{listed}" + (f"\n  ... and {more:,} more" if more else ""))
 
     def _describe(self, requests: RequestWriter, rows: RowWriter, duplicates: int) -> Manifest:
