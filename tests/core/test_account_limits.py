@@ -105,3 +105,10 @@ def test_nothing_said_nothing_known() -> None:
 def test_what_is_no_limit_is_refused_with_its_name(extra: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=f"{WHERE}: {words} in its extra must be"):
         read_account_limits(extra, WHERE)
+
+
+def test_the_retries_of_a_real_time_request_may_be_none() -> None:
+    assert read_account_limits({"max_retries": "0"}, WHERE).max_retries == 0
+    assert read_account_limits({}, WHERE).max_retries is None
+    with pytest.raises(ConfigError, match=r"max_retries=-1 .* at least 0"):
+        read_account_limits({"max_retries": -1}, WHERE)

@@ -34,6 +34,8 @@ class AccountLimits:
     per_minute_requests: int | None = None
     per_minute_tokens: int | None = None
     concurrency: int | None = None
+    max_retries: int | None = None
+    """Of one real-time request."""
 
     def queue_limit(
         self, model: str, *, tokens: int | None = None, requests: int | None = None
@@ -95,6 +97,7 @@ def read_account_limits(extra: Mapping[str, Any], where: str) -> AccountLimits:
         per_minute_requests=_read_optional(extra, "requests_per_minute", where),
         per_minute_tokens=_read_optional(extra, "tokens_per_minute", where),
         concurrency=_read_optional(extra, "realtime_concurrency", where),
+        max_retries=_read_optional(extra, "max_retries", where, minimum=0),
     )
 
 
@@ -119,18 +122,19 @@ def _read_by_model(extra: Mapping[str, Any], name: str, where: str) -> ByModel:
     }
 
 
-def _read_optional(extra: Mapping[str, Any], name: str, where: str) -> int | None:
+def _read_optional(extra: Mapping[str, Any], name: str, where: str, *, minimum: int = 1) -> int | None:
     value = extra.get(name)
-    return None if value is None else _read_number(value, name, where)
+    return None if value is None else _read_number(value, name, where, minimum=minimum)
 
 
-def _read_number(value: Any, name: str, where: str) -> int:
+def _read_number(value: Any, name: str, where: str, *, minimum: int = 1) -> int:
     """A connection written as a URI has texts for numbers."""
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
         value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= minimum:
         return value
-    raise ConfigError(f"{where}: {name}={value!r} in its extra must be a positive whole number.")
+    wanted = "a positive whole number" if minimum else "a whole number, at least 0"
+    raise ConfigError(f"{where}: {name}={value!r} in its extra must be {wanted}.")
 
 
 def _pick(limits: ByModel, model: str) -> int | None:

@@ -58,5 +58,6 @@ def read_realtime_limits(operator: Any, account: AccountLimits, model: str) -> R
         concurrency=account.realtime_concurrency if concurrency is None else concurrency,
         requests_per_minute=account.requests_per_minute,
         tokens_per_minute=account.tokens_per_minute(model),
+        max_retries=3 if account.max_retries is None else account.max_retries,
         chosen=account.per_minute_requests is not None or account.per_minute_tokens is not None,
     )
