@@ -86,8 +86,8 @@ def make_params() -> dict[str, Param]:
             default=False,
             type="boolean",
             title="Repair",
-            description="Of the job in the output directory, ask again only for what has no good result; the input may "
-            "be left empty.",
+            description="Of the job in the output directory, ask again only for what has no good result. The input is "
+            "the one that it had.",
         ),
         **_shard_params(),
         **_answer_params(),
