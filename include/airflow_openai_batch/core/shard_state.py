@@ -272,8 +272,16 @@ def _reopened(state: ShardState, event: Event) -> ShardState:
     if state.done is None:  # another run was first
         return state
     last = max((ended.send for ended in state.ended), default=0)
-    files = () if state.cleaned else state.remote_files
-    return replace(state, done=None, cleaned=False, remote_files=files, forgiven_through=last, setbacks=())
+    return replace(
+        state,
+        done=None,
+        cleaned=False,
+        remote_files=() if state.cleaned else state.remote_files,
+        file_id=None,  # it is deleted by now, and what is sent next may be the same once more
+        file_sha256=None,
+        forgiven_through=last,
+        setbacks=(),
+    )
 
 
 def _add_files(state: ShardState, *file_ids: str | None) -> ShardState:
