@@ -158,15 +158,15 @@ def free_port(preferred: int = 0) -> int:
     raise ChildFailedError("127.0.0.1 has no free TCP port.")
 
 
-_claims: list[IO[bytes]] = []
+_claims: list[int] = []
 """Open as long as this process lives, which is what holds the locks."""
 
 
 def _claim_port(port: int) -> bool:
     try:
-        file = (Path(tempfile.gettempdir()) / f"airflow-openai-batch-port-{port}.lock").open("ab")
-        _claims.append(file)
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        place = Path(tempfile.gettempdir()) / f"airflow-openai-batch-port-{port}.lock"
+        _claims.append(os.open(place, os.O_CREAT | os.O_RDWR))
+        fcntl.flock(_claims[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
     return True
