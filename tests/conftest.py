@@ -18,6 +18,8 @@ from fixtures.programs import DEBIAN_PACKAGES, find_program
 pytest_plugins = ["fixtures.airflow_runs", "fixtures.object_store", "fixtures.real_airflow"]
 
 ROOT = Path(__file__).resolve().parents[1]
+RUN_DAGS = {"dags", "operators"}
+"""Folders of tests that run DAGs in their own process."""
 
 
 def _isolate_airflow() -> None:
@@ -57,3 +59,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Quick tests first: what is wrong shows before a real Airflow has started."""
     items.sort(key=lambda item: item.get_closest_marker("system") is not None)
+    for item in items:
+        # Several runs of a DAG one after another; the limit is there for what hangs.
+        if RUN_DAGS & set(item.path.parts) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(300))
