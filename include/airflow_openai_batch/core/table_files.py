@@ -102,7 +102,7 @@ def check_table(format: TableFormat, schema: pa.Schema) -> None:
         )
     if format != "xlsx":
         return
-    from airflow_openai_batch.core.table_files_excel import check_installed
+    from airflow_openai_batch.core.excel_cells import check_installed
 
     check_installed()
     if len(schema) > _EXCEL_COLUMNS:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import re
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
@@ -13,6 +9,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 import pyarrow as pa
 
 from airflow_openai_batch.core.errors import ConfigError
+from airflow_openai_batch.core.excel_cells import (
+    MAX_CELL_CHARS,
+    count_units,
+    cut_text,
+    is_too_long,
+    replace_controls,
+    save_book,
+    to_text_cell,
+)
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.table_values import to_cells
 
@@ -22,25 +27,11 @@ if TYPE_CHECKING:
     from openpyxl import Workbook
     from openpyxl.worksheet._write_only import WriteOnlyWorksheet
 
-MAX_CELL_CHARS = 32_767
-"""UTF-16 units in one cell. Source: "Excel specifications and limits"."""
 _EXACT = 10**15
 """Excel keeps 15 digits of a number; a longer one is written as text."""
 _FIRST_DAY = date(1900, 3, 1)
 """Before it, Excel's calendar is off by a day or does not exist."""
 _SHEET = "answers"
-_NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
-_NOT_TEXT = re.compile(r"[=+\-@#]")
-"""Openpyxl takes a text that begins with = for a formula and some with # for errors; Excel does the same with all of
-these when the cell is edited."""
-
-
-def check_installed() -> None:
-    """:raises ConfigError: if openpyxl is missing."""
-    if importlib.util.find_spec("openpyxl") is None:
-        raise ConfigError(
-            "format=xlsx needs openpyxl: pip install 'airflow-provider-openai-batch[tables]', or choose another format."
-        )
 
 
 class ExcelWriter:
@@ -94,11 +85,7 @@ class ExcelWriter:
             self.rows += 1
 
     def close(self) -> None:
-        # An object store's file cannot go back, as an archive does.
-        with tempfile.TemporaryFile() as whole:
-            self._book.save(whole)
-            whole.seek(0)
-            shutil.copyfileobj(whole, self._file, 1 << 20)
+        save_book(self._book, self._file)
 
     def abandon(self) -> None:
         for sheet in self._book.worksheets:
@@ -114,35 +101,20 @@ class ExcelWriter:
         return sheet
 
     def _to_text(self, text: str, column: int) -> Any:
-        if _NOT_IN_XML.search(text):
-            text = _NOT_IN_XML.sub("\ufffd", text)
-            self._replaced += 1
-        if len(text) > MAX_CELL_CHARS // 2 and _utf16_units(text) > MAX_CELL_CHARS:
-            text = self._shorten(text, column)
-        return self._quote(text) if _NOT_TEXT.match(text) else text
-
-    def _quote(self, text: str) -> Any:
-        """A cell that says of itself that it is text."""
-        from openpyxl.cell import WriteOnlyCell
-
-        cell = WriteOnlyCell(self._sheet, text)
-        cell.data_type = "s"
-        cell.quotePrefix = True
-        return cell
+        clean = replace_controls(text)
+        self._replaced += clean is not text
+        if is_too_long(clean):
+            clean = self._shorten(clean, column)
+        return to_text_cell(self._sheet, clean)
 
     def _shorten(self, text: str, column: int) -> str:
         if not self._cuts:
             raise ConfigError(
-                f"row {self.rows:,}, column {self._names[column]}: {_utf16_units(text):,} characters, a cell of Excel "
+                f"row {self.rows:,}, column {self._names[column]}: {count_units(text):,} characters, a cell of Excel "
                 f"holds {MAX_CELL_CHARS:,}. Set long_text=cut, or choose format=parquet, csv or jsonl."
             )
         self._cut += 1
-        units = text.encode("utf-16-le")[: 2 * MAX_CELL_CHARS]
-        return units.decode("utf-16-le", "ignore")
-
-
-def _utf16_units(text: str) -> int:
-    return len(text.encode("utf-16-le")) // 2
+        return cut_text(text)
 
 
 def _converter(kind: pa.DataType) -> Callable[[pa.Array], Sequence[Any]]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import re
-import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_openai_batch.core.errors import ConfigError
-from airflow_openai_batch.core.table_files_excel import MAX_CELL_CHARS, check_installed
+from airflow_openai_batch.core.excel_cells import (
+    check_installed,
+    cut_text,
+    is_too_long,
+    replace_controls,
+    save_book,
+    to_text_cell,
+)
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.storage import Location
@@ -17,9 +21,6 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 1_048_576
 """In one sheet, with its header. Source: "Excel specifications and limits"."""
-_NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
-_NOT_TEXT = re.compile(r"[=+\-@#]")
-"""Excel would run a text that begins with one of these when its cell is edited."""
 _WIDTHS = {"photo": 24, "title": 32, "artist": 28, "detail": 44, "way_out": 48, "as_read": 48, "reason": 48}
 _WIDTH = 16
 
@@ -43,12 +44,8 @@ def write_workbook(place: Location, sheets: Iterable[Sheet]) -> list[int]:
 
     book: Any = Workbook(write_only=True)
     counts = [_fill(book, each) for each in sheets]
-    # An object store's file cannot go back, as an archive does.
-    with tempfile.TemporaryFile() as whole:
-        book.save(whole)
-        whole.seek(0)
-        with place.open_write() as file:
-            shutil.copyfileobj(whole, file, 1 << 20)
+    with place.open_write() as file:
+        save_book(book, file)
     return counts
 
 
@@ -75,14 +72,5 @@ def _fill(book: Any, sheet: Sheet) -> int:
 def _to_cell(sheet: Any, value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    text = _NOT_IN_XML.sub("\ufffd", value)
-    if len(text.encode("utf-16-le")) > 2 * MAX_CELL_CHARS:
-        text = text.encode("utf-16-le")[: 2 * MAX_CELL_CHARS].decode("utf-16-le", "ignore")
-    if not _NOT_TEXT.match(text):
-        return text
-    from openpyxl.cell import WriteOnlyCell
-
-    cell = WriteOnlyCell(sheet, text)
-    cell.data_type = "s"
-    cell.quotePrefix = True
-    return cell
+    text = replace_controls(value)
+    return to_text_cell(sheet, cut_text(text) if is_too_long(text) else text)
