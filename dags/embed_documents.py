@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, Param, TriggerRule, task
 
-from airflow_openai_batch.dag_params import make_params
+from airflow_openai_batch.dag_params import make_params, show_names
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
@@ -127,9 +127,7 @@ def make_form() -> dict[str, Param]:
             section="Chunks",
         ),
     }
-    for name, param in own.items():
-        if name not in SHARED:
-            param.description = f"{param.description} ({name})"
+    show_names({name: param for name, param in own.items() if name not in SHARED})
     return own | shared
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, TriggerRule
 
-from airflow_openai_batch.dag_params import make_params
+from airflow_openai_batch.dag_params import make_params, show_names
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.task_group import openai_batch_task_group
@@ -138,9 +138,7 @@ def make_form() -> dict[str, Param]:
             section="Prompt",
         ),
     }
-    for name, param in (own | more).items():
-        param.description = f"{param.description} ({name})"
-    return own | shared | more
+    return show_names(own) | shared | show_names(more)
 
 
 with DAG(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, Param, TriggerRule, task
 
-from airflow_openai_batch.dag_params import make_params
+from airflow_openai_batch.dag_params import make_params, show_names
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
@@ -140,9 +140,7 @@ def make_form() -> dict[str, Param]:
             section="Payload",
         ),
     }
-    for name, param in own.items():
-        param.description = f"{param.description} ({name})"
-    return {**own, "conn_id": shared.pop("conn_id"), **shared}
+    return {**show_names(own), "conn_id": shared.pop("conn_id"), **shared}
 
 
 def open_store(params: dict[str, Any]) -> PointStore:

@@ -93,8 +93,13 @@ def make_params() -> dict[str, Param]:
         **_answer_params(),
         **_sending_params(),
     }
+    return show_names(params)
+
+
+def show_names(params: dict[str, Param]) -> dict[str, Param]:
+    """With each parameter's name after its description, since messages and documentation use it."""
     for name, param in params.items():
-        param.description = f"{param.description} ({name})"  # messages and documentation use the name
+        param.description = f"{param.description} ({name})"
     return params
 
 

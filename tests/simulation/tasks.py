@@ -187,18 +187,7 @@ class ShardTasks:
         if max_cost_usd is None:
             return None
         budget = Budget(output=files.output, plan=files.plan, max_cost_usd=max_cost_usd)
-
-        def check(state: ShardState, in_realtime: bool) -> None:
-            content = state.content
-            budget.check_send(
-                files.shard,
-                state.send,
-                requests=content.requests,
-                input_tokens=content.input_tokens,
-                in_realtime=in_realtime,
-            )
-
-        return check
+        return functools.partial(budget.check_state, files.shard)
 
     def _policy(self) -> Policy:
         scenario = self.job.world.scenario

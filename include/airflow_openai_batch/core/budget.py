@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from airflow_openai_batch.core.estimate import Estimate, UnboundedOutputs
     from airflow_openai_batch.core.plan import Plan, Shard
+    from airflow_openai_batch.core.shard_state import ShardState
     from airflow_openai_batch.core.storage import Location
 
 _ROUNDING_USD = 1e-6
@@ -86,6 +87,17 @@ class Budget:
     output: Location
     plan: Plan
     max_cost_usd: float
+
+    def check_state(self, shard: Shard, state: ShardState, in_realtime: bool) -> None:
+        """`check_send` of what the current send of a shard carries."""
+        content = state.content
+        self.check_send(
+            shard,
+            state.send,
+            requests=content.requests,
+            input_tokens=content.input_tokens,
+            in_realtime=in_realtime,
+        )
 
     def check_send(
         self, shard: Shard, send: int, *, requests: int, input_tokens: int | None = None, in_realtime: bool

@@ -11,7 +11,7 @@ import msgspec
 from airflow_openai_batch.core.budget import check_estimate, describe_unbounded
 from airflow_openai_batch.core.estimate import Estimate, estimate_plan
 from airflow_openai_batch.core.plurals import number_of
-from airflow_openai_batch.core.sample import choose_sample, extrapolate
+from airflow_openai_batch.core.sample import choose_sample, extrapolate, make_refs
 from airflow_openai_batch.core.spending import Spent, find_open_requests, measure_means, read_spending
 
 if TYPE_CHECKING:
@@ -41,11 +41,7 @@ class Forecast:
     @property
     def refs(self) -> list[dict[str, Any]]:
         """One per shard that is wanted; with ``first`` where only its first requests are."""
-        return [
-            {"job": self.where, "shard": number}
-            | ({} if requests == self.plan.shards[number].requests else {"first": requests})
-            for number, requests in self.wanted.items()
-        ]
+        return make_refs(self.plan, self.where, self.wanted)
 
     def check(self, max_cost_usd: float | None) -> None:
         """:raises BudgetError: where what is left does not fit into the budget, or its cost cannot be known."""

@@ -159,8 +159,10 @@ class JobLedger:
         :raises LedgerError: if it is there but cannot be read.
         """
         names = self._names.get(shard, [])
-        begin = max((at for at, name in enumerate(names) if name.endswith(f"-{since}.json")), default=0)
-        found = [name for name in names[begin:] if kind is None or name.endswith(f"-{kind}.json")]
+        if since is not None:
+            begin = max((at for at, name in enumerate(names) if name.endswith(f"-{since}.json")), default=0)
+            names = names[begin:]
+        found = names if kind is None else [name for name in names if name.endswith(f"-{kind}.json")]
         if not found:
             return None
         return _decode(self._state.child(found[-1]))

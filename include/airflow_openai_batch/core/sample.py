@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -31,6 +31,19 @@ def choose_sample(plan: Plan, requests: int | None) -> dict[int, int]:
         wanted[shard.shard] = min(left, shard.requests)
         left -= shard.requests
     return wanted
+
+
+def make_refs(plan: Plan, where: str, wanted: Mapping[int, int]) -> list[dict[str, Any]]:
+    """One reference per shard that is wanted; with ``first`` where only its first requests are.
+
+    :param where: URI of the job directory.
+    :param wanted: as `choose_sample` returns it.
+    """
+    return [
+        {"job": where, "shard": number}
+        | ({} if requests == plan.shards[number].requests else {"first": requests})
+        for number, requests in wanted.items()
+    ]
 
 
 def has_sample(ledger: JobLedger, shard: int, first: int) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.sdk import BaseOperator
@@ -153,7 +153,7 @@ class ShardStepOperator(BaseOperator):
         text = f"shard {shard.shard} · {shard.requests:,} requests · {tokens}"
         return f"{text} · {self.waits_for}" if self.waits_for else text
 
-    @cached_property
+    @functools.cached_property
     def files(self) -> ShardFiles:
         """The shard's files. For use after template rendering.
 
@@ -213,18 +213,7 @@ class ShardStepOperator(BaseOperator):
             return None
         files = self.files
         budget = Budget(output=files.output, plan=files.plan, max_cost_usd=max_cost_usd)
-
-        def check(state: ShardState, in_realtime: bool) -> None:
-            content = state.content
-            budget.check_send(
-                files.shard,
-                state.send,
-                requests=content.requests,
-                input_tokens=content.input_tokens,
-                in_realtime=in_realtime,
-            )
-
-        return check
+        return functools.partial(budget.check_state, files.shard)
 
     def _find_limit(self, model: str) -> QueueLimit:
         from airflow_openai_batch.hook import OpenAIBatchHook

@@ -165,7 +165,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
             costs = self._read_costs()
             job_uri = self._read_job_uri(ti.run_id)
             repair = self._read_repair(job_uri, costs)
-            output = self._check_first(job_uri, plan_only)
+            output = self._check_places(job_uri, plan_only)
             plan = self._split(output, f"{ti.dag_id}/{ti.run_id}")
             forecast = forecast_costs(
                 plan,
@@ -224,7 +224,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         :raises RemoteError: if OpenAI refuses the key.
         """
         self._read_costs()
-        self._check_first(job_uri, sends_nothing)
+        self._check_places(job_uri, sends_nothing)
 
     def _check_budget(self, forecast: Forecast, max_cost_usd: float | None, plan_only: bool) -> None:
         """:raises BudgetError: if it could cost too much. A dry run says so and does not fail: it sends nothing."""
@@ -260,7 +260,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
             )
         return self.output_uri.strip().rstrip("/").replace("{run_id}", make_path_safe(run_id))
 
-    def _check_first(self, job_uri: str, plan_only: bool) -> Location:
+    def _check_places(self, job_uri: str, plan_only: bool) -> Location:
         """Fail before a long scan, not after it.
 
         :raises ConfigError: for what the allow-lists forbid or where the output cannot be written.

@@ -16,7 +16,7 @@ from airflow_openai_batch.core import job
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.report import name_some
-from airflow_openai_batch.core.sample import choose_sample
+from airflow_openai_batch.core.sample import choose_sample, make_refs
 from airflow_openai_batch.locations import find_output_root, resolve_location
 from airflow_openai_batch.operators.failures import OpenAIBatchException, task_failures
 from airflow_openai_batch.operators.parameters import read_optional_int
@@ -53,22 +53,12 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
     """
 
     template_fields: Sequence[str] = (
-        *(name for name in LandingOperator.template_fields if name != "shard"),
-        "input_uri",
-        "output_uri",
-        "max_requests_per_shard",
-        "max_bytes_per_shard",
-        "max_tokens_per_shard",
-        "on_bad_line",
-        "on_empty",
-        "on_existing",
-        "repair",
-        "plan_only",
-        "count_tokens",
-        "count_images",
-        "sample_requests",
-        "max_failed_fraction",
-        "asset_uri",
+        *dict.fromkeys(
+            name
+            for part in (LandingOperator, OpenAIBatchSplitOperator, OpenAIBatchReportOperator)
+            for name in part.template_fields
+            if name not in ("shard", "job")
+        ),
     )
 
     def __init__(
@@ -250,11 +240,7 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
         if plan is None:
             raise ConfigError(f"{output.uri}: there is no plan.json any more; clear the task.")
         wanted = choose_sample(plan, read_optional_int("sample_requests", self.sample_requests))
-        return [
-            {"job": output.uri, "shard": number}
-            | ({} if requests == plan.shards[number].requests else {"first": requests})
-            for number, requests in wanted.items()
-        ]
+        return make_refs(plan, output.uri, wanted)
 
     def _settle_output(self, context: Context) -> None:
         """A place of its own for each task instance, where none was named."""
