@@ -37,6 +37,7 @@ def test_lines_become_a_schema_that_strict_mode_takes() -> None:
     ("typed", "message"),
     [
         ("a\nb (date)", r"line 2: \(date\) must be one of text, integer, number, boolean, list"),
+        ("a\nstars (integer): 5 to 1", "line 2: 5 to 1 holds no number: the smaller one comes first"),
         ("a\na: again", "line 2: 'a' stands there twice"),
         (": what", "line 1: must look like"),
         ("a (integer", "line 1: must look like"),

@@ -68,5 +68,8 @@ def _read_line(line: str, where: str) -> tuple[str, dict[str, Any]]:
         schema["description"] = what
     if kind in ("integer", "number") and (bounds := _RANGE.fullmatch(what)):
         read = int if kind == "integer" and "." not in bounds[1] + bounds[2] else float
-        schema |= {"minimum": read(bounds[1]), "maximum": read(bounds[2])}
+        low, high = read(bounds[1]), read(bounds[2])
+        if low > high:
+            raise ConfigError(f"{where}: {low:g} to {high:g} holds no number: the smaller one comes first.")
+        schema |= {"minimum": low, "maximum": high}
     return found["name"].strip(), schema
