@@ -9,8 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from airflow.providers.common.compat.sdk import SkipMixin
 from airflow.sdk import BaseOperator
-from airflow.sdk.bases.skipmixin import SkipMixin
 
 from airflow_openai_batch.core.errors import ConfigError, InputChangedError, InputError
 from airflow_openai_batch.core.plurals import number_of

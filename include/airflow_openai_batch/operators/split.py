@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from airflow.providers.common.compat.sdk import conf
+from airflow.providers.common.compat.sdk import SkipMixin, conf
 from airflow.sdk import BaseOperator
-from airflow.sdk.bases.skipmixin import SkipMixin
 
 from airflow_openai_batch.core import job
 from airflow_openai_batch.core.account_limits import AccountLimits

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException, SkipMixin
 from airflow.sdk import AssetAlias
-from airflow.sdk.bases.skipmixin import SkipMixin
 from airflow.sdk.exceptions import TaskDeferred
 
 from airflow_openai_batch.core import job
