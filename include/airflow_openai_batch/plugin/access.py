@@ -1,0 +1,94 @@
+"""Who may see and do what: Airflow's own answers, asked with Airflow's own functions.
+
+Airflow mounts a plugin's app without any check, so every route here says what it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag, requires_authenticated
+from airflow.configuration import conf
+from fastapi import HTTPException, Request, status
+
+__all__ = ["GetUserDep", "Rights", "check_origin", "requires_authenticated"]
+
+
+class Rights:
+    """What one user may do, for the time of one request: each right is asked for once."""
+
+    def __init__(self, request: Request, user: Any) -> None:
+        self._request = request
+        self._user = user
+        self._known: dict[tuple[str, str, DagAccessEntity | None], bool] = {}
+
+    def readable_dags(self) -> set[str]:
+        return set(get_auth_manager().get_authorized_dag_ids(user=self._user, method="GET"))
+
+    def may_read(self, dag_id: str) -> bool:
+        """The DAG itself and what its task instances say."""
+        return self._may("GET", dag_id, None) and self._may("GET", dag_id, DagAccessEntity.TASK_INSTANCE)
+
+    def may_edit(self, dag_id: str) -> bool:
+        """Task instances: what Airflow asks for to clear or mark one."""
+        return self._may("PUT", dag_id, DagAccessEntity.TASK_INSTANCE)
+
+    def check_read(self, dag_id: str) -> None:
+        _check(self.may_read(dag_id), f"You may not read DAG {dag_id!r}.")
+
+    def check_edit(self, dag_id: str) -> None:
+        self.check_read(dag_id)
+        _check(self.may_edit(dag_id), f"You may not edit task instances of DAG {dag_id!r}.")
+
+    def check_contents(self, dag_id: str) -> None:
+        """Requests are contents: what Airflow shows to those alone who may read XCom."""
+        self.check_read(dag_id)
+        _check(
+            self._may("GET", dag_id, DagAccessEntity.XCOM),
+            f"You may not read what tasks of DAG {dag_id!r} exchange (XCom).",
+        )
+
+    def readable(self, dag_ids: Iterable[str]) -> set[str]:
+        return {dag_id for dag_id in set(dag_ids) if self.may_read(dag_id)}
+
+    def _may(self, method: Any, dag_id: str, entity: DagAccessEntity | None) -> bool:
+        key = (method, dag_id, entity)
+        if key not in self._known:
+            try:
+                requires_access_dag(method, entity, dag_id)(self._request, self._user)
+            except HTTPException as error:
+                if error.status_code != status.HTTP_403_FORBIDDEN:
+                    raise
+                self._known[key] = False
+            else:
+                self._known[key] = True
+        return self._known[key]
+
+
+def _check(allowed: bool, why: str) -> None:
+    if not allowed:
+        raise HTTPException(status.HTTP_403_FORBIDDEN, why)
+
+
+def check_origin(request: Request) -> None:
+    """Against requests that another site makes a browser send, which come with the login cookie: only JSON is taken,
+    which no form can send, and only from Airflow's own pages or from what is no browser.
+
+    :raises HTTPException: 415 or 403.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise HTTPException(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, "Send application/json.")
+    _check(request.headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none"), _OTHER_SITE)
+    origin = request.headers.get("origin")
+    if origin is None:
+        return
+    own = {request.url.netloc, urlsplit(conf.get("api", "base_url", fallback="") or "").netloc}
+    _check(urlsplit(origin).netloc in own - {""}, _OTHER_SITE)
+
+
+_OTHER_SITE = "This comes from another site than Airflow's own pages."

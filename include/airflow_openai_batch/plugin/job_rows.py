@@ -1,0 +1,171 @@
+"""Which jobs there are: what Airflow's own database says, without a table of ours.
+
+A split, or a task that holds a whole job, pushes the XCom ``job`` (URI of the directory) and ``estimate``. A report
+pushes ``job`` as well; it is shown only where nothing else of its run made the directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from airflow.models.dagrun import DagRun
+from airflow.models.renderedtifields import RenderedTaskInstanceFields
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.xcom import XComModel
+from sqlalchemy import Select, and_, exists, func, or_, select, tuple_
+from sqlalchemy.orm import aliased
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+_REPORT_OPERATOR = "OpenAIBatchReportOperator"
+RUN_STATES = {
+    "running": ("running", "queued"),
+    "planned": ("running", "queued", "success"),
+    "done": ("success",),
+    "incomplete": ("failed",),
+}
+"""Runs among which jobs of a state are looked for: pages are cut by the database, which knows of runs alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobId:
+    """The task instance that made the job."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int = -1
+
+    @property
+    def run_link(self) -> str:
+        """Paths in Airflow's UI."""
+        return f"/dags/{quote(self.dag_id, safe='')}/runs/{quote(self.run_id, safe='')}"
+
+    @property
+    def task_link(self) -> str:
+        return link_task(self, self.task_id, self.map_index)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRow:
+    """A job as the database knows it."""
+
+    id: JobId
+    uri: str
+    run_state: str
+    run_started_at: datetime | None
+    run_ended_at: datetime | None
+
+    @property
+    def is_over(self) -> bool:
+        return self.run_state in ("success", "failed")
+
+
+def link_task(job: JobId, task_id: str, map_index: int) -> str:
+    """The page of a task instance of the job's run, below Airflow's base URL."""
+    path = f"{job.run_link}/tasks/{quote(task_id, safe='')}"
+    return path if map_index < 0 else f"{path}/mapped/{map_index}"
+
+
+def find_jobs(
+    session: Session,
+    dag_ids: Collection[str],
+    *,
+    run_id: str | None = None,
+    task_id: str | None = None,
+    map_index: int | None = None,
+    state: str | None = None,
+    limit: int = 25,
+    offset: int = 0,
+) -> tuple[list[JobRow], int]:
+    """A page of jobs, newest run first, and how many there are.
+
+    :param dag_ids: those that the user may read.
+    :param state: of the job, or of its run; see `RUN_STATES`.
+    """
+    made, other = aliased(XComModel), aliased(XComModel)
+    query = (
+        select(
+            made.dag_id, made.run_id, made.task_id, made.map_index, made.value,
+            DagRun.state, DagRun.start_date, DagRun.end_date,
+        )
+        .join(DagRun, DagRun.id == made.dag_run_id)
+        .where(made.key == "job", made.dag_id.in_(dag_ids))
+        .where(or_(_has_estimate(made), and_(_is_report(made), ~_is_made_elsewhere(made, other))))
+    )  # fmt: skip
+    filters = {made.run_id: run_id, made.task_id: task_id, made.map_index: map_index}
+    query = query.where(*(column == wanted for column, wanted in filters.items() if wanted is not None))
+    if state:
+        query = query.where(DagRun.state.in_(RUN_STATES.get(state, (state,))))
+    total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
+    newest = query.order_by(made.dag_run_id.desc(), made.timestamp, made.task_id, made.map_index)
+    return list(_read_rows(session, newest.limit(limit).offset(offset))), total
+
+
+def find_job(session: Session, job: JobId) -> JobRow | None:
+    """One job; None where the task instance made none (or it is forgotten)."""
+    rows, _ = find_jobs(
+        session, {job.dag_id}, run_id=job.run_id, task_id=job.task_id, map_index=job.map_index, limit=1
+    )
+    return rows[0] if rows else None
+
+
+def _has_estimate(made: Any) -> Any:
+    estimate = aliased(XComModel)
+    return exists().where(
+        estimate.dag_run_id == made.dag_run_id,
+        estimate.task_id == made.task_id,
+        estimate.map_index == made.map_index,
+        estimate.key == "estimate",
+    )
+
+
+def _is_report(made: Any) -> Any:
+    return exists().where(
+        TaskInstance.dag_id == made.dag_id,
+        TaskInstance.run_id == made.run_id,
+        TaskInstance.task_id == made.task_id,
+        TaskInstance.map_index == made.map_index,
+        TaskInstance.operator == _REPORT_OPERATOR,
+    )
+
+
+def _is_made_elsewhere(made: Any, other: Any) -> Any:
+    return exists().where(
+        other.dag_run_id == made.dag_run_id,
+        other.key == "job",
+        other.value == made.value,
+        _has_estimate(other),
+    )
+
+
+def _read_rows(session: Session, query: Select[Any]) -> Iterable[JobRow]:
+    for row in session.execute(query):
+        uri = XComModel.deserialize_value(row)
+        yield JobRow(
+            id=JobId(dag_id=row.dag_id, run_id=row.run_id, task_id=row.task_id, map_index=row.map_index),
+            uri=uri if isinstance(uri, str) else "",
+            run_state=str(getattr(row.state, "value", row.state)),
+            run_started_at=row.start_date,
+            run_ended_at=row.end_date,
+        )
+
+
+def find_conn_ids(session: Session, jobs: Iterable[JobId]) -> dict[JobId, str]:
+    """The connections of jobs, as their templates were rendered; those Airflow has forgotten are left out."""
+    wanted = {(job.dag_id, job.run_id, job.task_id, job.map_index): job for job in jobs}
+    if not wanted:
+        return {}
+    fields = RenderedTaskInstanceFields
+    key = (fields.dag_id, fields.run_id, fields.task_id, fields.map_index)
+    query = select(*key, fields.rendered_fields).where(tuple_(*key).in_(wanted))
+    return {
+        wanted[row[0], row[1], row[2], row[3]]: row[4]["conn_id"]
+        for row in session.execute(query)
+        if isinstance(row[4], dict) and isinstance(row[4].get("conn_id"), str)
+    }

@@ -1,0 +1,128 @@
+"""What the page is told of a job: the database's row, its directory and OpenAI's list, put together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow_openai_batch.plugin.shard_view import STATES, ShardView
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.job_snapshot import JobSnapshot
+    from airflow_openai_batch.plugin.directories import Directory
+    from airflow_openai_batch.plugin.job_rows import JobRow
+
+
+def to_iso(at: float | datetime | None) -> str | None:
+    """ISO 8601 in UTC, of Unix seconds or an aware moment."""
+    if at is None:
+        return None
+    moment = at if isinstance(at, datetime) else datetime.fromtimestamp(at, tz=UTC)
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def describe_job(
+    row: JobRow, directory: Directory | None, shards: list[ShardView], *, now: float, may_edit: bool
+) -> dict[str, Any]:
+    """A ``JOB`` of the page's API.
+
+    :param directory: of the job, as far as it was read; ``None`` where there is none to read.
+    :param shards: from `view_shards`.
+    :param now: Unix seconds.
+    """
+    snapshot = None if directory is None else directory.snapshot
+    return {
+        "dag_id": row.id.dag_id,
+        "run_id": row.id.run_id,
+        "task_id": row.id.task_id,
+        "map_index": row.id.map_index,
+        "uri": row.uri,
+        "run_state": row.run_state,
+        "run_started_at": to_iso(row.run_started_at),
+        "run_ended_at": to_iso(row.run_ended_at),
+        "loaded": directory is None or directory.loaded,
+        "error": "The task said nothing of a directory." if directory is None else directory.error,
+        "links": {"run": row.id.run_link, "task": row.id.task_link},
+        "may_edit": may_edit,
+        **(_EMPTY if snapshot is None else _describe(row, snapshot, shards, now)),
+    }
+
+
+_EMPTY: dict[str, Any] = {
+    "state": "planned",
+    "reported": False,
+    "created_at": None,
+    "age_s": None,
+    "shards": {"total": 0, "by_state": dict.fromkeys(STATES, 0)},
+    "requests": {"total": 0, "completed": 0, "failed": 0, "landed": 0, "rejected": 0},
+    "tokens_in_flight": 0,
+    "cost_usd": None,
+    "reserved_usd": None,
+    "saving_usd": None,
+    "eta_s": None,
+    "waits_for": None,
+    "has_failed_rows": False,
+}
+
+
+def _describe(row: JobRow, snapshot: JobSnapshot, shards: list[ShardView], now: float) -> dict[str, Any]:
+    plan, by_state = snapshot.plan, Counter(shard.state for shard in shards)
+    total, completed = plan.counts.requests, sum(shard.completed for shard in shards)
+    paid = snapshot.spent.paid
+    return {
+        "state": judge(row, snapshot, by_state),
+        "reported": snapshot.report is not None,
+        "created_at": to_iso(plan.created_at),
+        "age_s": max(0.0, now - plan.created_at),
+        "shards": {"total": len(shards), "by_state": {state: by_state[state] for state in STATES}},
+        "requests": {
+            "total": total,
+            "completed": completed,
+            "failed": sum(shard.failed for shard in shards),
+            "landed": sum(shard.plan.requests for shard in shards if shard.state == "done"),
+            "rejected": plan.counts.rejected,
+        },
+        "tokens_in_flight": sum(shard.tokens_in_flight for shard in shards),
+        "cost_usd": snapshot.spent.paid_usd if paid else 0.0,
+        "reserved_usd": snapshot.spent.reserved_usd,
+        "saving_usd": snapshot.saving_usd(),
+        "eta_s": estimate_left(row, snapshot, shards, completed, now),
+        "waits_for": _find_reason(shards),
+        "has_failed_rows": snapshot.has_failed_rows,
+    }
+
+
+def judge(row: JobRow, snapshot: JobSnapshot, by_state: Mapping[str, int]) -> str:
+    """``planned`` while nothing is sent, ``incomplete`` where the run is over and shards are not done."""
+    if snapshot.is_done:
+        return "done"
+    begun = any(shard.last not in ("", "sampled") for shard in snapshot.shards)
+    if row.is_over:
+        return "incomplete" if begun or row.run_state == "failed" else "planned"
+    return "running" if begun else "planned"
+
+
+def estimate_left(
+    row: JobRow, snapshot: JobSnapshot, shards: list[ShardView], completed: int, now: float
+) -> float | None:
+    """Seconds until all is answered, if it goes on as it went since the first batch was created; not less than what
+    the slowest running batch needs at its own pace. Retries and waits to come are not in it. None where nothing is
+    answered yet, or nobody goes on with the job.
+    """
+    total = snapshot.plan.counts.requests
+    if row.is_over or snapshot.is_done or not completed:
+        return None
+    began = [shard.began_at for shard in shards if shard.began_at is not None]
+    own = max((shard.eta_s(now) or 0.0 for shard in shards), default=0.0)
+    elapsed = now - min(began, default=snapshot.plan.created_at)
+    whole = max(0.0, elapsed) * max(0, total - completed) / completed
+    waiting = any(shard.state in ("waiting", "sending") for shard in shards)
+    return max(own, whole) if waiting else own or whole
+
+
+def _find_reason(shards: list[ShardView]) -> str | None:
+    """What most waiting shards wait for; numbers differ from shard to shard, so what stands before them counts."""
+    reasons = Counter(shard.short_reason for shard in shards if shard.short_reason)
+    return reasons.most_common(1)[0][0] if reasons else None

@@ -1,0 +1,195 @@
+"""What the page is told of a shard: the plan, the ledger's names, OpenAI's list and Airflow's task instances."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_openai_batch.core import job
+from airflow_openai_batch.core.batch_view import BatchStatus, BatchView
+from airflow_openai_batch.operators.links import OPENAI_PAGE
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.job_snapshot import JobSnapshot, ShardSnapshot
+    from airflow_openai_batch.core.plan import Shard
+    from airflow_openai_batch.core.report import ShardLine
+    from airflow_openai_batch.core.spending import Paid
+    from airflow_openai_batch.plugin.instances import Instance
+
+STATES = ("waiting", "sending", "running", "landing", "done", "failed")
+FAILED_INSTANCES = frozenset({"failed", "upstream_failed"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardView:
+    """One shard at one moment."""
+
+    plan: Shard
+    ledger: ShardSnapshot
+    paid: Paid | None
+    line: ShardLine | None
+    """From the report, where the shard was done when it was written."""
+    send: int | None
+    batch: BatchView | None
+    """Of the newest send that OpenAI's list knows."""
+    instance: Instance | None
+
+    @property
+    def state(self) -> str:
+        """The ledger's word, corrected by what has happened since: OpenAI may be further, or the task may have
+        given up."""
+        state = self.ledger.state
+        if state == "done":
+            return state
+        if self.instance is not None and self.instance.state in FAILED_INSTANCES:
+            return "failed"
+        if self.waits_for is not None and state != "running":
+            return "waiting"
+        if state == "running" and self.batch is not None and self.batch.status.is_final:
+            return "landing" if self.batch.status is not BatchStatus.FAILED else "waiting"
+        return state
+
+    @property
+    def waits_for(self) -> str | None:
+        if self.ledger.state == "done" or self.instance is None:
+            return None
+        return self.instance.waits_for
+
+    @property
+    def short_reason(self) -> str | None:
+        if self.state != "waiting" or self.waits_for is None:
+            return None
+        if self.waits_for.startswith("waits for room"):
+            return f"room in the batch queue of {self.plan.model}"
+        return self.waits_for.partition(":")[0]
+
+    @property
+    def live(self) -> BatchView | None:
+        """Its batch, while OpenAI has it."""
+        if self.batch is None or self.batch.status.is_final or self.ledger.state == "done":
+            return None
+        return self.batch
+
+    @property
+    def completed(self) -> int:
+        """Requests with an answer, at OpenAI or landed."""
+        if self.ledger.state == "done":
+            return self.plan.requests - self.failed
+        landed = 0 if self.paid is None else self.paid.answers
+        return min(self.plan.requests, landed + (self.batch.completed if self._is_new else 0))
+
+    @property
+    def failed(self) -> int:
+        if self.line is not None:
+            return self.bad_rows or 0
+        return self.batch.failed if self.batch is not None and self._is_new else 0
+
+    @property
+    def _is_new(self) -> bool:
+        """What the batch has answered is not among what has landed."""
+        return self.batch is not None and (self.paid is None or (self.send or 0) > self.paid.send)
+
+    @property
+    def bad_rows(self) -> int | None:
+        if self.line is None:
+            return None
+        return sum(count for status, count in self.line.rows.items() if status != "ok")
+
+    @property
+    def tokens_in_flight(self) -> int:
+        return 0 if self.live is None else read_tokens(self.live)
+
+    @property
+    def began_at(self) -> float | None:
+        return None if self.batch is None else self.batch.created_at or None
+
+    def eta_s(self, now: float) -> float | None:
+        """At the pace of its own batch so far; none before the first answer."""
+        batch = self.live
+        if batch is None or batch.status is not BatchStatus.IN_PROGRESS:
+            return None
+        finished = batch.completed + batch.failed
+        began = batch.times.get("in_progress_at") or batch.created_at
+        if not 0 < finished <= batch.total or now <= began:
+            return None
+        return (now - began) * (batch.total - finished) / finished
+
+    def describe(self, snapshot: JobSnapshot, now: float, *, may_edit: bool) -> dict[str, Any]:
+        """A ``SHARD`` of the page's API."""
+        from airflow_openai_batch.plugin.job_view import to_iso
+
+        batch_id = (
+            self.batch.id if self.batch else next(reversed(self.line.batch_ids if self.line else ()), None)
+        )
+        return {
+            "shard": self.plan.shard,
+            "state": self.state,
+            "phase": self.ledger.phase,
+            "model": self.plan.model,
+            "requests": self.plan.requests,
+            "completed": self.completed,
+            "failed": self.failed,
+            "bad_rows": self.bad_rows,
+            "input_tokens": self.plan.expected_tokens,
+            "cost_usd": None if self.paid is None else self.paid.cost_usd,
+            "send": self.send or (self.line.sends if self.line else None),
+            "batch_id": batch_id,
+            "batch_status": None if self.batch is None else str(self.batch.status),
+            "batch_created_at": to_iso(self.began_at),
+            "age_s": None if self.live is None else max(0.0, now - self.live.created_at),
+            "eta_s": self.eta_s(now),
+            "waits_for": self.waits_for if self.state == "waiting" else None,
+            "problem": self._find_problem(),
+            "task": None if self.instance is None else self.instance.describe(),
+            "links": {
+                "openai": OPENAI_PAGE.format(batch_id=batch_id) if batch_id else None,
+                "result": f"{snapshot.uri}/{job.part(self.plan.shard)}" if self.state == "done" else None,
+            },
+            "cancellable": may_edit
+            and self.live is not None
+            and self.live.status is not BatchStatus.CANCELLING,
+        }
+
+    def _find_problem(self) -> str | None:
+        if self.ledger.problem is not None:
+            return self.ledger.problem
+        if self.ledger.state == "done" or self.batch is None:
+            return None
+        errors = self.batch.errors[:1]
+        return " ".join(text for error in errors for text in (error.code, error.message) if text) or None
+
+
+def read_tokens(batch: BatchView) -> int:
+    """Input tokens that one of our batches says of itself; 0 for strangers'."""
+    said = batch.metadata.get("input_tokens", "")
+    return int(said) if said.isascii() and said.isdigit() else 0
+
+
+def view_shards(
+    snapshot: JobSnapshot,
+    batches: Mapping[str, BatchView],
+    instances: Mapping[int, Instance],
+) -> list[ShardView]:
+    """All shards of a job.
+
+    :param batches: by job_key.
+    :param instances: by shard.
+    """
+    newest: dict[int, tuple[int, BatchView]] = {}
+    for key in snapshot.keys.keys() & batches.keys():
+        shard, send = snapshot.keys[key]
+        if shard not in newest or newest[shard][0] < send:
+            newest[shard] = (send, batches[key])
+    return [
+        ShardView(
+            plan=planned,
+            ledger=found,
+            paid=snapshot.spent.paid.get(planned.shard),
+            line=snapshot.lines.get(planned.shard),
+            send=newest[planned.shard][0] if planned.shard in newest else None,
+            batch=newest[planned.shard][1] if planned.shard in newest else None,
+            instance=instances.get(planned.shard),
+        )
+        for planned, found in zip(snapshot.plan.shards, snapshot.shards, strict=True)
+    ]
