@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from airflow_openai_batch.core.errors import OpenAIBatchError
+from airflow_openai_batch.core.lock_folder import find_lock_folder
 
 SLOTS = 2
 """One send leaves the account idle while it writes; three get in each other's way."""
@@ -36,14 +34,12 @@ class RealtimeBusyError(OpenAIBatchError):
 def take_slot(base_url: str, api_key: str) -> Iterator[None]:
     """Hold one of the account's places; it does not wait for one.
 
-    The files are named by a hash, so that they tell nothing of the key, and lie in a folder of the user's own, since
-    those of another one cannot be opened in a shared folder. They stay: removing a lock's file is a race.
+    The files are named by a hash, so that they tell nothing of the key. They stay: removing a lock's file is a race.
 
     :raises RealtimeBusyError: if none is free.
     """
     account = hashlib.sha256(f"{base_url}|{api_key}".encode()).hexdigest()[:20]
-    folder = Path(tempfile.gettempdir()) / f"airflow-openai-batch-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = find_lock_folder()
     with contextlib.ExitStack() as stack:
         for number in range(SLOTS):
             lock = FileLock(folder / f"{account}.{number}.lock", blocking=False)
