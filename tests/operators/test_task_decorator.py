@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 import weakref
@@ -395,7 +396,7 @@ def test_airflow_can_store_it_and_parsing_does_not_import_the_openai_client(tmp_
     code = """
 import sys
 from airflow.sdk import DAG, task
-from airflow.serialization.serialized_objects import DagSerialization
+from fixtures.airflow_versions import DagSerialization
 from pydantic import BaseModel
 
 class Verdict(BaseModel):
@@ -417,7 +418,11 @@ print("openai" in sys.modules)
 """
     (tmp_path / "composed.py").write_text(code)  # Airflow looks into the source of what it stores
     done = subprocess.run(
-        [sys.executable, str(tmp_path / "composed.py")], capture_output=True, text=True, check=False
+        [sys.executable, str(tmp_path / "composed.py")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == "False"

@@ -66,7 +66,7 @@ def bucket(s3_server: str, define_connection: Callable[..., str]) -> ObjectStore
 
 @pytest.mark.parametrize("dag_id", DAGS)
 def test_python_makes_a_dag_that_airflow_can_store(dag_id: str) -> None:
-    from airflow.serialization.serialized_objects import DagSerialization
+    from fixtures.airflow_versions import DagSerialization
 
     dag = make_dag(dag_id)
     assert dag.dag_id == dag_id

@@ -9,8 +9,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow.sdk import BaseOperator
 
+from airflow_openai_batch import metrics
 from airflow_openai_batch.core.batch_view import BatchView, describe_duration, describe_progress
 from airflow_openai_batch.core.budget import Budget
 from airflow_openai_batch.core.errors import ConfigError
@@ -21,7 +23,9 @@ from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_loc
 from airflow_openai_batch.operators.calling import make_caller
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.instance_label import show_label
+from airflow_openai_batch.operators.landing_limit import read_landing_slots, wait_to_land
 from airflow_openai_batch.operators.links import OpenAIBatchLink
+from airflow_openai_batch.operators.monthly_budget import find_monthly_budget
 from airflow_openai_batch.operators.parameters import (
     DEFAULT_CONN_ID,
     read_number,
@@ -39,12 +43,14 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
 
     from airflow_openai_batch.client import BatchClient
-    from airflow_openai_batch.core.caller import Caller
     from airflow_openai_batch.core.shard_state import Goal, ShardState
     from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
 
 ShardRef = Mapping[str, Any]
 """``{"job": <output_uri>, "shard": 0}``: what the split returns a list of, and all that goes through XCom."""
+
+DOUBLING = 2 if AIRFLOW_V_3_2_PLUS else True
+"""Of the delay between tries; Airflow 3.1 knows only whether."""
 
 QUEUE_LOOK_BACK_S = 26 * 3600.0
 """A batch older than this has ended: 24 hours, an hour of validating and cancelling, and one to spare."""
@@ -108,7 +114,7 @@ class ShardStepOperator(BaseOperator):
         cancel_on_kill: bool = True,
         retries: int = 8,
         retry_delay: timedelta | float = timedelta(minutes=1),
-        retry_exponential_backoff: float = 2,
+        retry_exponential_backoff: float = DOUBLING,
         max_retry_delay: timedelta | float = timedelta(minutes=10),
         map_index_template: str | None = "{{ task.label }}",
         **kwargs: Any,
@@ -171,8 +177,9 @@ class ShardStepOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         return self._go_on(context)
 
-    def resume(self, context: Context, event: Any = None) -> dict[str, Any]:
-        """Called by Airflow when the wait is over. What the event says is looked up again at OpenAI.
+    def resume(self, context: Context, event: Any = None, **_: Any) -> dict[str, Any]:
+        """Called by Airflow when the wait is over. What the event says is looked up again at OpenAI; arguments that
+        another release deferred the task with are left aside.
 
         :param event: a moment after a pause, else a mapping with a status: of the batch, or ``room``.
         """
@@ -189,14 +196,15 @@ class ShardStepOperator(BaseOperator):
 
     def drive(self, context: Context, *, admitted: bool = False, twins: bool = False) -> Waiting | None:
         """Go on until the goal is reached (``None``) or there is only waiting to do."""
-        with task_failures(), self._open_driver(make_caller(context)) as driver:
+        with task_failures(), self._open_driver(context) as driver:
             try:
                 outcome = driver.drive(self.goal, admitted=admitted, twins=twins)
             finally:  # a task that fails leads to its batch, too
                 self.linked_batch_id, self._settled = driver.batch_id, driver.settled
         return None if isinstance(outcome, Reached) else outcome
 
-    def _open_driver(self, caller: Caller) -> ShardDriver:
+    def _open_driver(self, context: Context) -> ShardDriver:
+        caller = make_caller(context)
         return ShardDriver(
             files=self.files,
             connect=self._connect,
@@ -205,7 +213,19 @@ class ShardStepOperator(BaseOperator):
             find_limit=self._find_limit,
             send_realtime=self._send_realtime,
             check_budget=self._read_budget_check(),
+            monthly_budget=functools.partial(find_monthly_budget, self.conn_id),
+            count=functools.partial(
+                metrics.count, conn_id=self.conn_id, model=self.files.shard.model, dag_id=caller.dag_id
+            ),
+            landing_slot=functools.partial(
+                wait_to_land, read_landing_slots(), show=functools.partial(self._show_wait, context)
+            ),
         )
+
+    def _show_wait(self, context: Context, waits_for: str) -> None:
+        """In the instance's name, for a wait without deferring."""
+        self.waits_for = waits_for
+        show_label(context, self.label)
 
     def _read_budget_check(self) -> Callable[[ShardState, bool], None] | None:
         max_cost_usd = read_optional_number("max_cost_usd", self.max_cost_usd, minimum=0.0)

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow.providers.common.compat.sdk import AirflowFailException, SkipMixin
+from airflow.providers.common.compat.sdk import AirflowFailException, SkipMixin, TaskDeferred
 from airflow.sdk import AssetAlias
-from airflow.sdk.exceptions import TaskDeferred
 
 from airflow_openai_batch.core import job
-from airflow_openai_batch.core.errors import ConfigError
+from airflow_openai_batch.core.errors import ConfigError, NoPlanError
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.report import name_some
 from airflow_openai_batch.core.sample import choose_sample, make_refs
@@ -131,8 +130,9 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
         *,
         given_up: Mapping[str, str] | None = None,
         hiccups: int = 0,
+        **_: Any,
     ) -> dict[str, Any]:
-        """Called by Airflow when a shard may go on.
+        """Called by Airflow when a shard may go on. Another release may have deferred the task with more arguments.
 
         :param given_up: what ended the shards that cannot, by number.
         :param hiccups: looks in a row at which a shard failed in a way that may pass.
@@ -232,12 +232,12 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
     def _read_refs(self, context: Context) -> list[dict[str, Any]]:
         """What the split returned, from its plan.
 
-        :raises ConfigError: if the plan has gone since.
+        :raises NoPlanError: if the plan has gone since.
         """
         output = resolve_location(self.read_job_uri(context["ti"].run_id))
         plan = job.read_plan(output)
         if plan is None:
-            raise ConfigError(f"{output.uri}: there is no plan.json any more; clear the task.")
+            raise NoPlanError(output.uri, "it was there; clear the task.")
         wanted = choose_sample(plan, read_optional_int("sample_requests", self.sample_requests))
         return make_refs(plan, output.uri, wanted)
 
