@@ -80,6 +80,12 @@ class LedgerError(JobError):
     """The ledger is there but cannot be read."""
 
 
+class NewerReleaseError(JobError):
+    """A newer release has written it. While a cluster is upgraded, the next try may run where that is installed."""
+
+    permanent = False
+
+
 class AccountingError(JobError):
     """A request stands in no row, or in two."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from airflow_openai_batch.core.errors import JobError
+from airflow_openai_batch.core.errors import JobError, NewerReleaseError
 from airflow_openai_batch.core.plan import SCHEMA_VERSION, Plan
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ def generation_folder(generation: int) -> str:
 def read_plan(output: Location) -> Plan | None:
     """The plan of a job directory; None where it has none.
 
-    :raises JobError: if there is a ``plan.json`` that is not one of ours, or a newer one.
+    :raises JobError: if there is a ``plan.json`` that is not one of ours.
+    :raises NewerReleaseError: if it is one that this release does not understand.
     """
     place = output.child(PLAN)
     output.fs.invalidate_cache()
@@ -93,15 +94,19 @@ def read_plan(output: Location) -> Plan | None:
     except FileNotFoundError:
         return None
     try:
-        plan = Plan.from_json(data)
+        version = msgspec.json.decode(data, type=_Version).schema_version
+        if version > SCHEMA_VERSION:  # before anything else is read, which may have changed
+            raise NewerReleaseError(
+                f"{place.uri}: has schema version {version}, this release reads up to {SCHEMA_VERSION}. "
+                "Upgrade airflow-provider-openai-batch where this task runs."
+            )
+        return Plan.from_json(data)
     except msgspec.DecodeError as error:
         raise JobError(
             f"{place.uri}: is there but is no plan of this package ({error}). "
             "Use an empty output directory, or remove the file if nobody needs it."
         ) from error
-    if plan.schema_version > SCHEMA_VERSION:
-        raise JobError(
-            f"{place.uri}: has schema version {plan.schema_version}, this release reads up to {SCHEMA_VERSION}. "
-            "Upgrade airflow-provider-openai-batch where this task runs."
-        )
-    return plan
+
+
+class _Version(msgspec.Struct):
+    schema_version: int = SCHEMA_VERSION

@@ -8,11 +8,11 @@ happened.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
-from airflow_openai_batch.core.errors import LedgerError
+from airflow_openai_batch.core.errors import LedgerError, NewerReleaseError
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.storage import Location
@@ -45,7 +45,12 @@ answers are in ``raw/``. ``stopped``: five sends brought nothing, and whoever cl
 no good result is to be asked again (a repair).
 """
 
-_NAME = re.compile(r"(\d{4,})-([a-z]+)\.json")
+SCHEMA_VERSION = 1
+"""Raised when an older reader could misread an event. It need not be for a new field that may be ignored, which is
+simply written, nor for a new kind, which no older reader goes past."""
+
+_KINDS = frozenset(get_args(Kind))
+_NAME = re.compile(r"(\d{4,})-([\w-]+)\.json")
 _TRIES = 100
 
 
@@ -89,6 +94,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``landed``: requests that were refused for the account; that is no fault of the shard's."""
     summary: dict[str, Any] = {}
     """``done``: counts, tokens and cost of the shard's rows; never a body."""
+    schema_version: int = SCHEMA_VERSION
 
 
 class ShardLedger:
@@ -104,6 +110,7 @@ class ShardLedger:
 
         :raises LedgerError: if an event is there but cannot be read. That is not the same as absent: going
             on without it could pay twice.
+        :raises NewerReleaseError: if an event is one that this release does not understand.
         """
         return [self._read(name) for name in self._names()]
 
@@ -150,15 +157,26 @@ class JobLedger:
                 self._names.setdefault(int(folder), []).append(name)
 
     def count(self, shard: int, kind: Kind) -> int:
-        """Events of a kind."""
-        return sum(name.endswith(f"-{kind}.json") for name in self._names.get(shard, []))
+        """Events of a kind.
+
+        :raises NewerReleaseError: if a newer release has written to this ledger, and `read_last` likewise.
+        """
+        return sum(name.endswith(f"-{kind}.json") for name in self._find_names(shard))
+
+    def _find_names(self, shard: int) -> list[str]:
+        """What is not understood may say that what came before it counts no more."""
+        names = self._names.get(shard, [])
+        for name in names:
+            if _read_kind(name) not in _KINDS:
+                raise _make_kind_error(self._state.child(name))
+        return names
 
     def read_last(self, shard: int, kind: Kind | None = None, *, since: Kind | None = None) -> Event | None:
         """The newest event, or the newest of a kind; none that came before the newest of kind ``since``.
 
         :raises LedgerError: if it is there but cannot be read.
         """
-        names = self._names.get(shard, [])
+        names = self._find_names(shard)
         if since is not None:
             begin = max((at for at, name in enumerate(names) if name.endswith(f"-{since}.json")), default=0)
             names = names[begin:]
@@ -169,11 +187,36 @@ class JobLedger:
 
 
 def _decode(place: Location) -> Event:
+    if _read_kind(place.uri) not in _KINDS:
+        raise _make_kind_error(place)
     try:
-        return msgspec.json.decode(place.read_bytes(), type=Event)
+        event = msgspec.json.decode(place.read_bytes(), type=Event)
+    except msgspec.ValidationError as error:  # JSON it is
+        raise _make_newer_error(place, str(error)) from error
     except (OSError, msgspec.MsgspecError) as error:
         raise LedgerError(
             f"{place.uri}: the ledger is there but cannot be read ({type(error).__name__}). Nothing was sent. "
             "Restore the file or the access to it, then clear the task; deleting the ledger is safe only "
             "while the shard's batch is still listed at OpenAI."
         ) from error
+    if event.schema_version > SCHEMA_VERSION:
+        raise _make_newer_error(
+            place, f"schema version {event.schema_version}, this release reads up to {SCHEMA_VERSION}"
+        )
+    return event
+
+
+def _read_kind(name: str) -> str:
+    found = _NAME.fullmatch(name.rpartition("/")[2])
+    return found[2] if found else ""
+
+
+def _make_kind_error(place: Location) -> NewerReleaseError:
+    return _make_newer_error(place, f"{_read_kind(place.uri)!r} is no event that this release knows")
+
+
+def _make_newer_error(place: Location, why: str) -> NewerReleaseError:
+    return NewerReleaseError(
+        f"{place.uri}: was written by a newer release ({why}). Nothing was sent. "
+        "Upgrade airflow-provider-openai-batch where this task runs, then clear the task."
+    )

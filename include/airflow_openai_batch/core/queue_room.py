@@ -83,11 +83,10 @@ class QueueLimit:
 
     @classmethod
     def from_dict(cls, fields: Any) -> QueueLimit:
-        """Empty where it is not what `to_dict` gives."""
-        names = cls.__dataclass_fields__
-        if not isinstance(fields, Mapping) or not names.keys() >= fields.keys():
+        """From what `to_dict` of any release gives; empty where it is something else."""
+        if not isinstance(fields, Mapping):
             return cls()
-        return cls(**fields)
+        return cls(**{name: fields[name] for name in cls.__dataclass_fields__ if name in fields})
 
     def only_by(self, source: LimitSource) -> QueueLimit:
         """What of this was said by ``source``."""

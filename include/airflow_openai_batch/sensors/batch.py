@@ -64,7 +64,7 @@ class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
         context["ti"].xcom_push("return_value", {"batch_id": batch.id, "status": "ended"})
         return self.defer(trigger=self.make_trigger(batch, context), method_name="resume")
 
-    def resume(self, context: Context, event: Any = None) -> Any:
+    def resume(self, context: Context, event: Any = None, **_: Any) -> Any:
         if isinstance(event, Mapping) and event.get("status") == "timeout" and not self._is_late(context):
             text = f"{event.get('batch_id')} was not final {float(self.timeout):,.0f} s after its creation; it goes on."
             if self.soft_fail:
