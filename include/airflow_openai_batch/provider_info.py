@@ -10,7 +10,13 @@ _OPTIONS = {
     "allowed_input_roots": "Comma-separated URIs; inputs must lie below one of them. Unset: no restriction.",
     "allowed_output_roots": "Comma-separated URIs; job directories must lie below one of them. Unset: no restriction.",
     "allowed_conn_ids": "Comma-separated connection ids that the operators may use. Unset: no restriction.",
+    "shared_disk": "true where all workers mount the disk that paths and file:// lead to. Unset: a run that keeps its "
+    "files on a worker's disk is warned, where the executor may use several machines.",
     "output_root": "Where the DAGs' default job directories lie. Unset: $AIRFLOW_HOME/openai_batch.",
+    "books_root": "Where it is written what connections with a monthly budget have spent; all workers must share it. "
+    "Unset: output_root.",
+    "landings_per_machine": "How many shards' answers become rows at once on one machine, each taking a core and up "
+    "to 240 MB beside its task. Unset: one for each core and GB of memory.",
 }
 
 

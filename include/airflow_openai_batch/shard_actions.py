@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import time
@@ -60,6 +61,9 @@ class ShardActions:
         while it does, which renews its claim.
     :param check_budget: called before each send that costs money, with the state and whether it goes out in real
         time; raises where it would be too much.
+    :param monthly_budget: finds what the connection may spend in a month; ``None``: as much as it takes.
+    :param count: adds to a counter, by name, value and tags.
+    :param landing_slot: what is held while answers become rows; waits until it may.
     """
 
     files: ShardFiles
@@ -69,6 +73,9 @@ class ShardActions:
     find_limit: Callable[[str], QueueLimit] = lambda model: QueueLimit()
     send_realtime: Callable[[ShardState, Callable[[], None]], None] | None = None
     check_budget: Callable[[ShardState, bool], None] | None = None
+    monthly_budget: Callable[[], MonthlyBudget | None] = lambda: None
+    count: Callable[..., None] = lambda name, value=1, **tags: None
+    landing_slot: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
@@ -313,7 +320,8 @@ class ShardActions:
                 "Not finished within finish_within_h: what has no answer is published as missing, as on_deadline says."
             )
         try:
-            landing = self.files.land(state, self.client, final=step.final)
+            with self.landing_slot():
+                landing = self.files.land(state, self.client, final=step.final)
         except NotFoundError as error:
             final_at = max(final_time(ended.times) or 0.0 for ended in state.ended)
             if self.clock() > final_at + FILE_LAG_MAX_S:
