@@ -6,11 +6,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+OLDEST := .venv-oldest
+PIP := python -m pip install --quiet --quiet --disable-pip-version-check
 
-.PHONY: help setup demo up test chaos simulate check bench clean
+.PHONY: help setup demo up test test-oldest chaos simulate check bench clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
 
 setup: $(READY) ## build .venv with everything pinned (2 to 3 minutes, once)
 
@@ -19,8 +21,14 @@ $(READY): pyproject.toml constraints.txt
 	  || { echo "Python 3.11 or newer is needed; name it with: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@"$(PYTHON)" -m venv $(VENV)
 	@echo "Installing Airflow and everything beside it into $(VENV), as pinned in constraints.txt (2 to 3 minutes)."
-	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check pip -c constraints.txt
-	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	@$(BIN)/$(PIP) pip -c constraints.txt
+	@$(BIN)/$(PIP) -e '.[dev]' -c constraints.txt
+	@touch $@
+
+$(OLDEST)/.ready: pyproject.toml constraints-oldest.txt
+	@"$(PYTHON)" -m venv $(OLDEST)
+	@echo "Installing the oldest Airflow that is supported into $(OLDEST), as pinned in constraints-oldest.txt."
+	@$(OLDEST)/bin/$(PIP) -e '.[dev]' -c constraints-oldest.txt
 	@touch $@
 
 demo: $(READY) ## 20,000 real texts through a real Airflow and an emulated OpenAI (about 2 minutes)
@@ -29,8 +37,20 @@ demo: $(READY) ## 20,000 real texts through a real Airflow and an emulated OpenA
 up: $(READY) ## Airflow with its UI on this machine, the emulator beside it; Ctrl-C stops all
 	@PYTHONPATH=include $(BIN)/python -m demo.up
 
-test: $(READY) ## all tests
+test: $(READY) ## all tests; ARGS=tests/core for some of them
+ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
+else
+	# Those that start a whole Airflow want the machine for themselves.
+	@failed=0; \
+	$(BIN)/python -m pytest -m "not system" -n 2 --dist loadfile || failed=1; \
+	$(BIN)/python -m pytest -m system || failed=1; \
+	exit $$failed
+endif
+
+test-oldest: $(OLDEST)/.ready ## the operators, triggers and main DAGs on the oldest Airflow that is supported
+	$(OLDEST)/bin/python -m pytest -W default -n 2 --dist loadfile tests/client tests/triggers tests/operators \
+	  $(addprefix tests/dags/test_,nothing_lost.py openai_batch.py repair.py) $(ARGS)
 
 chaos: $(READY) ## more jobs while parts are killed and OpenAI misbehaves: RUNS=100 SEED=7, ONLY=3 for one of them
 	CHAOS_RUNS=$(or $(RUNS),15) CHAOS_SEED=$(SEED) CHAOS_ONLY=$(ONLY) $(BIN)/python -m pytest tests/chaos $(ARGS)

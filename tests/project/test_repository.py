@@ -48,9 +48,10 @@ def test_no_committed_file_holds(kind):
     assert not found
 
 
-def test_constraints_are_plain_pins():
+@pytest.mark.parametrize("name", ["constraints.txt", "constraints-oldest.txt"])
+def test_constraints_are_plain_pins(name):
     """URLs or local paths would tie the set-up to one machine."""
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    lines = (ROOT / name).read_text().splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
     assert [line for line in pins if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+]+", line)] == []
 

@@ -54,6 +54,11 @@ def shard_states(airflow: LocalAirflow, run: Run) -> dict[int, str]:
     return {index: state for (task, index), state in airflow.states(run).items() if task == "shard"}
 
 
+def is_watched(airflow: LocalAirflow, run: Run, shard: int) -> bool:
+    """Whether its trigger has seen the batch."""
+    return "in_progress" in airflow.logs(run, "shard", map_index=shard)
+
+
 def statuses(server: OpenAIServer, run: Run) -> dict[int, str]:
     """Of the run's batches, by shard."""
     return {
@@ -105,6 +110,9 @@ def test_only_marking_failed_cancels_and_a_killed_triggerer_loses_nothing(
     for each, shards in ((run, 4), (given_up, 1)):
         look = functools.partial(shard_states, airflow, each)
         wait_until("all wait", look, dict.fromkeys(range(shards), "deferred"))
+        # Airflow tells only triggers that run of what a user does, not those that no triggerer has taken up yet.
+        for shard in range(shards):
+            wait_until("its trigger runs", functools.partial(is_watched, airflow, each, shard))
 
     mark(airflow, run, 0, "failed")
     clear(airflow, run, 1)
