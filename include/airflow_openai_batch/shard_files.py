@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from airflow_openai_batch.core import job
 from airflow_openai_batch.core.batch_view import final_time
-from airflow_openai_batch.core.errors import ConfigError, JobError, RemoteError
+from airflow_openai_batch.core.errors import JobError, NoPlanError, RemoteError
 from airflow_openai_batch.core.landing import land_shard
 from airflow_openai_batch.core.leftovers import Leftover, find_leftover, write_leftover
 from airflow_openai_batch.core.outcomes import OutcomeRules
@@ -200,10 +200,11 @@ class ShardFiles:
 
 
 def open_shard(output: Location, number: int, resolve: Resolver, rules: LandingRules) -> ShardFiles:
-    """:raises ConfigError: if there is no plan, or no such shard in it."""
+    """:raises NoPlanError: if there is no plan.
+    :raises JobError: if it has no such shard."""
     plan = job.read_plan(output)
     if plan is None:
-        raise ConfigError(f"{output.uri}: there is no plan.json; split the input first.")
+        raise NoPlanError(output.uri)
     if not 0 <= number < len(plan.shards):
         raise JobError(
             f"{output.uri}: the plan has {len(plan.shards)} shards and none with the number {number}. "

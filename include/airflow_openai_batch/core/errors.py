@@ -4,6 +4,7 @@
 
     OpenAIBatchError
     ├── ConfigError              a setting or parameter cannot be used as it is
+    │   └── NoPlanError          the directory has no plan.json, seen from here
     ├── InputError               the input cannot be sent as it is
     │   ├── BadLinesError        lines that could not be requests, with on_bad_line=fail
     │   ├── EmptyInputError      no request in the input, with on_empty=fail
@@ -44,6 +45,18 @@ class OpenAIBatchError(Exception):
 
 class ConfigError(OpenAIBatchError):
     """A setting or parameter cannot be used as it is."""
+
+
+class NoPlanError(ConfigError):
+    """The directory has no ``plan.json``: nothing was split into it, or it lies on the disk of another machine.
+
+    :param uri: the job directory.
+    :param way_out: what to do about it.
+    """
+
+    def __init__(self, uri: str, way_out: str = "split the input first.") -> None:
+        super().__init__(f"{uri}: there is no plan.json; {way_out}")
+        self.uri = uri
 
 
 class InputError(OpenAIBatchError):

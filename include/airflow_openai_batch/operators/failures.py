@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airflow_openai_batch.core.errors import OpenAIBatchError
+from airflow_openai_batch.core.errors import NoPlanError, OpenAIBatchError
+from airflow_openai_batch.operators.local_disk import explain_missing_plan
 
 
 class OpenAIBatchException(AirflowException):
@@ -22,6 +23,8 @@ def task_failures() -> Iterator[None]:
     """
     try:
         yield
+    except NoPlanError as error:
+        raise AirflowFailException(explain_missing_plan(error)) from None
     except OpenAIBatchError as error:
         kind = AirflowFailException if error.permanent else OpenAIBatchException
         raise kind(str(error)) from None

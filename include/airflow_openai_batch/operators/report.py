@@ -13,7 +13,7 @@ from airflow.sdk import Asset, AssetAlias, BaseOperator
 
 from airflow_openai_batch.core import job
 from airflow_openai_batch.core.accounting import check_accounts
-from airflow_openai_batch.core.errors import ConfigError, OpenAIBatchError
+from airflow_openai_batch.core.errors import ConfigError, NoPlanError, OpenAIBatchError
 from airflow_openai_batch.core.failed_requests import write_failed
 from airflow_openai_batch.core.job_progress import read_done
 from airflow_openai_batch.core.ledger import JobLedger
@@ -127,7 +127,7 @@ class OpenAIBatchReportOperator(BaseOperator):
         output = resolve_location(self.job)
         plan = job.read_plan(output)
         if plan is None:
-            raise ConfigError(f"{output.uri}: there is no plan.json; split the input first.")
+            raise NoPlanError(output.uri)
         return output, plan
 
     def _end_sample(self, output: Location, plan: Plan, sample: int, report: Report) -> dict[str, Any]:
