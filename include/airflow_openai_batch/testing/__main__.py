@@ -12,7 +12,7 @@ from pathlib import Path
 from airflow_openai_batch.testing.clock import Clock
 from airflow_openai_batch.testing.requests import CountTokens, estimate_tokens
 from airflow_openai_batch.testing.server import OpenAIServer
-from airflow_openai_batch.testing.settings import KNOWN_MODELS, Settings
+from airflow_openai_batch.testing.settings import KNOWN_MODELS, WEBHOOK_SECRET, Settings
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,6 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
         latency_s=options.latency,
         realtime_latency_s=options.realtime_latency,
         list_lag_s=options.list_lag,
+        webhook_url=options.webhook_url,
+        webhook_secret=options.webhook_secret,
     )
     server = OpenAIServer(
         host=options.host,
@@ -98,6 +100,13 @@ def _parser() -> argparse.ArgumentParser:
         default=0.0,
         metavar="S",
         help="new batches are missing from lists for so long",
+    )
+    add("--webhook-url", metavar="URL", help="where batch events are sent")
+    add(
+        "--webhook-secret",
+        default=WEBHOOK_SECRET,
+        metavar="SECRET",
+        help="what they are signed with (%(default)s)",
     )
     add("--api-key", action="append", help="a key that is taken; any is by default")
     add("--model", action="append", help="pattern of a model name that is taken; OpenAI's by default")

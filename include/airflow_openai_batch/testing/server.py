@@ -20,6 +20,7 @@ from airflow_openai_batch.testing.control import Control
 from airflow_openai_batch.testing.emulator import Emulator
 from airflow_openai_batch.testing.requests import CountTokens, estimate_tokens
 from airflow_openai_batch.testing.settings import Settings
+from airflow_openai_batch.testing.webhooks import WebhookSender
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing.answers import Answer
@@ -77,6 +78,7 @@ class OpenAIServer:
             inline_bytes=_INLINE_BYTES,
         )
         self.lock = threading.RLock()
+        self.webhooks = WebhookSender(self.emulator, self.lock)
         self._work_waits = threading.Event()
         self._stopping = False
         self._threads: list[threading.Thread] = []
@@ -110,6 +112,7 @@ class OpenAIServer:
                 target=self._uvicorn.run, args=([listener],), name="openai-emulator", daemon=True
             ),
             threading.Thread(target=self._work, name="openai-emulator-work", daemon=True),
+            threading.Thread(target=self.webhooks.run, name="openai-emulator-webhooks", daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -123,6 +126,7 @@ class OpenAIServer:
         """Stop listening and forget everything."""
         self._stopping = True
         self._work_waits.set()
+        self.webhooks.stop()
         if self._uvicorn is not None:
             self._uvicorn.should_exit = True
         for thread in self._threads:

@@ -14,6 +14,9 @@ KNOWN_MODELS = (
 """Patterns of model names that are taken; anything else is refused as OpenAI refuses a typing error."""
 
 
+WEBHOOK_SECRET = "whsec_ZW11bGF0b3I="  # noqa: S105 - known to everybody
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All that can be set, with defaults for tests: batches are complete when first polled.
@@ -59,6 +62,15 @@ class Settings:
     """Real seconds that every call takes."""
     realtime_latency_s: float = 0.0
     """Real seconds that a call of a model takes on top."""
+    webhook_url: str | None = None
+    """Where batch events are sent, from when on this is set; for Airflow
+    ``http://127.0.0.1:8080/openai-batch/webhooks/<connection id>``."""
+    webhook_secret: str = WEBHOOK_SECRET
+    """What they are signed with."""
+    webhook_delay_s: float = 0.0
+    """Real seconds between a batch's end and its event."""
+    webhook_copies: int = 1
+    """How often each event is delivered, with the same id: OpenAI promises at least once."""
     ranges: bool = False
     """Whether a file's content honours ``Range`` headers; OpenAI documents no such thing."""
 
@@ -70,6 +82,7 @@ class Settings:
             "cancelling_s",
             "list_lag_s",
             "latency_s",
+            "webhook_delay_s",
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must not be negative.")

@@ -1,0 +1,284 @@
+"""A real Airflow, and the emulator that posts to it when a batch ends: who waits for it goes on within seconds.
+
+`POLL_S` is an hour: a run that ends at all within these tests' time was woken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from airflow_openai_batch.testing.server import OpenAIServer
+from airflow_openai_batch.testing.webhooks import sign_webhook
+from demo.standalone import ROOT, LocalAirflow
+from fixtures.job import Job, chat_line
+from fixtures.postgres import run_postgres
+
+if TYPE_CHECKING:
+    from demo.api import Run
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(420)]
+
+POLL_S = 3600
+WITHIN_S = 60.0
+"""From a batch's end to that of the task which waits for it; two to five where the machine has nothing else to do."""
+BATCH_S = 15.0
+"""Longer than `wake.MIN_AGE_S`, so that nothing is put off."""
+SECRET = "whsec_c2VjcmV0IG9mIHRoZSB0ZXN0cw=="
+DAGS = f"""
+from airflow.sdk import DAG
+from airflow_openai_batch.operators.whole_job import OpenAIBatchJobOperator
+from airflow_openai_batch.sensors.batch import OpenAIBatchSensor
+
+with DAG("whole_job", schedule=None, params={{"input_uri": "", "output_uri": ""}}):
+    OpenAIBatchJobOperator(
+        task_id="job", conn_id="signed", poll_interval={POLL_S}, send_mode="batch", max_requests_per_shard=2,
+        input_uri="{{{{ params.input_uri }}}}", output_uri="{{{{ params.output_uri }}}}",
+    )
+with DAG("bare_batch", schedule=None, params={{"batch_id": ""}}):
+    OpenAIBatchSensor(
+        task_id="wait", conn_id="signed", poll_interval={POLL_S}, batch_id="{{{{ params.batch_id }}}}"
+    )
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Airflow and OpenAI."""
+
+    airflow: LocalAirflow
+    server: OpenAIServer
+
+    @property
+    def url(self) -> str:
+        return f"{self.airflow.url}/openai-batch/webhooks/signed"
+
+    def waits_after_end(self, run: Run, task_id: str) -> list[float]:
+        """Seconds from a batch's end to that of the task that waited for it."""
+        ends = {
+            int(batch["metadata"]["map_index"]): batch["completed_at"]
+            for batch in self.server.batches()
+            if (batch["metadata"] or {}).get("run_id") == run.run_id
+        }
+        return [
+            datetime.fromisoformat(instance["end_date"]).timestamp() - ends[instance["map_index"]]
+            for instance in self.airflow.task_instances(run)
+            if instance["task_id"] == task_id
+        ]
+
+    def wait_until(self, run: Run, task_id: str, state: str, *, instances: int = 1) -> None:
+        deadline = time.monotonic() + 60
+        while list(self.states_of(run, task_id)).count(state) < instances:
+            assert time.monotonic() < deadline, self.airflow.states(run)
+            time.sleep(0.3)
+
+    def states_of(self, run: Run, task_id: str) -> list[str]:
+        return [state for (task, _), state in self.airflow.states(run).items() if task == task_id]
+
+    def answers(self, batch_id: str) -> list[int | None]:
+        """What Airflow answered to the emulator's events of a batch."""
+        return [answer.status for answer in self.server.webhooks.answers if answer.batch_id == batch_id]
+
+    def batch_ids(self, run: Run) -> list[str]:
+        return [b["id"] for b in self.server.batches() if (b["metadata"] or {}).get("run_id") == run.run_id]
+
+
+@contextlib.contextmanager
+def set_stage(folder: Path, **env: str) -> Iterator[Stage]:
+    dags = folder / "dags"
+    dags.mkdir()
+    for name in ("openai_batch.py", "openai_batch_one_task.py"):
+        shutil.copy(ROOT / "dags" / name, dags)
+    (dags / "woken.py").write_text(DAGS)
+    with OpenAIServer() as server, LocalAirflow(folder / "airflow", dags=dags, env=env) as airflow:
+        # A worker's first call makes the API server build schemas, for seconds in which it answers nobody.
+        httpx.get(f"{airflow.url}/execution/health", timeout=180, trust_env=False)
+        airflow.request("POST", "/api/v2/connections", json={
+            "connection_id": "signed",
+            "conn_type": "openai",
+            "password": "sk-test",
+            "host": server.base_url,
+            "extra": f'{{"webhook_secret": "{SECRET}"}}',
+        })  # fmt: skip
+        yield Stage(airflow, server)
+
+
+@pytest.fixture(scope="module")
+def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with set_stage(tmp_path_factory.mktemp("woken")) as stage:
+        yield stage
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with run_postgres() as database:
+        url = f"postgresql+psycopg2://airflow@{database}/airflow"
+        folder = tmp_path_factory.mktemp("woken-postgres")
+        with set_stage(folder, AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=url) as stage:
+            yield stage
+
+
+@pytest.fixture
+def tell() -> Iterator[Callable[..., None]]:
+    """Let the emulator send its events to a stage, until the end of the test."""
+    with contextlib.ExitStack() as stack:
+
+        def configure(stage: Stage, **settings: Any) -> None:
+            usual = {"webhook_url": stage.url, "webhook_secret": SECRET, "in_progress_s": BATCH_S}
+            stage.server.configure(**{**usual, **settings})
+            stack.callback(stage.server.unscript)
+            stack.callback(stage.server.configure, webhook_url=None, webhook_copies=1, webhook_delay_s=0)
+
+        yield configure
+
+
+def make_job(folder: Path, name: str, *, shards: int) -> Job:
+    """Shards of two requests."""
+    lines = (chat_line(f"{name}/{n}", f"{name} {n}: lovely.") for n in range(2 * shards))
+    params = {"max_requests_per_shard": 2, "poll_interval": POLL_S, "conn_id": "signed"}
+    return Job(folder, params).write(lines)
+
+
+def test_a_webhook_saves_what_the_poll_interval_would_have_cost(
+    sqlite: Stage, tell: Callable[..., None], tmp_path: Path
+) -> None:
+    tell(sqlite, webhook_copies=3)
+    job = make_job(tmp_path, "mapped", shards=3)
+    run = sqlite.airflow.trigger("openai_batch", job.conf())
+    assert sqlite.airflow.wait(run, timeout_s=180) == "success", sqlite.airflow.explain(run)
+
+    waits = sqlite.waits_after_end(run, "shard.wait")
+    assert len(waits) == 3
+    assert max(waits) < WITHIN_S
+    assert len(job.rows()) == 6
+    assert {instance["try_number"] for instance in sqlite.airflow.task_instances(run)} == {1}
+    assert [sqlite.answers(batch_id).count(200) for batch_id in sqlite.batch_ids(run)] == [3, 3, 3]
+
+
+def test_one_task_for_the_whole_job_goes_on_with_each_shard(
+    sqlite: Stage, tell: Callable[..., None], tmp_path: Path
+) -> None:
+    tell(sqlite)
+    sqlite.server.script(batch="completed", takes_s=BATCH_S + 15, nth=len(sqlite.server.batches()) + 2)
+    job = make_job(tmp_path, "whole", shards=2)
+    conf = {key: job.conf()[key] for key in ("input_uri", "output_uri")}
+    run = sqlite.airflow.trigger("whole_job", conf)
+    assert sqlite.airflow.wait(run, timeout_s=180) == "success", sqlite.airflow.explain(run)
+    assert len(job.rows()) == 4
+    first, last = sorted(batch["completed_at"] for batch in sqlite.server.batches()[-2:])
+    assert last - first >= 10
+    landed = min(path.stat().st_mtime for path in (job.output / "results").glob("part-*"))
+    assert first <= landed < last, "the first shard landed while the second one ran"
+
+
+def test_a_batch_that_ends_before_its_task_is_deferred(
+    sqlite: Stage, tell: Callable[..., None], tmp_path: Path
+) -> None:
+    tell(sqlite, in_progress_s=0.5)
+    job = make_job(tmp_path, "early", shards=2)
+    run = sqlite.airflow.trigger("openai_batch_one_task", job.conf())
+    assert sqlite.airflow.wait(run, timeout_s=180) == "success", sqlite.airflow.explain(run)
+    assert {instance["try_number"] for instance in sqlite.airflow.task_instances(run)} == {1}
+
+
+@pytest.mark.parametrize(
+    "engine", ["sqlite", pytest.param("postgres", marks=pytest.mark.needs_program("initdb"))]
+)
+def test_trigger_and_webhook_at_the_same_moment_resume_a_task_once(
+    request: pytest.FixtureRequest, engine: str, tell: Callable[..., None], tmp_path: Path
+) -> None:
+    stage: Stage = request.getfixturevalue(engine)
+    tell(stage, webhook_copies=2, webhook_delay_s=0.1)
+    job = make_job(tmp_path, "race", shards=8)
+    for dag_id, tasks in (("openai_batch", "shard.wait"), ("openai_batch_one_task", "shard")):
+        output = f"{job.conf()['output_uri']}-{dag_id}"
+        run = stage.airflow.trigger(dag_id, job.conf(poll_interval=1, output_uri=output))
+        assert stage.airflow.wait(run, timeout_s=240) == "success", stage.airflow.explain(run)
+        tries = [each["try_number"] for each in stage.airflow.task_instances(run) if each["task_id"] == tasks]
+        assert tries == [1] * 8
+    log = (stage.airflow.home / "components" / "api-server.log").read_text()
+    assert "Nobody was woken" not in log
+
+
+def test_a_forged_event_wakes_nobody_and_a_good_one_that_comes_again_does(
+    sqlite: Stage, tell: Callable[..., None], tmp_path: Path
+) -> None:
+    tell(sqlite, webhook_secret="whsec_Zm9yZ2Vk", in_progress_s=5)
+    job = make_job(tmp_path, "forged", shards=1)
+    run = sqlite.airflow.trigger("openai_batch_one_task", job.conf())
+    sqlite.wait_until(run, "shard", "deferred")
+    (batch_id,) = sqlite.batch_ids(run)
+    deadline = time.monotonic() + 60
+    while len(sqlite.answers(batch_id)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(5)
+    assert set(sqlite.answers(batch_id)) == {401}
+    assert sqlite.states_of(run, "shard") == ["deferred"]
+
+    sqlite.server.configure(webhook_secret=SECRET)
+    assert sqlite.airflow.wait(run, timeout_s=120) == "success", sqlite.airflow.explain(run)
+
+
+def test_batches_of_strangers_and_of_nobody(sqlite: Stage, tell: Callable[..., None], tmp_path: Path) -> None:
+    """Somebody else's batch wakes nobody, unless a sensor of ours waits for just that one."""
+    tell(sqlite)
+    server = httpx.Client(
+        base_url=sqlite.server.base_url, headers={"Authorization": "Bearer k"}, trust_env=False
+    )
+    line = chat_line("stranger/1", "Stranger: lovely.")
+    file = server.post("/files", files={"file": ("a.jsonl", line)}, data={"purpose": "batch"}).json()["id"]
+
+    def create() -> str:
+        body = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+        return str(server.post("/batches", json=body).json()["id"])
+
+    nobodys, watched = create(), create()
+    run = sqlite.airflow.trigger("bare_batch", {"batch_id": watched})
+    assert sqlite.airflow.wait(run, timeout_s=120) == "success", sqlite.airflow.explain(run)
+    assert sqlite.answers(nobodys) == [200]
+    for batch_id in ("batch_unknown", watched):  # nobody waits any more; it never was
+        assert post_event(sqlite, batch_id) == 200
+
+
+def test_clearing_and_marking_while_a_batch_runs(
+    sqlite: Stage, tell: Callable[..., None], tmp_path: Path
+) -> None:
+    tell(sqlite, in_progress_s=25)
+    job = make_job(tmp_path, "cleared", shards=2)
+    run = sqlite.airflow.trigger("openai_batch_one_task", job.conf())
+    sqlite.wait_until(run, "shard", "deferred", instances=2)
+    sqlite.airflow.clear(run, "shard", 0)
+    sqlite.airflow.mark(run, "shard", "success", map_index=1)
+    deadline = time.monotonic() + 120
+    while sqlite.states_of(run, "shard") != ["success", "success"] and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert sqlite.states_of(run, "shard") == ["success", "success"]
+    sqlite.airflow.wait(run, timeout_s=60)
+    assert len(job.rows()) == 2, "what was marked was not landed: its webhook found nobody"
+
+
+def test_the_secret_is_shown_nowhere(sqlite: Stage) -> None:
+    shown = sqlite.airflow.get("/api/v2/connections/signed")
+    assert SECRET not in str(shown)
+    assert "***" in shown["extra"]
+    for path in sqlite.airflow.home.rglob("*.log"):
+        text = path.read_text(errors="replace")
+        assert SECRET not in text, path
+        assert "sk-test" not in text, path
+
+
+def post_event(stage: Stage, batch_id: str) -> int:
+    event = {"id": "evt_x", "object": "event", "created_at": 1, "type": "batch.completed"}
+    body = json.dumps({**event, "data": {"id": batch_id}})
+    headers = sign_webhook(body, SECRET, webhook_id=f"wh_{batch_id}_again", timestamp=time.time())
+    return httpx.post(stage.url, content=body, headers=headers, trust_env=False).status_code
