@@ -63,7 +63,8 @@ class Account:
                     self.error = None
                 except Exception as error:
                     wait_s = self._note(error)
-                    client = await _close(client)  # the connection may have been corrected
+                    await _close(client)
+                    client = None  # the connection may have been corrected
                 await asyncio.sleep(wait_s)
         finally:
             self.running = False
@@ -120,21 +121,22 @@ class Account:
         if refusal.kind == "queue_full" and refusal.limit is not None and refusal.unit == "tokens":
             self._refused[queue] = max(self._refused.get(queue, (0.0, 0)), (view.created_at, refusal.limit))
 
-    def describe(self, own_keys: Collection[str], now: float) -> list[dict[str, Any]]:
+    def describe(
+        self, models: Collection[str], own_keys: Collection[str], now: float
+    ) -> list[dict[str, Any]]:
         """``QUEUE``s of the page's API.
 
+        :param models: that are shown even if nothing of them is in flight.
         :param own_keys: job_keys of the jobs that are shown; what else is in flight is others'.
         :param now: Unix seconds.
         """
-        if self.snapshot is None:
-            return [] if self.error is None else [self._describe("", [], own_keys, now)]
-        by_model: dict[str, list[BatchView]] = {}
-        for view in self.snapshot.batches:
+        if self.snapshot is None and self.error is None:
+            return []  # not read yet
+        by_model: dict[str, list[BatchView]] = {base_model(model): [] for model in models}
+        for view in self.snapshot.batches if self.snapshot else ():
             if view.model:
                 by_model.setdefault(base_model(view.model), []).append(view)
-        return [self._describe(model, views, own_keys, now) for model, views in sorted(by_model.items())] or [
-            self._describe("", [], own_keys, now)
-        ]
+        return [self._describe(model, views, own_keys, now) for model, views in sorted(by_model.items())]
 
     def _describe(
         self, model: str, views: list[BatchView], own_keys: Collection[str], now: float
@@ -158,8 +160,6 @@ class Account:
         }
 
     def _find_limit(self, model: str) -> tuple[int | None, str | None]:
-        if not model:
-            return None, None
         if model in self._refused:
             return self._refused[model][1], "refusal"
         limit: QueueLimit = self._limits.queue_limit(model)

@@ -16,7 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 
 from airflow_openai_batch.core.errors import OpenAIBatchError
-from airflow_openai_batch.plugin import access, api
+from airflow_openai_batch.plugin import access, actions, api, webhooks
 
 STATIC = Path(__file__).parent / "static"
 MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
@@ -32,13 +32,8 @@ def make_app() -> FastAPI:
     app = FastAPI(title="OpenAI batches", openapi_url=None, docs_url=None, redoc_url=None)
     app.add_exception_handler(RequestValidationError, _tell_bad_request)
     app.add_exception_handler(OpenAIBatchError, _tell_trouble)
-    try:
-        from airflow_openai_batch.plugin.webhooks import router as webhooks
-    except ImportError:
-        pass
-    else:
-        app.include_router(webhooks)
-    for router in (api.router, pages):
+    app.include_router(webhooks.router)
+    for router in (api.router, actions.router, pages):
         app.include_router(router, dependencies=[Depends(access.requires_authenticated())])
     return app
 

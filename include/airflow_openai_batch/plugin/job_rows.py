@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 _REPORT_OPERATOR = "OpenAIBatchReportOperator"
+_JOBS_PER_RUN = 5
+"""Where runs have more than that, fewer runs are found."""
 RUN_STATES = {
     "running": ("running", "queued"),
     "planned": ("running", "queued", "success"),
@@ -113,6 +115,13 @@ def find_job(session: Session, job: JobId) -> JobRow | None:
         session, {job.dag_id}, run_id=job.run_id, task_id=job.task_id, map_index=job.map_index, limit=1
     )
     return rows[0] if rows else None
+
+
+def find_newest_runs(session: Session, dag_id: str, *, runs: int) -> list[JobRow]:
+    """The jobs of the newest runs that have any, newest run first."""
+    rows, _ = find_jobs(session, {dag_id}, limit=runs * _JOBS_PER_RUN)
+    newest = list(dict.fromkeys(row.id.run_id for row in rows))[:runs]
+    return [row for row in rows if row.id.run_id in newest]
 
 
 def _has_estimate(made: Any) -> Any:

@@ -11,7 +11,7 @@ from airflow_openai_batch.plugin.shard_view import STATES, ShardView
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.job_snapshot import JobSnapshot
-    from airflow_openai_batch.plugin.directories import Directory
+    from airflow_openai_batch.plugin.board import Job
     from airflow_openai_batch.plugin.job_rows import JobRow
 
 
@@ -23,16 +23,12 @@ def to_iso(at: float | datetime | None) -> str | None:
     return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def describe_job(
-    row: JobRow, directory: Directory | None, shards: list[ShardView], *, now: float, may_edit: bool
-) -> dict[str, Any]:
+def describe_job(job: Job, *, now: float, may_edit: bool) -> dict[str, Any]:
     """A ``JOB`` of the page's API.
 
-    :param directory: of the job, as far as it was read; ``None`` where there is none to read.
-    :param shards: from `view_shards`.
     :param now: Unix seconds.
     """
-    snapshot = None if directory is None else directory.snapshot
+    row = job.row
     return {
         "dag_id": row.id.dag_id,
         "run_id": row.id.run_id,
@@ -42,11 +38,11 @@ def describe_job(
         "run_state": row.run_state,
         "run_started_at": to_iso(row.run_started_at),
         "run_ended_at": to_iso(row.run_ended_at),
-        "loaded": directory is None or directory.loaded,
-        "error": "The task said nothing of a directory." if directory is None else directory.error,
+        "loaded": job.directory.loaded,
+        "error": job.directory.error,
         "links": {"run": row.id.run_link, "task": row.id.task_link},
         "may_edit": may_edit,
-        **(_EMPTY if snapshot is None else _describe(row, snapshot, shards, now)),
+        **(_EMPTY if job.snapshot is None else _describe(row, job.snapshot, job.shards, now)),
     }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_openai_batch.core import job
 from airflow_openai_batch.core.batch_view import BatchStatus, BatchView
 from airflow_openai_batch.operators.links import OPENAI_PAGE
+from airflow_openai_batch.plugin.instances import FAILED
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.job_snapshot import JobSnapshot, ShardSnapshot
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from airflow_openai_batch.plugin.instances import Instance
 
 STATES = ("waiting", "sending", "running", "landing", "done", "failed")
-FAILED_INSTANCES = frozenset({"failed", "upstream_failed"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class ShardView:
         state = self.ledger.state
         if state == "done":
             return state
-        if self.instance is not None and self.instance.state in FAILED_INSTANCES:
+        if self.instance is not None and self.instance.state in FAILED:
             return "failed"
         if self.waits_for is not None and state != "running":
             return "waiting"
@@ -77,18 +77,18 @@ class ShardView:
         if self.ledger.state == "done":
             return self.plan.requests - self.failed
         landed = 0 if self.paid is None else self.paid.answers
-        return min(self.plan.requests, landed + (self.batch.completed if self._is_new else 0))
+        return min(self.plan.requests, landed + (0 if self._new is None else self._new.completed))
 
     @property
     def failed(self) -> int:
         if self.line is not None:
             return self.bad_rows or 0
-        return self.batch.failed if self.batch is not None and self._is_new else 0
+        return 0 if self._new is None else self._new.failed
 
     @property
-    def _is_new(self) -> bool:
-        """What the batch has answered is not among what has landed."""
-        return self.batch is not None and (self.paid is None or (self.send or 0) > self.paid.send)
+    def _new(self) -> BatchView | None:
+        """Its batch, while what that has answered is not among what has landed."""
+        return self.batch if self.paid is None or (self.send or 0) > self.paid.send else None
 
     @property
     def bad_rows(self) -> int | None:
@@ -170,11 +170,13 @@ def view_shards(
     snapshot: JobSnapshot,
     batches: Mapping[str, BatchView],
     instances: Mapping[int, Instance],
+    maker: Instance | None = None,
 ) -> list[ShardView]:
     """All shards of a job.
 
     :param batches: by job_key.
     :param instances: by shard.
+    :param maker: the task that holds all of them, where one does.
     """
     newest: dict[int, tuple[int, BatchView]] = {}
     for key in snapshot.keys.keys() & batches.keys():
@@ -189,7 +191,7 @@ def view_shards(
             line=snapshot.lines.get(planned.shard),
             send=newest[planned.shard][0] if planned.shard in newest else None,
             batch=newest[planned.shard][1] if planned.shard in newest else None,
-            instance=instances.get(planned.shard),
+            instance=instances.get(planned.shard, maker),
         )
         for planned, found in zip(snapshot.plan.shards, snapshot.shards, strict=True)
     ]

@@ -1,0 +1,144 @@
+"""What a person may do from the page: cancel a batch, and take the requests that have no good answer."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from airflow.models.log import Log
+from airflow.utils.session import create_session
+from fastapi import APIRouter, Depends, HTTPException
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
+
+from airflow_openai_batch.core import job
+from airflow_openai_batch.core.batch_view import BatchStatus, BatchView
+from airflow_openai_batch.core.errors import NotFoundError
+from airflow_openai_batch.core.plan import Plan, job_key
+from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
+from airflow_openai_batch.operators.parameters import DEFAULT_CONN_ID
+from airflow_openai_batch.plugin.access import GetUserDep, check_origin
+from airflow_openai_batch.plugin.api import AllRights, OneJob, read_row
+from airflow_openai_batch.plugin.job_rows import JobId, find_conn_ids
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.storage import Location
+
+CHUNK_BYTES = 1 << 20
+
+log = logging.getLogger(__name__)
+router = APIRouter(prefix="/api")
+
+
+class CancelWish(BaseModel):
+    """The body of ``/api/cancel``."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int = -1
+    batch_id: str = Field(pattern=r"^batch_[A-Za-z0-9_-]{1,100}$")
+
+
+@router.post("/cancel", dependencies=[Depends(check_origin)])
+def cancel(rights: AllRights, user: GetUserDep, wish: CancelWish) -> dict[str, str]:
+    """Ask OpenAI to cancel one batch of a job. What is answered by then is paid, and is kept.
+
+    It takes up to ten minutes. The shard then goes on with the rest; who does not want that marks its task first.
+    """
+    rights.check_edit(wish.dag_id)
+    job_id = JobId(**wish.model_dump(exclude={"batch_id"}))
+    with create_session(scoped=False) as session:
+        row = read_row(session, job_id)
+        conn_id = find_conn_ids(session, [job_id]).get(job_id, DEFAULT_CONN_ID)
+    check_uri(row.uri, "output")
+    check_conn_id(conn_id)
+    plan = job.read_plan(resolve_location(row.uri))
+    status = _cancel(conn_id, wish.batch_id, row.uri, plan)
+    _note(job_id, user, wish.batch_id)
+    return {"batch_id": wish.batch_id, "status": status}
+
+
+def _cancel(conn_id: str, batch_id: str, uri: str, plan: Plan | None) -> str:
+    from airflow_openai_batch.hook import OpenAIBatchHook  # the client's imports take a second
+
+    with OpenAIBatchHook(conn_id).get_batch_client() as client:
+        try:
+            batch = client.fetch(batch_id)
+        except NotFoundError:
+            raise HTTPException(
+                404, f"OpenAI does not know {batch_id} with connection {conn_id!r}."
+            ) from None
+        if plan is None or not is_of_job(batch, uri, plan):
+            raise HTTPException(404, f"{batch_id} does not belong to this job.")
+        if batch.status.is_final or batch.status is BatchStatus.CANCELLING:
+            raise HTTPException(409, f"{batch_id} is {batch.status} already.")
+        client.cancel(batch_id)
+    return str(BatchStatus.CANCELLING)
+
+
+def is_of_job(batch: BatchView, uri: str, plan: Plan) -> bool:
+    """Whether the key that the batch carries is one of this job's; which run created it does not matter."""
+    try:
+        shard, send = int(batch.metadata["shard"]), int(batch.metadata["send"])
+    except (KeyError, ValueError):
+        return False
+    return batch.job_key == job_key(uri, plan.fingerprint, plan.generation, shard, send) and (
+        0 <= shard < len(plan.shards)
+    )
+
+
+def _note(job_id: JobId, user: Any, batch_id: str) -> None:
+    """In Airflow's audit log."""
+    name = user.get_name()
+    log.info("%s cancels %s of %s/%s.", name, batch_id, job_id.dag_id, job_id.run_id)
+    entry = Log(
+        event="openai_batch.cancel",
+        owner=name,
+        extra=batch_id,
+        dag_id=job_id.dag_id,
+        run_id=job_id.run_id,
+        task_id=job_id.task_id,
+    )
+    with create_session(scoped=False) as session:
+        session.add(entry)
+
+
+@router.get("/failed.jsonl")
+def get_failed(rights: AllRights, job_id: OneJob) -> StreamingResponse:
+    """Every request without a good answer, ready to be an input again: with what was asked, so with more rights."""
+    rights.check_contents(job_id.dag_id)
+    with create_session(scoped=False) as session:
+        row = read_row(session, job_id)
+    check_uri(row.uri, "output")
+    place = resolve_location(row.uri).child(job.FAILED)
+    try:
+        chunks = _read_chunks(place)
+        first = next(chunks, b"")
+    except FileNotFoundError:
+        raise HTTPException(404, "The job has no failed.jsonl (yet).") from None
+    except OSError as error:
+        raise HTTPException(502, f"failed.jsonl cannot be read ({type(error).__name__}).") from None
+    name = (
+        f"{re.sub(r'[^A-Za-z0-9._-]', '_', job_id.dag_id)}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    )
+    headers = {
+        "Content-Disposition": f'attachment; filename="failed-{name}.jsonl"',
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "no-store",
+    }
+    return StreamingResponse(_chain(first, chunks), media_type="application/x-ndjson", headers=headers)
+
+
+def _read_chunks(place: Location) -> Iterator[bytes]:
+    with place.open_read() as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
+def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest
