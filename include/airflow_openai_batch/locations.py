@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -63,6 +64,15 @@ def find_output_root() -> str:
     home = os.environ.get("AIRFLOW_HOME", str(Path.home() / "airflow"))
     root = conf.get(SECTION, "output_root", fallback="") or f"file://{home}/openai_batch"
     return str(root).rstrip("/")
+
+
+def find_books_folder(conn_id: str) -> str:
+    """Where the book of a connection's months lies: below ``[openai_batch] books_root``, or where jobs do by default.
+
+    All workers must share it, whatever storage their jobs are in.
+    """
+    root = str(conf.get(SECTION, "books_root", fallback="") or find_output_root()).rstrip("/")
+    return f"{root}/.books/{re.sub(r'[^A-Za-z0-9_.-]', '-', conn_id)}"
 
 
 def check_uri(uri: str, role: str) -> None:

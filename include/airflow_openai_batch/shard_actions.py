@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,6 +20,7 @@ from airflow_openai_batch.core.errors import (
     RemoteError,
     TransientError,
 )
+from airflow_openai_batch.core.landing_news import count_failures, count_rows
 from airflow_openai_batch.core.ledger import Event, Kind, ShardLedger
 from airflow_openai_batch.core.machine import Circumstances, Seen
 from airflow_openai_batch.core.phases import measure_phases
@@ -28,14 +29,16 @@ from airflow_openai_batch.core.policy import Policy
 from airflow_openai_batch.core.queue_room import QueueLimit
 from airflow_openai_batch.core.report import ShardSummary
 from airflow_openai_batch.core.send_slots import RealtimeBusyError
+from airflow_openai_batch.core.shard_month import ShardMonth
 from airflow_openai_batch.core.shard_state import ShardState, fold_events
-from airflow_openai_batch.core.spending import record_spending
+from airflow_openai_batch.core.spending import find_paid_before, record_spending
 from airflow_openai_batch.core.steps import AwaitRoom, Pause, Wait
 
 if TYPE_CHECKING:
     from airflow_openai_batch.client import BatchClient
     from airflow_openai_batch.core.caller import Caller
     from airflow_openai_batch.core.landed import Landed
+    from airflow_openai_batch.core.monthly_budget import MonthlyBudget
     from airflow_openai_batch.shard_files import Landing, ShardFiles
 
 log = logging.getLogger(__name__)
@@ -81,6 +84,13 @@ class ShardActions:
     def __post_init__(self) -> None:
         self._ledger = ShardLedger(self.files.state_folder)
         self._breaker = Breaker(self.files.output.child(job.BREAKER))
+        self._month = ShardMonth(
+            plan=self.files.plan,
+            output=self.files.output,
+            shard=self.files.shard,
+            find=self.monthly_budget,
+            clock=self.clock,
+        )
         self.batch_id: str | None = None
         """Of the batch that `drive` came to last."""
         self.settled: tuple[str, ...] = ()
@@ -170,11 +180,13 @@ class ShardActions:
             log.warning("%s is a duplicate of %s: cancelling it.", duplicate.id, step.batch.id)
             self.client.cancel(duplicate.id)
             self._record("duplicate", state, batch_id=duplicate.id)
+            self.count("duplicates_cancelled")
         if step.batch.id != state.batch_id:
             log.info("Found %s, created before but not written down; nothing is sent again.", step.batch.id)
             self._record(
                 "created", state, batch_id=step.batch.id, file_id=step.batch.input_file_id, found=True
             )
+            self.count("sends", sent_as="batch")
         return Seen(batch=step.batch)
 
     @_carry_out.register
@@ -186,6 +198,7 @@ class ShardActions:
     @_carry_out.register
     def _(self, step: steps.Upload, state: ShardState) -> Seen | Waiting:
         self._check_spending(state)
+        self._month.check(state)
         file_id = self.files.upload(f"{self._key(state.send)}.jsonl", state, self.client)
         log.info("Uploaded %s bytes as %s.", f"{state.content.bytes:,}", file_id)
         self._record("uploaded", state, file_id=file_id, file_sha256=state.content.sha256)
@@ -194,6 +207,7 @@ class ShardActions:
     @_carry_out.register
     def _(self, step: steps.Create, state: ShardState) -> Seen | Waiting:
         self._check_spending(state)
+        self._month.reserve(state)
         if not self._claim("intent", state):
             return Seen()
         try:
@@ -207,10 +221,12 @@ class ShardActions:
             return Seen()
         except RemoteError as error:
             if not isinstance(error, TransientError):  # an answer, not a lost one: nothing was created
+                self._month.take_back()
                 self._record("declined", state, code=error.code, message=str(error)[:300])
             raise
         log.info("Created %s for %s requests.", batch.id, f"{state.content.requests:,}")
         self._record("created", state, batch_id=batch.id, file_id=state.file_id)
+        self.count("sends", sent_as="batch")
         return Seen(batch=batch)
 
     def _claim(self, kind: Kind, state: ShardState) -> bool:
@@ -269,6 +285,7 @@ class ShardActions:
     @_carry_out.register
     def _(self, step: steps.RecordRefused, state: ShardState) -> Seen | Waiting:
         refusal = step.refusal
+        self._month.settle([state.send], 0.0, self._ledger.read())
         self._record(
             "refused",
             state,
@@ -280,6 +297,7 @@ class ShardActions:
             unit=refusal.unit,
             times=step.batch.times,
         )
+        self.count("refusals", reason=refusal.kind)
         if step.error is not None:
             raise step.error
         log.warning("%s was refused: %s", step.batch.id, refusal.message)
@@ -296,6 +314,7 @@ class ShardActions:
         self._check_spending(state, in_realtime=True)
         if self.send_realtime is None:
             raise NotImplementedError("this driver cannot send in real time")
+        self._month.reserve(state, in_realtime=True)
         if not self._claim("realtime", state):
             return Seen()
         if step.why:
@@ -311,6 +330,7 @@ class ShardActions:
             return Pause(self.clock() + error.retry_after_s, str(error))
         times = {"created_at": began_at, "completed_at": self.clock()}
         self._record("ended", state, status="completed", sent_as="realtime", times=times)
+        self.count("sends", sent_as="realtime")
         return Seen()
 
     @_carry_out.register
@@ -331,20 +351,34 @@ class ShardActions:
         return Seen()
 
     def _record_landing(self, landing: Landing, state: ShardState) -> None:
-        landed, leftover = landing.landed, landing.leftover
-        record_spending(self.files.output, self.files.shard.shard, state.send, landed)
+        landed, leftover, former = landing.landed, landing.leftover, self._ledger.read()
+        place, shard = self.files.output, self.files.shard.shard
+        paid_usd = record_spending(place, shard, state.send, landed)
+        new_usd = max(0.0, paid_usd - find_paid_before(place, shard, state.send))
+        new = [ended.send for ended in state.ended if ended.send > state.landed_send]
+        self._month.settle(new, new_usd, former)
         if leftover is None:
             if any(ended.send == state.send for ended in state.ended):
                 self._record("landed", state)
             self._record("done", state, summary=self._summarize(landed, state))
+            self._count_landing(landed, former, new_usd)
             return
         self._record("landed", state, account_errors=landing.refused_for_account, **leftover.to_event())
+        self.count("cost_micro_usd", round(new_usd * 1e6))
         if landing.refused_for_account:
             codes = ", ".join(sorted(problem.code for problem in landed.problems))
             raise FatalAccountError(
                 f"{landing.refused_for_account:,} requests of shard {self.files.shard.shard} were refused for the "
                 f"account ({codes}). Settle it with OpenAI, then clear the task; good answers are not asked again."
             )
+
+    def _count_landing(self, landed: Landed, former: Iterable[Event], new_usd: float) -> None:
+        """After the ledger has it: who is killed in between leaves it uncounted, and nothing counts twice."""
+        self.count("cost_micro_usd", round(new_usd * 1e6))
+        for status, rows in count_rows(landed, former).items():
+            self.count("rows", rows, status=status)
+        for code, rows in count_failures(landed, former).items():
+            self.count("failures", rows, error_code=code)
 
     @_carry_out.register
     def _(self, step: steps.CleanUp, state: ShardState) -> Seen | Waiting:

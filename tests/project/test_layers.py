@@ -20,17 +20,17 @@ LEVELS = (
     {"shard_files"},
     {"shard_actions"},
     {"driver", "sweep"},
-    {"hook", "locations"},
+    {"hook", "locations", "metrics"},
     {"triggers"},
     {"operators", "sensors"},
-    {"dag_params", "recipes", "answers"},
+    {"dag_params", "recipes", "answers", "alerts"},
     {"task_group", "decorators"},
 )
 """A module imports from its own level and those before it. A new module gets its place here."""
 APART = {
     "testing": {"core"},
     "cli": {"core", "testing"},
-    "plugin": {"core", "client", "hook", "locations", "operators"},
+    "plugin": {"core", "client", "hook", "locations", "operators", "triggers"},
     "provider_info": set(),
 }
 """What nothing above imports, with what it may import."""

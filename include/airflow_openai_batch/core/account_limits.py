@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,8 @@ class AccountLimits:
     concurrency: int | None = None
     max_retries: int | None = None
     """Of one real-time request."""
+    monthly_budget_usd: float | None = None
+    """What all jobs that use the connection may spend in a month."""
 
     def queue_limit(
         self, model: str, *, tokens: int | None = None, requests: int | None = None
@@ -98,6 +101,7 @@ def read_account_limits(extra: Mapping[str, Any], where: str) -> AccountLimits:
         per_minute_tokens=_read_optional(extra, "tokens_per_minute", where),
         concurrency=_read_optional(extra, "realtime_concurrency", where),
         max_retries=_read_optional(extra, "max_retries", where, minimum=0),
+        monthly_budget_usd=_read_amount(extra.get("monthly_budget_usd"), where),
     )
 
 
@@ -135,6 +139,20 @@ def _read_number(value: Any, name: str, where: str, *, minimum: int = 1) -> int:
         return value
     wanted = "a positive whole number" if minimum else "a whole number, at least 0"
     raise ConfigError(f"{where}: {name}={value!r} in its extra must be {wanted}.")
+
+
+def _read_amount(value: Any, where: str) -> float | None:
+    if value is None or value == "":
+        return None
+    try:
+        amount = float(value)
+    except (TypeError, ValueError):
+        amount = -1.0
+    if isinstance(value, bool) or not 0 <= amount < math.inf:
+        raise ConfigError(
+            f"{where}: monthly_budget_usd={value!r} in its extra must be US dollars, at least 0."
+        )
+    return amount
 
 
 def _pick(limits: ByModel, model: str) -> int | None:

@@ -7,6 +7,7 @@ that no room is given away twice.
 from __future__ import annotations
 
 from bisect import insort
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -139,6 +140,10 @@ class QueueRoom:
         if not taken and waiter in self._granted:
             self._release(waiter)
             self._queue(waiter.need).wall.drop_probe(waiter.holder)
+
+    def count_waiting(self) -> Counter[str]:
+        """Shards in the line, by queue."""
+        return Counter(waiter.need.queue for waiter in self._line)
 
     # -- what is known -------------------------------------------------------------------------
 

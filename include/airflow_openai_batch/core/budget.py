@@ -44,7 +44,7 @@ def check_estimate(estimate: Estimate, max_cost_usd: float, *, spent_usd: float,
         )
     if estimate.most_cost_usd is None:
         raise BudgetError(
-            f"{where}: max_cost_usd={max_cost_usd:g} cannot be kept. {_describe_unknown(estimate.unbounded)} "
+            f"{where}: max_cost_usd={max_cost_usd:g} cannot be kept. {describe_unknown(estimate.unbounded)} "
             "Nothing was sent. Set max_tokens (max_completion_tokens, max_output_tokens) in the requests, or measure "
             "a mean first: run with sample_requests=100 and without max_cost_usd."
         )
@@ -76,7 +76,27 @@ def describe_unbounded(unbounded: Sequence[UnboundedOutputs]) -> Iterator[str]:
             yield f"{says}: taken is the most that the model can write, {each.tokens_each:,.0f} tokens."
 
 
-def _describe_unknown(unbounded: Sequence[UnboundedOutputs]) -> str:
+def estimate_next(
+    plan: Plan, output: Location, shard: Shard, state: ShardState, *, in_realtime: bool
+) -> float | None:
+    """What the current send of a shard may cost at most; None where that cannot be known.
+
+    Costs a listing where requests say nothing of the length of their outputs, which is then taken from the answers.
+    """
+    bounds = {(bound.model, bound.endpoint): bound.unbounded_requests for bound in plan.outputs}
+    unbounded = bounds.get((shard.model, shard.endpoint), 1)
+    return estimate_send(
+        plan,
+        shard,
+        requests=state.content.requests,
+        input_tokens=state.content.input_tokens,
+        in_realtime=in_realtime,
+        means=measure_means(plan, read_spending(output)) if unbounded else None,
+    )
+
+
+def describe_unknown(unbounded: Sequence[UnboundedOutputs]) -> str:
+    """Those of which not even the most that the model can write is known."""
     return " ".join(describe_unbounded([each for each in unbounded if each.tokens_each is None]))
 
 

@@ -66,12 +66,13 @@ class Spent:
         return sum(paid.answers for paid in self.paid.values())
 
 
-def record_spending(output: Location, shard: int, send: int, landed: Landed) -> None:
+def record_spending(output: Location, shard: int, send: int, landed: Landed) -> float:
     """Write down what a shard has cost so far; to be called when a send of it has landed, before the ledger says so.
 
     May be repeated: landing again finds the same numbers. Ends the reservation of the send.
 
     :param landed: of the landing, over all sends up to this one.
+    :returns: what the shard has cost so far, US dollars.
     """
     spending, tokens = landed.spending, landed.spending.tokens
     paid = Paid(
@@ -84,6 +85,16 @@ def record_spending(output: Location, shard: int, send: int, landed: Landed) -> 
     numbers = (_to_micro(paid.cost_usd), paid.answers, paid.input_tokens, paid.output_tokens)
     name = f"{shard:05d}.{send}.paid.{'.'.join(map(str, numbers))}.json"
     output.child(f"{job.SPENT}/{name}").write_bytes(msgspec.json.encode(paid))
+    return paid.cost_usd
+
+
+def find_paid_before(output: Location, shard: int, send: int) -> float:
+    """What a shard had cost before this send landed, in US dollars. One listing, none for its first send."""
+    if send == 1:
+        return 0.0
+    found = (_PAID.fullmatch(name) for name in output.child(job.SPENT).names())
+    paid = [each for each in found if each and int(each[1]) == shard and int(each[2]) < send]
+    return max((int(each[3]) for each in paid), default=0) / _MICRO
 
 
 def reserve(output: Location, shard: int, send: int, cost_usd: float) -> Location:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_openai_batch.core.batch_view import BatchView, choose_kept
-from airflow_openai_batch.core.errors import ConfigError
+from airflow_openai_batch.core.errors import BudgetError, ConfigError
 from airflow_openai_batch.core.shard_state import Goal
 from airflow_openai_batch.locations import check_conn_id
 from airflow_openai_batch.operators.calling import make_caller
 from airflow_openai_batch.operators.failures import task_failures
+from airflow_openai_batch.operators.monthly_budget import find_monthly_budget
 from airflow_openai_batch.operators.shard_step import ShardStepOperator
 
 if TYPE_CHECKING:
@@ -61,6 +62,11 @@ class OpenAIBatchCreateOperator(ShardStepOperator):
         if not self.input_file_id:
             raise ConfigError("either shard (an item of the split's output) or input_file_id must be given.")
         check_conn_id(self.conn_id)
+        if find_monthly_budget(self.conn_id) is not None:
+            raise BudgetError(
+                f"connection {self.conn_id!r} has a monthly_budget_usd, and what {self.input_file_id} may cost is not "
+                "known. Nothing was sent. Use a connection without a budget, or give the requests to a split."
+            )
         with self._connect() as client:
             batch = self._find_or_create(client, self.input_file_id, context)
         self.linked_batch_id = batch.id

@@ -27,6 +27,7 @@ from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_loc
 from airflow_openai_batch.operators.calling import make_caller
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.local_disk import SPLIT_HOST, describe_local_paths
+from airflow_openai_batch.operators.monthly_budget import find_monthly_budget
 from airflow_openai_batch.operators.parameters import (
     DEFAULT_CONN_ID,
     read_choice,
@@ -233,8 +234,11 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
 
     def _check_budget(self, forecast: Forecast, max_cost_usd: float | None, plan_only: bool) -> None:
         """:raises BudgetError: if it could cost too much. A dry run says so and does not fail: it sends nothing."""
+        month = find_monthly_budget(self.conn_id)
         try:
             forecast.check(max_cost_usd)
+            if month is not None and (notice := month.foresee(forecast.left, time.time())):
+                self.log.warning("%s", notice)
         except BudgetError as error:
             if not plan_only:
                 raise

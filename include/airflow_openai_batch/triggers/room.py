@@ -14,6 +14,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_openai_batch.core.admission import QueueRoom, Waiter
 from airflow_openai_batch.core.queue_room import Need, QueueLimit, never_fits
 from airflow_openai_batch.triggers.connect import find_watcher
+from airflow_openai_batch.triggers.gauges import show_waiting
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.queue_room import LimitSource
@@ -153,6 +154,7 @@ class OpenAIBatchRoomTrigger(BaseTrigger):
             status = "timeout"
         finally:
             room.leave(waiter, taken=status == "room")
+            show_waiting(self.conn_id, room, (waiter.need.queue,))
         return self._event(status, room.find_room(waiter).limit)
 
     async def _stand_in_line(self, room: QueueRoom, waiter: Waiter) -> str:
@@ -171,6 +173,7 @@ class OpenAIBatchRoomTrigger(BaseTrigger):
                 if new or not considered:  # the first to hear of a list decides for the whole line
                     room.admit(now)
                     considered = True
+                    show_waiting(self.conn_id, room)
                 if waiter.granted_at is not None:
                     log.info("Room in the batch queue of %s for %s tokens.", self.model, f"{self.tokens:,}")
                     return "room"

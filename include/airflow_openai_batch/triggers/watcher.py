@@ -23,6 +23,7 @@ from airflow_openai_batch.core.errors import (
     RemoteError,
 )
 from airflow_openai_batch.triggers.batch_list import BatchList, BatchSource
+from airflow_openai_batch.triggers.gauges import InFlight
 from airflow_openai_batch.triggers.queue_book import QueueBook
 from airflow_openai_batch.triggers.stall import Stall
 
@@ -70,8 +71,9 @@ class _Waiter:
 class BatchWatcher:
     """Fetches all watched batches together, cycle after cycle, as long as anyone watches."""
 
-    def __init__(self, connect: Connect) -> None:
+    def __init__(self, connect: Connect, conn_id: str = "") -> None:
         self._connect = connect
+        self._in_flight = InFlight(conn_id)
         self._waiters: set[_Waiter] = set()
         self._joined = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
@@ -133,6 +135,8 @@ class BatchWatcher:
             yield waiter
         finally:
             self._waiters.discard(waiter)
+            if not self._waiters:
+                self._in_flight.show({}, (), time.time())
             if not self._waiters and self._loop_task is not None:
                 self._loop_task.cancel()
                 self._loop_task = None
@@ -192,6 +196,7 @@ class BatchWatcher:
             await self._tell_all(_Notice(logging.INFO, self._stall.end(_now())))
             self._stall = None
         await self._tell_seen(views)
+        self._in_flight.show(views, {each.batch_id for each in self._waiters if each.batch_id}, at)
         for waiter in due:
             waiter.due_at = now + waiter.poll_interval_s
         unknown = wanted - views.keys()
@@ -284,4 +289,4 @@ _watchers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, BatchWatcher]]
 def get_watcher(conn_id: str, connect: Connect) -> BatchWatcher:
     """The watcher of the running loop for this connection."""
     watchers = _watchers.setdefault(asyncio.get_running_loop(), {})
-    return watchers.setdefault(conn_id, BatchWatcher(connect))
+    return watchers.setdefault(conn_id, BatchWatcher(connect, conn_id))

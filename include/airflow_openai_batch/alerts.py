@@ -1,0 +1,204 @@
+"""One message per run for whoever is on call, not one per shard: when a run has failed, and when it takes too long.
+
+    DAG(..., on_failure_callback=AlertOnFailure(SlackNotifier(text="{{ alert.text }}")),
+        deadline=alert_when_overdue(30, job_task="ask.split"))
+
+The log has the message in any case: that of the DAG processor, which calls a DAG's callbacks, and that of the
+triggerer, where deadlines are met. Nothing of requests, answers and keys is in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import importlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from airflow.providers.common.compat.sdk import BaseNotifier, XCom, conf
+from airflow.sdk.definitions.deadline import AsyncCallback, DeadlineAlert, DeadlineReference
+from asgiref.sync import sync_to_async
+
+from airflow_openai_batch.core.job_stand import JobStand, describe_failure, describe_waiting
+from airflow_openai_batch.locations import resolve_location
+from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
+from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
+from airflow_openai_batch.operators.whole_job import OpenAIBatchJobOperator
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.storage import Location
+
+log = logging.getLogger(__name__)
+
+_WITH_JOB = (OpenAIBatchSplitOperator, OpenAIBatchReportOperator, OpenAIBatchJobOperator)
+_BAD_STATES = ("failed", "upstream_failed")
+_MOST_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """What a notifier's templates find as ``{{ alert.subject }}`` and ``{{ alert.text }}``."""
+
+    subject: str
+    text: str
+
+
+class AlertOnFailure:
+    """For a DAG's ``on_failure_callback``: called once, when the run has failed.
+
+    :param notifier: any of Airflow's, with ``{{ alert.text }}`` and ``{{ alert.subject }}`` in its templates.
+    """
+
+    def __init__(self, notifier: BaseNotifier | None = None) -> None:
+        self._notifier = notifier
+
+    def __call__(self, context: Mapping[str, Any]) -> None:
+        dag_id, run_id = context["dag"].dag_id, context["run_id"]
+        run = context.get("dag_run")
+        began = getattr(run, "start_date", None)
+        failed = _name_failed(dag_id, run_id)
+        tasks = [task.task_id for task in context["dag"].tasks if isinstance(task, _WITH_JOB)]
+        stands = list(
+            _look_at_jobs(
+                _find_jobs(dag_id, run_id, tasks),
+                lambda place: describe_failure(place, since=began.timestamp() if began else 0.0),
+            )
+        )
+        alert = _compose(dag_id, run_id, "failed", failed or str(context.get("reason") or ""), stands)
+        log.error("%s", alert.text)
+        if self._notifier is not None:
+            # A notifier keeps what it has rendered, and the next run is another.
+            copy.copy(self._notifier)({**context, "alert": alert})
+
+
+def alert_when_overdue(
+    hours: float,
+    *,
+    job_task: str = "split",
+    notifier: type[BaseNotifier] | str | None = None,
+    notifier_args: Mapping[str, Any] | None = None,
+) -> DeadlineAlert:
+    """For a DAG's ``deadline``: one message where a run is not over so many hours after it was queued.
+
+    The run goes on. Needs a triggerer, which is where it is called.
+
+    :param job_task: the task that pushes the job directory: a split, or `OpenAIBatchJobOperator`.
+    :param notifier: a class or its path; the triggerer imports it. Airflow keeps it in its database, so no object.
+    :param notifier_args: its arguments, with ``{{ alert.text }}`` and ``{{ alert.subject }}``; plain values, no
+        secrets, since Airflow keeps them in its database.
+    """
+    path = f"{notifier.__module__}.{notifier.__qualname__}" if isinstance(notifier, type) else notifier
+    told = {
+        "hours": hours,
+        "job_task": job_task,
+        "notifier": path,
+        "notifier_args": dict(notifier_args or {}),
+    }
+    return DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=timedelta(hours=hours),
+        callback=AsyncCallback(tell_overdue, kwargs=told),
+    )
+
+
+async def tell_overdue(
+    *,
+    hours: float,
+    job_task: str,
+    notifier: str | None = None,
+    notifier_args: Mapping[str, Any] | None = None,
+    context: Mapping[str, Any] | None = None,
+) -> str:
+    """Called by Airflow in the triggerer; the arguments are those of `alert_when_overdue`.
+
+    :returns: the subject, which Airflow keeps as the callback's result.
+    """
+    run = (context or {}).get("dag_run") or {}
+    dag_id, run_id = str(run.get("dag_id", "")), str(run.get("dag_run_id") or run.get("run_id") or "")
+    # In a thread of asgiref's, as Airflow's own triggers ask: older ones can answer only there.
+    jobs = await sync_to_async(list)(_find_jobs(dag_id, run_id, [job_task]))
+    stands = await asyncio.to_thread(
+        lambda: list(_look_at_jobs(jobs, lambda place: describe_waiting(place, now=time.time())))
+    )
+    late = f"not over {hours:g} h after it was queued"
+    alert = _compose(dag_id, run_id, late, "" if stands else "No job has been planned yet.", stands)
+    log.warning("%s", alert.text)
+    if notifier is not None:
+        await _notify(notifier, notifier_args or {}, {**(context or {}), "alert": alert})
+    return alert.subject
+
+
+async def _notify(path: str, args: Mapping[str, Any], context: dict[str, Any]) -> None:
+    module, _, name = path.rpartition(".")
+    kind = getattr(await asyncio.to_thread(importlib.import_module, module), name)
+    made: Any = kind(**args)
+    if kind.async_notify is BaseNotifier.async_notify:
+        await asyncio.to_thread(made, context)
+        return
+    made.context = context
+    await made
+
+
+def _find_jobs(dag_id: str, run_id: str, task_ids: Iterable[str]) -> Iterator[str]:
+    """The job directories that tasks of the run have pushed, each once."""
+    found = set()
+    for task_id in task_ids:
+        try:
+            uri = XCom.get_one(key="job", dag_id=dag_id, task_id=task_id, run_id=run_id)
+        except Exception as error:
+            log.warning(
+                "No look at the job of %s: Airflow does not tell (%s).", task_id, type(error).__name__
+            )
+            continue
+        if isinstance(uri, str) and uri not in found:
+            found.add(uri)
+            yield uri
+
+
+def _look_at_jobs(uris: Iterable[str], look: Callable[[Location], JobStand | None]) -> Iterator[JobStand]:
+    """An alert without details is better than none."""
+    for uri in uris:
+        try:
+            if (stand := look(resolve_location(uri))) is not None:
+                yield stand
+        except Exception as error:
+            log.warning("No look at %s: %s", uri, type(error).__name__)
+
+
+def _name_failed(dag_id: str, run_id: str) -> str:
+    """``ask.shard (3), ask.publish``; empty where Airflow does not tell."""
+    try:
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+        states = RuntimeTaskInstance.get_task_states(dag_id=dag_id, run_ids=[run_id]).get(run_id) or {}
+    except Exception:
+        return ""
+    failed = sorted(name for name, state in states.items() if state == "failed")
+    more = f" and {len(failed) - _MOST_NAMED:,} more" if len(failed) > _MOST_NAMED else ""
+    return f"Failed tasks: {', '.join(failed[:_MOST_NAMED])}{more}." if failed else ""
+
+
+def _compose(dag_id: str, run_id: str, how: str, tasks: str, stands: Iterable[JobStand]) -> Alert:
+    stands = list(stands)
+    first = stands[0].what if stands else tasks
+    lines = [f"{dag_id}, run {run_id}: {how}."]
+    for stand in stands:
+        lines += [stand.what, stand.numbers, stand.cost, f"To do: {stand.to_do}", f"See {stand.see}"]
+    if tasks:
+        lines.append(tasks)
+    if not stands:
+        lines.append(
+            "To do: read the log of the first of these tasks; it says what is wrong, and what to do about it."
+        )
+    lines.append(_link(dag_id, run_id))
+    return Alert(subject=f"{dag_id} {how}: {first}"[:200].strip(), text="\n".join(lines))
+
+
+def _link(dag_id: str, run_id: str) -> str:
+    base = str(conf.get("api", "base_url", fallback="") or "").rstrip("/")
+    return f"{base}/dags/{quote(dag_id)}/runs/{quote(run_id)}"

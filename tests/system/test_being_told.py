@@ -1,0 +1,222 @@
+"""What whoever is on call gets from a real Airflow: metrics over UDP, one message per run, and logs to read."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from demo.openai_side import OpenAISide
+from demo.standalone import LocalAirflow
+from fixtures.job import Job, chat_line
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.testing.server import OpenAIServer
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).resolve().parents[2]
+DAGS = """
+from datetime import timedelta
+
+from airflow.sdk import DAG, Param
+
+from airflow_openai_batch.alerts import AlertOnFailure, alert_when_overdue
+from airflow_openai_batch.task_group import openai_batch_task_group
+from fixtures.file_notifier import AsyncFileNotifier, FileNotifier
+
+PARAMS = {{name: Param(type="string") for name in ("input_uri", "output_uri")}}
+
+
+def ask():
+    openai_batch_task_group(
+        "ask",
+        input_uri="{{{{ params.input_uri }}}}",
+        output_uri="{{{{ params.output_uri }}}}",
+        max_requests_per_shard=2,
+        poll_interval=1,
+        send_mode="batch",
+    )
+
+
+with DAG("told", schedule=None, params=PARAMS, on_failure_callback=AlertOnFailure(FileNotifier("{folder}/told.jsonl"))):
+    ask()
+
+for name, notifier in (("late", FileNotifier), ("late_async", AsyncFileNotifier)):
+    with DAG(
+        name,
+        schedule=None,
+        params=PARAMS,
+        deadline=alert_when_overdue(
+            {late_h}, job_task="ask.split", notifier=notifier, notifier_args={{"path": f"{folder}/{{name}}.jsonl"}}
+        ),
+    ):
+        ask()
+"""
+LATE_S = 30
+
+
+class StatsD:
+    """Takes what is sent to a UDP port of 127.0.0.1."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self.counters: Counter[str] = Counter()
+        self.gauges: defaultdict[str, list[float]] = defaultdict(list)
+        threading.Thread(target=self._receive, daemon=True).start()
+
+    def _receive(self) -> None:
+        while True:
+            for line in self._socket.recv(65_536).decode().splitlines():
+                name, value, kind = re.fullmatch(r"([^:]+):([^|]+)\|(\w+).*", line).groups()  # type: ignore[union-attr]
+                if kind == "c":
+                    self.counters[name] += int(value)
+                elif kind == "g":
+                    self.gauges[name].append(float(value))
+
+    def ours(self, dag_id: str = "") -> dict[str, int]:
+        """Counters of this package by what comes after the prefix, for one DAG."""
+        begin = "airflow.openai_batch."
+        return {
+            name.removeprefix(begin): count
+            for name, count in sorted(self.counters.items())
+            if name.startswith(begin) and f".{dag_id}" in name
+        }
+
+
+@pytest.fixture(scope="module")
+def statsd() -> StatsD:
+    return StatsD()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where messages are written, and the DAGs lie."""
+    place = tmp_path_factory.mktemp("told")
+    (place / "dags").mkdir()
+    text = DAGS.format(folder=place, late_h=LATE_S / 3600)
+    (place / "dags" / "told.py").write_text(text)
+    return place
+
+
+@pytest.fixture(scope="module")
+def airflow(
+    shared_openai_server: OpenAIServer, folder: Path, statsd: StatsD, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LocalAirflow]:
+    side = OpenAISide(shared_openai_server.base_url, "sk-test", emulated=True)
+    env = {
+        **side.connection(),
+        "PYTHONPATH": f"{ROOT / 'include'}:{ROOT / 'tests'}",
+        "AIRFLOW__METRICS__STATSD_ON": "True",
+        "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
+        "AIRFLOW__METRICS__STATSD_PORT": str(statsd.port),
+    }
+    home = tmp_path_factory.mktemp("airflow-told")
+    with LocalAirflow(home, dags=folder / "dags", env=env) as made:
+        for dag_id in ("told", "late", "late_async"):
+            made.wait_for_dag(dag_id, timeout_s=240)
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def batches_take_4_s(shared_openai_server: OpenAIServer) -> Iterator[None]:
+    shared_openai_server.configure(in_progress_s=4)
+    yield
+    shared_openai_server.unscript()
+    shared_openai_server.configure(in_progress_s=0)
+
+
+def make_job(folder: Path, *, requests: int, name: str) -> Job:
+    return Job(folder).write(
+        chat_line(f"{name}/{n}", f"{name} {n}: lovely.", max_tokens=50) for n in range(requests)
+    )
+
+
+def places(job: Job) -> dict[str, Any]:
+    return {"input_uri": str(job.input), "output_uri": f"file://{job.output}"}
+
+
+def read_messages(path: Path, *, at_least: int, timeout_s: float = 240) -> list[dict[str, str]]:
+    """And a while longer, for those that should not come."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if path.exists() and len(path.read_text().splitlines()) >= at_least:
+            break
+        time.sleep(0.5)
+    time.sleep(8)
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_run_with_several_failed_shards_is_one_message_and_its_counters_arrive(
+    airflow: LocalAirflow, shared_openai_server: OpenAIServer, folder: Path, statsd: StatsD, tmp_path: Path
+) -> None:
+    job = make_job(tmp_path, requests=12, name="told")
+    for shard in (1, 4):
+        shared_openai_server.script(batch="failed", code="model_not_found", shard=shard, times=None)
+    run = airflow.trigger("told", places(job))
+    assert airflow.wait(run, timeout_s=300) == "failed"
+    (message,) = read_messages(folder / "told.jsonl", at_least=1)
+    assert message["subject"].startswith("told failed: 2 of 6 shards are not done (1, 4): ")
+    text = message["text"]
+    assert "model_not_found" in text
+    assert "8 of 12 requests answered, 8 of them ok; $0.00" in text
+    assert re.search(r"Asking for the 4 requests left costs \$0\.0\d+ at most", text)
+    assert "Clear the failed tasks" in text
+    assert f"{airflow.url}/dags/told/runs/{run.run_id.replace(':', '%3A').replace('+', '%2B')}" in text
+    assert "lovely" not in text
+    assert "sk-test" not in text
+
+    found = statsd.ours("told")
+    told = "openai_default.gpt-4o-mini.told"
+    cost = found.pop(f"cost_micro_usd.{told}")
+    assert found == {
+        f"rows.{told}.ok": 8,
+        f"sends.{told}.batch": 6,
+        f"refusals.{told}.permanent": 2,
+    }
+    paid_usd = job.report()["cost"]["actual_usd"]
+    assert cost == pytest.approx(paid_usd * 1e6, abs=4)
+
+    gauges = {name: values for name, values in statsd.gauges.items() if ".openai_batch." in name}
+    host = re.sub(r"[^A-Za-z0-9_-]+", "_", socket.gethostname())
+    for name in ("batches_in_flight", "tokens_in_flight", "oldest_batch_age_s"):
+        values = gauges[f"airflow.openai_batch.{name}.openai_default.gpt-4o-mini.{host}"]
+        assert max(values) > 0, name
+        assert values[-1] == 0, "a gauge keeps its value until it is set again"
+    assert max(gauges[f"airflow.openai_batch.batches_in_flight.openai_default.gpt-4o-mini.{host}"]) <= 6
+    names = [*statsd.counters, *gauges]
+    assert not [name for name in names if "sk-test" in name or re.search(r"batch_[0-9a-f]{6}", name)]
+
+    shared_openai_server.unscript()
+    assert airflow.clear_failed(run)
+    assert airflow.wait(run, timeout_s=300) == "success", airflow.explain(run)
+    assert len(read_messages(folder / "told.jsonl", at_least=1)) == 1, (
+        "a run that was mended is no second message"
+    )
+    assert statsd.ours("told")[f"rows.{told}.ok"] == 12, "what had landed before is not counted again"
+
+
+@pytest.mark.parametrize("dag_id", ["late", "late_async"])
+def test_a_run_that_takes_too_long_is_one_message_and_goes_on(
+    airflow: LocalAirflow, shared_openai_server: OpenAIServer, folder: Path, tmp_path: Path, dag_id: str
+) -> None:
+    shared_openai_server.configure(in_progress_s=LATE_S + 60)
+    job = make_job(tmp_path, requests=6, name=dag_id)
+    run = airflow.trigger(dag_id, places(job))
+    (message,) = read_messages(folder / f"{dag_id}.jsonl", at_least=1)
+    assert (
+        f"{dag_id} not over 0.00833333 h after it was queued: 3 of 3 shards are not done"
+        in message["subject"]
+    )
+    assert re.search(r"The oldest batch, batch_\w+ of shard \d, was sent \d+ s ago", message["text"])
+    assert airflow.wait(run, timeout_s=300) == "success", airflow.explain(run)
