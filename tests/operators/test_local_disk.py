@@ -10,6 +10,7 @@ import pytest
 from airflow.sdk import DAG, TriggerRule, task
 
 from airflow_openai_batch.operators.download import OpenAIBatchDownloadOperator
+from airflow_openai_batch.operators.local_disk import describe_local_paths
 from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
 from fixtures.job import Job, chat_line
@@ -39,32 +40,29 @@ def read_warnings(capfd: pytest.CaptureFixture[str]) -> list[str]:
     return [line for line in (out + err).splitlines() if "lies on the disk of" in line]
 
 
-@pytest.mark.parametrize(
-    ("settings", "executor"),
-    [
-        ({"AIRFLOW__CORE__EXECUTOR": "CeleryExecutor"}, "CeleryExecutor"),
-        ({"AIRFLOW__CORE__EXECUTOR": f"LocalExecutor,big:{CELERY}"}, "CeleryExecutor"),
-        (
-            {"AIRFLOW__CORE__EXECUTOR": "LocalExecutor", "AIRFLOW_IS_K8S_EXECUTOR_POD": "True"},
-            "KubernetesExecutor",
-        ),
-    ],
-)
+@pytest.mark.parametrize("executor", ["CeleryExecutor", f"LocalExecutor,big:{CELERY}"])
 def test_a_local_path_is_warned_of_once_where_tasks_may_run_elsewhere(
     run_dag: RunDag,
     job: Job,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-    settings: dict[str, str],
     executor: str,
 ) -> None:
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
     assert run_dag("openai_batch", job.conf()).state == "success"
     (warning,) = read_warnings(capfd)
-    assert f"{job.input} and 1 more lies on the disk of worker-1, and {executor} may run" in warning
+    assert f"{job.input} and 1 more lies on the disk of worker-1, and CeleryExecutor may run" in warning
     assert "Use object storage" in warning
     assert "[openai_batch] shared_disk = true" in warning
+
+
+def test_a_pod_is_on_a_machine_of_its_own_though_its_executor_is_local(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor")
+    assert describe_local_paths(["/data/in.jsonl"]) is None
+    monkeypatch.setenv("AIRFLOW_IS_K8S_EXECUTOR_POD", "True")
+    assert "KubernetesExecutor may run" in str(describe_local_paths(["s3://bucket/in", "file:///data/job"]))
 
 
 @pytest.mark.parametrize(

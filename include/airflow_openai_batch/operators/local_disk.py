@@ -39,9 +39,14 @@ def describe_local_paths(uris: Iterable[str]) -> str | None:
         return None
     others = f" and {len(local) - 1:,} more" if len(local) > 1 else ""
     return (
-        f"{local[0]}{others} lies on the disk of {get_hostname()}, and {executor} may run the other tasks on machines "
+        f"{local[0]}{others} lies on the disk of {find_host()}, and {executor} may run the other tasks on machines "
         f"that do not see it: they would fail. {_WAY_OUT}"
     )
+
+
+def find_host() -> str:
+    """This machine, by the name that Airflow shows."""
+    return str(get_hostname())  # type: ignore[no-untyped-call]
 
 
 def is_local(uri: str) -> bool:
@@ -52,7 +57,7 @@ def is_local(uri: str) -> bool:
 
 def explain_missing_plan(error: NoPlanError) -> str:
     """Names both machines where the split wrote the plan on the disk of another; called while a task runs."""
-    here, there = get_hostname(), next(_find_split_hosts(get_current_context()), None)
+    here, there = find_host(), next(_find_split_hosts(get_current_context()), None)
     if not is_local(error.uri) or there in (None, here):
         return str(error)
     return (

@@ -15,7 +15,7 @@ from airflow.sdk import BaseOperator
 from airflow_openai_batch import metrics
 from airflow_openai_batch.core.batch_view import BatchView, describe_duration, describe_progress
 from airflow_openai_batch.core.budget import Budget
-from airflow_openai_batch.core.errors import ConfigError
+from airflow_openai_batch.core.errors import ConfigError, OpenAIBatchError
 from airflow_openai_batch.core.queue_room import QueueLimit, find_room
 from airflow_openai_batch.core.steps import AwaitRoom, Pause, Reached
 from airflow_openai_batch.driver import ShardDriver, Waiting
@@ -153,7 +153,10 @@ class ShardStepOperator(BaseOperator):
         """
         if self.shard is None:
             return self.linked_batch_id or ""
-        shard = self.files.shard
+        try:
+            shard = self.files.shard
+        except OpenAIBatchError:  # the task has failed with it, and would with this instead
+            return "a shard that cannot be opened"
         sign = "≈ " if shard.estimated_tokens is not None else _CERTAINTY_SIGNS[shard.tokens]
         tokens = f"{sign}{shard.expected_tokens:,} tokens"
         text = f"shard {shard.shard} · {shard.requests:,} requests · {tokens}"

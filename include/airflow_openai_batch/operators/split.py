@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from airflow.providers.common.compat.sdk import SkipMixin, conf
 from airflow.sdk import BaseOperator
-from airflow.utils.net import get_hostname
 
 from airflow_openai_batch.core import job
 from airflow_openai_batch.core.account_limits import AccountLimits
@@ -26,7 +25,7 @@ from airflow_openai_batch.core.split import Counting, ScanProgress, split_job
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
 from airflow_openai_batch.operators.calling import make_caller
 from airflow_openai_batch.operators.failures import task_failures
-from airflow_openai_batch.operators.local_disk import SPLIT_HOST, describe_local_paths
+from airflow_openai_batch.operators.local_disk import SPLIT_HOST, describe_local_paths, find_host
 from airflow_openai_batch.operators.monthly_budget import find_monthly_budget
 from airflow_openai_batch.operators.parameters import (
     DEFAULT_CONN_ID,
@@ -181,7 +180,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
             self._check_budget(forecast, costs.max_cost_usd, plan_only)
             refs = self._reopen(plan, output, context, plan_only) if repair else forecast.refs
         if output.is_local:
-            ti.xcom_push(SPLIT_HOST, get_hostname())
+            ti.xcom_push(SPLIT_HOST, find_host())
         ti.xcom_push("job", output.uri)
         ti.xcom_push("asset", self.output_uri.partition("{run_id}")[0].strip().rstrip("/"))
         ti.xcom_push("estimate", forecast.to_xcom())
