@@ -130,7 +130,7 @@ def find_twins(job: Job, emulator: ControlClient) -> Counter[int]:
     """By shard: batches beyond the first of a send. `_find_batch_problems` looks whether each was noticed."""
     books = emulator.books()
     twins: Counter[int] = Counter()
-    for key, (shard, _) in job_keys(job.output).items():
+    for key, (shard, _) in job_keys(job).items():
         ran = [
             batch for batch in books["batches_by_job_key"].get(key, []) if books["batches"][batch] != "failed"
         ]
@@ -142,7 +142,7 @@ def _find_batch_problems(job: Job, emulator: ControlClient) -> Iterator[str]:
     """At most one kept batch per send, and nothing still running."""
     books = emulator.books()
     noticed = set(_read_duplicates(job.output))
-    for key, (shard, send) in job_keys(job.output).items():
+    for key, (shard, send) in job_keys(job).items():
         batches = books["batches_by_job_key"].get(key, [])
         kept = [batch for batch in emulator.kept_batches(key) if batch not in noticed] if batches else []
         if len(kept) > 1:
@@ -160,7 +160,7 @@ def _read_duplicates(output: Path) -> Iterator[str]:
 
 def _find_left_files(job: Job, emulator: ControlClient) -> Iterator[str]:
     """The job's files at OpenAI are deleted when it is done."""
-    books, keys = emulator.books(), job_keys(job.output)
+    books, keys = emulator.books(), job_keys(job)
     names = {f"{key}.jsonl" for key in keys}
     for batch in (batch for key in keys for batch in books["batches_by_job_key"].get(key, [])):
         names |= {f"{batch}_output.jsonl", f"{batch}_error.jsonl"}
@@ -169,14 +169,13 @@ def _find_left_files(job: Job, emulator: ControlClient) -> Iterator[str]:
         yield f"{len(left)} files are left at OpenAI: {left[:4]}"
 
 
-def job_keys(output: Path) -> dict[str, tuple[int, int]]:
+def job_keys(job: Job) -> dict[str, tuple[int, int]]:
     """The keys of all sends that a job may have made, with shard and send."""
-    location = resolve_plain(f"file://{output}")
-    plan = read_plan(location)
+    plan = read_plan(resolve_plain(f"file://{job.output}"))
     if plan is None:
         return {}
     return {
-        job_key(location.uri, plan.fingerprint, plan.generation, shard.shard, send): (shard.shard, send)
+        job_key(job.uri, plan.fingerprint, plan.generation, shard.shard, send): (shard.shard, send)
         for shard in plan.shards
         for send in range(1, MAX_SENDS)
     }

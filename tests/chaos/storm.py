@@ -81,9 +81,9 @@ def _note(folder: Path, outcome: Outcome) -> None:
         log.writelines(f"  cleared because: {why[:400]}\n" for why in outcome.clears)
 
 
-def find_leaks(home: Path) -> Iterator[str]:
-    """Logs that quote the key or a request."""
-    secrets = (KEY.encode(), b"Positive, Negative or Neutral", b"{chaos-")
+def find_leaks(home: Path, *more: str) -> Iterator[str]:
+    """Logs that quote the key, a request, or one of ``more``."""
+    secrets = (KEY.encode(), b"Positive, Negative or Neutral", b"{chaos-", *map(str.encode, more))
     for path in (file for name in ("logs", "components") for file in (home / name).rglob("*.log")):
         text = path.read_bytes()
         yield from (f"{path}: {secret.decode()}" for secret in secrets if secret in text)

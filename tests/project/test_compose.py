@@ -34,6 +34,7 @@ def test_all_parts_are_there():
     assert {"api-server", "scheduler", "dag-processor", "triggerer", "worker"} <= OURS
     assert {"postgres", "redis", "store", "emulator"} <= set(SERVICES)
     assert SERVICES["worker"]["deploy"]["replicas"] >= 2
+    assert SERVICES["triggerer"]["deploy"]["replicas"] >= 2
     assert SERVICES["emulator"]["profiles"] == ["emulator"]
 
 
@@ -63,6 +64,31 @@ def test_airflow_services_share_secrets_and_import_path(name):
     assert any(volume.startswith("./include:/opt/airflow/include") for volume in SERVICES[name]["volumes"])
     for setting in ("AIRFLOW__CORE__FERNET_KEY", "AIRFLOW__API_AUTH__JWT_SECRET", "AIRFLOW__API__SECRET_KEY"):
         assert environment[setting].startswith("${"), "secrets come from the environment"
+
+
+@pytest.mark.parametrize("name", ["triggerer", "dag-processor"])
+def test_a_health_check_asks_for_the_job_of_its_own_container(name):
+    """Another replica's would do otherwise, and a hostname of one's own making need not be Airflow's."""
+    test = SERVICES[name]["healthcheck"]["test"]
+    assert test[:4] == ["CMD", "airflow", "jobs", "check"]
+    assert "--local" in test
+
+
+def test_waiting_tasks_outlive_redis():
+    assert SERVICES["redis"]["command"] == ["redis-server", "--appendonly", "yes"]
+    assert any(volume.endswith(":/data") for volume in SERVICES["redis"]["volumes"])
+
+
+def test_no_more_tasks_go_out_than_the_workers_can_soon_begin():
+    environment = SERVICES["worker"]["environment"]
+    slots = SERVICES["worker"]["deploy"]["replicas"] * int(environment["AIRFLOW__CELERY__WORKER_CONCURRENCY"])
+    assert slots <= int(environment["AIRFLOW__CORE__PARALLELISM"]) <= 2 * slots
+
+
+def test_redis_gives_no_task_out_twice_while_it_may_run():
+    """A shard that waits without the triggerer, or sends in real time, may run for a day."""
+    timeout = "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT"
+    assert int(SERVICES["worker"]["environment"][timeout]) >= 24 * 3600
 
 
 def test_results_go_where_every_worker_sees_them():
