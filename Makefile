@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 OLDEST := .venv-oldest
 PIP := python -m pip install --quiet --quiet --disable-pip-version-check
 
-.PHONY: help setup demo up test test-oldest chaos simulate check bench clean
+.PHONY: help setup demo up test distributed test-oldest chaos simulate check bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -37,16 +37,19 @@ demo: $(READY) ## 20,000 real texts through a real Airflow and an emulated OpenA
 up: $(READY) ## Airflow with its UI on this machine, the emulator beside it; Ctrl-C stops all
 	@PYTHONPATH=include $(BIN)/python -m demo.up
 
-test: $(READY) ## all tests; ARGS=tests/core for some of them
+test: $(READY) ## all tests but the next two; ARGS=tests/core for some of them
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	# Those that start a whole Airflow want the machine for themselves.
 	@failed=0; \
 	$(BIN)/python -m pytest -m "not system" -n 2 --dist loadfile || failed=1; \
-	$(BIN)/python -m pytest -m system || failed=1; \
+	$(BIN)/python -m pytest -m system --ignore=tests/distributed || failed=1; \
 	exit $$failed
 endif
+
+distributed: $(READY) ## docker-compose.yaml without Docker: 60 shards while its parts are killed (5 minutes)
+	$(BIN)/python -m pytest tests/distributed $(ARGS)
 
 test-oldest: $(OLDEST)/.ready ## the operators, triggers and main DAGs on the oldest Airflow that is supported
 	$(OLDEST)/bin/python -m pytest -W default -n 2 --dist loadfile tests/client tests/triggers tests/operators \
