@@ -21,7 +21,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from airflow.providers.common.compat.sdk import BaseNotifier, XCom, conf
-from airflow.sdk.definitions.deadline import AsyncCallback, DeadlineAlert, DeadlineReference
+
+# Where Airflow 3.1 has all three of them, too.
+from airflow.sdk.definitions.deadline import (  # type: ignore[attr-defined]
+    AsyncCallback,
+    DeadlineAlert,
+    DeadlineReference,
+)
 from asgiref.sync import sync_to_async
 
 from airflow_openai_batch.core.job_stand import JobStand, describe_failure, describe_waiting
@@ -121,7 +127,7 @@ async def tell_overdue(
     run = (context or {}).get("dag_run") or {}
     dag_id, run_id = str(run.get("dag_id", "")), str(run.get("dag_run_id") or run.get("run_id") or "")
     # In a thread of asgiref's, as Airflow's own triggers ask: older ones can answer only there.
-    jobs = await sync_to_async(list)(_find_jobs(dag_id, run_id, [job_task]))
+    jobs = await sync_to_async(lambda: list(_find_jobs(dag_id, run_id, [job_task])))()
     stands = await asyncio.to_thread(
         lambda: list(_look_at_jobs(jobs, lambda place: describe_waiting(place, now=time.time())))
     )

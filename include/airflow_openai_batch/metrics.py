@@ -65,9 +65,9 @@ def is_on() -> bool:
 def _has_tags() -> bool:
     """Whether the tags arrive: Airflow asks for Datadog first, then StatsD, then OpenTelemetry."""
     if conf.getboolean("metrics", "statsd_datadog_enabled", fallback=False):
-        return conf.getboolean("metrics", "statsd_datadog_metrics_tags", fallback=True)
+        return bool(conf.getboolean("metrics", "statsd_datadog_metrics_tags", fallback=True))
     if conf.getboolean("metrics", "statsd_on", fallback=False):
-        return conf.getboolean("metrics", "statsd_influxdb_enabled", fallback=False)
+        return bool(conf.getboolean("metrics", "statsd_influxdb_enabled", fallback=False))
     return True
 
 

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,11 +20,10 @@ from airflow_openai_batch.core.errors import (
     RemoteError,
     TransientError,
 )
-from airflow_openai_batch.core.landing_news import count_failures, count_rows
+from airflow_openai_batch.core.landing_news import tell_landing
 from airflow_openai_batch.core.ledger import Event, Kind, ShardLedger
 from airflow_openai_batch.core.machine import Circumstances, Seen
 from airflow_openai_batch.core.phases import measure_phases
-from airflow_openai_batch.core.plan import job_key
 from airflow_openai_batch.core.policy import Policy
 from airflow_openai_batch.core.queue_room import QueueLimit
 from airflow_openai_batch.core.report import ShardSummary
@@ -89,6 +88,7 @@ class ShardActions:
             output=self.files.output,
             shard=self.files.shard,
             find=self.monthly_budget,
+            key=self.files.key,
             clock=self.clock,
         )
         self.batch_id: str | None = None
@@ -125,7 +125,7 @@ class ShardActions:
         return Circumstances(
             now=self.clock(),
             me=self.caller.by,
-            key=self._key(state.send),
+            key=self.files.key(state.send),
             model=self.files.shard.model,
             shard=self.files.shard.shard,
             tokens_at_most=self.files.shard.tokens == "upper",
@@ -142,10 +142,6 @@ class ShardActions:
         self._breaker.check(since=self.caller.run_started_at, now=self.clock())
         if self.check_budget is not None:
             self.check_budget(state, in_realtime)
-
-    def _key(self, send: int) -> str:
-        plan = self.files.plan
-        return job_key(self.files.output.uri, plan.fingerprint, plan.generation, self.files.shard.shard, send)
 
     def _record(self, kind: Kind, state: ShardState, **fields: Any) -> None:
         self._ledger.append(
@@ -167,7 +163,7 @@ class ShardActions:
     def _(self, step: steps.Find, state: ShardState) -> Seen | Waiting:
         since = step.since if step.since is not None else self.files.plan.created_at
         looked_at = self.clock()
-        candidates = self.client.find(self._key(state.send), since)
+        candidates = self.client.find(self.files.key(state.send), since)
         return Seen(
             candidates=candidates,
             looked_at=looked_at,
@@ -177,12 +173,18 @@ class ShardActions:
     @_carry_out.register
     def _(self, step: steps.Adopt, state: ShardState) -> Seen | Waiting:
         for duplicate in step.duplicates:
-            log.warning("%s is a duplicate of %s: cancelling it.", duplicate.id, step.batch.id)
+            log.warning(
+                "%s: %s is a duplicate of %s: cancelling it.", self.files.name, duplicate.id, step.batch.id
+            )
             self.client.cancel(duplicate.id)
             self._record("duplicate", state, batch_id=duplicate.id)
             self.count("duplicates_cancelled")
         if step.batch.id != state.batch_id:
-            log.info("Found %s, created before but not written down; nothing is sent again.", step.batch.id)
+            log.info(
+                "%s: found %s, created before but not written down; nothing is sent again.",
+                self.files.name,
+                step.batch.id,
+            )
             self._record(
                 "created", state, batch_id=step.batch.id, file_id=step.batch.input_file_id, found=True
             )
@@ -199,8 +201,8 @@ class ShardActions:
     def _(self, step: steps.Upload, state: ShardState) -> Seen | Waiting:
         self._check_spending(state)
         self._month.check(state)
-        file_id = self.files.upload(f"{self._key(state.send)}.jsonl", state, self.client)
-        log.info("Uploaded %s bytes as %s.", f"{state.content.bytes:,}", file_id)
+        file_id = self.files.upload(f"{self.files.key(state.send)}.jsonl", state, self.client)
+        log.info("%s: uploaded %s bytes as %s.", self.files.name, f"{state.content.bytes:,}", file_id)
         self._record("uploaded", state, file_id=file_id, file_sha256=state.content.sha256)
         return Seen(candidates=())  # looked a moment ago, and nothing of ours was sent since
 
@@ -214,7 +216,7 @@ class ShardActions:
             batch = self.client.create(
                 input_file_id=state.file_id or "",
                 endpoint=self.files.shard.endpoint,
-                metadata=self._metadata(state),
+                metadata={**self.files.describe(state), **self.caller.to_metadata()},
             )
         except NotFoundError:
             self._record("lost", state, message=f"OpenAI does not know {state.file_id} any more")
@@ -224,7 +226,7 @@ class ShardActions:
                 self._month.take_back()
                 self._record("declined", state, code=error.code, message=str(error)[:300])
             raise
-        log.info("Created %s for %s requests.", batch.id, f"{state.content.requests:,}")
+        log.info("%s: created %s for %s requests.", self.files.name, batch.id, f"{state.content.requests:,}")
         self._record("created", state, batch_id=batch.id, file_id=state.file_id)
         self.count("sends", sent_as="batch")
         return Seen(batch=batch)
@@ -246,17 +248,6 @@ class ShardActions:
         )
         return False
 
-    def _metadata(self, state: ShardState) -> dict[str, str]:
-        return {
-            "job_key": self._key(state.send),
-            "shard": str(self.files.shard.shard),
-            "send": str(state.send),
-            "model": self.files.shard.model[:512],
-            "requests": str(state.content.requests),
-            "input_tokens": str(state.content.input_tokens),
-            **self.caller.to_metadata(),
-        }
-
     @_carry_out.register
     def _(self, step: steps.Observe, state: ShardState) -> Seen | Waiting:
         try:
@@ -264,7 +255,7 @@ class ShardActions:
         except NotFoundError:
             # One 404 is not enough to pay again: believe it only where the list does not know the batch either.
             since = state.first_intent_at or self.files.plan.created_at
-            listed = self.client.find(self._key(state.send), since)
+            listed = self.client.find(self.files.key(state.send), since)
             found = next((batch for batch in listed if batch.id == step.batch_id), None)
             return Seen(batch=found, vanished=found is None)
 
@@ -300,12 +291,17 @@ class ShardActions:
         self.count("refusals", reason=refusal.kind)
         if step.error is not None:
             raise step.error
-        log.warning("%s was refused: %s", step.batch.id, refusal.message)
+        log.warning("%s: %s was refused: %s", self.files.name, step.batch.id, refusal.message)
         return Seen()
 
     @_carry_out.register
     def _(self, step: steps.Cancel, state: ShardState) -> Seen | Waiting:
-        log.warning("%s %s: cancelling it and collecting what is finished.", step.batch.id, step.why)
+        log.warning(
+            "%s: %s %s: cancelling it and collecting what is finished.",
+            self.files.name,
+            step.batch.id,
+            step.why,
+        )
         self.client.cancel(step.batch.id)
         return Wait(step.batch)
 
@@ -318,7 +314,9 @@ class ShardActions:
         if not self._claim("realtime", state):
             return Seen()
         if step.why:
-            log.warning("%s: sending the rest in real time, at the full price.", step.why.capitalize())
+            log.warning(
+                "%s: %s: sending the rest in real time, at the full price.", self.files.name, step.why
+            )
         began_at = self.clock()
         try:
             self.send_realtime(state, functools.partial(self._record, "realtime", state))
@@ -337,7 +335,9 @@ class ShardActions:
     def _(self, step: steps.Land, state: ShardState) -> Seen | Waiting:
         if step.final:
             log.warning(
-                "Not finished within finish_within_h: what has no answer is published as missing, as on_deadline says."
+                "%s: not finished within finish_within_h: what has no answer is published as missing, as on_deadline "
+                "says.",
+                self.files.name,
             )
         try:
             with self.landing_slot():
@@ -361,7 +361,7 @@ class ShardActions:
             if any(ended.send == state.send for ended in state.ended):
                 self._record("landed", state)
             self._record("done", state, summary=self._summarize(landed, state))
-            self._count_landing(landed, former, new_usd)
+            tell_landing(self.count, landed, former, new_usd)
             return
         self._record("landed", state, account_errors=landing.refused_for_account, **leftover.to_event())
         self.count("cost_micro_usd", round(new_usd * 1e6))
@@ -372,24 +372,16 @@ class ShardActions:
                 f"account ({codes}). Settle it with OpenAI, then clear the task; good answers are not asked again."
             )
 
-    def _count_landing(self, landed: Landed, former: Iterable[Event], new_usd: float) -> None:
-        """After the ledger has it: who is killed in between leaves it uncounted, and nothing counts twice."""
-        self.count("cost_micro_usd", round(new_usd * 1e6))
-        for status, rows in count_rows(landed, former).items():
-            self.count("rows", rows, status=status)
-        for code, rows in count_failures(landed, former).items():
-            self.count("failures", rows, error_code=code)
-
     @_carry_out.register
     def _(self, step: steps.CleanUp, state: ShardState) -> Seen | Waiting:
         try:
             for file_id in state.remote_files:
                 self.client.delete_file(file_id)
         except RemoteError as error:  # the results are safe; publish sweeps once more, and files expire
-            log.warning("The files of shard %d at OpenAI stay for now: %s", self.files.shard.shard, error)
+            log.warning("%s: its files at OpenAI stay for now: %s", self.files.name, error)
             return Seen(left_files=True)
         self._record("cleaned", state)
-        log.info("Deleted %d files of shard %d at OpenAI.", len(state.remote_files), self.files.shard.shard)
+        log.info("%s: deleted its %d files at OpenAI.", self.files.name, len(state.remote_files))
         return Seen()
 
     def _summarize(self, landed: Landed, state: ShardState) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from airflow_openai_batch.core.errors import JobError, NoPlanError, RemoteError
 from airflow_openai_batch.core.landing import land_shard
 from airflow_openai_batch.core.leftovers import Leftover, find_leftover, write_leftover
 from airflow_openai_batch.core.outcomes import OutcomeRules
+from airflow_openai_batch.core.plan import job_key
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.raw_answers import SendFiles
 from airflow_openai_batch.core.request_line import RequestLine
@@ -64,6 +65,27 @@ class ShardFiles:
     shard: Shard
     resolve: Resolver
     rules: LandingRules
+
+    @property
+    def name(self) -> str:
+        """For logs: a task may drive many shards."""
+        return f"Shard {self.shard.shard}"
+
+    def key(self, send: int) -> str:
+        """The ``job_key`` of a send, by which its batch is found."""
+        plan = self.plan
+        return job_key(self.output.uri, plan.fingerprint, plan.generation, self.shard.shard, send)
+
+    def describe(self, state: ShardState) -> dict[str, str]:
+        """The metadata of the batch that carries the current send."""
+        return {
+            "job_key": self.key(state.send),
+            "shard": str(self.shard.shard),
+            "send": str(state.send),
+            "model": self.shard.model[:512],
+            "requests": str(state.content.requests),
+            "input_tokens": str(state.content.input_tokens),
+        }
 
     @property
     def state_folder(self) -> Location:
@@ -147,7 +169,7 @@ class ShardFiles:
             keep_response_body=self.rules.keep_response_body,
         )
         rows = ", ".join(f"{count:,} {status}" for status, count in sorted(landed.rows.items()))
-        log.info("Landed %s requests: %s.", f"{landed.requests:,}", rows)
+        log.info("%s: landed %s requests: %s.", self.name, f"{landed.requests:,}", rows)
         leftover = None
         if landed.retryable and not final:
             leftover = write_leftover(
@@ -155,7 +177,7 @@ class ShardFiles:
                 self.output.child(job.leftover(self.shard.shard, state.send + 1)),
                 shard=self.shard,
             )
-            log.info("%s may be sent again.", number_of(leftover.requests, "request"))
+            log.info("%s: %s may be sent again.", self.name, number_of(leftover.requests, "request"))
         return Landing(landed=landed, leftover=leftover)
 
     def _lines(self) -> Iterable[RequestLine]:
@@ -173,7 +195,13 @@ class ShardFiles:
         for kind, file_id in (("output", ended.output_file_id), ("error", ended.error_file_id)):
             if file_id and not places[kind].exists():
                 received = client.download(file_id, places[kind])
-                log.info("Downloaded %s bytes of %s to %s.", f"{received:,}", file_id, places[kind].uri)
+                log.info(
+                    "%s: downloaded %s bytes of %s to %s.",
+                    self.name,
+                    f"{received:,}",
+                    file_id,
+                    places[kind].uri,
+                )
 
     def _describe_sends(self, state: ShardState) -> list[SendFiles]:
         return [self._describe(ended, forgiven=ended.send <= state.forgiven_through) for ended in state.ended]

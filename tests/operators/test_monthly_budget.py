@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import time_machine
 from airflow.sdk import DAG
 
 from airflow_openai_batch.core.monthly_book import MonthlyBook
@@ -169,23 +168,20 @@ def test_a_refused_batch_has_cost_nothing(
     assert list((books / "openai_default").rglob("*.reserved.*")), "it was counted while it was under way"
 
 
-def test_the_next_month_begins_with_nothing_spent(
-    run_dag: RunDag, budget: Callable[..., str], books: Path, tmp_path: Path
+def test_only_this_month_counts(
+    run_dag: RunDag, budget: Callable[..., str], books: Path, openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
+    book, now = MonthlyBook(resolve_plain(str(books / "openai_default"))), datetime.now(UTC)
+    former = (now.replace(day=1) - timedelta(days=1)).timestamp()
     budget(1.2 * SHARD_USD)
-    last = datetime(2026, 11, 30, 23, 30, tzinfo=UTC)
-    with time_machine.travel(last):
-        assert run_dag("openai_batch", make_job(tmp_path, "november", requests=5).conf()).state == "success"
-    assert (books / "openai_default" / "2026-11" / "30").is_dir()
-    paid_usd, _ = read_book(books, last.timestamp())
-    assert paid_usd > 0
-    budget(paid_usd + 0.5 * SHARD_USD)
-    with time_machine.travel(last.replace(minute=45)):
-        refused = run_dag("openai_batch", make_job(tmp_path, "over", requests=5).conf())
-        assert refused.state == "failed"
-    budget(1.2 * SHARD_USD)
-    with time_machine.travel(datetime(2026, 12, 1, 0, 30, tzinfo=UTC)):
-        assert run_dag("openai_batch", make_job(tmp_path, "over", requests=5).conf()).state == "success"
+    book.settle("a" * 64, 100, former, now.timestamp())
+    job = make_job(tmp_path, "month", requests=5)
+    assert run_dag("openai_batch", job.conf()).state == "success"
+    book.settle("b" * 64, SHARD_USD, now.timestamp(), now.timestamp())  # by another job, anywhere
+    sent = len(openai_server.batches())
+    assert run_dag("openai_batch", make_job(tmp_path, "over", requests=5).conf()).state == "failed"
+    assert len(openai_server.batches()) == sent
+    assert run_dag("openai_batch", job.conf()).state == "success", "what has landed needs no budget"
 
 
 def test_the_book_may_lie_in_a_bucket(

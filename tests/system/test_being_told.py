@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from demo.openai_side import OpenAISide
@@ -20,8 +22,9 @@ from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing.server import OpenAIServer
+    from demo.api import Run
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).resolve().parents[2]
 DAGS = """
@@ -61,7 +64,8 @@ for name, notifier in (("late", FileNotifier), ("late_async", AsyncFileNotifier)
     ):
         ask()
 """
-LATE_S = 30
+LATE = ("late", "late_async")
+LATE_S = 90
 
 
 class StatsD:
@@ -123,7 +127,7 @@ def airflow(
     }
     home = tmp_path_factory.mktemp("airflow-told")
     with LocalAirflow(home, dags=folder / "dags", env=env) as made:
-        for dag_id in ("told", "late", "late_async"):
+        for dag_id in ("told", *LATE):
             made.wait_for_dag(dag_id, timeout_s=240)
         yield made
 
@@ -146,7 +150,16 @@ def places(job: Job) -> dict[str, Any]:
     return {"input_uri": str(job.input), "output_uri": f"file://{job.output}"}
 
 
-def read_messages(path: Path, *, at_least: int, timeout_s: float = 240) -> list[dict[str, str]]:
+def wait_for_end(airflow: LocalAirflow, run: Run) -> str:
+    """However slowly the API answers on a busy machine."""
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.TimeoutException):
+            return airflow.wait(run, timeout_s=deadline - time.monotonic())
+    raise AssertionError(f"{run} did not end")
+
+
+def read_messages(path: Path, *, at_least: int, timeout_s: float = 400) -> list[dict[str, str]]:
     """And a while longer, for those that should not come."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -164,8 +177,8 @@ def test_a_run_with_several_failed_shards_is_one_message_and_its_counters_arrive
     for shard in (1, 4):
         shared_openai_server.script(batch="failed", code="model_not_found", shard=shard, times=None)
     run = airflow.trigger("told", places(job))
-    assert airflow.wait(run, timeout_s=300) == "failed"
     (message,) = read_messages(folder / "told.jsonl", at_least=1)
+    assert wait_for_end(airflow, run) == "failed"
     assert message["subject"].startswith("told failed: 2 of 6 shards are not done (1, 4): ")
     text = message["text"]
     assert "model_not_found" in text
@@ -199,24 +212,25 @@ def test_a_run_with_several_failed_shards_is_one_message_and_its_counters_arrive
 
     shared_openai_server.unscript()
     assert airflow.clear_failed(run)
-    assert airflow.wait(run, timeout_s=300) == "success", airflow.explain(run)
+    assert wait_for_end(airflow, run) == "success", airflow.explain(run)
     assert len(read_messages(folder / "told.jsonl", at_least=1)) == 1, (
         "a run that was mended is no second message"
     )
     assert statsd.ours("told")[f"rows.{told}.ok"] == 12, "what had landed before is not counted again"
 
 
-@pytest.mark.parametrize("dag_id", ["late", "late_async"])
-def test_a_run_that_takes_too_long_is_one_message_and_goes_on(
-    airflow: LocalAirflow, shared_openai_server: OpenAIServer, folder: Path, tmp_path: Path, dag_id: str
+def test_runs_that_take_too_long_are_one_message_each_and_go_on(
+    airflow: LocalAirflow, shared_openai_server: OpenAIServer, folder: Path, tmp_path: Path
 ) -> None:
-    shared_openai_server.configure(in_progress_s=LATE_S + 60)
-    job = make_job(tmp_path, requests=6, name=dag_id)
-    run = airflow.trigger(dag_id, places(job))
-    (message,) = read_messages(folder / f"{dag_id}.jsonl", at_least=1)
-    assert (
-        f"{dag_id} not over 0.00833333 h after it was queued: 3 of 3 shards are not done"
-        in message["subject"]
-    )
-    assert re.search(r"The oldest batch, batch_\w+ of shard \d, was sent \d+ s ago", message["text"])
-    assert airflow.wait(run, timeout_s=300) == "success", airflow.explain(run)
+    shared_openai_server.configure(in_progress_s=LATE_S + 90)
+    runs = [airflow.trigger(name, places(make_job(tmp_path / name, requests=6, name=name))) for name in LATE]
+    for name in LATE:
+        (message,) = read_messages(folder / f"{name}.jsonl", at_least=1)
+        words = f"{name} not over {LATE_S / 3600:g} h after it was queued: 3 of 3 shards are not done"
+        assert message["subject"].startswith(words)
+        assert re.search(
+            r"The oldest batch, batch_\w+ of shard \d, was sent \d+ (s|min) ago", message["text"]
+        )
+    for run in runs:
+        assert wait_for_end(airflow, run) == "success", airflow.explain(run)
+    assert [len(read_messages(folder / f"{name}.jsonl", at_least=1)) for name in LATE] == [1, 1]

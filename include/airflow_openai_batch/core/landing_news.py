@@ -8,27 +8,29 @@ from typing import TYPE_CHECKING
 from airflow_openai_batch.core.report import ShardSummary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from airflow_openai_batch.core.landed import Landed
     from airflow_openai_batch.core.ledger import Event
 
 
-def count_rows(landed: Landed, former: Iterable[Event]) -> Counter[str]:
-    """Rows by status that a finished shard has now and had not when it was finished before (a repair).
+def tell_landing(count: Callable[..., None], landed: Landed, former: Iterable[Event], new_usd: float) -> None:
+    """Count what a finished shard has now and had not when it was finished before (a repair).
 
+    To be called after the ledger says ``done``: who is killed in between leaves it uncounted.
+
+    :param count: adds to a counter, by name, value and tags.
     :param former: the events of the shard before this landing.
+    :param new_usd: what the landing has found to be paid for.
     """
-    return Counter(landed.rows) - Counter(() if (last := _find_last(former)) is None else last.rows)
+    done = [event for event in former if event.kind == "done"]
+    last = ShardSummary.from_dict(done[-1].summary).landed if done else None
+    count("cost_micro_usd", round(new_usd * 1e6))
+    for status, rows in (Counter(landed.rows) - Counter(last.rows if last else ())).items():
+        count("rows", rows, status=status)
+    for code, rows in (_count_problems(landed) - (_count_problems(last) if last else Counter())).items():
+        count("failures", rows, error_code=code)
 
 
-def count_failures(landed: Landed, former: Iterable[Event]) -> Counter[str]:
-    """The same by error code, of rows that are not ``ok``."""
-    last = _find_last(former)
-    before = Counter({problem.code: problem.count for problem in last.problems} if last is not None else {})
-    return Counter({problem.code: problem.count for problem in landed.problems}) - before
-
-
-def _find_last(events: Iterable[Event]) -> Landed | None:
-    done = [event for event in events if event.kind == "done"]
-    return ShardSummary.from_dict(done[-1].summary).landed if done else None
+def _count_problems(landed: Landed) -> Counter[str]:
+    return Counter({problem.code: problem.count for problem in landed.problems})

@@ -85,8 +85,8 @@ class MonthlyBook:
         month = today[:7]
         names = self._folder.child(month).names()
         totals = _read_totals(names)
-        late = [found for name in names if (found := _LATE.fullmatch(name))]
-        paid = sum(totals.values()) + sum(int(f[2]) * (1 if f[1] == "p" else -1) for f in late)
+        late = [each for name in names if (each := _LATE.fullmatch(name))]
+        paid = sum(totals.values()) + sum(int(each[2]) * (1 if each[1] == "p" else -1) for each in late)
         reserved = 0
         for day in (f"{number:02d}" for number in range(1, int(today[8:]) + 1)):
             if day in totals:

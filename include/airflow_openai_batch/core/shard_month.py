@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.core.monthly_budget import MonthlyBudget, SendOf
-from airflow_openai_batch.core.plan import job_key
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.ledger import Event
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 class ShardMonth:
     """Sends of one shard in the book of their connection.
 
+    :param key: the ``job_key`` of a send.
     :param find: the budget of the connection; asked once, and only where something is sent or has landed.
     """
 
@@ -28,6 +28,7 @@ class ShardMonth:
     output: Location
     shard: Shard
     find: Callable[[], MonthlyBudget | None]
+    key: Callable[[int], str]
     clock: Callable[[], float]
 
     def __post_init__(self) -> None:
@@ -64,16 +65,12 @@ class ShardMonth:
         claims = [event for event in events if event.kind in ("intent", "realtime")]
         for send in sorted(sends, reverse=True):
             claimed_at = [claim.at for claim in claims if claim.send == send]
-            self._budget.settle(self._key(send), cost_usd, claimed_at, self.clock())
+            self._budget.settle(self.key(send), cost_usd, claimed_at, self.clock())
             cost_usd = 0.0
-
-    def _key(self, send: int) -> str:
-        plan = self.plan
-        return job_key(self.output.uri, plan.fingerprint, plan.generation, self.shard.shard, send)
 
     def _describe(self, state: ShardState, *, in_realtime: bool = False) -> SendOf:
         return SendOf(
-            key=self._key(state.send),
+            key=self.key(state.send),
             plan=self.plan,
             output=self.output,
             shard=self.shard,
