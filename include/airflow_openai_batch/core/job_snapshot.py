@@ -7,7 +7,6 @@ are read only of shards that were refused or stopped, once each, since an event 
 from __future__ import annotations
 
 import re
-import time
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -98,7 +97,7 @@ class JobSnapshot:
         spent: Spent,
         report: Report | None,
         has_failed_rows: bool,
-        read_at: float,
+        keys: dict[str, tuple[int, int]],
     ) -> None:
         self.uri = uri
         self.plan = plan
@@ -106,7 +105,8 @@ class JobSnapshot:
         self.spent = spent
         self.report = report
         self.has_failed_rows = has_failed_rows
-        self.read_at = read_at
+        self.keys = keys
+        """(shard, send) by job_key, of every send that there may have been: each leaves an event at least."""
 
     @property
     def is_done(self) -> bool:
@@ -123,16 +123,6 @@ class JobSnapshot:
         if self.report is None or self.report.fingerprint != self.plan.fingerprint:
             return {}
         return {line.shard: line for line in self.report.shards if line.sends}
-
-    @cached_property
-    def keys(self) -> dict[str, tuple[int, int]]:
-        """(shard, send) by job_key, of every send that there may have been: each leaves an event at least."""
-        plan = self.plan
-        return {
-            job_key(self.uri, plan.fingerprint, plan.generation, found.shard, send): (found.shard, send)
-            for found in self.shards
-            for send in range(1, min(MOST_SENDS, found.events + 1) + 1)
-        }
 
     def saving_usd(self) -> float | None:
         """What the same would have cost in real time, less what it cost.
@@ -156,24 +146,34 @@ class SnapshotReader:
         self._plan: tuple[bytes, Plan] | None = None
         self._report: tuple[bytes, Report | None] | None = None
         self._events: dict[str, Event | None] = {}
+        self._keys: dict[tuple[int, int], str] = {}
 
     def read(self) -> JobSnapshot:
         """Three listings, the plan, the report, and new events of shards that were refused or stopped.
 
         :raises JobError: if there is no plan (any more), or one that this release cannot read.
         """
-        read_at = time.time()
         plan = self._read_plan()
         files = self._output.names()
+        shards = self._read_shards(plan)
         return JobSnapshot(
             uri=self._output.uri,
             plan=plan,
-            shards=self._read_shards(plan),
+            shards=shards,
             spent=read_spending(self._output),
             report=self._read_report() if job.REPORT_JSON in files else None,
             has_failed_rows=job.FAILED in files and self._output.child(job.FAILED).size() > 0,
-            read_at=read_at,
+            keys=self._make_keys(plan, shards),
         )
+
+    def _make_keys(self, plan: Plan, shards: tuple[ShardSnapshot, ...]) -> dict[str, tuple[int, int]]:
+        """Each is made once."""
+        for found in shards:
+            for send in range(1, min(MOST_SENDS, found.events + 1) + 1):
+                if (found.shard, send) not in self._keys:
+                    key = job_key(self._output.uri, plan.fingerprint, plan.generation, found.shard, send)
+                    self._keys[found.shard, send] = key
+        return {key: place for place, key in self._keys.items()}
 
     def _read_plan(self) -> Plan:
         place = self._output.child(job.PLAN)
@@ -186,7 +186,7 @@ class SnapshotReader:
             plan = job.read_plan(self._output)
             if plan is None:
                 raise JobError(f"{place.uri} is not there (any more).")
-            self._plan, self._events = (data, plan), {}
+            self._plan, self._events, self._keys = (data, plan), {}, {}
         return self._plan[1]
 
     def _read_report(self) -> Report | None:

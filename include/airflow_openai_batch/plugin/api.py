@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request
 
 from airflow_openai_batch.plugin.access import GetUserDep, Rights
 from airflow_openai_batch.plugin.accounts import Account
-from airflow_openai_batch.plugin.board import Job, gather
+from airflow_openai_batch.plugin.board import Job, add_instances, gather
 from airflow_openai_batch.plugin.history import describe_runs
 from airflow_openai_batch.plugin.job_rows import JobId, JobRow, find_job, find_jobs, find_newest_runs
 from airflow_openai_batch.plugin.job_view import describe_job, to_iso
@@ -88,15 +88,19 @@ def get_shards(
     now = time.time()
     rights.check_read(job_id.dag_id)
     with create_session(scoped=False) as session:
-        (job,) = gather(session, [read_row(session, job_id)], troubled_only=False)
-    if job.snapshot is None:
-        if job.directory.error is not None:
-            raise HTTPException(502, job.directory.error)
-        return {"shards": [], "total": 0, "now": to_iso(now), "loaded": False}
-    shards = [view for view in job.shards if state in (None, view.state)]
+        (job,) = gather(session, [read_row(session, job_id)])
+        shards = [view for view in job.shards if state in (None, view.state)]
+        page = shards[offset : offset + limit]
+        add_instances(session, job, page)
+    if job.snapshot is None and job.directory.error is not None:
+        raise HTTPException(502, job.directory.error)
     may_edit = rights.may_edit(job_id.dag_id)
-    page = [view.describe(job.snapshot, now, may_edit=may_edit) for view in shards[offset : offset + limit]]
-    return {"shards": page, "total": len(shards), "now": to_iso(now), "loaded": True}
+    return {
+        "shards": [view.describe(job.row.uri, now, may_edit=may_edit) for view in page],
+        "total": len(shards),
+        "now": to_iso(now),
+        "loaded": job.snapshot is not None,
+    }
 
 
 @router.get("/history")

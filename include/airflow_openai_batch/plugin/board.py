@@ -47,14 +47,11 @@ class Job:
         return view_shards(self.snapshot, self.account.batches, self.instances, self.maker)
 
 
-def gather(session: Session, rows: Sequence[JobRow], *, troubled_only: bool = True) -> list[Job]:
-    """Never waits for object storage or for OpenAI.
-
-    :param troubled_only: look only for task instances that have failed or wait.
-    """
+def gather(session: Session, rows: Sequence[JobRow]) -> list[Job]:
+    """Never waits for object storage or for OpenAI. Of task instances, those are found that have failed or wait."""
     directories = DIRECTORIES.get({row.uri for row in rows})
     open_rows = [row for row in rows if not _is_done(directories[row.uri])]
-    instances = find_instances(session, open_rows if troubled_only else rows, troubled_only=troubled_only)
+    instances = find_instances(session, open_rows)
     makers = find_makers(session, [row.id for row in rows])
     conn_ids = find_conn_ids(session, [row.id for row in rows])
     return [
@@ -67,6 +64,14 @@ def gather(session: Session, rows: Sequence[JobRow], *, troubled_only: bool = Tr
         )
         for row in rows
     ]
+
+
+def add_instances(session: Session, job: Job, shards: Sequence[ShardView]) -> None:
+    """Of the shards of one page, which are links to their tasks."""
+    among = [shard.plan.shard for shard in shards]
+    found = find_instances(session, [job.row], among=among)[job.row.id]
+    for shard in shards:
+        shard.instance = found.get(shard.plan.shard, shard.instance)
 
 
 def _is_done(directory: Directory) -> bool:

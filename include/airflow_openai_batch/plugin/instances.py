@@ -58,16 +58,26 @@ Instances = dict[int, Instance]
 
 
 def find_instances(
-    session: Session, rows: Collection[JobRow], *, troubled_only: bool = False
+    session: Session, rows: Collection[JobRow], *, among: Collection[int] | None = None
 ) -> dict[JobId, Instances]:
-    """For each job. Shards whose tasks have not begun are not found.
+    """For each job, of shards that have failed or wait for something. What has not begun is not found.
 
-    :param troubled_only: those alone that have failed or wait for something.
+    :param among: of these shards instead, whatever they do.
     """
-    if not rows:
-        return {}
+    ti: Any = TaskInstance
+    if among is None:
+        return _collect(session, rows, or_(ti.state.in_(FAILED), ti.rendered_map_index.like(_WAITS)))
+    # As a rule shard n is instance n, and the database need not hand out all; a sample or a repair maps others.
+    found = _collect(session, rows, ti.map_index.in_(among))
+    pairs = [(shard, each.map_index) for known in found.values() for shard, each in known.items()]
+    if pairs and all(shard == map_index for shard, map_index in pairs):
+        return found
+    return _collect(session, rows, ti.map_index >= 0)
+
+
+def _collect(session: Session, rows: Collection[JobRow], wanted: Any) -> dict[JobId, Instances]:
     found: dict[JobId, Instances] = {row.id: {} for row in rows}
-    for row, instance, shard in _find_mapped(session, rows, troubled_only):
+    for row, instance, shard in _find_mapped(session, rows, wanted) if rows else ():
         known = found[row.id].get(shard)
         if known is None or instance.rank < known.rank:
             found[row.id][shard] = instance
@@ -92,7 +102,7 @@ def find_makers(session: Session, jobs: Collection[JobId]) -> dict[JobId, Instan
 
 
 def _find_mapped(
-    session: Session, rows: Collection[JobRow], troubled_only: bool
+    session: Session, rows: Collection[JobRow], wanted: Any
 ) -> Iterator[tuple[JobRow, Instance, int]]:
     runs: dict[tuple[str, str], list[JobRow]] = {}
     for row in rows:
@@ -101,14 +111,13 @@ def _find_mapped(
     ti: Any = TaskInstance
     label = ti.rendered_map_index
     columns = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.state, ti.start_date, label)
-    wanted = label.like("shard %")
-    if troubled_only:
-        wanted = and_(wanted, or_(ti.state.in_(FAILED), label.like(_WAITS)))
     for several in (False, True):
         chosen = [run for run in runs if (run in crowded) is several]
         if not chosen:
             continue
-        query = select(*columns).where(wanted, tuple_(ti.dag_id, ti.run_id).in_(chosen))
+        query = select(*columns).where(
+            wanted, label.like("shard %"), tuple_(ti.dag_id, ti.run_id).in_(chosen)
+        )
         if several:  # which of the run's jobs a task is of, only its parameters say
             query = _with_parameters(query)
         for item in session.execute(query):
