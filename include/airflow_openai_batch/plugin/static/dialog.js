@@ -32,8 +32,8 @@ export function CancelDialog({ shard, onConfirm, onClose }) {
     h(
       "p",
       null,
-      `${count(shard.completed)} of ${plural(shard.requests, "request", "requests")} are answered. OpenAI may take ten `,
-      "minutes to stop; what it has answered by then is paid for and kept.",
+      `${count(shard.completed)} of ${plural(shard.requests, "request", "requests")} are answered. OpenAI may take `,
+      "ten minutes to stop; what it has answered by then is paid for and kept.",
     ),
     h(
       "p",
@@ -41,7 +41,7 @@ export function CancelDialog({ shard, onConfirm, onClose }) {
       "While the run goes on, it sends the rest again. To stop the shard for good, mark its task failed instead, ",
       "which cancels the batch, too.",
     ),
-    h(ErrorNotice, { error }),
+    h(ErrorNotice, { error, once: true }),
     h(
       "div",
       { className: "oab-dialog-buttons" },

@@ -32,7 +32,8 @@ function Chart({ runs }) {
   const dearest = Math.max(...runs.map((run) => run.cost_usd ?? 0));
   const worst = Math.max(...runs.map(badShare));
   const width = RUNS * WIDTH;
-  const label = `Cost per run, at most ${money(dearest)}, and share of rows without a good answer, at most ${percent(worst)}`;
+  const bounds = { cost: money(dearest), bad: percent(worst) };
+  const label = `Cost per run, at most ${bounds.cost}; rows without a good answer, at most ${bounds.bad}`;
   return h(
     "figure",
     { className: "oab-chart" },
@@ -46,8 +47,8 @@ function Chart({ runs }) {
     h(
       "figcaption",
       { className: "oab-small" },
-      h("span", { className: "oab-dot oab-answered" }, `cost, at most ${money(dearest)}`),
-      h("span", { className: "oab-dot oab-failed" }, `rows without a good answer, at most ${percent(worst)}`),
+      h("span", { className: "oab-dot oab-answered" }, `cost, at most ${bounds.cost}`),
+      h("span", { className: "oab-dot oab-failed" }, `rows without a good answer, at most ${bounds.bad}`),
     ),
   );
 }

@@ -31,7 +31,12 @@ export function Job({ identity, initial, task, place, go, onClose }) {
     h(
       "div",
       { className: "oab-head" },
-      h("h2", { id: "oab-job", ref: title, tabIndex: -1 }, identity.dag_id, h("div", { className: "oab-small oab-break" }, identity.run_id)),
+      h(
+        "h2",
+        { id: "oab-job", ref: title, tabIndex: -1 },
+        identity.dag_id,
+        h("div", { className: "oab-small oab-break" }, identity.run_id),
+      ),
       job?.created_at ? h(Badge, { state: job.state }) : null,
     ),
     h(ErrorNotice, { error, at }),
@@ -63,6 +68,7 @@ function JobBody({ job, task, place, go, reload }) {
     reload();
   }
   if (!job.loaded) return h(Loading, { what: "the job directory" });
+  const pace = paceOfJobs({ jobs: [job] });
   return h(
     globalThis.React.Fragment,
     null,
@@ -70,21 +76,26 @@ function JobBody({ job, task, place, go, reload }) {
     job.error ? h("p", { className: "oab-notice oab-notice-error", role: "alert" }, job.error) : null,
     job.created_at ? h(Figures, { job }) : null,
     h("p", { role: "status", className: said ? "oab-notice" : "oab-hidden" }, said),
-    job.created_at ? h(Shards, { job, task, place, go, pace: paceOfJobs({ jobs: [job] }), onCancel: setCancelling }) : null,
+    job.created_at ? h(Shards, { job, task, place, go, pace, onCancel: setCancelling }) : null,
     cancelling && h(CancelDialog, { shard: cancelling, onConfirm: cancel, onClose: () => setCancelling(null) }),
   );
 }
 
 function Links({ job }) {
+  const failed = apiUrl("failed.jsonl", identify(job));
   return h(
     "div",
     { className: "oab-toolbar" },
     h(AirflowLink, { to: job.links.run }, `Run (${job.run_state})`),
     h(AirflowLink, { to: job.links.task }, `Task ${job.task_id}`),
-    h("span", { className: "oab-uri" }, h("code", null, job.uri), " ", h(CopyButton, { text: job.uri, label: "job directory" })),
-    job.has_failed_rows
-      ? h("a", { className: "oab-button", href: apiUrl("failed.jsonl", identify(job)), download: "" }, "Download failed.jsonl")
-      : null,
+    h(
+      "span",
+      { className: "oab-uri" },
+      h("code", null, job.uri),
+      " ",
+      h(CopyButton, { text: job.uri, label: "job directory" }),
+    ),
+    job.has_failed_rows && h("a", { className: "oab-button", href: failed, download: "" }, "Download failed.jsonl"),
   );
 }
 

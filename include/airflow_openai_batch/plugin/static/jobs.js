@@ -93,7 +93,14 @@ function DagFilter({ dag, jobs, go }) {
       "label",
       null,
       "DAG",
-      h("input", { type: "search", value: text, list, placeholder: "all", onChange: change, onBlur: () => apply(text.trim()) }),
+      h("input", {
+        type: "search",
+        value: text,
+        list,
+        placeholder: "all",
+        onChange: change,
+        onBlur: () => apply(text.trim()),
+      }),
     ),
     h("datalist", { id: list }, known.map((name) => h("option", { key: name, value: name }))),
   );
@@ -193,8 +200,14 @@ function NoJobs({ scope, filtered, go }) {
       h("button", { type: "button", className: "oab-button", onClick: clear }, "Show all jobs"),
     );
   }
-  if (scope.run_id) return h(Empty, { title: "No OpenAI job in this run yet." }, "A job appears here as soon as the run has split its input.");
-  if (scope.dag_id) return h(Empty, { title: "No OpenAI job in this DAG yet." }, "Trigger the DAG; its jobs appear here as soon as a run has split its input.");
+  if (scope.run_id) {
+    const hint = "A job appears here as soon as the run has split its input.";
+    return h(Empty, { title: "No OpenAI job in this run yet." }, hint);
+  }
+  if (scope.dag_id) {
+    const hint = "Trigger the DAG; its jobs appear here as soon as a run has split its input.";
+    return h(Empty, { title: "No OpenAI job in this DAG yet." }, hint);
+  }
   return h(
     Empty,
     { title: "No jobs yet." },

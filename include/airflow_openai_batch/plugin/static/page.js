@@ -44,7 +44,8 @@ class Guarded extends Component {
 
   render() {
     const { error } = this.state;
-    const body = error ? h("p", { className: "oab-notice oab-notice-error", role: "alert" }, String(error)) : h(Page, this.props);
+    const notice = { className: "oab-notice oab-notice-error", role: "alert" };
+    const body = error ? h("p", notice, String(error)) : h(Page, this.props);
     const heading = this.props.dagId ? null : h("h1", null, NAME);
     return h("div", { className: "openai-batches" }, heading, body);
   }

@@ -113,10 +113,21 @@ async function copyText(text) {
   return copied;
 }
 
-/** A quiet line about what went wrong; data that is there stays in view. */
-export function ErrorNotice({ error, at }) {
+/**
+ * What went wrong; data that is there stays in view.
+ *
+ * @param at when that data came.
+ * @param once whether it was an action, which is not tried again.
+ */
+export function ErrorNotice({ error, at, once = false }) {
   if (!error) return null;
-  return h("div", { className: "oab-notice oab-notice-error", role: "alert" }, explain(error), shownFrom(error, at));
+  const beside = once || error.status === 401 || error.status === 403 ? null : shownFrom(at);
+  return h(
+    "div",
+    { className: "oab-notice oab-notice-error", role: "alert" },
+    h("div", null, explain(error)),
+    beside && h("div", { className: "oab-small" }, beside),
+  );
 }
 
 function explain(error) {
@@ -124,15 +135,12 @@ function explain(error) {
     const login = `${airflowUrl("api/v2/auth/login")}?next=${encodeURIComponent(location.href)}`;
     return ["Your session has ended. ", h("a", { key: "login", href: login }, "Log in again")];
   }
-  if (error.status === 403) return `You may not see this: ${error.message}`;
+  if (error.status === 403) return error.message;
   if (error.status) return `Airflow answered ${error.status}: ${error.message}`;
   return "Airflow cannot be reached.";
 }
 
-function shownFrom(error, at) {
-  if (error.status === 401 || error.status === 403) return null;
-  return at ? ` Shown is what was there at ${timeOfDay(at)}; trying again.` : " Trying again.";
-}
+const shownFrom = (at) => (at ? `Shown is what was there at ${timeOfDay(at)}; trying again.` : "Trying again.");
 
 export const Loading = ({ what }) => h("p", { className: "oab-muted", role: "status" }, `Loading ${what} …`);
 
@@ -141,13 +149,14 @@ export const Empty = ({ title, children }) =>
 
 export function Pager({ offset, limit, total, what, onMove }) {
   if (total <= limit && !offset) return null;
+  const last = Math.min(total, offset + limit);
   const turn = (label, to, disabled) =>
     h("button", { type: "button", className: "oab-button", disabled, onClick: () => onMove(to) }, label);
   return h(
     "nav",
     { className: "oab-pager", "aria-label": `Pages of ${what}` },
     turn("Previous", Math.max(0, offset - limit), offset === 0),
-    h("span", { role: "status" }, `${count(offset + 1)} to ${count(Math.min(total, offset + limit))} of ${count(total)}`),
+    h("span", { role: "status" }, `${count(offset + 1)} to ${count(last)} of ${count(total)}`),
     turn("Next", offset + limit, offset + limit >= total),
   );
 }

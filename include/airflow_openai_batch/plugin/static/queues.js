@@ -50,7 +50,9 @@ function Queue({ queue }) {
 function Use({ queue }) {
   const { tokens_in_flight: all, others_tokens: others, limit, limit_from } = queue;
   const beside = others ? `, ${short(others)} of them of other jobs` : "";
-  if (!limit) return h("span", { title: `${count(all)} tokens` }, `${short(all)} tokens in flight${beside}; limit not known`);
+  if (!limit) {
+    return h("span", { title: `${count(all)} tokens` }, `${short(all)} tokens in flight${beside}; limit not known`);
+  }
   const origin = ORIGINS[limit_from];
   return h(
     "span",

@@ -147,7 +147,9 @@ function ShardRow({ shard, job, onCancel }) {
       Cell,
       { name: "Progress", className: "oab-wide" },
       h(RequestBar, { label: `Progress of shard ${shard.shard}`, requests }),
-      shard.bad_rows ? h("div", { className: "oab-problem" }, `${plural(shard.bad_rows, "row", "rows")} without a good answer`) : null,
+      shard.bad_rows
+        ? h("div", { className: "oab-problem" }, `${plural(shard.bad_rows, "row", "rows")} without a good answer`)
+        : null,
       h(Waits, { text: shard.waits_for }),
       shard.problem ? h("div", { className: "oab-problem" }, shard.problem) : null,
     ),
@@ -190,11 +192,12 @@ function Batch({ shard, job, onCancel }) {
 
 function ShardLinks({ shard }) {
   const { task, links, shard: number } = shard;
+  const title = task && `${task.task_id}, ${task.state}`;
   return h(
     "div",
     { className: "oab-links" },
-    task && h(AirflowLink, { to: task.link, title: `${task.task_id}, ${task.state}`, "aria-label": `Task of shard ${number}` }, "Task"),
+    task && h(AirflowLink, { to: task.link, title, "aria-label": `Task of shard ${number}` }, "Task"),
     links.openai && h(OutsideLink, { href: links.openai, label: `Batch of shard ${number} at OpenAI` }, "OpenAI"),
-    links.result && h("span", { title: links.result }, "Result ", h(CopyButton, { text: links.result, label: "result URI" })),
+    links.result && h("span", null, "Result ", h(CopyButton, { text: links.result, label: "result URI" })),
   );
 }
