@@ -60,7 +60,7 @@ class Aftermath:
     problems: list[str] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
     health: dict[str, bool] = field(default_factory=dict)
-    """Of a dead triggerer and of the living one, by the compose file's check."""
+    """By the compose file's checks: of a dead triggerer and of the living one, and of the workers at the end."""
     ended_with: Counter[str] = field(default_factory=Counter)
     """Shards whose batch ended while this triggerer waited for it."""
     landed_on: Counter[str] = field(default_factory=Counter)
@@ -90,6 +90,7 @@ class Drill:
         self._until(lambda: len(self._waiting()) >= SHARDS // 10, "some shards wait")
         self._kill_worker("worker-1", SENDING)
         self._until(lambda: len(self._waiting()) >= SHARDS * 2 // 5, "24 shards wait")
+        self._until(lambda: len(self._triggerers(is_alive=True)) == 2, "both triggerers are there")
         first, second = self._rank_triggerers()
         self._kill_triggerer(first)
         self._until(lambda: len(self._waiting()) == SHARDS, "all shards wait")
@@ -101,6 +102,7 @@ class Drill:
         self._kill_redis()
         self._airflow.wait(self._run, timeout_s=2 * PATIENCE_S)
         self._found.seconds = time.monotonic() - began
+        self._found.health |= {name: stage.check_health(name) for name in ("worker-1", "worker-2")}
         self._settle_tasks()
         job.fetch()
         self._found.problems += find_problems(SCENARIO, job, [self._run], [], self._airflow, emulator)

@@ -10,7 +10,6 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -162,14 +161,10 @@ def make_environment(folder: Path, ports: dict[str, int]) -> dict[str, str]:
 
 
 def _wait_until_healthy(stage: Stage) -> None:
-    """What `docker compose up --wait` waits for, less often asked: a check costs some seconds of CPU."""
+    """By one question instead of the health checks, each of which imports Airflow: the drill tries those later."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while len(health := stage.airflow.health()) < 4 or set(health.values()) != {"healthy"}:
         for container in stage.containers.values():
             container.child.check()
         assert time.monotonic() < deadline, [each.child.tail() for each in stage.containers.values()]
         time.sleep(0.5)
-    names = [name for name in stage.containers if name.startswith(("triggerer", "worker"))]
-    with ThreadPoolExecutor(2) as pool:
-        while not all(pool.map(stage.check_health, names)):
-            assert time.monotonic() < deadline, [stage.containers[name].child.tail() for name in names]

@@ -65,10 +65,12 @@ def test_both_triggerers_see_batches_end_and_both_workers_land(aftermath: Afterm
     assert aftermath.landed_on.total() == 60
 
 
-def test_the_health_check_of_one_triggerer_does_not_speak_for_the_other(aftermath: Aftermath) -> None:
+def test_health_checks_speak_of_their_own_container(aftermath: Aftermath) -> None:
     assert aftermath.health == {
         "triggerer-1": False,
         "triggerer-2, alive": True,
         "triggerer-2": False,
         "triggerer-1, alive": True,
+        "worker-1": True,
+        "worker-2": True,
     }
