@@ -47,7 +47,8 @@ class OpenAIBatchHook(OpenAIHook):
     def get_limits(self) -> AccountLimits:
         """What the connection's extra says of the account: ``tier`` ("free", 1 to 5), or numbers that win over it:
         ``enqueued_token_limit`` and ``enqueued_request_limit`` (one number, or one by model), ``requests_per_minute``,
-        ``tokens_per_minute``, ``realtime_concurrency``, ``max_retries`` (of one real-time request, 3).
+        ``tokens_per_minute``, ``realtime_concurrency``, ``max_retries`` (of one real-time request, 3); and
+        ``monthly_budget_usd``, see `core.monthly_budget`.
 
         :raises ConfigError: for a value that is no limit.
         """

@@ -14,7 +14,7 @@
     │   ├── JobExistsError       a plan is there already and may not be gone on with
     │   ├── LedgerError          the ledger cannot be read; not the same as absent
     │   └── AccountingError      a request is in no row or in two
-    ├── BudgetError              max_cost_usd would be exceeded, or cannot be kept
+    ├── BudgetError              max_cost_usd or monthly_budget_usd would be exceeded, or cannot be kept
     ├── WorkerDiedError          a process that counts tokens ended
     └── RemoteError              OpenAI, or the way to it, said no
         ├── FatalAccountError    wrong key, no rights, no quota, billing limit
@@ -104,7 +104,7 @@ class AccountingError(JobError):
 
 
 class BudgetError(OpenAIBatchError):
-    """What is about to be sent could cost more than ``max_cost_usd``, or what it costs cannot be known."""
+    """What is about to be sent could cost more than a budget allows, or what it costs cannot be known."""
 
 
 class WorkerDiedError(OpenAIBatchError):
