@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from airflow_openai_batch.testing import OpenAIServer
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:
+    from airflow_openai_batch.testing import OpenAIServer
     from fixtures.airflow_runs import RunDag
 
     Login = Any

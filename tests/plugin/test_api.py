@@ -121,7 +121,9 @@ def test_a_directory_is_shown_once_by_the_task_that_made_it(
     assert answer["total"] == 1
 
 
-def test_a_report_shows_the_job_of_another_run(page: httpx.Client, run_dag: RunDag, job: Job) -> None:
+def test_a_report_shows_the_job_of_another_run_and_no_requests_to_those_without_rights_on_that(
+    page: httpx.Client, run_dag: RunDag, job: Job, login: Any
+) -> None:
     from airflow.sdk import DAG
 
     from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
@@ -132,6 +134,16 @@ def test_a_report_shows_the_job_of_another_run(page: httpx.Client, run_dag: RunD
     run = run_dag(dag)
     found = wait_for_job(page, query_of(run, "again"), state="done")
     assert found["uri"] == job.uri
+    query = query_of(run, "again")
+    refused = login("reporter").get("/api/failed.jsonl", params=query)
+    assert refused.status_code == 403
+    assert refused.json()["detail"] == "You may not read DAG 'openai_batch'."
+    answer = login("reporter").post("/api/cancel", json={**query, "batch_id": "batch_x"})
+    assert answer.status_code == 403
+    assert [
+        login("reporter").get("/api/jobs").json()["total"],
+        page.get("/api/failed.jsonl", params=query).status_code,
+    ] == [1, 200]
 
 
 def test_a_job_in_one_task(page: httpx.Client, run_dag: RunDag, job: Job) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from airflow_openai_batch.core.storage import Location
 
 CHUNK_BYTES = 1 << 20
+NO_FILE = "The job has no failed.jsonl (yet)."
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/api")
@@ -57,6 +58,8 @@ def cancel(rights: AllRights, user: GetUserDep, wish: CancelWish) -> dict[str, s
     check_uri(row.uri, "output")
     check_conn_id(conn_id)
     plan = job.read_plan(resolve_location(row.uri))
+    if plan is not None and (owner := find_other_owner(plan, job_id)):
+        rights.check_edit(owner)
     status = _cancel(conn_id, wish.batch_id, row.uri, plan)
     _note(job_id, user, wish.batch_id)
     return {"batch_id": wish.batch_id, "status": status}
@@ -78,6 +81,13 @@ def _cancel(conn_id: str, batch_id: str, uri: str, plan: Plan | None) -> str:
             raise HTTPException(409, f"{batch_id} is {batch.status} already.")
         client.cancel(batch_id)
     return str(BatchStatus.CANCELLING)
+
+
+def find_other_owner(plan: Plan, job_id: JobId) -> str | None:
+    """The DAG that planned the job, where it is another: who may write an XCom must not reach by it what a DAG has
+    asked on which they have no rights."""
+    dag_id = plan.created_by.partition("/")[0]
+    return dag_id if dag_id not in ("", job_id.dag_id) else None
 
 
 def is_of_job(batch: BatchView, uri: str, plan: Plan) -> bool:
@@ -114,12 +124,18 @@ def get_failed(rights: AllRights, job_id: OneJob) -> StreamingResponse:
     with create_session(scoped=False) as session:
         row = read_row(session, job_id)
     check_uri(row.uri, "output")
-    place = resolve_location(row.uri).child(job.FAILED)
+    output = resolve_location(row.uri)
+    plan = job.read_plan(output)
+    if plan is None:
+        raise HTTPException(404, NO_FILE)
+    if owner := find_other_owner(plan, job_id):
+        rights.check_contents(owner)
+    place = output.child(job.FAILED)
     try:
         chunks = _read_chunks(place)
         first = next(chunks, b"")
     except FileNotFoundError:
-        raise HTTPException(404, "The job has no failed.jsonl (yet).") from None
+        raise HTTPException(404, NO_FILE) from None
     except OSError as error:
         raise HTTPException(502, f"failed.jsonl cannot be read ({type(error).__name__}).") from None
     name = (

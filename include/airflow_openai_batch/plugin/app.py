@@ -32,6 +32,7 @@ def make_app() -> FastAPI:
     app = FastAPI(title="OpenAI batches", openapi_url=None, docs_url=None, redoc_url=None)
     app.add_exception_handler(RequestValidationError, _tell_bad_request)
     app.add_exception_handler(OpenAIBatchError, _tell_trouble)
+    app.add_exception_handler(Exception, _tell_defect)
     app.include_router(webhooks.router)
     for router in (api.router, actions.router, pages):
         app.include_router(router, dependencies=[Depends(access.requires_authenticated())])
@@ -65,3 +66,9 @@ def _tell_bad_request(_: Request, error: Any) -> JSONResponse:
 
 def _tell_trouble(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": str(error)[:500]}, status_code=502)
+
+
+def _tell_defect(_: Request, error: Exception) -> JSONResponse:
+    """What it was goes to the log alone, where Starlette writes it."""
+    said = f"That did not work ({type(error).__name__}); the API server's log says why."
+    return JSONResponse({"detail": said}, status_code=500)

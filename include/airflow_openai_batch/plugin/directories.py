@@ -63,7 +63,9 @@ class Directory:
         except Exception as error:
             log.warning("%s cannot be read: %s", self.uri, type(error).__name__)
             log.debug("The reason:", exc_info=True)
-            self.error = f"{self.uri} cannot be read ({type(error).__name__}: {str(error)[:200]})."
+            # Others than the storage's own errors may quote what a secrets backend said.
+            said = f": {str(error)[:200]}" if isinstance(error, OSError) else ""
+            self.error = f"{self.uri} cannot be read ({type(error).__name__}{said})."
             self._reader = None  # credentials may have changed
         finally:
             self._looked_at = time.monotonic()
