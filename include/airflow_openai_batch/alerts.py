@@ -13,10 +13,12 @@ import asyncio
 import copy
 import importlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -64,22 +66,48 @@ class AlertOnFailure:
         self._notifier = notifier
 
     def __call__(self, context: Mapping[str, Any]) -> None:
-        dag_id, run_id = context["dag"].dag_id, context["run_id"]
-        run = context.get("dag_run")
-        began = getattr(run, "start_date", None)
-        failed = _name_failed(dag_id, run_id)
-        tasks = [task.task_id for task in context["dag"].tasks if isinstance(task, _WITH_JOB)]
-        stands = list(
-            _look_at_jobs(
-                _find_jobs(dag_id, run_id, tasks),
-                lambda place: describe_failure(place, since=began.timestamp() if began else 0.0),
-            )
-        )
-        alert = _compose(dag_id, run_id, "failed", failed or str(context.get("reason") or ""), stands)
+        alert = _within(_read_patience_s(), lambda: _describe_failed_run(context))
+        if alert is None:
+            why = "What failed could not be looked up in time."
+            alert = _compose(context["dag"].dag_id, context["run_id"], "failed", why, [])
         log.error("%s", alert.text)
         if self._notifier is not None:
             # A notifier keeps what it has rendered, and the next run is another.
             copy.copy(self._notifier)({**context, "alert": alert})
+
+
+def _describe_failed_run(context: Mapping[str, Any]) -> Alert:
+    dag_id, run_id = context["dag"].dag_id, context["run_id"]
+    began = getattr(context.get("dag_run"), "start_date", None)
+    failed = _name_failed(dag_id, run_id)
+    tasks = [task.task_id for task in context["dag"].tasks if isinstance(task, _WITH_JOB)]
+    since = began.timestamp() if began else 0.0
+    jobs = _find_jobs(dag_id, run_id, tasks)
+    stands = list(_look_at_jobs(jobs, lambda place: describe_failure(place, since=since)))
+    return _compose(dag_id, run_id, "failed", failed or str(context.get("reason") or ""), stands)
+
+
+def _read_patience_s() -> float:
+    """Half of what Airflow gives a DAG file with its callbacks, after which it kills them and nobody is told."""
+    return float(conf.getfloat("dag_processor", "dag_file_processor_timeout", fallback=50.0)) / 2
+
+
+def _within(patience_s: float, look: Callable[[], Alert]) -> Alert | None:
+    """None where it takes too long or fails: an alert without details is better than none."""
+    found: SimpleQueue[Alert | None] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            found.put(look())
+        except Exception as error:
+            log.warning("No details of the failed run: %s", type(error).__name__)
+            found.put(None)
+
+    threading.Thread(target=run, daemon=True, name="openai-batch-alert").start()
+    try:
+        return found.get(timeout=patience_s)
+    except Empty:
+        return None
 
 
 def alert_when_overdue(

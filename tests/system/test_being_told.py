@@ -121,6 +121,8 @@ def airflow(
     env = {
         **side.connection(),
         "PYTHONPATH": f"{ROOT / 'include'}:{ROOT / 'tests'}",
+        # A busy machine takes long to load what answers a callback's questions.
+        "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "400",
         "AIRFLOW__METRICS__STATSD_ON": "True",
         "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
         "AIRFLOW__METRICS__STATSD_PORT": str(statsd.port),
