@@ -33,13 +33,16 @@ class AirflowApi:
     """A remote control for one Airflow.
 
     :param url: for instance ``http://127.0.0.1:8080``.
+    :param timeout_s: of each call.
     """
 
-    def __init__(self, url: str, *, user: str = "admin", password: str = "admin") -> None:  # noqa: S107
+    def __init__(
+        self, url: str, *, user: str = "admin", password: str = "admin", timeout_s: float = 30.0
+    ) -> None:  # noqa: S107
         self.url = url
         self._login = {"username": user, "password": password}
         # No proxy from the environment: this is always the machine itself.
-        self._http = httpx.Client(base_url=url, timeout=30, trust_env=False)
+        self._http = httpx.Client(base_url=url, timeout=timeout_s, trust_env=False)
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """:raises AirflowApiError: for any answer but 2xx, with Airflow's reason."""
