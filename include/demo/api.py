@@ -37,8 +37,13 @@ class AirflowApi:
     """
 
     def __init__(
-        self, url: str, *, user: str = "admin", password: str = "admin", timeout_s: float = 30.0
-    ) -> None:  # noqa: S107
+        self,
+        url: str,
+        *,
+        user: str = "admin",
+        password: str = "admin",  # noqa: S107
+        timeout_s: float = 30.0,
+    ) -> None:
         self.url = url
         self._login = {"username": user, "password": password}
         # No proxy from the environment: this is always the machine itself.

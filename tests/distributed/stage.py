@@ -34,6 +34,8 @@ QUIET = {"scheduler", "triggerer", "worker"}
 BATCH_S = 3_600.0
 """Of the emulator's clock, which the test sets forward: nothing ends before it is asked to."""
 START_TIMEOUT_S = 900.0
+PATIENCE_S = 180.0
+"""With the API server, which builds the half of it that tasks talk to when the first one calls."""
 
 
 @dataclass(slots=True)
@@ -72,7 +74,11 @@ def set_stage(folder: Path, s3_server: str) -> Iterator[Stage]:
             "/opt/airflow/include": f"{ROOT / 'include'}:{ROOT / 'tests'}",
             "/opt/airflow/passwords.json": str(folder / "passwords.json"),
         }
-        airflow = AirflowApi(f"http://127.0.0.1:{ports['api-server']}", password=variables["ADMIN_PASSWORD"])
+        airflow = AirflowApi(
+            f"http://127.0.0.1:{ports['api-server']}",
+            password=variables["ADMIN_PASSWORD"],
+            timeout_s=PATIENCE_S,
+        )
         stack.callback(airflow.close)
         stage = Stage(
             folder=folder,
