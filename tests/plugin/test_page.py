@@ -77,9 +77,12 @@ def page(browser: Browser) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def running(
-    local_airflow: LocalAirflow, shared_openai_server: OpenAIServer, tmp_path_factory: pytest.TempPathFactory
+    finished: Place,
+    local_airflow: LocalAirflow,
+    shared_openai_server: OpenAIServer,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Place]:
-    """Four batches in progress, which take an hour each."""
+    """Four batches in progress, which take an hour each; after `finished`, whose batches must not."""
     server = shared_openai_server
     server.configure(in_progress_s=3600)
     lines = (chat_line(f"page/{n}", f"Page {n}: fine.") for n in range(SHARDS * SHARD_SIZE))
@@ -104,9 +107,11 @@ def finished(
     lines = [chat_line(f"ready/{n}", f"Ready {n}: fine.") for n in range(6)]
     params = {"max_requests_per_shard": 2, "max_failed_fraction": 1.0}
     shared_openai_server.script(line=400, custom_id="ready/1", times=None)
+    runs = []
     for name in ("one", "two"):
         job = Job(tmp_path_factory.mktemp(name), params).write(lines)
-        run = local_airflow.trigger("openai_batch", job.conf())
+        runs.append(local_airflow.trigger("openai_batch", job.conf()))
+    for run in runs:
         assert local_airflow.wait(run, timeout_s=240) == "success", local_airflow.explain(run)
     return Place(local_airflow, run)
 
