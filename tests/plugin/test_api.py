@@ -199,7 +199,7 @@ def test_a_plan_that_another_program_goes_on_with_and_a_batch_that_is_cancelled(
     page: httpx.Client, run_dag: RunDag, openai: OpenAIServer, job: Job
 ) -> None:
     """Batches are a job's by their key, whoever created them."""
-    run = run_dag("openai_batch", job.conf(plan_only=True))
+    run = run_dag("openai_batch", job.conf(dry_run=True))
     found = wait_for_job(page, query_of(run), state="planned")
     assert found["shards"]["by_state"]["waiting"] == 3
     assert found["cost_usd"] == 0.0
@@ -267,7 +267,7 @@ def test_the_last_runs_of_a_dag(page: httpx.Client, run_dag: RunDag, openai: Ope
 def test_a_directory_that_is_gone_is_told_and_breaks_nothing(
     page: httpx.Client, run_dag: RunDag, job: Job
 ) -> None:
-    run = run_dag("openai_batch", job.conf(plan_only=True))
+    run = run_dag("openai_batch", job.conf(dry_run=True))
     shutil.rmtree(job.output)
     found = wait_for_job(page, query_of(run))
     assert found["error"].endswith("plan.json is not there (any more).")
@@ -294,7 +294,7 @@ def test_directories_outside_the_allowed_roots_are_not_opened(
 
 
 def test_pages_and_filters(page: httpx.Client, run_dag: RunDag, job: Job) -> None:
-    runs = [run_dag("openai_batch", job.conf(plan_only=True)) for _ in range(3)]
+    runs = [run_dag("openai_batch", job.conf(dry_run=True)) for _ in range(3)]
     newest = ask(page, "/api/jobs", dag_id="openai_batch", limit=2)
     assert [each["run_id"] for each in newest["jobs"]] == [runs[2].run_id, runs[1].run_id]
     next_page = ask(page, "/api/jobs", dag_id="openai_batch", limit=2, offset=2)
