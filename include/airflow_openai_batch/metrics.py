@@ -81,15 +81,26 @@ def _send(how: str, name: str, value: float, tags: dict[str, str]) -> None:
         return
     fit = {key: _fit(key, text) for key, text in tags.items()}
     try:
-        # It has moved from one release of Airflow to the next; the provider knows where it is.
-        from airflow.providers.common.compat.sdk import Stats
-
+        send = getattr(_find_stats(), how)
         if _has_tags():
-            getattr(Stats, how)(f"{PREFIX}.{name}", value, tags=fit)
+            send(f"{PREFIX}.{name}", value, tags=fit)
         else:
-            getattr(Stats, how)(".".join((PREFIX, name, *fit.values())), value)
+            send(".".join((PREFIX, name, *fit.values())), value)
     except Exception as error:
         log.debug("No metric %s: %s", name, type(error).__name__)
+
+
+@functools.cache
+def _find_stats() -> Any:
+    """It has moved from one release of Airflow to the next; the provider knows where it is."""
+    from airflow.providers.common.compat.sdk import Stats
+
+    if hasattr(Stats, "initialize"):  # from 3.2 on; the process in which triggers run does not do it (3.3.2)
+        from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
+
+        names = conf.getboolean("metrics", "legacy_names_on", fallback=True)
+        Stats.initialize(factory=get_stats_factory(), export_legacy_names=names)
+    return Stats
 
 
 def _fit(key: str, text: str) -> str:

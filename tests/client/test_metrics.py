@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import pytest
 
 CODE = """
-import airflow.sdk.serde  # as every task and trigger does
 from airflow_openai_batch import metrics
 tags = {"conn_id": "my.conn id", "model": "ft:gpt-4o-mini-2024-07-18:acme::x1", "dag_id": "d"}
 metrics.count("sends", **tags, sent_as="batch")
