@@ -184,6 +184,7 @@ def test_a_job_opens_and_closes_by_keyboard_alone(browser: Browser, page: Page, 
     page.keyboard.press("Enter")
     page.wait_for_url("**shards=running**")
     assert chip.get_attribute("aria-pressed") == "true"
+    page.get_by_role("progressbar", name=f"Progress of shard {SHARDS - 1}").wait_for()
     assert page.get_by_role("row").count() == 1 + SHARDS
     browser.shoot("job")
     page.keyboard.press("Escape")

@@ -19,6 +19,7 @@ from airflow_openai_batch.plugin.shard_view import STATES
 router = APIRouter(prefix="/api")
 
 Limit = Annotated[int, Query(ge=1, le=200)]
+MoreLimit = Annotated[int, Query(ge=1, le=500)]
 Offset = Annotated[int, Query(ge=0)]
 
 
@@ -80,7 +81,7 @@ def describe_queues(jobs: list[Job], now: float) -> list[dict[str, Any]]:
 
 @router.get("/shards")
 def get_shards(
-    rights: AllRights, job_id: OneJob, state: str | None = None, limit: Limit = 100, offset: Offset = 0
+    rights: AllRights, job_id: OneJob, state: str | None = None, limit: MoreLimit = 100, offset: Offset = 0
 ) -> dict[str, Any]:
     """A page of the shards of one job, in their order."""
     if state is not None and state not in STATES:
