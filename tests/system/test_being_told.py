@@ -9,19 +9,20 @@ import socket
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
+from airflow_openai_batch.testing.server import OpenAIServer
 from demo.openai_side import OpenAISide
 from demo.standalone import LocalAirflow
 from fixtures.job import Job, chat_line
+from fixtures.wait import wait_until
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.testing.server import OpenAIServer
     from demo.api import Run
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
@@ -66,6 +67,10 @@ for name, notifier in (("late", FileNotifier), ("late_async", AsyncFileNotifier)
 """
 LATE = ("late", "late_async")
 LATE_S = 90
+BATCH_S = 1_000.0
+"""Of the emulator's clock, which is moved on when all was seen: however slow the machine is, no batch ends before."""
+LATE_BATCH_S = 10 * BATCH_S
+LATE_MODEL = "gpt-4o"
 
 
 class StatsD:
@@ -114,10 +119,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def server() -> Iterator[OpenAIServer]:
+    """With a clock of its own."""
+    with OpenAIServer(in_progress_s=BATCH_S) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def airflow(
-    shared_openai_server: OpenAIServer, folder: Path, statsd: StatsD, tmp_path_factory: pytest.TempPathFactory
+    server: OpenAIServer, folder: Path, statsd: StatsD, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LocalAirflow]:
-    side = OpenAISide(shared_openai_server.base_url, "sk-test", emulated=True)
+    side = OpenAISide(server.base_url, "sk-test", emulated=True)
     env = {
         **side.connection(),
         "PYTHONPATH": f"{ROOT / 'include'}:{ROOT / 'tests'}",
@@ -134,17 +146,20 @@ def airflow(
         yield made
 
 
-@pytest.fixture(autouse=True)
-def batches_take_4_s(shared_openai_server: OpenAIServer) -> Iterator[None]:
-    shared_openai_server.configure(in_progress_s=4)
-    yield
-    shared_openai_server.unscript()
-    shared_openai_server.configure(in_progress_s=0)
+@pytest.fixture(scope="module")
+def late(airflow: LocalAirflow, server: OpenAIServer, folder: Path) -> list[Run]:
+    """Runs that wait for their batches while the other test has its own."""
+    jobs = [make_job(folder / name, requests=6, name=name, model=LATE_MODEL) for name in LATE]
+    server.configure(in_progress_s=LATE_BATCH_S)
+    runs = [airflow.trigger(name, places(job)) for name, job in zip(LATE, jobs, strict=True)]
+    wait_until("batches of late runs", lambda: len(server.batches()), 6, timeout_s=400)
+    server.configure(in_progress_s=BATCH_S)
+    return runs
 
 
-def make_job(folder: Path, *, requests: int, name: str) -> Job:
+def make_job(folder: Path, *, requests: int, name: str, model: str = "gpt-4o-mini") -> Job:
     return Job(folder).write(
-        chat_line(f"{name}/{n}", f"{name} {n}: lovely.", max_tokens=50) for n in range(requests)
+        chat_line(f"{name}/{n}", f"{name} {n}: lovely.", model=model, max_tokens=50) for n in range(requests)
     )
 
 
@@ -161,25 +176,37 @@ def wait_for_end(airflow: LocalAirflow, run: Run) -> str:
     raise AssertionError(f"{run} did not end")
 
 
-def read_messages(path: Path, *, at_least: int, timeout_s: float = 400) -> list[dict[str, str]]:
-    """And a while longer, for those that should not come."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if path.exists() and len(path.read_text().splitlines()) >= at_least:
-            break
-        time.sleep(0.5)
-    time.sleep(8)
+def read_messages(path: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def test_a_run_with_several_failed_shards_is_one_message_and_its_counters_arrive(
-    airflow: LocalAirflow, shared_openai_server: OpenAIServer, folder: Path, statsd: StatsD, tmp_path: Path
+def wait_for_message(path: Path) -> dict[str, str]:
+    wait_until(f"message in {path.name}", lambda: len(read_messages(path)), 1, timeout_s=400)
+    return read_messages(path)[0]
+
+
+def gauge_of(statsd: StatsD, model: str) -> Callable[[str], list[float]]:
+    """All values that a gauge of this machine's triggerer has had, by its name."""
+    host = re.sub(r"[^A-Za-z0-9_-]+", "_", socket.gethostname())
+    return lambda name: statsd.gauges[f"airflow.openai_batch.{name}.openai_default.{model}.{host}"]
+
+
+def test_a_run_with_several_failed_shards_is_one_message_and_its_metrics_arrive(
+    airflow: LocalAirflow,
+    server: OpenAIServer,
+    late: list[Run],
+    folder: Path,
+    statsd: StatsD,
+    tmp_path: Path,
 ) -> None:
     job = make_job(tmp_path, requests=12, name="told")
     for shard in (1, 4):
-        shared_openai_server.script(batch="failed", code="model_not_found", shard=shard, times=None)
+        server.script(batch="failed", code="model_not_found", shard=shard, times=None)
     run = airflow.trigger("told", places(job))
-    (message,) = read_messages(folder / "told.jsonl", at_least=1)
+    gauge = gauge_of(statsd, "gpt-4o-mini")
+    wait_until("batches in flight", lambda: max(gauge("batches_in_flight"), default=0), 4, timeout_s=240)
+    server.clock.advance(BATCH_S)
+    message = wait_for_message(folder / "told.jsonl")
     assert wait_for_end(airflow, run) == "failed"
     assert message["subject"].startswith("told failed: 2 of 6 shards are not done (1, 4): ")
     text = message["text"]
@@ -202,37 +229,37 @@ def test_a_run_with_several_failed_shards_is_one_message_and_its_counters_arrive
     paid_usd = job.report()["cost"]["actual_usd"]
     assert cost == pytest.approx(paid_usd * 1e6, abs=4)
 
-    gauges = {name: values for name, values in statsd.gauges.items() if ".openai_batch." in name}
-    host = re.sub(r"[^A-Za-z0-9_-]+", "_", socket.gethostname())
     for name in ("batches_in_flight", "tokens_in_flight", "oldest_batch_age_s"):
-        values = gauges[f"airflow.openai_batch.{name}.openai_default.gpt-4o-mini.{host}"]
-        assert max(values) > 0, name
-        assert values[-1] == 0, "a gauge keeps its value until it is set again"
-    assert max(gauges[f"airflow.openai_batch.batches_in_flight.openai_default.gpt-4o-mini.{host}"]) <= 6
-    names = [*statsd.counters, *gauges]
+        assert max(gauge(name)) > 0, name
+        assert gauge(name)[-1] == 0, "a gauge keeps its value until it is set again"
+    names = [*statsd.counters, *statsd.gauges]
     assert not [name for name in names if "sk-test" in name or re.search(r"batch_[0-9a-f]{6}", name)]
 
-    shared_openai_server.unscript()
+    server.unscript()
+    server.configure(in_progress_s=0)
     assert airflow.clear_failed(run)
     assert wait_for_end(airflow, run) == "success", airflow.explain(run)
-    assert len(read_messages(folder / "told.jsonl", at_least=1)) == 1, (
-        "a run that was mended is no second message"
-    )
     assert statsd.ours("told")[f"rows.{told}.ok"] == 12, "what had landed before is not counted again"
 
 
 def test_runs_that_take_too_long_are_one_message_each_and_go_on(
-    airflow: LocalAirflow, shared_openai_server: OpenAIServer, folder: Path, tmp_path: Path
+    airflow: LocalAirflow, server: OpenAIServer, late: list[Run], folder: Path, statsd: StatsD
 ) -> None:
-    shared_openai_server.configure(in_progress_s=LATE_S + 90)
-    runs = [airflow.trigger(name, places(make_job(tmp_path / name, requests=6, name=name))) for name in LATE]
     for name in LATE:
-        (message,) = read_messages(folder / f"{name}.jsonl", at_least=1)
+        message = wait_for_message(folder / f"{name}.jsonl")
         words = f"{name} not over {LATE_S / 3600:g} h after it was queued: 3 of 3 shards are not done"
         assert message["subject"].startswith(words)
         assert re.search(
             r"The oldest batch, batch_\w+ of shard \d, was sent \d+ (s|min) ago", message["text"]
         )
-    for run in runs:
+    in_flight = gauge_of(statsd, LATE_MODEL)("batches_in_flight")
+    assert in_flight[-1] == 6
+    server.clock.advance(LATE_BATCH_S)
+    for run in late:
         assert wait_for_end(airflow, run) == "success", airflow.explain(run)
-    assert [len(read_messages(folder / f"{name}.jsonl", at_least=1)) for name in LATE] == [1, 1]
+    assert in_flight[-1] == 0
+    assert {path.name: len(read_messages(path)) for path in folder.glob("*.jsonl")} == {
+        "late.jsonl": 1,
+        "late_async.jsonl": 1,
+        "told.jsonl": 1,  # a run that was mended is no second message
+    }

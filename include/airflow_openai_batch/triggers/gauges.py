@@ -47,9 +47,8 @@ class InFlight:
             tokens = sum(held.tokens for held in sum_held(running).values())
             self._gauge("batches_in_flight", len(running), queue)
             self._gauge("tokens_in_flight", tokens, queue)
-            self._gauge(
-                "oldest_batch_age_s", round(now - min((b.created_at for b in running), default=now)), queue
-            )
+            oldest_at = min((batch.created_at for batch in running), default=now)
+            self._gauge("oldest_batch_age_s", max(0, round(now - oldest_at)), queue)  # clocks differ
         self._shown = set(queues)
 
     def _gauge(self, name: str, value: float, queue: str) -> None:
