@@ -106,7 +106,7 @@ def test_headers_without_names_and_with_the_same(tmp_path: Path) -> None:
 
 def test_several_csv_files_with_different_columns(tmp_path: Path) -> None:
     write(tmp_path / "1.csv", "a,b\n1,2\n")
-    (tmp_path / "2.csv.gz").write_bytes(gzip.compress(b"c,a\n3,4\n"))
+    (tmp_path / "2.csv.gz").write_bytes(gzip.compress(b"c,a\n3,4\n", mtime=0))
     (tmp_path / "3.csv.zst").write_bytes(zstandard.compress(b"a\n5\n"))
     _, rows, _ = read_source(tmp_path / "*.csv*")
     assert rows == [
@@ -273,7 +273,7 @@ def test_excel_other_sheets(tmp_path: Path) -> None:
         ("a.parquet", b"PAR1" + bytes(100), "is no Parquet file, or was cut off"),
         ("a.csv", "a,b\n".encode("utf-16"), "is UTF-16. Convert it to UTF-8"),
         ("a.csv", b"PK\x03\x04 and so on", "is a ZIP file or an Excel workbook by its content"),
-        ("a.csv", gzip.compress(b"a\n1\n"), "is gzip by its content. Let its name end in .gz"),
+        ("a.csv", gzip.compress(b"a\n1\n", mtime=0), "is gzip by its content. Let its name end in .gz"),
         ("a.csv", b'"a,b\n1,2\n', "the header cannot be read: a quote is not closed"),
         ("a.jsonl", b'[{"a": 1}]', "is a JSON array. Write one object per line instead"),
         ("a.csv.gz", b"a,b\n", "damaged"),
