@@ -37,6 +37,16 @@ class OpenAIBatchHook(OpenAIHook):
         """:raises ConfigError: if the connection does not exist or its settings are refused by the client."""
         return BatchClient(self.get_conn(), conn_id=self.conn_id)
 
+    @classmethod
+    def get_connection(cls, conn_id: str) -> Any:
+        """:raises AirflowNotFoundException: if there is none."""
+        try:
+            return super().get_connection(conn_id)
+        except ImportError as error:  # what Airflow 3.1 says of it outside tasks and triggers
+            if error.name != "airflow.sdk.execution_time.task_runner":
+                raise
+            raise AirflowNotFoundException(f"The conn_id `{conn_id}` isn't defined") from None
+
     async def aget_batch_client(self) -> AsyncBatchClient:
         """The asynchronous client; whoever asks for it closes it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow.sdk import Asset, AssetAlias, BaseOperator
 
 from airflow_openai_batch.core import job
@@ -117,7 +119,7 @@ class OpenAIBatchReportOperator(BaseOperator):
         self._judge(report, allowed)
         extra = asset_extra(report)
         asset = Asset(make_asset_uri(self.asset_uri or output.uri))
-        context["outlet_events"][AssetAlias(ASSET_ALIAS)].add(asset, extra=extra)
+        context["outlet_events"][AssetAlias(ASSET_ALIAS)].add(asset, extra=_event_extra(extra))
         return {**extra, "report": output.child(job.REPORT_MARKDOWN).uri}
 
     def _open(self) -> tuple[Location, Plan]:
@@ -247,6 +249,13 @@ def _read_shards(
 
 def _has_bad_rows(summary: ShardSummary) -> bool:
     return summary.landed is not None and summary.landed.rows.get("ok", 0) < summary.landed.requests
+
+
+def _event_extra(extra: dict[str, Any]) -> dict[str, Any]:
+    """Airflow 3.1 fails a task whose event on an alias has a dict in its extra (apache/airflow#56882): JSON there."""
+    if AIRFLOW_V_3_2_PLUS:
+        return extra
+    return {key: json.dumps(value) if isinstance(value, dict) else value for key, value in extra.items()}
 
 
 def make_asset_uri(uri: str) -> str:

@@ -16,10 +16,11 @@ from airflow.models.dagrun import DagRun
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
-from sqlalchemy import Select, and_, exists, func, or_, select, tuple_
+from sqlalchemy import and_, exists, func, or_, select, tuple_
 from sqlalchemy.orm import aliased
 
 if TYPE_CHECKING:
+    from sqlalchemy import Select  # SQLAlchemy 1.4, which Airflow 3.1 has, does not have it here
     from sqlalchemy.orm import Session
 
 _REPORT_OPERATOR = "OpenAIBatchReportOperator"
