@@ -8,7 +8,7 @@ from typing import Any
 
 import pendulum
 from airflow.providers.common.compat.sdk import AirflowSkipException
-from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, Param, get_current_context, task
+from airflow.sdk import DAG, Asset, Param, get_current_context, task
 
 from airflow_openai_batch.alerts import AlertOnFailure, alert_when_overdue
 from airflow_openai_batch.dag_params import make_params
@@ -18,6 +18,11 @@ from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.recipes.night_report import report_night
 from airflow_openai_batch.recipes.nights import Night, find_night
 from airflow_openai_batch.task_group import openai_batch_task_group
+
+try:
+    from airflow.sdk import CronDataIntervalTimetable
+except ImportError:  # Airflow 3.1
+    from airflow.timetables.interval import CronDataIntervalTimetable  # type: ignore[assignment]
 
 DAG_ID = "reviews_sentiment_nightly"
 TIMEZONE = "Europe/Berlin"

@@ -16,6 +16,7 @@ from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
 from airflow_openai_batch.operators.shard import OpenAIBatchShardOperator, OpenAIBatchUploadOperator
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
 from airflow_openai_batch.sensors.batch import OpenAIBatchSensor
+from fixtures.airflow_versions import needs_airflow_3_2, read_extra
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:
@@ -117,14 +118,18 @@ def test_every_step_can_be_mapped_over_the_split_on_its_own(
     assert openai_server.books.billed["batch"] == 4
 
 
-def test_a_task_shows_its_batch_and_names_its_shard(
-    run_dag: RunDag, openai_server: OpenAIServer, job: Job
-) -> None:
+def test_a_task_shows_its_batch(run_dag: RunDag, openai_server: OpenAIServer, job: Job) -> None:
     run = run_dag("openai_batch_one_task", job.conf())
     by_shard = {batch["metadata"]["shard"]: batch["id"] for batch in openai_server.batches()}
     for index in (0, 1):
         link = run.xcom("shard", map_index=index, key="_link_OpenAIBatchLink")
         assert link == f"https://platform.openai.com/batches/{by_shard[str(index)]}"
+
+
+@needs_airflow_3_2  # before, DAG.test forgets the names of instances
+def test_a_task_names_its_shard(run_dag: RunDag, job: Job) -> None:
+    run = run_dag("openai_batch_one_task", job.conf())
+    for index in (0, 1):
         label = run.labels[("shard", index)]
         assert label.startswith(f"shard {index} · 2 requests · ")
         assert label.endswith(" tokens")
@@ -157,7 +162,7 @@ def test_a_finished_run_leaves_an_asset_event_with_counts_and_cost(run_dag: RunD
     run = run_dag("openai_batch", job.conf())
     (event,) = run.asset_events()
     assert event["uri"] == f"file://{job.output}"
-    assert event["extra"]["rows"] == {"ok": 4}
+    assert read_extra(event["extra"])["rows"] == {"ok": 4}
     assert event["extra"]["cost_usd"] > 0
 
 
