@@ -16,6 +16,7 @@ from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 from airflow_openai_batch.core.batch_view import BatchStatus, BatchView
 from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
 from airflow_openai_batch.triggers.watcher import Sighting
+from fixtures.airflow_versions import needs_airflow_3_2
 from triggers.account import count_calls, create_batches
 
 if TYPE_CHECKING:
@@ -249,6 +250,7 @@ async def test_a_final_batch_is_left_as_it_is(
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+@needs_airflow_3_2  # the oldest that a trigger may ask
 @pytest.mark.parametrize(("airflow_kills", "cancelled"), [(False, True), (True, False)])
 async def test_before_airflow_3_3_a_cancelled_run_looks_for_the_reason_itself(
     openai_server: OpenAIServer,

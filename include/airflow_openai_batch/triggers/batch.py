@@ -14,7 +14,7 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from airflow_openai_batch.core.batch_view import BatchStatus, BatchView, describe_progress
 from airflow_openai_batch.core.errors import NotFoundError
 from airflow_openai_batch.triggers.connect import connect, find_watcher
-from airflow_openai_batch.triggers.kill import cancel_if_given_up, warm_up
+from airflow_openai_batch.triggers.kill import CAN_ASK, cancel_if_given_up, warm_up
 
 if TYPE_CHECKING:
     from airflow_openai_batch.triggers.watcher import Sighting
@@ -104,7 +104,7 @@ class OpenAIBatchEndTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         if self.unknown:
             log.info("Arguments of another version are left aside: %s.", ", ".join(sorted(self.unknown)))
-        if self.cancel_on_kill and self.task_instance is not None:
+        if CAN_ASK and self.cancel_on_kill and self.task_instance is not None:
             warm_up(self.task_instance)
         try:
             yield await self._wait()
@@ -120,8 +120,8 @@ class OpenAIBatchEndTrigger(BaseTrigger):
             )
 
     async def cleanup(self) -> None:
-        """On Airflow before 3.3, which has no ``on_kill``; it comes here whatever ends the trigger."""
-        if self._was_cancelled and not _AIRFLOW_KILLS:
+        """On Airflow 3.2, which has no ``on_kill``; it comes here whatever ends the trigger."""
+        if CAN_ASK and self._was_cancelled and not _AIRFLOW_KILLS:
             await self.on_kill()
 
     async def _wait(self) -> TriggerEvent:

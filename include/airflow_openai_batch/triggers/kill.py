@@ -11,8 +11,9 @@ Two things make ``on_kill`` more brittle than it looks. While a trigger winds up
 question to the supervisor makes it load Airflow's API, for seconds, on a busy machine for as long as ``on_kill`` may
 take: it is asked once beforehand.
 
-Airflow 3.1 has no ``on_kill``: there, a cancelled ``run`` may mean any of this or that the triggerer stops, and
-the state tells these apart just the same (``deferred`` where the triggerer stops).
+Airflow before 3.3 has no ``on_kill``: there, a cancelled ``run`` may mean any of this or that the triggerer stops, and
+the state tells these apart just the same (``deferred`` where the triggerer stops). On 3.1 nothing can be asked, see
+`CAN_ASK`, and the batch goes on.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 from asgiref.sync import sync_to_async
 
 from airflow_openai_batch.core.errors import NotFoundError, TransientError
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CAN_ASK = AIRFLOW_V_3_2_PLUS
+"""In 3.1.0, a question that a cancelled trigger asks mixes up the answers to all, and the whole triggerer ends."""
 KILL_TIMEOUT_S = 25.0
 """Airflow gives ``on_kill`` 30 s."""
 TRIES = 4
