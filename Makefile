@@ -51,9 +51,10 @@ endif
 distributed: $(READY) ## docker-compose.yaml without Docker: 60 shards while its parts are killed (5 minutes)
 	$(BIN)/python -m pytest tests/distributed $(ARGS)
 
-test-oldest: $(OLDEST)/.ready ## the operators, triggers and main DAGs on the oldest Airflow that is supported
-	$(OLDEST)/bin/python -m pytest -W default -n 2 --dist loadfile tests/client tests/triggers tests/operators \
-	  $(addprefix tests/dags/test_,nothing_lost.py openai_batch.py repair.py) $(ARGS)
+test-oldest: $(OLDEST)/.ready ## operators, triggers and the main DAG on the oldest Airflow that is supported
+	$(OLDEST)/bin/python -m pytest -W default -n 2 --dist loadfile tests/client tests/triggers \
+	  $(addprefix tests/operators/test_,composing.py costs.py healing.py refusals.py task_group.py) \
+	  tests/dags/test_openai_batch.py $(ARGS)
 
 chaos: $(READY) ## more jobs while parts are killed and OpenAI misbehaves: RUNS=100 SEED=7, ONLY=3 for one of them
 	CHAOS_RUNS=$(or $(RUNS),15) CHAOS_SEED=$(SEED) CHAOS_ONLY=$(ONLY) $(BIN)/python -m pytest tests/chaos $(ARGS)

@@ -116,7 +116,7 @@ class ShardStepOperator(BaseOperator):
         retry_delay: timedelta | float = timedelta(minutes=1),
         retry_exponential_backoff: float = DOUBLING,
         max_retry_delay: timedelta | float = timedelta(minutes=10),
-        map_index_template: str | None = "{{ task.label }}",
+        map_index_template: str | None = "{{ ti.task.label }}",
         **kwargs: Any,
     ) -> None:
         super().__init__(
