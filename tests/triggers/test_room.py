@@ -15,6 +15,7 @@ import pytest
 
 from airflow_openai_batch.core.queue_room import Need, QueueLimit
 from airflow_openai_batch.triggers.room import OpenAIBatchRoomTrigger, get_room
+from fixtures.wait import wait_until
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing import OpenAIServer
@@ -149,8 +150,7 @@ async def test_nobody_goes_while_openai_cannot_be_reached(
 ) -> None:
     rule = openai_server.script(http="GET /batches", status=503, times=None)
     async with waiting(trigger("a", 200)) as task:
-        while not openai_server.hits(rule):
-            await asyncio.sleep(0.1)
+        await asyncio.to_thread(wait_until, "refused", lambda: openai_server.hits(rule) >= 1, timeout_s=30)
         assert not task.done()
         openai_server.unscript(rule)
         assert await asyncio.wait_for(task, 20) == "room"
