@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from airflow.providers.common.compat.sdk import BaseNotifier, XCom, conf
@@ -113,6 +113,7 @@ def _within(patience_s: float, look: Callable[[], Alert]) -> Alert | None:
 def alert_when_overdue(
     hours: float,
     *,
+    since: Literal["queued", "logical_date"] = "queued",
     job_task: str = "split",
     notifier: type[BaseNotifier] | str | None = None,
     notifier_args: Mapping[str, Any] | None = None,
@@ -121,6 +122,11 @@ def alert_when_overdue(
 
     The run goes on. Needs a triggerer, which is where it is called.
 
+    Airflow 3.3.2 answers 500 where tasks of a run are cleared whose deadline counts from its queueing and has not
+    passed (``_recalculate_dagrun_queued_at_deadlines`` takes the stored interval for a number). Where that matters more
+    than runs without a logical date and late catch-up runs, count from the logical date.
+
+    :param since: from when the hours count. Runs without a logical date have no deadline by it.
     :param job_task: the task that pushes the job directory: a split, or `OpenAIBatchJobOperator`.
     :param notifier: a class or its path; the triggerer imports it. Airflow keeps it in its database, so no object.
     :param notifier_args: its arguments, with ``{{ alert.text }}`` and ``{{ alert.subject }}``; plain values, no
@@ -129,12 +135,15 @@ def alert_when_overdue(
     path = f"{notifier.__module__}.{notifier.__qualname__}" if isinstance(notifier, type) else notifier
     told = {
         "hours": hours,
+        "since": since,
         "job_task": job_task,
         "notifier": path,
         "notifier_args": dict(notifier_args or {}),
     }
     return DeadlineAlert(
-        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        reference=(
+            DeadlineReference.DAGRUN_QUEUED_AT if since == "queued" else DeadlineReference.DAGRUN_LOGICAL_DATE
+        ),
         interval=timedelta(hours=hours),
         callback=AsyncCallback(tell_overdue, kwargs=told),
     )
@@ -144,6 +153,7 @@ async def tell_overdue(
     *,
     hours: float,
     job_task: str,
+    since: str = "queued",
     notifier: str | None = None,
     notifier_args: Mapping[str, Any] | None = None,
     context: Mapping[str, Any] | None = None,
@@ -159,7 +169,7 @@ async def tell_overdue(
     stands = await asyncio.to_thread(
         lambda: list(_look_at_jobs(jobs, lambda place: describe_waiting(place, now=time.time())))
     )
-    late = f"not over {hours:g} h after it was queued"
+    late = f"not over {hours:g} h after {'it was queued' if since == 'queued' else 'its logical date'}"
     alert = _compose(dag_id, run_id, late, "" if stands else "No job has been planned yet.", stands)
     log.warning("%s", alert.text)
     if notifier is not None:
