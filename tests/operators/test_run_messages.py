@@ -9,7 +9,7 @@ import pytest
 from airflow.sdk import DAG
 
 from airflow_openai_batch.core.errors import ConfigError
-from airflow_openai_batch.locations import resolve_location
+from airflow_openai_batch.locations import _find_connection, resolve_location
 from airflow_openai_batch.sensors.batch import OpenAIBatchSensor
 from fixtures.job import Job, chat_line
 
@@ -22,6 +22,13 @@ def job(tmp_path: Path) -> Job:
     return Job(tmp_path, {"max_requests_per_shard": 1}).write(chat_line(str(n)) for n in range(2))
 
 
+@pytest.fixture
+def nothing_known() -> None:
+    """Connections that other tests of this process had are forgotten."""
+    _find_connection.cache_clear()
+
+
+@pytest.mark.usefixtures("nothing_known")
 def test_a_connection_in_a_uri_that_does_not_exist_is_named() -> None:
     """Amazon's provider would go on without credentials and fail with a traceback of the store's client."""
     with pytest.raises(ConfigError) as refused:
@@ -33,7 +40,7 @@ def test_a_connection_in_a_uri_that_does_not_exist_is_named() -> None:
 
 
 @pytest.mark.parametrize("param", ["input_uri", "output_uri"])
-@pytest.mark.usefixtures("openai_conn")
+@pytest.mark.usefixtures("openai_conn", "nothing_known")
 def test_a_missing_connection_fails_the_split_without_a_traceback_of_the_store(
     run_dag: RunDag, job: Job, param: str
 ) -> None:
