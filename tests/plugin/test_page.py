@@ -219,6 +219,9 @@ def test_the_tab_of_a_run_shows_its_job_alone(
 def test_the_tab_of_a_task_shows_its_shard(browser: Browser, page: Page, running: Place) -> None:
     page.goto(running.task_tab("shard", 2))
     page.get_by_role("heading", name="Shard of this task").wait_for()
+    page.get_by_role("progressbar", name="Progress of shard 3").wait_for(
+        state="detached"
+    )  # all are there at first
     page.get_by_role("progressbar", name="Progress of shard 2").wait_for()
     assert page.get_by_role("row").count() == 1 + 1
     browser.shoot("task")
