@@ -48,7 +48,7 @@ else
 	exit $$failed
 endif
 
-distributed: $(READY) ## docker-compose.yaml without Docker: 60 shards while its parts are killed (5 minutes)
+distributed: $(READY) ## docker-compose.yaml without Docker: 60 shards while its parts are killed
 	$(BIN)/python -m pytest tests/distributed $(ARGS)
 
 test-oldest: $(OLDEST)/.ready ## operators, triggers and the main DAG on the oldest Airflow that is supported
