@@ -95,7 +95,9 @@ def test_without_rights_on_the_dag_there_is_nothing_to_read(
 
 
 def test_lists_leave_out_what_one_may_not_read(login: Login, found: dict[str, Any]) -> None:
-    assert login("stranger").get("/api/jobs").json()["total"] == 0
+    assert login("no_instances").get("/api/jobs", params=found).status_code == 403
+    for name in ("stranger", "no_instances"):
+        assert login(name).get("/api/jobs").json()["total"] == 0, name
     assert login("viewer").get("/api/jobs").json()["total"] >= 1
 
 

@@ -167,11 +167,18 @@ def describe_progress(batch: BatchView, now: float) -> str:
     finished = batch.completed + batch.failed
     text = f"{batch.status} {finished / batch.total:.0%} ({finished:,} of {batch.total:,}"
     text += f", {batch.failed:,} failed)" if batch.failed else ")"
-    began = batch.times.get("in_progress_at") or batch.created_at
-    if batch.status is BatchStatus.IN_PROGRESS and 0 < finished < batch.total and now > began:
-        left_s = (now - began) * (batch.total - finished) / finished
+    if left_s := estimate_left(batch, now):
         text += f", about {describe_duration(left_s)} to go"
     return text
+
+
+def estimate_left(batch: BatchView, now: float) -> float | None:
+    """Seconds until all is answered, at the batch's own pace so far; None before the first answer and after its end."""
+    finished = batch.completed + batch.failed
+    began = batch.times.get("in_progress_at") or batch.created_at
+    if batch.status is not BatchStatus.IN_PROGRESS or not 0 < finished <= batch.total or now <= began:
+        return None
+    return (now - began) * (batch.total - finished) / finished
 
 
 def describe_duration(seconds: float) -> str:

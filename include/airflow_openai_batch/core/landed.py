@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow_openai_batch.core.answers import Usage
     from airflow_openai_batch.core.pricing import Cost
 
@@ -15,6 +17,11 @@ PROBLEMS_KEPT = 20
 """More codes than these are counted under ``other``."""
 ID_CHARS = 200
 MESSAGE_CHARS = 300
+
+
+def count_bad(rows: Mapping[str, int]) -> int:
+    """Rows without a good answer, of rows by status."""
+    return sum(count for status, count in rows.items() if status != "ok")
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):

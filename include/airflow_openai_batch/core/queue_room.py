@@ -162,12 +162,12 @@ def sum_held(batches: Iterable[BatchView]) -> dict[str, Held]:
     for batch in batches:
         if not batch.status.is_final and batch.model:
             queue = base_model(batch.model)
-            held[queue] = held.get(queue, Held()) + _read_held(batch)
+            held[queue] = held.get(queue, Held()) + read_held(batch)
     return held
 
 
-def _read_held(batch: BatchView) -> Held:
-    """Of a stranger's batch the tokens are not known; a refusal will tell."""
+def read_held(batch: BatchView) -> Held:
+    """What one batch holds. Of a stranger's batch the tokens are not known; a refusal will tell."""
     return Held(
         _read_count(batch, "input_tokens"),
         # while it is validating, OpenAI has not counted yet

@@ -22,13 +22,10 @@ __all__ = ["GetUserDep", "Rights", "check_origin", "requires_authenticated"]
 class Rights:
     """What one user may do, for the time of one request: each right is asked for once."""
 
-    def __init__(self, request: Request, user: Any) -> None:
-        self._request = request
+    def __init__(self, user: Any) -> None:
         self._user = user
         self._known: dict[tuple[str, str, DagAccessEntity | None], bool] = {}
-
-    def readable_dags(self) -> set[str]:
-        return set(get_auth_manager().get_authorized_dag_ids(user=self._user, method="GET"))
+        self._details: dict[str, DagDetails] = {}
 
     def may_read(self, dag_id: str) -> bool:
         """The DAG itself and what its task instances say."""
@@ -54,17 +51,22 @@ class Rights:
         )
 
     def readable(self, dag_ids: Iterable[str]) -> set[str]:
+        """Those of them that the user may read."""
         return {dag_id for dag_id in set(dag_ids) if self.may_read(dag_id)}
 
     def _may(self, method: Any, dag_id: str, entity: DagAccessEntity | None) -> bool:
         key = (method, dag_id, entity)
         if key not in self._known:
             # As `requires_access_dag` does, which on Airflow 3.1 knows no DAG but that of the address.
-            details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
             self._known[key] = get_auth_manager().is_authorized_dag(
-                method=method, access_entity=entity, details=details, user=self._user
+                method=method, access_entity=entity, details=self._find_details(dag_id), user=self._user
             )
         return self._known[key]
+
+    def _find_details(self, dag_id: str) -> DagDetails:
+        if dag_id not in self._details:
+            self._details[dag_id] = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
+        return self._details[dag_id]
 
 
 def _check(allowed: bool, why: str) -> None:

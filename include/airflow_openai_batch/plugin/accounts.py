@@ -17,6 +17,7 @@ from airflow_openai_batch.core.models import base_model
 from airflow_openai_batch.core.queue_room import QueueLimit, sum_held
 from airflow_openai_batch.core.refusals import classify_refusal
 from airflow_openai_batch.locations import check_conn_id
+from airflow_openai_batch.plugin.iso import to_iso
 from airflow_openai_batch.triggers.batch_list import BatchList, BatchSource
 from airflow_openai_batch.triggers.queue_book import QueueBook
 
@@ -141,8 +142,6 @@ class Account:
     def _describe(
         self, model: str, views: list[BatchView], own_keys: Collection[str], now: float
     ) -> dict[str, Any]:
-        from airflow_openai_batch.plugin.job_view import to_iso
-
         others = [view for view in views if view.job_key not in own_keys]
         limit, said_by = self._find_limit(model)
         oldest = min((view.created_at for view in views), default=None)

@@ -6,14 +6,22 @@ import time
 from typing import Annotated, Any
 
 from airflow.utils.session import create_session
-from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, HTTPException, Query
 
 from airflow_openai_batch.plugin.access import GetUserDep, Rights
 from airflow_openai_batch.plugin.accounts import Account
 from airflow_openai_batch.plugin.board import Job, add_instances, gather
 from airflow_openai_batch.plugin.history import describe_runs
-from airflow_openai_batch.plugin.job_rows import JobId, JobRow, find_job, find_jobs, find_newest_runs
-from airflow_openai_batch.plugin.job_view import describe_job, to_iso
+from airflow_openai_batch.plugin.iso import to_iso
+from airflow_openai_batch.plugin.job_rows import (
+    JobId,
+    JobRow,
+    find_dags,
+    find_job,
+    find_jobs,
+    find_newest_runs,
+)
+from airflow_openai_batch.plugin.job_view import describe_job
 from airflow_openai_batch.plugin.shard_view import STATES
 
 router = APIRouter(prefix="/api")
@@ -23,8 +31,8 @@ MoreLimit = Annotated[int, Query(ge=1, le=500)]
 Offset = Annotated[int, Query(ge=0)]
 
 
-def get_rights(request: Request, user: GetUserDep) -> Rights:
-    return Rights(request, user)
+def get_rights(user: GetUserDep) -> Rights:
+    return Rights(user)
 
 
 def get_job_id(dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> JobId:
@@ -48,12 +56,10 @@ def get_jobs(
 ) -> dict[str, Any]:
     """A page of jobs, newest run first, and the batch queues that they use."""
     now = time.time()
-    if dag_id is None:
-        dag_ids = rights.readable_dags()
-    else:
+    if dag_id is not None:
         rights.check_read(dag_id)
-        dag_ids = {dag_id}
     with create_session(scoped=False) as session:
+        dag_ids = rights.readable(find_dags(session)) if dag_id is None else {dag_id}
         rows, total = find_jobs(
             session, dag_ids, run_id=run_id, task_id=task_id, map_index=map_index, state=state,
             limit=limit, offset=offset,

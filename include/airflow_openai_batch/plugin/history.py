@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from airflow_openai_batch.plugin.job_view import to_iso
+from airflow_openai_batch.plugin.iso import to_iso
 
 if TYPE_CHECKING:
     from airflow_openai_batch.plugin.board import Job

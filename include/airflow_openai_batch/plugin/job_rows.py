@@ -75,6 +75,11 @@ def link_task(job: JobId, task_id: str, map_index: int) -> str:
     return path if map_index < 0 else f"{path}/mapped/{map_index}"
 
 
+def find_dags(session: Session) -> set[str]:
+    """DAGs with runs that have made jobs."""
+    return set(session.scalars(select(XComModel.dag_id).where(XComModel.key == "job").distinct()))
+
+
 def find_jobs(
     session: Session,
     dag_ids: Collection[str],

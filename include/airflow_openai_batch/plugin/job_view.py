@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from airflow_openai_batch.plugin.iso import to_iso
 from airflow_openai_batch.plugin.shard_view import STATES, ShardView
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.job_snapshot import JobSnapshot
     from airflow_openai_batch.plugin.board import Job
     from airflow_openai_batch.plugin.job_rows import JobRow
-
-
-def to_iso(at: float | datetime | None) -> str | None:
-    """ISO 8601 in UTC, of Unix seconds or an aware moment."""
-    if at is None:
-        return None
-    moment = at if isinstance(at, datetime) else datetime.fromtimestamp(at, tz=UTC)
-    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def describe_job(job: Job, *, now: float, may_edit: bool) -> dict[str, Any]:
@@ -66,7 +58,6 @@ _EMPTY: dict[str, Any] = {
 def _describe(row: JobRow, snapshot: JobSnapshot, shards: list[ShardView], now: float) -> dict[str, Any]:
     plan, by_state = snapshot.plan, Counter(shard.state for shard in shards)
     total, completed = plan.counts.requests, sum(shard.completed for shard in shards)
-    paid = snapshot.spent.paid
     return {
         "state": judge(row, snapshot, by_state),
         "reported": snapshot.report is not None,
@@ -81,7 +72,7 @@ def _describe(row: JobRow, snapshot: JobSnapshot, shards: list[ShardView], now: 
             "rejected": plan.counts.rejected,
         },
         "tokens_in_flight": sum(shard.tokens_in_flight for shard in shards),
-        "cost_usd": snapshot.spent.paid_usd if paid else 0.0,
+        "cost_usd": snapshot.spent.paid_usd,
         "reserved_usd": snapshot.spent.reserved_usd,
         "saving_usd": snapshot.saving_usd(),
         "eta_s": estimate_left(row, snapshot, shards, completed, now),

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.core import job
-from airflow_openai_batch.core.batch_view import BatchStatus, BatchView
+from airflow_openai_batch.core.batch_view import BatchStatus, BatchView, estimate_left
+from airflow_openai_batch.core.landed import count_bad
+from airflow_openai_batch.core.queue_room import read_held
 from airflow_openai_batch.operators.links import OPENAI_PAGE
 from airflow_openai_batch.plugin.instances import FAILED
+from airflow_openai_batch.plugin.iso import to_iso
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.job_snapshot import JobSnapshot, ShardSnapshot
@@ -95,13 +98,11 @@ class ShardView:
 
     @property
     def bad_rows(self) -> int | None:
-        if self.line is None:
-            return None
-        return sum(count for status, count in self.line.rows.items() if status != "ok")
+        return None if self.line is None else count_bad(self.line.rows)
 
     @property
     def tokens_in_flight(self) -> int:
-        return 0 if self.live is None else read_tokens(self.live)
+        return 0 if self.live is None else read_held(self.live).tokens
 
     @property
     def began_at(self) -> float | None:
@@ -109,22 +110,13 @@ class ShardView:
 
     def eta_s(self, now: float) -> float | None:
         """At the pace of its own batch so far; none before the first answer."""
-        batch = self.live
-        if batch is None or batch.status is not BatchStatus.IN_PROGRESS:
-            return None
-        finished = batch.completed + batch.failed
-        began = batch.times.get("in_progress_at") or batch.created_at
-        if not 0 < finished <= batch.total or now <= began:
-            return None
-        return (now - began) * (batch.total - finished) / finished
+        return None if self.live is None else estimate_left(self.live, now)
 
     def describe(self, uri: str, now: float, *, may_edit: bool) -> dict[str, Any]:
         """A ``SHARD`` of the page's API.
 
         :param uri: of the job directory.
         """
-        from airflow_openai_batch.plugin.job_view import to_iso
-
         batch_id = (
             self.batch.id if self.batch else next(reversed(self.line.batch_ids if self.line else ()), None)
         )
@@ -164,12 +156,6 @@ class ShardView:
             return None
         errors = self.batch.errors[:1]
         return " ".join(text for error in errors for text in (error.code, error.message) if text) or None
-
-
-def read_tokens(batch: BatchView) -> int:
-    """Input tokens that one of our batches says of itself; 0 for strangers'."""
-    said = batch.metadata.get("input_tokens", "")
-    return int(said) if said.isascii() and said.isdigit() else 0
 
 
 def view_shards(
