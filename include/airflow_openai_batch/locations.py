@@ -105,10 +105,16 @@ def _read_list(option: str) -> list[str] | None:
     return items or None
 
 
+def is_local(uri: str) -> bool:
+    """A path on a disk, or a URI of one."""
+    scheme, separator, _ = uri.partition("://")
+    return not separator or scheme in ("file", "local")
+
+
 def _normalize(uri: str) -> str:
     """One spelling for each place, so that ``..`` leads nowhere."""
     scheme, separator, rest = uri.partition("://")
-    if not separator or scheme in ("file", "local"):
+    if is_local(uri):
         return "file://" + os.path.realpath(Path(rest if separator else uri).expanduser())
     return f"{scheme}://{os.path.normpath(rest)}"
 

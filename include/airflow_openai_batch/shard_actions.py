@@ -30,7 +30,7 @@ from airflow_openai_batch.core.report import ShardSummary
 from airflow_openai_batch.core.send_slots import RealtimeBusyError
 from airflow_openai_batch.core.shard_month import ShardMonth
 from airflow_openai_batch.core.shard_state import ShardState, fold_events
-from airflow_openai_batch.core.spending import find_paid_before, record_spending
+from airflow_openai_batch.core.spending import find_paid_before, record_spending, to_micro
 from airflow_openai_batch.core.steps import AwaitRoom, Pause, Wait
 
 if TYPE_CHECKING:
@@ -276,7 +276,7 @@ class ShardActions:
     @_carry_out.register
     def _(self, step: steps.RecordRefused, state: ShardState) -> Seen | Waiting:
         refusal = step.refusal
-        self._month.settle([state.send], 0.0, self._ledger.read())
+        self._month.settle([state.send], 0.0, self._ledger.read)
         self._record(
             "refused",
             state,
@@ -351,20 +351,22 @@ class ShardActions:
         return Seen()
 
     def _record_landing(self, landing: Landing, state: ShardState) -> None:
-        landed, leftover, former = landing.landed, landing.leftover, self._ledger.read()
+        landed, leftover = landing.landed, landing.leftover
         place, shard = self.files.output, self.files.shard.shard
         paid_usd = record_spending(place, shard, state.send, landed)
         new_usd = max(0.0, paid_usd - find_paid_before(place, shard, state.send))
         new = [ended.send for ended in state.ended if ended.send > state.landed_send]
-        self._month.settle(new, new_usd, former)
+        self._month.settle(new, new_usd, self._ledger.read)
         if leftover is None:
+            # Only a shard that was done before, or was reopened since, has told something of itself.
+            former = self._ledger.read() if state.done is not None or state.forgiven_through else ()
             if any(ended.send == state.send for ended in state.ended):
                 self._record("landed", state)
             self._record("done", state, summary=self._summarize(landed, state))
             tell_landing(self.count, landed, former, new_usd)
             return
         self._record("landed", state, account_errors=landing.refused_for_account, **leftover.to_event())
-        self.count("cost_micro_usd", round(new_usd * 1e6))
+        self.count("cost_micro_usd", to_micro(new_usd))
         if landing.refused_for_account:
             codes = ", ".join(sorted(problem.code for problem in landed.problems))
             raise FatalAccountError(

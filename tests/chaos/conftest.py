@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fixtures.summaries import write_summary
+
 if TYPE_CHECKING:
     from chaos.storm import Aftermath
 
@@ -13,11 +15,4 @@ AFTERMATH: pytest.StashKey[Aftermath] = pytest.StashKey()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    aftermath = config.stash.get(AFTERMATH, None)
-    if aftermath is None:
-        return
-    from chaos.summary import describe
-
-    terminalreporter.section("chaos")
-    for line in describe(aftermath):
-        terminalreporter.write_line(line)
+    write_summary(terminalreporter, config.stash.get(AFTERMATH, None), "chaos")

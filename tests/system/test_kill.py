@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import pytest
 
 from demo.processes import Child
 from fixtures.job import Job, chat_line
+from fixtures.wait import wait_until
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing.server import OpenAIServer
@@ -37,17 +37,6 @@ def start(airflow: LocalAirflow, folder: Path, *, shards: int, name: str) -> Run
     lines = (chat_line(f"{name}/{n}", f"{name} {n}: fine.") for n in range(shards))
     job = Job(folder / name, {"max_requests_per_shard": 1, "poll_interval": 1, "mode": "batch"}).write(lines)
     return airflow.trigger(DAG_ID, job.conf())
-
-
-def wait_until(
-    what: str, look: Callable[[], object], wanted: object = True, *, timeout_s: float = 120
-) -> float:
-    """Seconds until it was so."""
-    began = time.monotonic()
-    while (found := look()) != wanted:
-        assert time.monotonic() - began < timeout_s, f"{what}: {found}"
-        time.sleep(0.2)
-    return time.monotonic() - began
 
 
 def shard_states(airflow: LocalAirflow, run: Run) -> dict[int, str]:

@@ -17,8 +17,8 @@ import pytest
 
 from airflow_openai_batch.dag_params import make_params
 from demo.api import Run
+from fixtures.browser import open_browser
 from fixtures.job import Job, chat_line
-from fixtures.programs import find_program
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(420), pytest.mark.needs_program("chromium")]
 
-ARGUMENTS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 PATIENCE_MS = 30_000
 """The UI's own pages take seconds on a busy machine."""
 
@@ -40,19 +36,10 @@ Shoot = Callable[[str], None]
 @pytest.fixture(scope="module")
 def page(local_airflow: LocalAirflow) -> Iterator[Page]:
     """A browser that is logged in."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_program("chromium"), args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.set_default_timeout(PATIENCE_MS)
-        page.goto(local_airflow.url)
-        page.fill("input[name=username]", "admin")
-        page.fill("input[name=password]", "admin")
-        page.keyboard.press("Enter")
-        page.wait_for_url(f"{local_airflow.url}/")
-        yield page
-        browser.close()
+    with open_browser(local_airflow.url, Path()) as browser:
+        browser.page.set_viewport_size({"width": 1400, "height": 1000})
+        browser.page.set_default_timeout(PATIENCE_MS)
+        yield browser.page
 
 
 @pytest.fixture

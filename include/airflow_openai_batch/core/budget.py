@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow_openai_batch.core.shard_state import ShardState
     from airflow_openai_batch.core.storage import Location
 
-_ROUNDING_USD = 1e-6
+ROUNDING_USD = 1e-6
 """What a shard's numbers may be off, since they are written in millionths."""
 
 
@@ -49,7 +49,7 @@ def check_estimate(estimate: Estimate, max_cost_usd: float, *, spent_usd: float,
             "a mean first: run with sample_requests=100 and without max_cost_usd."
         )
     total = spent_usd + estimate.most_cost_usd
-    if total <= max_cost_usd + _ROUNDING_USD:
+    if total <= max_cost_usd + ROUNDING_USD:
         return
     notes = [*describe_unbounded(estimate.unbounded)]
     if estimate.expected_cost_usd is not None:
@@ -147,7 +147,7 @@ class Budget:
                 "send without a budget."
             )
         own = spent.reserved.get(shard.shard)
-        if own is not None and own.send == send and own.cost_usd >= cost_usd - _ROUNDING_USD:
+        if own is not None and own.send == send and own.cost_usd >= cost_usd - ROUNDING_USD:
             self._refuse_excess(spent, shard.shard, requests, own.cost_usd)
             return
         self._refuse_excess(spent, shard.shard, requests, cost_usd)
@@ -162,7 +162,7 @@ class Budget:
         others = {number: each for number, each in spent.reserved.items() if number != shard}
         under_way = Spent(reserved=others).reserved_usd
         total = spent.paid_usd + under_way + cost_usd
-        if total <= self.max_cost_usd + _ROUNDING_USD * (len(spent.paid) + len(others) + 1):
+        if total <= self.max_cost_usd + ROUNDING_USD * (len(spent.paid) + len(others) + 1):
             return
         raise BudgetError(
             f"shard {shard}: sending {requests:,} requests may cost up to ${cost_usd:,.4f}; with "

@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import itertools
 import logging
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import msgspec
 
 from airflow_openai_batch.core.chunk_counter import ChunkCounter, CountRules, tally_overlong
 from airflow_openai_batch.core.chunks import Chunk, SourceChunk
+from airflow_openai_batch.core.cores import count_usable_cores
 from airflow_openai_batch.core.count_pool import CountPool
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.requests import BadLineError, read_request
@@ -89,16 +89,11 @@ class Counting:
             return self.workers
         if _guess_bytes(files) < _WORTH_WORKERS_BYTES[mode] or not sys.executable:
             return 0
-        return min(_MAX_DEFAULT_WORKERS, _usable_cores())
+        return min(_MAX_DEFAULT_WORKERS, count_usable_cores())
 
 
 def _guess_bytes(files: Sequence[SourceFile]) -> int:
     return sum(file.size * (_COMPRESSION_RATIO if file.compression else 1) for file in files)
-
-
-def _usable_cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _has_toktok() -> bool:

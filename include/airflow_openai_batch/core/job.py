@@ -93,6 +93,14 @@ def read_plan(output: Location) -> Plan | None:
         data = place.read_bytes()
     except FileNotFoundError:
         return None
+    return parse_plan(place, data)
+
+
+def parse_plan(place: Location, data: bytes) -> Plan:
+    """The plan that was read from there.
+
+    :raises JobError: as `read_plan`.
+    """
     try:
         version = msgspec.json.decode(data, type=_Version).schema_version
         if version > SCHEMA_VERSION:  # before anything else is read, which may have changed

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from airflow_openai_batch.core import job
+from airflow_openai_batch.core.landed import count_bad
 from airflow_openai_batch.core.ledger import JobLedger
 from airflow_openai_batch.core.report import ShardSummary
 from airflow_openai_batch.core.spending import read_spending
@@ -75,7 +76,7 @@ class JobProgress(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def bad_rows(self) -> int:
-        return sum(count for status, count in self.rows.items() if status != "ok")
+        return count_bad(self.rows)
 
 
 class ProgressReader:

@@ -6,7 +6,6 @@ are read only of shards that were refused or stopped, once each, since an event 
 
 from __future__ import annotations
 
-import re
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ import msgspec
 from airflow_openai_batch.core import job
 from airflow_openai_batch.core.errors import JobError
 from airflow_openai_batch.core.job_progress import NOT_BEGUN, STATES
-from airflow_openai_batch.core.ledger import Event
+from airflow_openai_batch.core.ledger import Event, JobLedger
 from airflow_openai_batch.core.plan import Plan, job_key
 from airflow_openai_batch.core.report import Report, ShardLine
 from airflow_openai_batch.core.spending import Spent, read_spending
@@ -50,7 +49,6 @@ or has failed, see `ShardSnapshot.state`."""
 PASSING_REFUSALS = frozenset({"queue_full", "file_missing"})
 """Refusals after which a shard is sent again by itself."""
 _TOLD = frozenset({"refused", "stopped", "declined"})
-_NAME = re.compile(r"(\d+)/(\d{4,})-([a-z]+)\.json")
 
 
 class ShardSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,7 +143,8 @@ class SnapshotReader:
         self._output = output
         self._plan: tuple[bytes, Plan] | None = None
         self._report: tuple[bytes, Report | None] | None = None
-        self._events: dict[str, Event | None] = {}
+        self._events: dict[tuple[int, int], Event | None] = {}
+        """By shard and number."""
         self._keys: dict[tuple[int, int], str] = {}
 
     def read(self) -> JobSnapshot:
@@ -183,10 +182,7 @@ class SnapshotReader:
         except FileNotFoundError:
             raise JobError(f"{place.uri} is not there (any more).") from None
         if self._plan is None or self._plan[0] != data:
-            plan = job.read_plan(self._output)
-            if plan is None:
-                raise JobError(f"{place.uri} is not there (any more).")
-            self._plan, self._events, self._keys = (data, plan), {}, {}
+            self._plan, self._events, self._keys = (data, job.parse_plan(place, data)), {}, {}
         return self._plan[1]
 
     def _read_report(self) -> Report | None:
@@ -203,41 +199,30 @@ class SnapshotReader:
         return self._report[1]
 
     def _read_shards(self, plan: Plan) -> tuple[ShardSnapshot, ...]:
-        state = self._output.child(job.STATE)
-        last: dict[int, str] = {}
-        counts: dict[int, int] = {}
-        realtime: set[int] = set()
-        for name in state.names(recursive=True):  # sorted, so that the last event of a shard comes last
-            if found := _NAME.fullmatch(name):
-                shard = int(found[1])
-                last[shard] = name
-                counts[shard] = counts.get(shard, 0) + 1
-                if found[3] == "realtime":
-                    realtime.add(shard)
+        ledger = JobLedger(self._output.child(job.STATE))
         left = MOST_EVENTS
         shards = []
         for planned in plan.shards:
-            number = planned.shard
-            name = last.get(number, "")
-            kind = name.rpartition("-")[2].removesuffix(".json")
-            if kind in _TOLD and name not in self._events and left:
+            kinds = ledger.list_kinds(planned.shard)
+            last, event = kinds[-1] if kinds else "", (planned.shard, len(kinds))
+            if last in _TOLD and event not in self._events and left:
                 left -= 1
-                self._events[name] = _read_event(state.child(name))
+                self._events[event] = _read_last(ledger, planned.shard)
             shards.append(
                 ShardSnapshot(
-                    shard=number,
-                    last=kind,
-                    events=counts.get(number, 0),
-                    in_realtime=number in realtime,
-                    told=self._events.get(name),
+                    shard=planned.shard,
+                    last=last,
+                    events=len(kinds),
+                    in_realtime="realtime" in kinds,
+                    told=self._events.get(event),
                 )
             )
         return tuple(shards)
 
 
-def _read_event(place: Location) -> Event | None:
+def _read_last(ledger: JobLedger, shard: int) -> Event | None:
     """A page shows what it can: one unreadable event is no reason to show nothing."""
     try:
-        return msgspec.json.decode(place.read_bytes(), type=Event)
-    except (OSError, msgspec.MsgspecError):
+        return ledger.read_last(shard)
+    except JobError:
         return None

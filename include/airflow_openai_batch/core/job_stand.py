@@ -11,6 +11,7 @@ import msgspec
 from airflow_openai_batch.core import job
 from airflow_openai_batch.core.batch_view import describe_duration
 from airflow_openai_batch.core.estimate import estimate_plan
+from airflow_openai_batch.core.landed import count_bad
 from airflow_openai_batch.core.ledger import JobLedger
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.report import Report, name_some
@@ -56,15 +57,17 @@ def describe_failure(output: Location, *, since: float) -> JobStand | None:
     report = _read_report(output, since)
     if report is None:
         return _describe_unreported(plan, output, spent)
-    counts, parts = report.counts, {line.shard: _count_bad(line.rows) for line in report.shards}
+    counts, parts = report.counts, {line.shard: count_bad(line.rows) for line in report.shards}
     open_shards = [line for line in report.shards if not line.rows]
     if open_shards:
         reason, _ = Counter(line.state for line in open_shards).most_common(1)[0]
         what = f"{_name_shards(plan, [line.shard for line in open_shards])}: {reason[:_REASON_CHARS]}."
         parts, to_do = {line.shard: line.requests for line in open_shards}, _CLEAR
     elif counts.bad:
-        codes = ", ".join(f"{problem.count:,} {problem.code}" for problem in report.problems[:5])
-        what = f"{counts.bad:,} of {counts.good + counts.bad:,} rows are not ok ({codes}). All shards have landed."
+        what = (
+            f"{counts.bad:,} of {counts.good + counts.bad:,} rows are not ok ({report.name_problems()}). "
+            "All shards have landed."
+        )
         to_do = (
             "Raise max_failed_fraction if that is good enough and clear publish; or run it again with the same output "
             "and repair=true, which asks for these rows alone."
@@ -175,7 +178,3 @@ def _find_oldest(output: Location, shards: list[int]) -> tuple[float, int, str] 
         if newest and made and newest.kind in ("created", "duplicate", "ended"):
             found.append((made.at, shard, made.batch_id or ""))
     return min(found, default=None)
-
-
-def _count_bad(rows: Mapping[str, int]) -> int:
-    return sum(count for status, count in rows.items() if status != "ok")

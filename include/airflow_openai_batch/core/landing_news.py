@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.core.report import ShardSummary
+from airflow_openai_batch.core.spending import to_micro
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,7 +26,7 @@ def tell_landing(count: Callable[..., None], landed: Landed, former: Iterable[Ev
     """
     done = [event for event in former if event.kind == "done"]
     last = ShardSummary.from_dict(done[-1].summary).landed if done else None
-    count("cost_micro_usd", round(new_usd * 1e6))
+    count("cost_micro_usd", to_micro(new_usd))
     for status, rows in (Counter(landed.rows) - Counter(last.rows if last else ())).items():
         count("rows", rows, status=status)
     for code, rows in (_count_problems(landed) - (_count_problems(last) if last else Counter())).items():

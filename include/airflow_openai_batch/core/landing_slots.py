@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from airflow_openai_batch.core.cores import count_usable_cores
 from airflow_openai_batch.core.lock_folder import find_lock_folder
 
 MEMORY_PER_LANDING = 1_000_000_000
@@ -35,8 +36,7 @@ _CGROUP_LIMITS = (
 
 def count_default_slots() -> int:
     """One for each core that this process may use, as far as the machine's (or the container's) memory goes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, _read_memory() // MEMORY_PER_LANDING))
+    return max(1, min(count_usable_cores(), _read_memory() // MEMORY_PER_LANDING))
 
 
 def _read_memory() -> int:

@@ -156,6 +156,10 @@ class JobLedger:
             if folder.isdigit() and _NAME.fullmatch(file):
                 self._names.setdefault(int(folder), []).append(name)
 
+    def list_kinds(self, shard: int) -> list[str]:
+        """Of all events, oldest first; those that this release does not know, too."""
+        return [_read_kind(name) for name in self._names.get(shard, [])]
+
     def count(self, shard: int, kind: Kind) -> int:
         """Events of a kind.
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from airflow_openai_batch.core.spending import MICRO, to_micro
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 _ENTRY = re.compile(r"([0-9a-f]+)\.(reserved|paid)\.(\d+)\.json")
 _TOTAL = re.compile(r"(\d\d)\.total\.(\d+)\.json")
 _LATE = re.compile(r"\d\d\.late\.[0-9a-f]+\.([mp])(\d+)\.json")
-_MICRO = 1_000_000
 _KEY_CHARS = 20
 
 CLOSE_AFTER_S = 3600.0
@@ -95,21 +96,21 @@ class MonthlyBook:
             self._close(month, day, found, now)
             paid += sum(found.paid.values())
             reserved += sum(micro for key, micro in found.reserved.items() if key != _short(but))
-        return MonthSpent(month, paid / _MICRO, reserved / _MICRO)
+        return MonthSpent(month, paid / MICRO, reserved / MICRO)
 
     def reserve(self, key: str, cost_usd: float, now: float) -> Location:
         """Write down what a send may cost, before it is sent; the place is for taking it back.
 
         :param key: of the send, hexadecimal; unique over all jobs.
         """
-        date, micro = _date(now), round(cost_usd * _MICRO)
+        date, micro = _date(now), to_micro(cost_usd)
         place = self._place(date, f"{_short(key)}.reserved.{micro}.json")
         place.write_bytes(b"{}")
         return place
 
     def settle(self, key: str, cost_usd: float, sent_at: float, now: float) -> None:
         """Write down what a send has cost, in the day it was sent on. May be repeated, with the same number."""
-        date, micro, short = _date(sent_at), round(cost_usd * _MICRO), _short(key)
+        date, micro, short = _date(sent_at), to_micro(cost_usd), _short(key)
         self._place(date, f"{short}.paid.{micro}.json").write_bytes(b"{}")
         if date == _date(now):
             return

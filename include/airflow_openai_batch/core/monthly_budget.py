@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_openai_batch.core.budget import describe_unknown, estimate_next
+from airflow_openai_batch.core.budget import ROUNDING_USD, describe_unknown, estimate_next
 from airflow_openai_batch.core.errors import BudgetError
 from airflow_openai_batch.core.monthly_book import MonthlyBook, MonthSpent, month_end, same_day
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from airflow_openai_batch.core.shard_state import ShardState
     from airflow_openai_batch.core.storage import Location
 
-_ROUNDING_USD = 1e-6
 _MIDNIGHT_S = 3600.0
 """What was claimed so soon after midnight may have been reserved before it."""
 
@@ -49,7 +48,7 @@ class MonthlyBudget:
         if left.most_cost_usd is None:
             raise self._unknown(describe_unknown(left.unbounded))
         spent = self.book.read(now)
-        if spent.total_usd + left.most_cost_usd <= self.monthly_budget_usd + _ROUNDING_USD:
+        if spent.total_usd + left.most_cost_usd <= self.monthly_budget_usd + ROUNDING_USD:
             return ""
         return (
             f"{self._describe(spent)} What is left of this job may cost up to ${left.most_cost_usd:,.4f}, so that some "
@@ -103,7 +102,7 @@ class MonthlyBudget:
 
     def _refuse_excess(self, shard: SendOf, cost_usd: float, now: float) -> None:
         spent = self.book.read(now, but=shard.key)
-        if spent.total_usd + cost_usd <= self.monthly_budget_usd + _ROUNDING_USD:
+        if spent.total_usd + cost_usd <= self.monthly_budget_usd + ROUNDING_USD:
             return
         raise BudgetError(
             f"shard {shard.shard.shard}: sending {shard.state.content.requests:,} requests may cost up to "

@@ -136,6 +136,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     sample: SampleLine | None = None
 
+    def name_problems(self) -> str:
+        """The most frequent codes: ``12 truncated, 3 refusal``."""
+        return ", ".join(f"{problem.count:,} {problem.code}" for problem in self.problems[:5])
+
     def to_json(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(self), indent=1)
 

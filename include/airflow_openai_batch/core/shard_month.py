@@ -55,14 +55,14 @@ class ShardMonth:
             self._reserved.remove()
             self._reserved = None
 
-    def settle(self, sends: Iterable[int], cost_usd: float, events: Iterable[Event]) -> None:
+    def settle(self, sends: Iterable[int], cost_usd: float, read: Callable[[], Iterable[Event]]) -> None:
         """What the last of these sends has cost, those before it included; may be repeated.
 
-        :param events: of the shard.
+        :param read: reads the events of the shard, which costs a listing.
         """
         if self._budget is None:
             return
-        claims = [event for event in events if event.kind in ("intent", "realtime")]
+        claims = [event for event in read() if event.kind in ("intent", "realtime")]
         for send in sorted(sends, reverse=True):
             claimed_at = [claim.at for claim in claims if claim.send == send]
             self._budget.settle(self.key(send), cost_usd, claimed_at, self.clock())

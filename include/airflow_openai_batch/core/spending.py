@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _PAID = re.compile(r"(\d{5,})\.(\d+)\.paid\.(\d+)\.(\d+)\.(\d+)\.(\d+)\.json")
 _RESERVED = re.compile(r"(\d{5,})\.(\d+)\.reserved\.(\d+)\.json")
 _DONE = re.compile(r"(\d{5,})/\d+-done\.json")
-_MICRO = 1_000_000
+MICRO = 1_000_000
 
 
 class Paid(msgspec.Struct, frozen=True, kw_only=True, order=True):
@@ -82,7 +82,7 @@ def record_spending(output: Location, shard: int, send: int, landed: Landed) -> 
         input_tokens=tokens.input,
         output_tokens=tokens.output,
     )
-    numbers = (_to_micro(paid.cost_usd), paid.answers, paid.input_tokens, paid.output_tokens)
+    numbers = (to_micro(paid.cost_usd), paid.answers, paid.input_tokens, paid.output_tokens)
     name = f"{shard:05d}.{send}.paid.{'.'.join(map(str, numbers))}.json"
     output.child(f"{job.SPENT}/{name}").write_bytes(msgspec.json.encode(paid))
     return paid.cost_usd
@@ -94,12 +94,12 @@ def find_paid_before(output: Location, shard: int, send: int) -> float:
         return 0.0
     found = (_PAID.fullmatch(name) for name in output.child(job.SPENT).names())
     paid = [each for each in found if each and int(each[1]) == shard and int(each[2]) < send]
-    return max((int(each[3]) for each in paid), default=0) / _MICRO
+    return max((int(each[3]) for each in paid), default=0) / MICRO
 
 
 def reserve(output: Location, shard: int, send: int, cost_usd: float) -> Location:
     """Write down what a send may cost, before it is sent."""
-    place = output.child(f"{job.SPENT}/{shard:05d}.{send}.reserved.{_to_micro(cost_usd)}.json")
+    place = output.child(f"{job.SPENT}/{shard:05d}.{send}.reserved.{to_micro(cost_usd)}.json")
     place.write_bytes(msgspec.json.encode(Reserved(send=send, cost_usd=cost_usd)))
     return place
 
@@ -115,7 +115,7 @@ def read_spending(output: Location) -> Spent:
             shard, send, micro, answers, read, written = map(int, found.groups())
             this = Paid(
                 send=send,
-                cost_usd=micro / _MICRO,
+                cost_usd=micro / MICRO,
                 answers=answers,
                 input_tokens=read,
                 output_tokens=written,
@@ -123,7 +123,7 @@ def read_spending(output: Location) -> Spent:
             paid[shard] = max(this, paid.get(shard, this))
         elif found := _RESERVED.fullmatch(name):
             shard, send, micro = map(int, found.groups())
-            wanted = Reserved(send=send, cost_usd=micro / _MICRO)
+            wanted = Reserved(send=send, cost_usd=micro / MICRO)
             reserved[shard] = max(wanted, reserved.get(shard, wanted))
     last = {shard: found.send for shard, found in paid.items()}
     return Spent(paid, {shard: found for shard, found in reserved.items() if found.send > last.get(shard, 0)})
@@ -158,5 +158,6 @@ def find_open_requests(output: Location, spent: Spent, wanted: dict[int, int]) -
     }
 
 
-def _to_micro(cost_usd: float) -> int:
-    return round(cost_usd * _MICRO)
+def to_micro(cost_usd: float) -> int:
+    """Millionths of a dollar, which names and counters take."""
+    return round(cost_usd * MICRO)

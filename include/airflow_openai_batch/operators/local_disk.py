@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import conf
 from airflow.sdk import get_current_context
 from airflow.utils.net import get_hostname
 
-from airflow_openai_batch.locations import SECTION
+from airflow_openai_batch.locations import SECTION, is_local
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -47,12 +47,6 @@ def describe_local_paths(uris: Iterable[str]) -> str | None:
 def find_host() -> str:
     """This machine, by the name that Airflow shows."""
     return str(get_hostname())  # type: ignore[no-untyped-call]
-
-
-def is_local(uri: str) -> bool:
-    """A path, or a URI of one."""
-    scheme, separator, _ = uri.partition("://")
-    return not separator or scheme in ("file", "local")
 
 
 def explain_missing_plan(error: NoPlanError) -> str:

@@ -199,9 +199,8 @@ class OpenAIBatchReportOperator(BaseOperator):
             )
         counts = report.counts
         if counts.bad_fraction > allowed:
-            codes = ", ".join(f"{problem.count:,} {problem.code}" for problem in report.problems[:5])
             raise AirflowFailException(
-                f"{counts.bad:,} of {counts.good + counts.bad:,} rows are not ok ({codes}): more than "
+                f"{counts.bad:,} of {counts.good + counts.bad:,} rows are not ok ({report.name_problems()}): more than "
                 f"max_failed_fraction={allowed:g} allows. All results have landed; {job.FAILED} has the requests. "
                 "Raise max_failed_fraction if this is good enough, or run it again with the same output and "
                 f"repair=true to ask for these alone. {where}"

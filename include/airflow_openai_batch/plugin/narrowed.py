@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from airflow_openai_batch.triggers.first_of import make_trigger
+
 if TYPE_CHECKING:
-    from airflow.triggers.base import BaseTrigger, TriggerEvent
+    from airflow.triggers.base import TriggerEvent
 
 _BATCH_END = "airflow_openai_batch.triggers.batch.OpenAIBatchEndTrigger"
 _FIRST_OF = "airflow_openai_batch.triggers.first_of.FirstOfTrigger"
@@ -38,7 +39,7 @@ async def ask_trigger(classpath: str, kwargs: Mapping[str, Any], batch_id: str) 
 
     It is asked without the right to cancel anything, and of several shards only for those that wait for this batch.
     """
-    trigger = _make(classpath, _narrow(classpath, kwargs, batch_id))
+    trigger = make_trigger(classpath, _narrow(classpath, kwargs, batch_id))
     # Without a task instance it would take this for dag.test(), where it may not end a task.
     trigger.task_instance = SimpleNamespace(task_id=None)  # type: ignore[assignment]
     with contextlib.suppress(TimeoutError):
@@ -57,9 +58,3 @@ def _narrow(classpath: str, kwargs: Mapping[str, Any], batch_id: str) -> dict[st
         if batch_id in find_batch_ids(path, arguments)
     }
     return {**kwargs, "triggers": members}
-
-
-def _make(classpath: str, kwargs: Mapping[str, Any]) -> BaseTrigger:
-    module, _, kind = classpath.rpartition(".")
-    trigger: BaseTrigger = getattr(importlib.import_module(module), kind)(**kwargs)
-    return trigger

@@ -40,5 +40,4 @@ def make_react_apps(base_url: str) -> list[dict[str, Any]]:
     ]
 
 
-EXTERNAL_VIEWS: list[dict[str, Any]] = []
 REACT_APPS = make_react_apps(conf.get("api", "base_url", fallback="") or "")

@@ -49,8 +49,7 @@ class FirstOfTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         for name, (path, arguments) in (self.triggers or {}).items():
-            module, _, kind = path.rpartition(".")
-            member: BaseTrigger = getattr(importlib.import_module(module), kind)(**arguments)
+            member = make_trigger(path, arguments)
             member.task_instance = self.task_instance
             self._members[name] = member
         yield TriggerEvent({"events": await self._wait(), "schema_version": SCHEMA_VERSION})  # type: ignore[no-untyped-call]
@@ -76,6 +75,13 @@ class FirstOfTrigger(BaseTrigger):
 
     async def cleanup(self) -> None:
         await asyncio.gather(*(member.cleanup() for member in self._members.values()), return_exceptions=True)
+
+
+def make_trigger(path: str, arguments: Mapping[str, Any]) -> BaseTrigger:
+    """From the class path and the arguments, as Airflow stores them."""
+    module, _, kind = path.rpartition(".")
+    trigger: BaseTrigger = getattr(importlib.import_module(module), kind)(**arguments)
+    return trigger
 
 
 async def _first_event(trigger: BaseTrigger) -> Any:

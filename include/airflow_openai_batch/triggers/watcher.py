@@ -137,9 +137,9 @@ class BatchWatcher:
             self._waiters.discard(waiter)
             if not self._waiters:
                 self._in_flight.show({}, (), time.time())
-            if not self._waiters and self._loop_task is not None:
-                self._loop_task.cancel()
-                self._loop_task = None
+                if self._loop_task is not None:
+                    self._loop_task.cancel()
+                    self._loop_task = None
 
     async def _run(self) -> None:
         self._stall = None

@@ -2,7 +2,7 @@
 
 import { apiUrl, airflowUrl, usePoll } from "./api.js";
 import { count, money, moment, percent } from "./format.js";
-import { AirflowLink, Cell } from "./parts.js";
+import { AirflowLink, Cell, Table } from "./parts.js";
 
 const { createElement: h } = globalThis.React;
 
@@ -71,27 +71,22 @@ function RunBars({ run, x, dearest, worst }) {
 }
 
 function HistoryTable({ runs }) {
-  const names = ["Run", "Started", "State", "Cost", "Saved", "Good rows", "Bad rows", "Rejected lines"];
+  const columns = ["Run", "Started", "State", "Cost", "Saved", "Good rows", "Bad rows", "Rejected lines"];
   return h(
-    "table",
-    { className: "oab-table" },
-    h("thead", null, h("tr", null, names.map((name) => h("th", { key: name, scope: "col" }, name)))),
-    h(
-      "tbody",
-      null,
-      [...runs].reverse().map((run) =>
-        h(
-          "tr",
-          { key: run.run_id },
-          h(Cell, { name: "Run", className: "oab-name" }, h(AirflowLink, { to: run.link }, run.run_id)),
-          h(Cell, { name: "Started" }, moment(run.run_started_at)),
-          h(Cell, { name: "State" }, run.state),
-          h(Cell, { name: "Cost" }, money(run.cost_usd)),
-          h(Cell, { name: "Saved" }, money(run.saving_usd)),
-          h(Cell, { name: "Good rows" }, count(run.rows_ok)),
-          h(Cell, { name: "Bad rows" }, count(run.rows_bad)),
-          h(Cell, { name: "Rejected lines" }, count(run.rejected)),
-        ),
+    Table,
+    { columns },
+    [...runs].reverse().map((run) =>
+      h(
+        "tr",
+        { key: run.run_id },
+        h(Cell, { name: "Run", className: "oab-name" }, h(AirflowLink, { to: run.link }, run.run_id)),
+        h(Cell, { name: "Started" }, moment(run.run_started_at)),
+        h(Cell, { name: "State" }, run.state),
+        h(Cell, { name: "Cost" }, money(run.cost_usd)),
+        h(Cell, { name: "Saved" }, money(run.saving_usd)),
+        h(Cell, { name: "Good rows" }, count(run.rows_ok)),
+        h(Cell, { name: "Bad rows" }, count(run.rows_bad)),
+        h(Cell, { name: "Rejected lines" }, count(run.rejected)),
       ),
     ),
   );

@@ -4,7 +4,7 @@ import { apiUrl, paceOfJobs, post, usePoll } from "./api.js";
 import { CancelDialog } from "./dialog.js";
 import { count, duration, money, moment } from "./format.js";
 import { Cost, Tokens } from "./jobs.js";
-import { Age, AirflowLink, Badge, CopyButton, ErrorNotice, Loading, RequestBar } from "./parts.js";
+import { Age, AirflowLink, Badge, CopyButton, ErrorNotice, Loading, reason, RequestBar } from "./parts.js";
 import { identify } from "./place.js";
 import { Shards } from "./shards.js";
 
@@ -106,7 +106,7 @@ function Figures({ job }) {
     ["Cost so far", h("span", { title: saving }, h(Cost, { job }))],
     ["Age", h(Age, { seconds: job.age_s, since: job.created_at })],
     ["To go", duration(job.eta_s)],
-    ["Waits for", job.waits_for?.replace(/^waits for /, "")],
+    ["Waits for", reason(job.waits_for)],
     ["Rejected lines", job.requests.rejected ? count(job.requests.rejected) : null],
     ["Report", job.reported ? "written" : "not written yet"],
     ["Run ended", job.run_ended_at && moment(job.run_ended_at)],

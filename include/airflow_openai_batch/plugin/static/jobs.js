@@ -2,7 +2,7 @@
 
 import { apiUrl, paceOfJobs, usePoll } from "./api.js";
 import { count, duration, money, moment, NOTHING, short } from "./format.js";
-import { Age, AirflowLink, Badge, Cell, Empty, ErrorNotice, Loading, Pager, RequestBar, Waits } from "./parts.js";
+import { Age, AirflowLink, Badge, Cell, Empty, ErrorNotice, Loading, Pager, RequestBar, Table, Waits } from "./parts.js";
 import { ShardCounts } from "./shards.js";
 import { Queues } from "./queues.js";
 import { toKey } from "./place.js";
@@ -107,13 +107,8 @@ function DagFilter({ dag, jobs, go }) {
 }
 
 function JobTable({ jobs, open, scope, opened }) {
-  const names = ["Job", "Progress", "Shards", "In flight", "Cost", "Age", "To go"];
-  return h(
-    "table",
-    { className: "oab-table" },
-    h("thead", null, h("tr", null, names.map((name) => h("th", { key: name, scope: "col" }, name)))),
-    h("tbody", null, jobs.map((job) => h(JobRow, { key: toKey(job), job, open, scope, opened }))),
-  );
+  const columns = ["Job", "Progress", "Shards", "In flight", "Cost", "Age", "To go"];
+  return h(Table, { columns }, jobs.map((job) => h(JobRow, { key: toKey(job), job, open, scope, opened })));
 }
 
 function JobRow({ job, open, scope, opened }) {

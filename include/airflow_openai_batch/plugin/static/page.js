@@ -30,7 +30,7 @@ function Page({ dagId, runId, taskId, mapIndex }) {
   const only = (job) => h(Job, { key: toKey(job), identity: identify(job), initial: job, place, go, task });
   return [
     dagId && !runId ? h(History, { key: "history", dagId }) : null,
-    h(Jobs, { key: "jobs", scope, task, place, go, open, only, opened }),
+    h(Jobs, { key: "jobs", scope, place, go, open, only, opened }),
   ];
 }
 

@@ -65,8 +65,10 @@ export function RequestBar({ label, requests }) {
 }
 
 /** What something waits for; Airflow's names of mapped tasks begin with "waits for" themselves. */
+export const reason = (text) => text?.replace(/^waits for /, "");
+
 export const Waits = ({ text }) =>
-  text ? h("div", { className: "oab-waits" }, `Waits for ${text.replace(/^waits for /, "")}`) : null;
+  text ? h("div", { className: "oab-waits" }, `Waits for ${reason(text)}`) : null;
 
 export const Badge = ({ state, title }) =>
   h("span", { className: `oab-badge oab-${state}`, title: title ?? MEANINGS[state] }, state);
@@ -160,6 +162,14 @@ export function Pager({ offset, limit, total, what, onMove }) {
     turn("Next", offset + limit, offset + limit >= total),
   );
 }
+
+export const Table = ({ columns, children }) =>
+  h(
+    "table",
+    { className: "oab-table" },
+    h("thead", null, h("tr", null, columns.map((name) => h("th", { key: name, scope: "col" }, name)))),
+    h("tbody", null, children),
+  );
 
 /** A cell that carries its column's name along, for the narrow layout where rows become cards. */
 export const Cell = ({ name, className, children }) =>

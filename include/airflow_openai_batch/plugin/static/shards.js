@@ -4,7 +4,7 @@ import { apiUrl, call, usePoll } from "./api.js";
 import { count, duration, money, moment, plural } from "./format.js";
 import {
   Age, AirflowLink, Badge, Cell, CopyButton, Empty, ErrorNotice, Loading, OutsideLink, Pager, RequestBar,
-  SHARD_STATES, Waits,
+  SHARD_STATES, Table, Waits,
 } from "./parts.js";
 import { identify, toKey } from "./place.js";
 
@@ -112,13 +112,8 @@ function StateFilter({ shards, chosen, onChoose }) {
 }
 
 function ShardTable({ shards, job, onCancel }) {
-  const names = ["Shard", "State", "Progress", "Batch", "Cost", "Age", "To go", "Links"];
-  return h(
-    "table",
-    { className: "oab-table" },
-    h("thead", null, h("tr", null, names.map((name) => h("th", { key: name, scope: "col" }, name)))),
-    h("tbody", null, shards.map((shard) => h(ShardRow, { key: shard.shard, shard, job, onCancel }))),
-  );
+  const columns = ["Shard", "State", "Progress", "Batch", "Cost", "Age", "To go", "Links"];
+  return h(Table, { columns }, shards.map((shard) => h(ShardRow, { key: shard.shard, shard, job, onCancel })));
 }
 
 function ShardRow({ shard, job, onCancel }) {
