@@ -32,6 +32,7 @@ from airflow_openai_batch.core.shard_month import ShardMonth
 from airflow_openai_batch.core.shard_state import ShardState, fold_events
 from airflow_openai_batch.core.spending import find_paid_before, record_spending, to_micro
 from airflow_openai_batch.core.steps import AwaitRoom, Pause, Wait
+from airflow_openai_batch.find_sent import find_sent
 
 if TYPE_CHECKING:
     from airflow_openai_batch.client import BatchClient
@@ -161,9 +162,11 @@ class ShardActions:
 
     @_carry_out.register
     def _(self, step: steps.Find, state: ShardState) -> Seen | Waiting:
-        since = step.since if step.since is not None else self.files.plan.created_at
         looked_at = self.clock()
-        candidates = self.client.find(self.files.key(state.send), since)
+        if step.since is None:  # it was never sent, as far as the ledger goes
+            candidates = find_sent(self.client, self.files, state.send, looked_at)
+        else:
+            candidates = self.client.find(self.files.key(state.send), step.since)
         return Seen(
             candidates=candidates,
             looked_at=looked_at,

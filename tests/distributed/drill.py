@@ -27,7 +27,8 @@ SENDING = ("shard.upload", "shard.create", "shard.wait")
 LANDING = ("shard.download", "shard.resend_leftovers")
 PATIENCE_S = 600.0
 """With each step: seconds are usual, but other things may run beside it."""
-GLANCE_S = 0.5
+GLANCE_S = 2.0
+"""Between two looks: each costs the API server some of the cores that tasks need, too."""
 
 SCENARIO = Scenario(
     seed=0, number=0, dag_id="openai_batch", model="gpt-4o-mini", requests=SHARDS * PER_SHARD, per_shard=PER_SHARD,

@@ -32,12 +32,19 @@ SERVICES = ("scheduler", "dag-processor", "triggerer", "worker", "api-server")
 QUIET = {"scheduler", "triggerer", "worker"}
 """Their servers of logs listen on all interfaces."""
 WARM = (
+    "airflow_openai_batch.core.schema_engines",
+    "airflow_openai_batch.core.split",
+    "airflow_openai_batch.driver",
+    "boto3.session",
     "openai.resources.batches",
     "openai.resources.chat.completions",
     "openai.resources.files",
     "pyarrow.parquet",
+    "requests",
+    "s3fs",
+    "s3transfer.manager",
 )
-"""A worker forks a process for each task; what it has imported they need not, for more than a second of a core."""
+"""A worker forks a process for each task; what it has imported they need not, for two seconds of a core."""
 BATCH_S = 3_600.0
 """Of the emulator's clock, which the test sets forward: nothing ends before it is asked to."""
 START_TIMEOUT_S = 900.0

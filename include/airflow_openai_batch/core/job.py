@@ -21,6 +21,7 @@ REJECTED = "rejected.jsonl"
 FAILED = "failed.jsonl"
 REPORT_JSON = "report.json"
 BREAKER = "breaker.json"
+KNOWN_BATCHES = "known_batches.json"
 REPORT_MARKDOWN = "report.md"
 
 STATE = "state"
@@ -31,7 +32,7 @@ STAGED = "staged"
 GENERATIONS = "generations"
 SPENT = "spent"
 
-FILES = frozenset({PLAN, REJECTED, FAILED, REPORT_JSON, REPORT_MARKDOWN, BREAKER})
+FILES = frozenset({PLAN, REJECTED, FAILED, REPORT_JSON, REPORT_MARKDOWN, BREAKER, KNOWN_BATCHES})
 """Every file directly in the job directory."""
 FOLDERS = frozenset({STATE, RAW, LEFTOVER, RESULTS, STAGED, GENERATIONS, SPENT})
 """Every folder directly in the job directory."""

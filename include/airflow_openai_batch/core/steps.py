@@ -26,7 +26,7 @@ class TakeSample:
 
 @dataclass(frozen=True, slots=True)
 class Find:
-    """List the batches with this send's job_key, back to ``since`` where that is known (Unix seconds)."""
+    """List the batches with this send's job_key, back to ``since`` (Unix seconds); ``None``: to the split."""
 
     since: float | None
 

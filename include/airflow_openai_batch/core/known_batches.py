@@ -1,0 +1,62 @@
+"""What earlier searches of a job found at OpenAI, so that each of them lists only what came since.
+
+Before its first send every shard looks for a batch that its ledger does not know: the ledger may have been lost.
+OpenAI lists all batches of a project and filters by nothing, so 20,000 such searches would read 2,000,000 pages.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from airflow_openai_batch.core.batch_view import BatchView
+    from airflow_openai_batch.core.plan import Plan
+    from airflow_openai_batch.core.storage import Location
+
+WORTH_WRITING = 200
+"""Batches that a search must have listed before it writes them down: two pages."""
+
+
+class KnownBatches(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of ``known_batches.json``: each writer's is whole, the last one stays. 50 bytes a batch."""
+
+    plan: str
+    """`Plan.name`: batches of another plan are not this one's."""
+    listed_at: float
+    """Every batch of the job that OpenAI listed then stands here (Unix seconds)."""
+    batches: dict[str, list[str]]
+    """Ids of batches by shard and send: ``"3.0"``."""
+
+    def of(self, shard: int, send: int) -> list[str]:
+        return self.batches.get(_name(shard, send), [])
+
+    def joined(self, listed: Iterable[BatchView], listed_at: float) -> KnownBatches:
+        """With those that a search has listed since; they have to be the job's."""
+        batches = {name: list(ids) for name, ids in self.batches.items()}
+        for batch in listed:
+            ids = batches.setdefault(_name(batch.metadata["shard"], batch.metadata["send"]), [])
+            if batch.id not in ids:
+                ids.append(batch.id)
+        return KnownBatches(plan=self.plan, listed_at=listed_at, batches=batches)
+
+
+def read_known(place: Location, plan: Plan) -> KnownBatches:
+    """Nothing, as of the split, where no search of this plan has written anything yet."""
+    nothing = KnownBatches(plan=plan.name, listed_at=plan.created_at, batches={})
+    try:
+        known = msgspec.json.decode(place.read_bytes(), type=KnownBatches)
+    except (FileNotFoundError, msgspec.MsgspecError):  # torn: the search then goes back to the split
+        return nothing
+    return known if known.plan == plan.name else nothing
+
+
+def write_known(place: Location, known: KnownBatches) -> None:
+    place.write_bytes(msgspec.json.encode(known))
+
+
+def _name(shard: int | str, send: int | str) -> str:
+    return f"{shard}.{send}"
