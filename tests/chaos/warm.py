@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 MODULES = (
+    "airflow_openai_batch.warm",
     "demo.scheduler",
     "airflow.cli.commands.api_server_command",
     "airflow.cli.commands.dag_processor_command",
@@ -58,7 +59,7 @@ def warm_up() -> None:
     """Import what any component needs, and build the API that they talk through."""
     for name in MODULES:
         importlib.import_module(name)
-    sys.modules["demo.scheduler"].warm_up()
+    sys.modules["airflow_openai_batch.warm"].warm_up()
     for path in Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"]).glob("*.py"):
         runpy.run_path(str(path))
     from airflow.api_fastapi.execution_api.app import InProcessExecutionAPI

@@ -31,20 +31,6 @@ SECRETS = (
 SERVICES = ("scheduler", "dag-processor", "triggerer", "worker", "api-server")
 QUIET = {"scheduler", "triggerer", "worker"}
 """Their servers of logs listen on all interfaces."""
-WARM = (
-    "airflow_openai_batch.core.schema_engines",
-    "airflow_openai_batch.core.split",
-    "airflow_openai_batch.driver",
-    "boto3.session",
-    "openai.resources.batches",
-    "openai.resources.chat.completions",
-    "openai.resources.files",
-    "pyarrow.parquet",
-    "requests",
-    "s3fs",
-    "s3transfer.manager",
-)
-"""A worker forks a process for each task; what it has imported they need not, for two seconds of a core."""
 BATCH_S = 3_600.0
 """Of the emulator's clock, which the test sets forward: nothing ends before it is asked to."""
 START_TIMEOUT_S = 900.0
@@ -147,7 +133,7 @@ def _add(stage: Stage, name: str, command: list[str], env: dict[str, str]) -> Co
     (home / "config").mkdir(parents=True)
     imports = ["from chaos.local_settings import task_policy"]
     if name.startswith("worker"):
-        imports += [f"import {module}" for module in WARM]
+        imports += ["import distributed.warm"]
     (home / "config" / "airflow_local_settings.py").write_text("\n".join(imports))
     log = stage.folder / "components" / f"{name}.log"
     stage.containers[name] = Container(name, command, env, home=home, log=log)

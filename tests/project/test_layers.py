@@ -25,7 +25,7 @@ LEVELS = (
     {"triggers"},
     {"operators", "sensors"},
     {"dag_params", "recipes", "answers", "alerts"},
-    {"task_group", "decorators"},
+    {"task_group", "decorators", "warm"},
 )
 """A module imports from its own level and those before it. A new module gets its place here."""
 APART = {

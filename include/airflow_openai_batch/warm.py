@@ -1,0 +1,36 @@
+"""What tasks import, for a worker that forks a process for each: what it has, its forks need not import.
+
+Two of the three seconds of a core that a short task takes go to imports (README, "Workers that fork").
+"""
+
+from __future__ import annotations
+
+import fsspec
+import openai.resources.batches
+import openai.resources.chat.completions
+import openai.resources.files
+import pyarrow.parquet  # noqa: F401
+from airflow.sdk.io.fs import has_fs
+
+import airflow_openai_batch.core.schema_engines
+import airflow_openai_batch.hook
+import airflow_openai_batch.operators.download
+import airflow_openai_batch.operators.report
+import airflow_openai_batch.operators.split
+import airflow_openai_batch.realtime
+import airflow_openai_batch.sensors.batch
+import airflow_openai_batch.triggers.batch
+import airflow_openai_batch.triggers.room  # noqa: F401
+
+
+def warm_up(*protocols: str) -> None:
+    """Do what importing this module alone does not.
+
+    Starts no thread and opens no connection, since neither would be whole in a fork.
+
+    :param protocols: storages whose file systems are to be imported, as they stand in URIs: ``s3``, ``gs``.
+    """
+    has_fs("file")  # reads what all providers say of themselves
+    openai.OpenAI(api_key="none").close()  # imports what the first client needs
+    for protocol in protocols:
+        fsspec.get_filesystem_class(protocol)
