@@ -193,25 +193,46 @@ def _find_jobs(dag_id: str, run_id: str, task_ids: Iterable[str]) -> Iterator[st
     found = set()
     for task_id in task_ids:
         try:
-            uri = XCom.get_one(key="job", dag_id=dag_id, task_id=task_id, run_id=run_id)
+            for uri in _read_jobs(dag_id, run_id, task_id):
+                if uri not in found:
+                    found.add(uri)
+                    yield uri
         except Exception as error:
             log.warning(
                 "No look at the job of %s: Airflow does not tell (%s).", task_id, type(error).__name__
             )
-            continue
-        if isinstance(uri, str) and uri not in found:
-            found.add(uri)
+
+
+def _read_jobs(dag_id: str, run_id: str, task_id: str) -> Iterator[str]:
+    """Of one task, one after the other where it is mapped: a triggerer may not ask for all at once."""
+    names = {"key": "job", "dag_id": dag_id, "task_id": task_id, "run_id": run_id}
+    if isinstance(uri := XCom.get_one(**names), str):
+        yield uri
+        return
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    instances = RuntimeTaskInstance.get_ti_count(dag_id=dag_id, run_ids=[run_id], task_ids=[task_id])
+    for map_index in range(instances):
+        if isinstance(uri := XCom.get_one(**names, map_index=map_index), str):
             yield uri
 
 
 def _look_at_jobs(uris: Iterable[str], look: Callable[[Location], JobStand | None]) -> Iterator[JobStand]:
     """An alert without details is better than none."""
+    seen = 0
     for uri in uris:
         try:
-            if (stand := look(resolve_location(uri))) is not None:
-                yield stand
+            stand = look(resolve_location(uri))
         except Exception as error:
             log.warning("No look at %s: %s", uri, type(error).__name__)
+            continue
+        if stand is None:
+            continue
+        if seen == _MOST_NAMED:
+            log.info("Not in the message: more than %d jobs of the run want a look.", _MOST_NAMED)
+            return
+        seen += 1
+        yield stand
 
 
 def _name_failed(dag_id: str, run_id: str) -> str:

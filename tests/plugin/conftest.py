@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,9 +14,9 @@ import pytest
 from airflow_openai_batch.testing import OpenAIServer
 from demo.processes import Child, free_port
 from fixtures.narrow_auth import USERS
+from fixtures.wait import wait_for_api
 
 ROOT = Path(__file__).resolve().parents[2]
-START_TIMEOUT_S = 240.0
 
 Login = Callable[[str | None], httpx.Client]
 
@@ -53,23 +52,10 @@ def api_server(
     child = Child("api-server", [*command, "--workers", "1"], env=env, log=folder / "log")
     url = f"http://127.0.0.1:{port}"
     try:
-        _wait(child, url)
+        wait_for_api(child, url)
         yield url
     finally:
         child.stop()
-
-
-def _wait(child: Child, url: str) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while True:
-        child.check()
-        try:
-            if httpx.get(f"{url}/api/v2/version", trust_env=False, timeout=5).is_success:
-                return
-        except httpx.TransportError:
-            pass
-        assert time.monotonic() < deadline, child.tail()
-        time.sleep(0.5)
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel):
     sources = {
         f"airflow_openai_batch/{path.relative_to(package)}"
         for path in package.rglob("*")
-        if path.suffix in {".py", ".toml", ".typed", ".html", ".css", ".js", ".json", ".md"}
+        if path.suffix in {".py", ".toml", ".typed", ".html", ".css", ".js", ".svg", ".json", ".md"}
     }
     assert sources <= names
     assert {name.split("/")[0].split("-")[0] for name in names} == {

@@ -34,6 +34,7 @@ from datetime import timedelta
 from airflow.sdk import DAG, Param
 
 from airflow_openai_batch.alerts import AlertOnFailure, alert_when_overdue
+from airflow_openai_batch.operators.whole_job import OpenAIBatchJobOperator
 from airflow_openai_batch.task_group import openai_batch_task_group
 from fixtures.file_notifier import AsyncFileNotifier, FileNotifier
 
@@ -54,16 +55,25 @@ def ask():
 with DAG("told", schedule=None, params=PARAMS, on_failure_callback=AlertOnFailure(FileNotifier("{folder}/told.jsonl"))):
     ask()
 
-for name, notifier in (("late", FileNotifier), ("late_async", AsyncFileNotifier)):
+def ask_each():
+    OpenAIBatchJobOperator.partial(
+        task_id="ask", max_requests_per_shard=2, poll_interval=1, send_mode="batch"
+    ).expand_kwargs([{{name: f"{{{{{{{{ params.{{name}} }}}}}}}}" for name in PARAMS}}])
+
+
+for name, notifier, task, ask_all in (
+    ("late", FileNotifier, "ask.split", ask),
+    ("late_async", AsyncFileNotifier, "ask", ask_each),
+):
     with DAG(
         name,
         schedule=None,
         params=PARAMS,
         deadline=alert_when_overdue(
-            {late_h}, job_task="ask.split", notifier=notifier, notifier_args={{"path": f"{folder}/{{name}}.jsonl"}}
+            {late_h}, job_task=task, notifier=notifier, notifier_args={{"path": f"{folder}/{{name}}.jsonl"}}
         ),
     ):
-        ask()
+        ask_all()
 """
 LATE = ("late", "late_async")
 LATE_S = 90
