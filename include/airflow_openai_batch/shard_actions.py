@@ -164,7 +164,7 @@ class ShardActions:
     def _(self, step: steps.Find, state: ShardState) -> Seen | Waiting:
         looked_at = self.clock()
         if step.since is None:  # it was never sent, as far as the ledger goes
-            candidates = find_sent(self.client, self.files, state.send, looked_at)
+            candidates = find_sent(self.client, self.files, state.send)
         else:
             candidates = self.client.find(self.files.key(state.send), step.since)
         return Seen(

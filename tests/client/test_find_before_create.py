@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import openai
 import pytest
@@ -23,7 +23,13 @@ from fixtures.split_input import request_line, split, write_lines
 if TYPE_CHECKING:
     from airflow_openai_batch.core.storage import Location
 
-Send = Callable[[int], str]
+
+class Send(Protocol):
+    """Has a shard sent; the id of its batch."""
+
+    def __call__(self, number: int, to: OpenAIServer = ...) -> str: ...
+
+
 HOUR_S = 3_600.0
 SHARDS = 5
 
@@ -47,12 +53,12 @@ def job(server: OpenAIServer, tmp_path: Path) -> Location:
 def send(server: OpenAIServer, job: Location) -> Send:
     """Has a shard sent by a worker of its own; the id of its batch."""
 
-    def send(number: int) -> str:
+    def send(number: int, to: OpenAIServer = server) -> str:
         driver = ShardDriver(
             files=open_shard(job, number, resolve_plain, LandingRules()),
-            connect=lambda: connect(server),
+            connect=lambda: connect(to),
             caller=Caller(dag_id="dag", run_id="run", task_id="create", map_index=number, run_started_at=0.0),
-            clock=server.clock.now,
+            clock=to.clock.now,
         )
         with driver:
             driver.drive(Goal.CREATED, admitted=True)
@@ -82,8 +88,9 @@ def count_lists(server: OpenAIServer) -> int:
 
 
 def test_a_search_lists_only_what_came_since_the_one_before(server: OpenAIServer, send: Send) -> None:
-    create_others(server, 250)
+    create_others(server, 249)
     server.clock.advance(HOUR_S)
+    create_others(server, 1)
     send(0)
     assert count_lists(server) == 3  # nobody has looked before
     for shard in (1, 2, 3):
@@ -120,3 +127,30 @@ def test_what_another_plan_or_a_torn_file_says_is_not_believed(
         book.write_bytes(content)
         forget(job, 0)
         assert send(0) == batch_id
+
+
+def test_one_404_on_a_batch_that_was_seen_is_not_believed(
+    server: OpenAIServer, job: Location, send: Send
+) -> None:
+    batch_id = send(0)
+    create_others(server, 250)
+    server.clock.advance(HOUR_S)
+    send(1)
+    server.clock.advance(HOUR_S)
+    forget(job, 0)
+    server.script(http="GET /batches/*", status=404, code="not_found")
+    assert send(0) == batch_id
+
+
+def test_what_was_listed_in_another_project_is_not_believed(
+    server: OpenAIServer, job: Location, send: Send
+) -> None:
+    batch_id = send(0)
+    with OpenAIServer(speed=0, in_progress_s=24 * HOUR_S) as other:
+        other.clock.advance(server.clock.now() + HOUR_S - other.clock.now())
+        create_others(other, 300)  # ids of emulators count, and the last of these is not among ours
+        send(1, other)
+    create_others(server, 250)
+    server.clock.advance(2 * HOUR_S)
+    forget(job, 0)
+    assert send(0) == batch_id

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_openai_batch.core.storage import Location
 
 WORTH_WRITING = 200
-"""Batches that a search must have listed before it writes them down: two pages."""
+"""New batches that a search must have listed before it writes them down: two pages."""
 
 
 class KnownBatches(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,27 +26,29 @@ class KnownBatches(msgspec.Struct, frozen=True, kw_only=True):
 
     plan: str
     """`Plan.name`: batches of another plan are not this one's."""
+    newest: str
+    """The id of the batch, of this job or another, that OpenAI listed first."""
     listed_at: float
-    """Every batch of the job that OpenAI listed then stands here (Unix seconds)."""
+    """When that one was created, by OpenAI's clock (Unix seconds): what was listed then stands here."""
     batches: dict[str, list[str]]
     """Ids of batches by shard and send: ``"3.0"``."""
 
     def of(self, shard: int, send: int) -> list[str]:
         return self.batches.get(_name(shard, send), [])
 
-    def joined(self, listed: Iterable[BatchView], listed_at: float) -> KnownBatches:
-        """With those that a search has listed since; they have to be the job's."""
+    def joined(self, listed: Iterable[BatchView], newest: BatchView) -> KnownBatches:
+        """With those that a search has listed since, which have to be the job's."""
         batches = {name: list(ids) for name, ids in self.batches.items()}
         for batch in listed:
             ids = batches.setdefault(_name(batch.metadata["shard"], batch.metadata["send"]), [])
             if batch.id not in ids:
                 ids.append(batch.id)
-        return KnownBatches(plan=self.plan, listed_at=listed_at, batches=batches)
+        return KnownBatches(plan=self.plan, newest=newest.id, listed_at=newest.created_at, batches=batches)
 
 
 def read_known(place: Location, plan: Plan) -> KnownBatches:
     """Nothing, as of the split, where no search of this plan has written anything yet."""
-    nothing = KnownBatches(plan=plan.name, listed_at=plan.created_at, batches={})
+    nothing = KnownBatches(plan=plan.name, newest="", listed_at=plan.created_at, batches={})
     try:
         known = msgspec.json.decode(place.read_bytes(), type=KnownBatches)
     except (FileNotFoundError, msgspec.MsgspecError):  # torn: the search then goes back to the split
