@@ -10,6 +10,7 @@ triggerer, where deadlines are met. Nothing of requests, answers and keys is in 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import importlib
 import logging
@@ -46,6 +47,8 @@ log = logging.getLogger(__name__)
 _WITH_JOB = (OpenAIBatchSplitOperator, OpenAIBatchReportOperator, OpenAIBatchJobOperator)
 _BAD_STATES = ("failed", "upstream_failed")
 _MOST_NAMED = 5
+LOOK_WITHIN_S = 60.0
+"""For all jobs of a run that is late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +83,16 @@ def _describe_failed_run(context: Mapping[str, Any]) -> Alert:
     dag_id, run_id = context["dag"].dag_id, context["run_id"]
     began = getattr(context.get("dag_run"), "start_date", None)
     failed = _name_failed(dag_id, run_id)
-    tasks = [task.task_id for task in context["dag"].tasks if isinstance(task, _WITH_JOB)]
+    tasks = [task.task_id for task in context["dag"].tasks if _may_hold_job(task)]
     since = began.timestamp() if began else 0.0
     jobs = _find_jobs(dag_id, run_id, tasks)
-    stands = list(_look_at_jobs(jobs, lambda place: describe_failure(place, since=since)))
+    stands = _look_at_jobs(jobs, lambda place: describe_failure(place, since=since))
     return _compose(dag_id, run_id, "failed", failed or str(context.get("reason") or ""), stands)
+
+
+def _may_hold_job(task: Any) -> bool:
+    kind = getattr(task, "operator_class", None) or type(task)  # of a mapped one
+    return isinstance(kind, type) and issubclass(kind, _WITH_JOB)
 
 
 def _read_patience_s() -> float:
@@ -166,11 +174,19 @@ async def tell_overdue(
     dag_id, run_id = str(run.get("dag_id", "")), str(run.get("dag_run_id") or run.get("run_id") or "")
     # In a thread of asgiref's, as Airflow's own triggers ask: older ones can answer only there.
     jobs = await sync_to_async(lambda: list(_find_jobs(dag_id, run_id, [job_task])))()
-    stands = await asyncio.to_thread(
-        lambda: list(_look_at_jobs(jobs, lambda place: describe_waiting(place, now=time.time())))
-    )
+    stands: list[JobStand] = []
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LOOK_WITHIN_S):
+            stands = await asyncio.to_thread(
+                _look_at_jobs, jobs, lambda place: describe_waiting(place, now=time.time())
+            )
     late = f"not over {hours:g} h after {'it was queued' if since == 'queued' else 'its logical date'}"
-    alert = _compose(dag_id, run_id, late, "" if stands else "No job has been planned yet.", stands)
+    why = ""
+    if not jobs:
+        why = f"Task {job_task!r} has planned no job yet, or there is no such task."
+    elif not stands:
+        why = "How far its job is could not be read; the triggerer's log says why."
+    alert = _compose(dag_id, run_id, late, why, stands)
     log.warning("%s", alert.text)
     if notifier is not None:
         await _notify(notifier, notifier_args or {}, {**(context or {}), "alert": alert})
@@ -217,22 +233,24 @@ def _read_jobs(dag_id: str, run_id: str, task_id: str) -> Iterator[str]:
             yield uri
 
 
-def _look_at_jobs(uris: Iterable[str], look: Callable[[Location], JobStand | None]) -> Iterator[JobStand]:
-    """An alert without details is better than none."""
-    seen = 0
+def _look_at_jobs(uris: Iterable[str], look: Callable[[Location], JobStand | None]) -> list[JobStand]:
+    """The first few with which something is wrong, else one that is fine; none where none can be read.
+
+    An alert without details is better than none.
+    """
+    bad, fine = list[JobStand](), list[JobStand]()
     for uri in uris:
         try:
             stand = look(resolve_location(uri))
         except Exception as error:
             log.warning("No look at %s: %s", uri, type(error).__name__)
             continue
-        if stand is None:
-            continue
-        if seen == _MOST_NAMED:
-            log.info("Not in the message: more than %d jobs of the run want a look.", _MOST_NAMED)
-            return
-        seen += 1
-        yield stand
+        if stand is not None:
+            (fine if stand.is_fine else bad).append(stand)
+        if len(bad) == _MOST_NAMED:
+            log.info("The message is about the first %d jobs of the run that want a look.", _MOST_NAMED)
+            break
+    return bad or fine[:1]
 
 
 def _name_failed(dag_id: str, run_id: str) -> str:

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DAGS = """
 from datetime import timedelta
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG, Param, task
 
 from airflow_openai_batch.alerts import AlertOnFailure, alert_when_overdue
 from airflow_openai_batch.operators.whole_job import OpenAIBatchJobOperator
@@ -55,13 +55,29 @@ def ask():
 with DAG("told", schedule=None, params=PARAMS, on_failure_callback=AlertOnFailure(FileNotifier("{folder}/told.jsonl"))):
     ask()
 
+with DAG(
+    "told_each",
+    schedule=None,
+    params={{"jobs": Param(type="array")}},
+    on_failure_callback=AlertOnFailure(FileNotifier("{folder}/told_each.jsonl")),
+):
+
+    @task
+    def find(params=None):
+        return params["jobs"]
+
+    OpenAIBatchJobOperator.partial(
+        task_id="ask", max_requests_per_shard=2, poll_interval=1, send_mode="batch"
+    ).expand_kwargs(find())
+
+
 def ask_each():
     OpenAIBatchJobOperator.partial(
         task_id="ask", max_requests_per_shard=2, poll_interval=1, send_mode="batch"
     ).expand_kwargs([{{name: f"{{{{{{{{ params.{{name}} }}}}}}}}" for name in PARAMS}}])
 
 
-for name, notifier, task, ask_all in (
+for name, notifier, job_task, ask_all in (
     ("late", FileNotifier, "ask.split", ask),
     ("late_async", AsyncFileNotifier, "ask", ask_each),
 ):
@@ -70,7 +86,7 @@ for name, notifier, task, ask_all in (
         schedule=None,
         params=PARAMS,
         deadline=alert_when_overdue(
-            {late_h}, job_task=task, notifier=notifier, notifier_args={{"path": f"{folder}/{{name}}.jsonl"}}
+            {late_h}, job_task=job_task, notifier=notifier, notifier_args={{"path": f"{folder}/{{name}}.jsonl"}}
         ),
     ):
         ask_all()
@@ -151,7 +167,7 @@ def airflow(
     }
     home = tmp_path_factory.mktemp("airflow-told")
     with LocalAirflow(home, dags=folder / "dags", env=env) as made:
-        for dag_id in ("told", *LATE):
+        for dag_id in ("told", "told_each", *LATE):
             made.wait_for_dag(dag_id, timeout_s=240)
         yield made
 
@@ -252,6 +268,20 @@ def test_a_run_with_several_failed_shards_is_one_message_and_its_metrics_arrive(
     assert statsd.ours("told")[f"rows.{told}.ok"] == 12, "what had landed before is not counted again"
 
 
+def test_of_several_jobs_the_message_is_about_the_one_that_failed(
+    airflow: LocalAirflow, server: OpenAIServer, late: list[Run], folder: Path, tmp_path: Path
+) -> None:
+    jobs = [make_job(tmp_path / name, requests=2, name=name) for name in ("good", "bad")]
+    server.script(line=400, custom_id="bad/1", times=None)
+    run = airflow.trigger("told_each", {"jobs": [places(job) for job in jobs]})
+    message = wait_for_message(folder / "told_each.jsonl")
+    assert wait_for_end(airflow, run) == "failed"
+    assert message["subject"].startswith("told_each failed: 1 of 2 rows are not ok")
+    assert str(jobs[1].output) in message["text"]
+    assert str(jobs[0].output) not in message["text"]
+    server.unscript()
+
+
 def test_runs_that_take_too_long_are_one_message_each_and_go_on(
     airflow: LocalAirflow, server: OpenAIServer, late: list[Run], folder: Path, statsd: StatsD
 ) -> None:
@@ -272,4 +302,5 @@ def test_runs_that_take_too_long_are_one_message_each_and_go_on(
         "late.jsonl": 1,
         "late_async.jsonl": 1,
         "told.jsonl": 1,  # a run that was mended is no second message
+        "told_each.jsonl": 1,
     }

@@ -40,6 +40,8 @@ class JobStand:
     to_do: str
     see: str
     """URI of what says more."""
+    is_fine: bool = False
+    """Nothing is wrong with this job, or late."""
 
 
 def describe_failure(output: Location, *, since: float) -> JobStand | None:
@@ -81,6 +83,7 @@ def describe_failure(output: Location, *, since: float) -> JobStand | None:
         cost=_price(plan, parts, spent),
         to_do=to_do,
         see=output.child(job.REPORT_MARKDOWN).uri,
+        is_fine=not open_shards and not counts.bad,
     )
 
 
@@ -102,6 +105,7 @@ def describe_waiting(output: Location, *, now: float) -> JobStand | None:
             cost="Going on costs nothing.",
             to_do="Look at the tasks that still run.",
             see=output.uri,
+            is_fine=True,
         )
     what = f"{_name_shards(plan, list(parts))}."
     if (oldest := _find_oldest(output, list(parts)[:MOST_LOOKED_AT])) is not None:
