@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from airflow_openai_batch.plugin import wakes, webhooks
+from airflow_openai_batch.plugin.webhook_secrets import KEPT_S, UNKNOWN_PER_MINUTE, WebhookSecrets
 from airflow_openai_batch.testing.webhooks import sign_webhook
 
 SECRET = "whsec_c2VjcmV0IG9mIHRoZSB0ZXN0cw=="
@@ -27,9 +28,14 @@ def make_event(batch_id: str = "batch_1", kind: str = "batch.completed") -> str:
 
 
 @pytest.fixture
-def post(airflow_db: None, define_connection: Callable[..., str], openai_server: Any) -> Iterator[Post]:
+def post(
+    airflow_db: None,
+    define_connection: Callable[..., str],
+    openai_server: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Post]:
     """Post an event to a connection; signed well unless told otherwise."""
-    webhooks._secrets.clear()
+    monkeypatch.setattr(webhooks, "_secrets", WebhookSecrets(webhooks._read_secret))  # knows nothing yet
     host = openai_server.base_url
     define_connection("signed", conn_type="openai", password="k", host=host, extra={"webhook_secret": SECRET})
     define_connection("unsigned", conn_type="openai", password="k", host=host)
@@ -136,3 +142,22 @@ def test_a_refusal_is_in_the_log_without_the_secret(post: Post, caplog: pytest.L
     assert told == [f"A webhook for connection 'unsigned' was refused: {why}."]
     assert SECRET not in caplog.text
     assert SECRET[6:] not in caplog.text
+
+
+def test_strangers_cannot_make_us_ask_a_secrets_backend_without_end() -> None:
+    asked, now = list[str](), [1_000.0]
+
+    def read(conn_id: str) -> str | None:
+        asked.append(conn_id)
+        return SECRET if conn_id == "signed" else None
+
+    secrets = WebhookSecrets(read, clock=lambda: now[0])
+    assert secrets.find("signed") == SECRET
+    for n in range(5_000):
+        assert secrets.find(f"guess-{n}") is None
+    assert len(asked) == UNKNOWN_PER_MINUTE
+    now[0] += KEPT_S + 1
+    assert secrets.find("signed") == SECRET, "what is known is looked up whatever strangers do"
+    now[0] += 60
+    assert secrets.find("guess-1") is None
+    assert asked[-2:] == ["signed", "guess-1"]

@@ -183,7 +183,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
             ti.xcom_push(SPLIT_HOST, find_host())
         ti.xcom_push("job", output.uri)
         ti.xcom_push("asset", self.output_uri.partition("{run_id}")[0].strip().rstrip("/"))
-        ti.xcom_push("estimate", forecast.to_xcom())
+        ti.xcom_push("estimate", {**forecast.to_xcom(), "conn_id": self.conn_id})
         if plan_only or not plan.shards:
             self.log.info("%s; what comes after is skipped.", "Dry run" if plan_only else "No requests")
             self.skip(ti=ti, tasks=context["task"].get_flat_relatives(upstream=False))

@@ -6,7 +6,7 @@ Airflow mounts a plugin's app without any check, so every route here says what i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow.api_fastapi.app import get_auth_manager
@@ -16,7 +16,10 @@ from airflow.configuration import conf
 from airflow.models.dag import DagModel
 from fastapi import HTTPException, Request, status
 
-__all__ = ["GetUserDep", "Rights", "check_origin", "requires_authenticated"]
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.plan import Plan
+
+__all__ = ["GetUserDep", "Rights", "check_origin", "find_other_owner", "requires_authenticated"]
 
 
 class Rights:
@@ -52,7 +55,11 @@ class Rights:
 
     def readable(self, dag_ids: Iterable[str]) -> set[str]:
         """Those of them that the user may read."""
-        return {dag_id for dag_id in set(dag_ids) if self.may_read(dag_id)}
+        names = set(dag_ids)
+        if hasattr(DagModel, "get_dag_id_to_team_name_mapping"):  # not on Airflow 3.1
+            teams = DagModel.get_dag_id_to_team_name_mapping(list(names))
+            self._details |= {name: DagDetails(id=name, team_name=teams.get(name)) for name in names}
+        return {name for name in names if self.may_read(name)}
 
     def _may(self, method: Any, dag_id: str, entity: DagAccessEntity | None) -> bool:
         key = (method, dag_id, entity)
@@ -72,6 +79,13 @@ class Rights:
 def _check(allowed: bool, why: str) -> None:
     if not allowed:
         raise HTTPException(status.HTTP_403_FORBIDDEN, why)
+
+
+def find_other_owner(plan: Plan, dag_id: str) -> str | None:
+    """The DAG that planned a job, where it is another: who may write an XCom must not reach by it what a DAG has
+    asked on which they have no rights."""
+    owner = plan.created_by.partition("/")[0]
+    return owner if owner not in ("", dag_id) else None
 
 
 def check_origin(request: Request) -> None:

@@ -19,8 +19,7 @@ from airflow_openai_batch.core.batch_view import BatchStatus, BatchView
 from airflow_openai_batch.core.errors import NotFoundError
 from airflow_openai_batch.core.plan import Plan, job_key
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
-from airflow_openai_batch.operators.parameters import DEFAULT_CONN_ID
-from airflow_openai_batch.plugin.access import GetUserDep, check_origin
+from airflow_openai_batch.plugin.access import GetUserDep, check_origin, find_other_owner
 from airflow_openai_batch.plugin.api import AllRights, OneJob, read_row
 from airflow_openai_batch.plugin.job_rows import JobId, find_conn_ids
 
@@ -54,11 +53,13 @@ def cancel(rights: AllRights, user: GetUserDep, wish: CancelWish) -> dict[str, s
     job_id = JobId(**wish.model_dump(exclude={"batch_id"}))
     with create_session(scoped=False) as session:
         row = read_row(session, job_id)
-        conn_id = find_conn_ids(session, [job_id]).get(job_id, DEFAULT_CONN_ID)
+        conn_id = find_conn_ids(session, [job_id]).get(job_id)
+    if conn_id is None:
+        raise HTTPException(404, "Airflow does not know the job's connection any more.")
     check_uri(row.uri, "output")
     check_conn_id(conn_id)
     plan = job.read_plan(resolve_location(row.uri))
-    if plan is not None and (owner := find_other_owner(plan, job_id)):
+    if plan is not None and (owner := find_other_owner(plan, job_id.dag_id)):
         rights.check_edit(owner)
     status = _cancel(conn_id, wish.batch_id, row.uri, plan)
     _note(job_id, user, wish.batch_id)
@@ -81,13 +82,6 @@ def _cancel(conn_id: str, batch_id: str, uri: str, plan: Plan | None) -> str:
             raise HTTPException(409, f"{batch_id} is {batch.status} already.")
         client.cancel(batch_id)
     return str(BatchStatus.CANCELLING)
-
-
-def find_other_owner(plan: Plan, job_id: JobId) -> str | None:
-    """The DAG that planned the job, where it is another: who may write an XCom must not reach by it what a DAG has
-    asked on which they have no rights."""
-    dag_id = plan.created_by.partition("/")[0]
-    return dag_id if dag_id not in ("", job_id.dag_id) else None
 
 
 def is_of_job(batch: BatchView, uri: str, plan: Plan) -> bool:
@@ -128,7 +122,7 @@ def get_failed(rights: AllRights, job_id: OneJob) -> StreamingResponse:
     plan = job.read_plan(output)
     if plan is None:
         raise HTTPException(404, NO_FILE)
-    if owner := find_other_owner(plan, job_id):
+    if owner := find_other_owner(plan, job_id.dag_id):
         rights.check_contents(owner)
     place = output.child(job.FAILED)
     try:

@@ -58,22 +58,28 @@ def get_jobs(
     now = time.time()
     if dag_id is not None:
         rights.check_read(dag_id)
+    dag_ids = {dag_id} if dag_id is not None else _find_readable(rights)
     with create_session(scoped=False) as session:
-        dag_ids = rights.readable(find_dags(session)) if dag_id is None else {dag_id}
         rows, total = find_jobs(
             session, dag_ids, run_id=run_id, task_id=task_id, map_index=map_index, state=state,
             limit=limit, offset=offset,
         )  # fmt: skip
-        jobs = gather(session, rows)
+        jobs = gather(session, rows, rights)
     described = [describe_job(job, now=now, may_edit=rights.may_edit(job.row.id.dag_id)) for job in jobs]
     return {"jobs": described, "total": total, "now": to_iso(now), "queues": describe_queues(jobs, now)}
+
+
+def _find_readable(rights: Rights) -> set[str]:
+    with create_session(scoped=False) as session:
+        found = find_dags(session)
+    return rights.readable(found)  # without a session in hand: rights may take one of their own for each DAG
 
 
 def describe_queues(jobs: list[Job], now: float) -> list[dict[str, Any]]:
     """Of the connections and models of jobs that go on."""
     own_keys, models, accounts = set[str](), dict[str, set[str]](), dict[str, Account]()
     for job in jobs:
-        if job.snapshot is None or job.snapshot.is_done:
+        if job.snapshot is None or job.snapshot.is_done or job.conn_id is None:
             continue
         own_keys |= job.snapshot.keys.keys()
         models.setdefault(job.conn_id, set()).update(shard.model for shard in job.snapshot.plan.shards)
@@ -95,12 +101,12 @@ def get_shards(
     now = time.time()
     rights.check_read(job_id.dag_id)
     with create_session(scoped=False) as session:
-        (job,) = gather(session, [read_row(session, job_id)])
+        (job,) = gather(session, [read_row(session, job_id)], rights)
         shards = [view for view in job.shards if state in (None, view.state)]
         page = shards[offset : offset + limit]
         add_instances(session, job, page)
-    if job.snapshot is None and job.directory.error is not None:
-        raise HTTPException(502, job.directory.error)
+    if job.snapshot is None and job.error is not None:
+        raise HTTPException(403 if job.is_forbidden else 502, job.error)
     may_edit = rights.may_edit(job_id.dag_id)
     return {
         "shards": [view.describe(job.row.uri, now, may_edit=may_edit) for view in page],
@@ -118,7 +124,7 @@ def get_history(
     rights.check_read(dag_id)
     with create_session(scoped=False) as session:
         rows = find_newest_runs(session, dag_id, runs=limit)
-        jobs = gather(session, rows)
+        jobs = gather(session, rows, rights)
     return {"runs": describe_runs(jobs), "loaded": all(job.directory.loaded for job in jobs)}
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from airflow_openai_batch.operators.parameters import DEFAULT_CONN_ID
+from airflow_openai_batch.plugin.access import Rights, find_other_owner
 from airflow_openai_batch.plugin.accounts import ACCOUNTS, Account
 from airflow_openai_batch.plugin.directories import DIRECTORIES, Directory
 from airflow_openai_batch.plugin.instances import Instance, Instances, find_instances, find_makers
@@ -26,17 +26,29 @@ class Job:
 
     row: JobRow
     directory: Directory
-    conn_id: str = DEFAULT_CONN_ID
+    conn_id: str | None = None
+    """None where nothing tells: then OpenAI is not asked."""
     instances: Instances = field(default_factory=dict)
     maker: Instance | None = None
 
     def __post_init__(self) -> None:
         self.snapshot: JobSnapshot | None = self.directory.snapshot
         """As it was when the answer was begun: threads put newer ones in its place."""
+        self.error = self.directory.error
+        self.is_forbidden = False
+
+    def check_owner(self, rights: Rights) -> None:
+        """Show nothing of a job that a DAG has planned which the user may not read."""
+        owner = None if self.snapshot is None else find_other_owner(self.snapshot.plan, self.row.id.dag_id)
+        if owner is not None and not rights.may_read(owner):
+            self.snapshot, self.is_forbidden = None, True
+            self.error = f"You may not read DAG {owner!r}, which has planned this job."
 
     @cached_property
     def account(self) -> Account:
         """OpenAI is asked only where shards are not done."""
+        if self.conn_id is None:
+            return Account("")
         going_on = self.snapshot is not None and not self.snapshot.is_done
         return ACCOUNTS.look(self.conn_id) if going_on else ACCOUNTS.find(self.conn_id)
 
@@ -47,23 +59,26 @@ class Job:
         return view_shards(self.snapshot, self.account.batches, self.instances, self.maker)
 
 
-def gather(session: Session, rows: Sequence[JobRow]) -> list[Job]:
+def gather(session: Session, rows: Sequence[JobRow], rights: Rights) -> list[Job]:
     """Never waits for object storage or for OpenAI. Of task instances, those are found that have failed or wait."""
     directories = DIRECTORIES.get({row.uri for row in rows})
     open_rows = [row for row in rows if not _is_done(directories[row.uri])]
     instances = find_instances(session, open_rows)
     makers = find_makers(session, [row.id for row in rows])
     conn_ids = find_conn_ids(session, [row.id for row in rows])
-    return [
+    jobs = [
         Job(
             row=row,
             directory=directories[row.uri],
-            conn_id=conn_ids.get(row.id, DEFAULT_CONN_ID),
+            conn_id=conn_ids.get(row.id),
             instances=instances.get(row.id, {}),
             maker=makers.get(row.id),
         )
         for row in rows
     ]
+    for job in jobs:
+        job.check_owner(rights)
+    return jobs
 
 
 def add_instances(session: Session, job: Job, shards: Sequence[ShardView]) -> None:

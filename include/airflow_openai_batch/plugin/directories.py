@@ -19,15 +19,17 @@ from airflow_openai_batch.locations import check_uri, resolve_location
 
 log = logging.getLogger(__name__)
 
-MOST_DIRECTORIES = 200
-"""That are remembered; 2,000 shards take 2 MB."""
+MOST_DIRECTORIES = 500
+"""That are remembered, more than one answer is about; 2,000 shards take 2 MB."""
 LOOKS_AT_ONCE = 4
 RUNNING_S = 3.0
 """Between two looks at a job that goes on."""
 FINAL_S = 60.0
 """Between two looks at a job that is done and reported: somebody may repair it."""
 PATIENCE_S = 0.15
-"""A page waits so long for what has never been looked at, since a local directory is read by then."""
+"""A page waits so long for what has never been looked at, or not for `STALE_S`: a local directory is read by then."""
+STALE_S = 20.0
+"""Behind a balancer with several API servers each is asked now and then only."""
 
 
 class Directory:
@@ -49,6 +51,9 @@ class Directory:
         final = self.snapshot is not None and self.error is None and self.snapshot.is_final
         # a directory that takes long to read is not read all the time
         return now >= self._looked_at + max(FINAL_S if final else RUNNING_S, 2 * self._took_s)
+
+    def is_stale(self, now: float) -> bool:
+        return not self.loaded or now >= self._looked_at + STALE_S
 
     def look(self) -> None:
         """Blocks. What goes wrong is kept as text, beside what was seen before."""
@@ -85,9 +90,10 @@ class Directories:
         """By URI, as last seen. Starts the looks that are due, and waits a moment where nothing is known yet."""
         with self._lock:
             found = {uri: self._find(uri) for uri in uris}
-            first = [self._looks[uri] for uri in found if uri in self._looks and not found[uri].loaded]
-        if first:
-            wait(first, timeout=patience_s)
+            now = time.monotonic()
+            due = [self._looks[uri] for uri in found if uri in self._looks and found[uri].is_stale(now)]
+        if due:
+            wait(due, timeout=patience_s)
         return found
 
     def _find(self, uri: str) -> Directory:

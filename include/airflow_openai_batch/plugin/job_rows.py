@@ -172,15 +172,19 @@ def _read_rows(session: Session, query: Select[Any]) -> Iterable[JobRow]:
 
 
 def find_conn_ids(session: Session, jobs: Iterable[JobId]) -> dict[JobId, str]:
-    """The connections of jobs, as their templates were rendered; those Airflow has forgotten are left out."""
+    """The connections of jobs; those that nothing tells of are left out."""
     wanted = {(job.dag_id, job.run_id, job.task_id, job.map_index): job for job in jobs}
     if not wanted:
         return {}
-    fields = RenderedTaskInstanceFields
-    key = (fields.dag_id, fields.run_id, fields.task_id, fields.map_index)
-    query = select(*key, fields.rendered_fields).where(tuple_(*key).in_(wanted))
+    fields, xcom = RenderedTaskInstanceFields, XComModel
+    keys = [(table.dag_id, table.run_id, table.task_id, table.map_index) for table in (fields, xcom)]
+    rendered = select(*keys[0], fields.rendered_fields).where(tuple_(*keys[0]).in_(wanted))
+    estimates = select(*keys[1], xcom.value).where(xcom.key == "estimate", tuple_(*keys[1]).in_(wanted))
+    # A report pushes no estimate, and Airflow keeps what was rendered for 30 runs.
+    told = [(row, row[4]) for row in session.execute(rendered)]
+    told += [(row, xcom.deserialize_value(row)) for row in session.execute(estimates)]
     return {
-        wanted[row[0], row[1], row[2], row[3]]: row[4]["conn_id"]
-        for row in session.execute(query)
-        if isinstance(row[4], dict) and isinstance(row[4].get("conn_id"), str)
+        wanted[row[0], row[1], row[2], row[3]]: said["conn_id"]
+        for row, said in told
+        if isinstance(said, dict) and isinstance(said.get("conn_id"), str)
     }

@@ -31,7 +31,7 @@ def describe_job(job: Job, *, now: float, may_edit: bool) -> dict[str, Any]:
         "run_started_at": to_iso(row.run_started_at),
         "run_ended_at": to_iso(row.run_ended_at),
         "loaded": job.directory.loaded,
-        "error": job.directory.error,
+        "error": job.error,
         "links": {"run": row.id.run_link, "task": row.id.task_link},
         "may_edit": may_edit,
         **(_EMPTY if job.snapshot is None else _describe(row, job.snapshot, job.shards, now)),
@@ -102,6 +102,10 @@ def estimate_left(
     if row.is_over or snapshot.is_done or not completed:
         return None
     began = [shard.began_at for shard in shards if shard.began_at is not None]
+    if any(shard.completed and shard.began_at is None for shard in shards):
+        began.append(
+            snapshot.plan.created_at
+        )  # OpenAI's list goes back for a day: an older batch is not in it
     own = max((shard.eta_s(now) or 0.0 for shard in shards), default=0.0)
     elapsed = now - min(began, default=snapshot.plan.created_at)
     whole = max(0.0, elapsed) * max(0, total - completed) / completed

@@ -14,14 +14,15 @@ and PostgreSQL:
   no row. The triggerer does not claim: there remain the milliseconds between its own select and its own update, as
   between any two triggerers; a task that meets this tries again by itself.
 * A task that is resumed while the worker process which deferred it still lingers is failed by the scheduler, too: see
-  `MIN_AGE_S`.
+  `find_min_age_s`.
 """
 
 from __future__ import annotations
 
-import functools
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.plugin.narrowed import TRIGGERS, find_batch_ids
@@ -33,10 +34,15 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 MIN_AGE_S = 10.0
-"""No task is resumed sooner after it was deferred: a worker process lingers for as long as ``[workers]
-min_heartbeat_interval``, 5 s by default, and only then the scheduler hears of its end."""
+"""See `find_min_age_s`, for the default of 5 s."""
 MOST_TRIGGERS = 5_000
 """Deferred tasks that are looked through, those of the batch's own run first."""
+READ_AT_ONCE = 100
+"""Arguments of triggers in memory at a time."""
+TriggerKey = tuple[int, datetime]
+"""Id and creation: SQLite gives an id to another one later."""
+
+_known_batches: dict[TriggerKey, frozenset[str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +86,6 @@ def find_waiting(batch_id: str, metadata: Mapping[str, str]) -> list[Waiting]:
             TaskInstance.run_id,
             TaskInstance.task_id,
             TaskInstance.map_index,
-            Trigger.classpath,
-            Trigger.encrypted_kwargs,
         )
         .join(Trigger, TaskInstance.trigger_id == Trigger.id)
         .where(TaskInstance.state == TaskInstanceState.DEFERRED, Trigger.classpath.in_(TRIGGERS))
@@ -90,11 +94,67 @@ def find_waiting(batch_id: str, metadata: Mapping[str, str]) -> list[Waiting]:
     )
     with create_session() as session:
         rows = session.execute(query).all()
+        named = _read_batches(session, [(trigger_id, created) for _, trigger_id, created, *_ in rows])
+        waiting = [row for row in rows if batch_id in named[row[1], row[2]]]
+        kwargs = _read_arguments(session, [row[1] for row in waiting])
     return [
-        Waiting(ti_id, trigger_id, created.timestamp(), f"{dag} {run} {task} [{index}]", classpath, encrypted)
-        for ti_id, trigger_id, created, dag, run, task, index, classpath, encrypted in rows
-        if batch_id in _read_batch_ids(classpath, encrypted)
+        Waiting(ti_id, trigger_id, created.timestamp(), f"{dag} {run} {task} [{index}]", *kwargs[trigger_id])
+        for ti_id, trigger_id, created, dag, run, task, index in waiting
+        if trigger_id in kwargs
     ]
+
+
+def _read_batches(session: Session, triggers: list[TriggerKey]) -> dict[TriggerKey, frozenset[str]]:
+    """The batches that each trigger waits for. Remembered for as long as it waits, since every event looks through
+    all, and a trigger's arguments never change; the arguments, a hundred KB for a large job, are not kept."""
+    global _known_batches
+    known = _known_batches
+    named = {key: known[key] for key in triggers if key in known}
+    unknown = [key for key in triggers if key not in known]
+    for start in range(0, len(unknown), READ_AT_ONCE):
+        part = unknown[start : start + READ_AT_ONCE]
+        arguments = _read_arguments(session, [trigger_id for trigger_id, _ in part])
+        named |= {key: _find_batches(*arguments[key[0]]) for key in part if key[0] in arguments}
+    _known_batches = named
+    return defaultdict(frozenset, named)
+
+
+def _read_arguments(session: Session, trigger_ids: list[int]) -> dict[int, tuple[str, str]]:
+    """Class path and encrypted arguments."""
+    from airflow.models.trigger import Trigger
+    from sqlalchemy import select
+
+    query = select(Trigger.id, Trigger.classpath, Trigger.encrypted_kwargs).where(Trigger.id.in_(trigger_ids))
+    return {trigger_id: (path, text) for trigger_id, path, text in session.execute(query)}
+
+
+def find_min_age_s() -> float:
+    """No task is resumed sooner after it was deferred: a worker process lingers for as long as ``[workers]
+    min_heartbeat_interval``, and only then the scheduler hears of its end."""
+    from airflow.configuration import conf
+
+    return max(MIN_AGE_S, 2.0 * conf.getfloat("workers", "min_heartbeat_interval", fallback=5.0))
+
+
+def is_busy(metadata: Mapping[str, str]) -> bool:
+    """Whether the task that created a batch runs, or is about to."""
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from airflow.utils.state import TaskInstanceState
+    from sqlalchemy import select
+
+    map_index = metadata.get("map_index", "")
+    query = select(TaskInstance.id).where(
+        TaskInstance.dag_id == metadata.get("dag_id", ""),
+        TaskInstance.run_id == metadata.get("run_id", ""),
+        TaskInstance.task_id == metadata.get("task_id", ""),
+        TaskInstance.map_index == (int(map_index) if map_index.lstrip("-").isdecimal() else -1),
+        TaskInstance.state.in_(
+            (TaskInstanceState.RUNNING, TaskInstanceState.QUEUED, TaskInstanceState.SCHEDULED)
+        ),
+    )
+    with create_session() as session:
+        return session.execute(query).first() is not None
 
 
 def resume(waiting: Waiting, event: TriggerEvent) -> bool:
@@ -129,13 +189,13 @@ def _resume(waiting: Waiting, event: TriggerEvent, session: Session) -> bool:
     )
     if session.execute(claim).rowcount != 1:  # type: ignore[attr-defined]  # a cursor's result
         return False
-    handle_event_submit(event, task_instance=session.get_one(TaskInstance, waiting.ti_id), session=session)
+    instance = session.get(TaskInstance, waiting.ti_id)
+    assert instance is not None  # noqa: S101 - it was claimed a moment ago
+    handle_event_submit(event, task_instance=instance, session=session)
     return True
 
 
-@functools.lru_cache(maxsize=8_192)
-def _read_batch_ids(classpath: str, encrypted_kwargs: str) -> frozenset[str]:
-    """Remembered, since every event looks through all that wait; a trigger's arguments never change."""
+def _find_batches(classpath: str, encrypted_kwargs: str) -> frozenset[str]:
     try:
         return frozenset(find_batch_ids(classpath, _decrypt(encrypted_kwargs)))
     except Exception:  # what cannot be read is left to its own trigger

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.core.errors import NotFoundError
 from airflow_openai_batch.plugin.narrowed import LOOK_EVERY_S, ask_trigger
-from airflow_openai_batch.plugin.wake import MIN_AGE_S, Waiting, find_waiting, resume
+from airflow_openai_batch.plugin.wake import Waiting, find_min_age_s, find_waiting, is_busy, resume
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.batch_view import BatchView
@@ -31,6 +31,8 @@ END_WITHIN_S = 120.0
 """A batch of which OpenAI says that it is over, and then shows it running."""
 LOOKS_S = (0.0, 5.0, 10.0, 20.0, 40.0)
 """Seconds before each look for a task that waits: it may be about to defer."""
+BUSY_LOOKS_S = (30.0, 60.0, 120.0, 240.0, 480.0, 960.0, 1_800.0)
+"""And then, while the task that created the batch runs: one with a whole job may land other shards for long."""
 
 
 class Wakes:
@@ -74,7 +76,9 @@ class Wakes:
         batch = await see_end(conn_id, batch_id)
         if batch is None:
             return
-        for pause_s in LOOKS_S:
+        for look, pause_s in enumerate((*LOOKS_S, *BUSY_LOOKS_S)):
+            if look >= len(LOOKS_S) and not await self._in_turn(asyncio.to_thread(is_busy, batch.metadata)):
+                break
             await asyncio.sleep(pause_s)
             found = await self._in_turn(asyncio.to_thread(find_waiting, batch_id, batch.metadata))
             if found:
@@ -84,7 +88,7 @@ class Wakes:
         log.info("Nobody waits for %s.", batch_id)
 
     async def _wake_one(self, waiting: Waiting, batch_id: str) -> None:
-        await asyncio.sleep(max(0.0, waiting.since + MIN_AGE_S - time.time()))
+        await asyncio.sleep(max(0.0, waiting.since + find_min_age_s() - time.time()))
         event = await ask_trigger(waiting.classpath, waiting.read_kwargs(), batch_id)
         if event is not None and await self._in_turn(asyncio.to_thread(resume, waiting, event)):
             log.info("%s goes on: %s is over.", waiting.name, batch_id)

@@ -17,6 +17,7 @@ import json
 import logging
 import secrets
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import openai  # a second, which only the API server pays, when it starts: OpenAI waits for the first answer, too
@@ -24,8 +25,11 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from fastapi import APIRouter, HTTPException, Request
 from starlette.requests import ClientDisconnect
 
+from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.hook import OpenAIBatchHook
+from airflow_openai_batch.locations import check_conn_id
 from airflow_openai_batch.plugin.wakes import Wakes
+from airflow_openai_batch.plugin.webhook_secrets import WebhookSecrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,9 +44,8 @@ SECRET = "webhook_secret"  # noqa: S105 - its name in the connection's extra, wh
 MOST_BYTES = 256 * 1024
 """An event has 200 bytes."""
 BODY_WITHIN_S = 10.0
-SECRET_KEPT_S = 30.0
-"""A secrets backend may take longer to answer than OpenAI waits, and anybody may ask."""
-MOST_SECRETS = 1_000
+FRESH_S = 300.0
+"""The client refuses what is older, whatever its signature: no secret need be looked up for it."""
 TELL_EVERY_S = 60.0
 _HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 _ENDS = frozenset({"batch.completed", "batch.failed", "batch.expired", "batch.cancelled"})
@@ -51,7 +54,6 @@ _MISMATCH = "The given webhook signature does not match the expected signature"
 _NOBODY = secrets.token_hex(32)
 """Signs for connections without a secret: they are refused at the same pace."""
 
-_secrets: dict[str, tuple[float, str | None]] = {}
 _told_at = -TELL_EVERY_S
 
 
@@ -61,7 +63,8 @@ async def receive(conn_id: str, request: Request) -> dict[str, str]:
     if missing := [name for name in _HEADERS if name not in request.headers]:
         raise HTTPException(400, f"The header {missing[0]} is missing: this is no webhook of OpenAI's.")
     body = await _read_body(request)
-    kind, batch_id = await asyncio.to_thread(_read_event, conn_id, body, dict(request.headers))
+    reading = functools.partial(_read_event, conn_id, body, dict(request.headers))
+    kind, batch_id = await asyncio.get_running_loop().run_in_executor(_find_threads(), reading)
     if not isinstance(kind, str) or kind not in _ENDS:
         return {"status": "ignored"}
     if not isinstance(batch_id, str) or not batch_id.startswith("batch_") or len(batch_id) > 200:
@@ -86,7 +89,7 @@ async def _read_body(request: Request) -> bytes:
 
 def _read_event(conn_id: str, body: bytes, headers: Mapping[str, str]) -> tuple[Any, Any]:
     """Type and batch id of an event whose signature is good. In a thread: it may read the connection."""
-    secret = _find_secret(conn_id)
+    secret = _secrets.find(conn_id) if _is_fresh(headers["webhook-timestamp"]) else None
     try:
         event = _verifier().unwrap(body, headers, secret=secret or _NOBODY)
     except openai.InvalidWebhookSignatureError as error:
@@ -106,25 +109,29 @@ def _verifier() -> Webhooks:
     return openai.OpenAI(api_key="none").webhooks
 
 
-def _find_secret(conn_id: str) -> str | None:
-    """The connection's secret, as it was at most `SECRET_KEPT_S` ago."""
-    now = time.monotonic()
-    known = _secrets.get(conn_id)
-    if known is not None and known[0] > now:
-        return known[1]
-    if len(_secrets) >= MOST_SECRETS:
-        _secrets.clear()
-    secret = _read_secret(conn_id)
-    _secrets[conn_id] = (now + SECRET_KEPT_S, secret)
-    return secret
+@functools.cache
+def _find_threads() -> ThreadPoolExecutor:
+    """Apart from those in which tasks are woken, since anybody can keep these busy; not before the process forks."""
+    return ThreadPoolExecutor(2, thread_name_prefix="openai-batch-webhooks")
+
+
+def _is_fresh(timestamp: str) -> bool:
+    try:
+        return abs(time.time() - int(timestamp)) <= FRESH_S
+    except ValueError:
+        return False
 
 
 def _read_secret(conn_id: str) -> str | None:
     try:
+        check_conn_id(conn_id)
         secret = OpenAIBatchHook.get_connection(conn_id).extra_dejson.get(SECRET)
-    except AirflowNotFoundException:
+    except (AirflowNotFoundException, ConfigError):
         return None
     return secret.strip() or None if isinstance(secret, str) else None
+
+
+_secrets = WebhookSecrets(_read_secret)
 
 
 def _tell_refused(conn_id: str, secret: str | None, why: str) -> None:

@@ -2,7 +2,7 @@
 
 import { apiUrl, airflowUrl, usePoll } from "./api.js";
 import { count, money, moment, percent } from "./format.js";
-import { AirflowLink, Cell, Table } from "./parts.js";
+import { AirflowLink, Cell, ErrorNotice, Table } from "./parts.js";
 
 const { createElement: h } = globalThis.React;
 
@@ -16,7 +16,9 @@ const rowsOf = (run) => (run.rows_ok ?? 0) + (run.rows_bad ?? 0);
 const badShare = (run) => (rowsOf(run) ? run.rows_bad / rowsOf(run) : 0);
 
 export function History({ dagId }) {
-  const { data } = usePoll(apiUrl("history", { dag_id: dagId, limit: RUNS }), () => 30);
+  const url = apiUrl("history", { dag_id: dagId, limit: RUNS });
+  const { data, error, at } = usePoll(url, (answer) => (answer.loaded ? 30 : 1));
+  if (!data && error) return h(ErrorNotice, { error, at });
   if (!data || data.runs.length < 2) return null; // one run is no history
   const { runs } = data;
   return h(

@@ -24,7 +24,8 @@ export function Jobs({ scope, place, go, open, only, opened }) {
   const offset = Number(place.get("from")) || 0;
   const isOnly = ({ jobs, total }) => scope.run_id && total === 1 && jobs[0]?.loaded;
   const url = apiUrl("jobs", { ...scope, dag_id: dag, state, limit: PAGE, offset });
-  const { data, error, at, pending } = usePoll(url, (answer) => (isOnly(answer) ? 60 : paceOfJobs(answer)));
+  const { data: answer, error, at, pending } = usePoll(url, (answer) => (isOnly(answer) ? 60 : paceOfJobs(answer)));
+  const data = useLoaded(answer);
   if (data && isOnly(data)) return only(data.jobs[0]);
 
   const filtered = Boolean(state || (!scope.dag_id && dag));
@@ -50,6 +51,15 @@ export function Jobs({ scope, place, go, open, only, opened }) {
       data ? h(Pager, { offset, limit: PAGE, total: data.total, what: "jobs", onMove: (from) => go({ from }) }) : null,
     ),
   );
+}
+
+/** Another API server may not have read a job yet that the one before has told of. */
+function useLoaded(answer) {
+  const known = useRef(new Map());
+  if (!answer) return answer;
+  const jobs = answer.jobs.map((job) => (job.loaded ? job : (known.current.get(toKey(job)) ?? job)));
+  known.current = new Map(jobs.filter((job) => job.loaded).map((job) => [toKey(job), job]));
+  return { ...answer, jobs };
 }
 
 function Filters({ state, dag, jobs, go }) {
