@@ -54,7 +54,8 @@ distributed: $(READY) ## docker-compose.yaml without Docker: 60 shards while its
 test-oldest: $(OLDEST)/.ready ## operators, triggers and the main DAG on the oldest Airflow that is supported
 	$(OLDEST)/bin/python -m pytest -W default -n 2 --dist loadfile tests/client tests/triggers \
 	  $(addprefix tests/operators/test_,composing.py costs.py healing.py refusals.py task_group.py) \
-	  tests/dags/test_openai_batch.py $(ARGS)
+	  tests/dags/test_openai_batch.py \
+	  tests/plugin/test_wake.py::test_of_many_that_resume_one_task_at_once_one_does $(ARGS)
 
 chaos: $(READY) ## more jobs while parts are killed and OpenAI misbehaves: RUNS=100 SEED=7, ONLY=3 for one of them
 	CHAOS_RUNS=$(or $(RUNS),15) CHAOS_SEED=$(SEED) CHAOS_ONLY=$(ONLY) $(BIN)/python -m pytest tests/chaos $(ARGS)
