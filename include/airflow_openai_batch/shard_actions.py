@@ -30,7 +30,7 @@ from airflow_openai_batch.core.report import ShardSummary
 from airflow_openai_batch.core.send_slots import RealtimeBusyError
 from airflow_openai_batch.core.shard_month import ShardMonth
 from airflow_openai_batch.core.shard_state import ShardState, fold_events
-from airflow_openai_batch.core.spending import find_paid_before, record_spending, to_micro
+from airflow_openai_batch.core.spending import drop_reserved, find_paid_before, record_spending, to_micro
 from airflow_openai_batch.core.steps import AwaitRoom, Pause, Wait
 from airflow_openai_batch.find_sent import find_sent
 
@@ -356,9 +356,14 @@ class ShardActions:
     def _record_landing(self, landing: Landing, state: ShardState) -> None:
         landed, leftover = landing.landed, landing.leftover
         place, shard = self.files.output, self.files.shard.shard
-        paid_usd = record_spending(place, shard, state.send, landed)
-        new_usd = max(0.0, paid_usd - find_paid_before(place, shard, state.send))
+        # Not the current send, which a deadline may have given up unsent: a repair sends it, and it must count then.
+        last = max((ended.send for ended in state.ended), default=0)
+        paid_usd = record_spending(place, shard, last, landed)
+        if last < state.send:
+            drop_reserved(place, shard, after=last)
         new = [ended.send for ended in state.ended if ended.send > state.landed_send]
+        # What has landed before is counted: a repair lands it once more to see what it may send.
+        new_usd = max(0.0, paid_usd - find_paid_before(place, shard, last)) if new else 0.0
         self._month.settle(new, new_usd, self._ledger.read)
         if leftover is None:
             # Only a shard that was done before, or was reopened since, has told something of itself.

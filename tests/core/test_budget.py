@@ -15,6 +15,7 @@ from airflow_openai_batch.core.estimate import estimate_plan, estimate_send
 from airflow_openai_batch.core.landed import Landed, Spending, Tokens
 from airflow_openai_batch.core.plan import Counts, Limits, OutputBound, Plan, Shard
 from airflow_openai_batch.core.spending import (
+    drop_reserved,
     find_open_requests,
     measure_means,
     read_spending,
@@ -261,6 +262,14 @@ def test_a_send_that_was_refused_hands_its_share_to_the_next(output: Location) -
     send(tight, 0, 1)
     send(tight, 0, 2)
     assert read_spending(output).reserved_usd == pytest.approx(0.225)
+
+
+def test_what_was_given_up_holds_nothing_and_leaves_others_and_the_past_alone(output: Location) -> None:
+    for shard, number in ((0, 1), (0, 2), (0, 3), (1, 2)):
+        reserve(output, shard, number, 0.25)
+    drop_reserved(output, 0, after=1)
+    assert read_spending(output).reserved_usd == 0.5
+    assert output.child("spent").names() == ["00000.1.reserved.250000.json", "00001.2.reserved.250000.json"]
 
 
 def test_a_leftover_counts_with_what_it_carries_on_top_of_what_was_paid(output: Location) -> None:

@@ -71,6 +71,7 @@ def record_spending(output: Location, shard: int, send: int, landed: Landed) -> 
 
     May be repeated: landing again finds the same numbers. Ends the reservation of the send.
 
+    :param send: the last that was really sent and is over; 0 where none was.
     :param landed: of the landing, over all sends up to this one.
     :returns: what the shard has cost so far, US dollars.
     """
@@ -90,7 +91,7 @@ def record_spending(output: Location, shard: int, send: int, landed: Landed) -> 
 
 def find_paid_before(output: Location, shard: int, send: int) -> float:
     """What a shard had cost before this send landed, in US dollars. One listing, none for its first send."""
-    if send == 1:
+    if send <= 1:
         return 0.0
     found = (_PAID.fullmatch(name) for name in output.child(job.SPENT).names())
     paid = [each for each in found if each and int(each[1]) == shard and int(each[2]) < send]
@@ -102,6 +103,15 @@ def reserve(output: Location, shard: int, send: int, cost_usd: float) -> Locatio
     place = output.child(f"{job.SPENT}/{shard:05d}.{send}.reserved.{to_micro(cost_usd)}.json")
     place.write_bytes(msgspec.json.encode(Reserved(send=send, cost_usd=cost_usd)))
     return place
+
+
+def drop_reserved(output: Location, shard: int, *, after: int) -> None:
+    """Let go of what later sends of a shard than this one reserved and never went out. One listing."""
+    folder = output.child(job.SPENT)
+    for name in folder.names():
+        found = _RESERVED.fullmatch(name)
+        if found and int(found[1]) == shard and int(found[2]) > after:
+            folder.child(name).remove()
 
 
 def read_spending(output: Location) -> Spent:
