@@ -14,6 +14,7 @@ from airflow_openai_batch.client import BatchClient
 from airflow_openai_batch.core.budget import Budget
 from airflow_openai_batch.core.caller import Caller
 from airflow_openai_batch.core.errors import BudgetError
+from airflow_openai_batch.core.job_stand import describe_failure, describe_waiting
 from airflow_openai_batch.core.machine import Goal
 from airflow_openai_batch.core.policy import Policy
 from airflow_openai_batch.core.repair import find_repair, reopen_shards
@@ -147,3 +148,19 @@ def test_what_a_deadline_publishes_is_counted_once(
 ) -> None:
     publish_at_deadline(server, shards)
     assert shards.counted["cost_micro_usd"] == pytest.approx(to_micro(read_spending(job).paid_usd), abs=1)
+
+
+def test_an_alert_about_a_repair_does_not_say_that_all_has_landed(
+    server: OpenAIServer, job: Location, shards: Shards
+) -> None:
+    publish_at_deadline(server, shards)
+    shards.reopen()
+    assert shards.go_on(0)
+    now = server.clock.now() + HOUR_S
+    waiting, failed = describe_waiting(job, now=now), describe_failure(job, since=now)
+    assert waiting is not None
+    assert failed is not None
+    assert "2 of 2 shards are not done" in waiting.what
+    assert "of shard 0, was sent 60 min ago" in waiting.what
+    assert "for the 2 requests left" in waiting.cost
+    assert "2 of 2 shards are not done" in failed.what

@@ -13,7 +13,9 @@ from airflow_openai_batch.core.budget import Budget, check_estimate
 from airflow_openai_batch.core.errors import BudgetError
 from airflow_openai_batch.core.estimate import estimate_plan, estimate_send
 from airflow_openai_batch.core.landed import Landed, Spending, Tokens
+from airflow_openai_batch.core.ledger import Event
 from airflow_openai_batch.core.plan import Counts, Limits, OutputBound, Plan, Shard
+from airflow_openai_batch.core.report import ShardSummary
 from airflow_openai_batch.core.spending import (
     drop_reserved,
     find_open_requests,
@@ -220,6 +222,28 @@ def test_what_is_open_leaves_out_what_is_answered_or_done(output: Location) -> N
     output.child("state/00000/0006-landed.json").write_bytes(b"{}")
     wanted = {0: 1_000, 1: 1_000, 2: 300}
     assert find_open_requests(output, read_spending(output), wanted) == {0: 10, 2: 300}
+
+
+def write_event(output: Location, shard: int, number: int, event: Event) -> None:
+    place = output.child(f"state/{shard:05d}/{number:04d}-{event.kind}.json")
+    place.write_bytes(msgspec.json.encode(event))
+
+
+def test_what_a_repair_has_reopened_is_open_until_it_is_done_again(output: Location) -> None:
+    """Answers that break their schema were paid for, and are asked again all the same."""
+    rows = {"ok": 970, "invalid_output": 20, "missing": 10}
+    landed = Landed(requests=1_000, rows=rows, spending=Spending(answers=990))
+    record_spending(output, 0, 1, landed)
+    summary = ShardSummary(shard=0, landed=landed).to_dict()
+    write_event(output, 0, 6, Event(kind="done", send=1, at=1.0, summary=summary))
+    write_event(output, 0, 7, Event(kind="cleaned", send=1, at=1.0))
+    spent = read_spending(output)
+    assert find_open_requests(output, spent, {0: 1_000}) == {}
+    write_event(output, 0, 8, Event(kind="reopened", send=1, at=2.0))
+    write_event(output, 0, 9, Event(kind="landed", send=1, at=3.0))
+    assert find_open_requests(output, spent, {0: 1_000}) == {0: 30}
+    write_event(output, 0, 10, Event(kind="done", send=2, at=4.0, summary=summary))
+    assert find_open_requests(output, spent, {0: 1_000}) == {}
 
 
 def budget(output: Location, max_cost_usd: float, plan: Plan = TWO) -> Budget:

@@ -47,10 +47,10 @@ class JobStand:
 def describe_failure(output: Location, *, since: float) -> JobStand | None:
     """Of a job whose run has failed; None where there is no plan.
 
-    Costs three files and two listings, whatever its size.
+    Costs three files and two listings, whatever its size; without a report a small file for each reopened shard, too.
 
     :param since: Unix seconds; a report that is older is of an earlier run.
-    :raises JobError: if the plan cannot be read.
+    :raises JobError: if plan or ledger cannot be read.
     """
     plan = job.read_plan(output)
     if plan is None:

@@ -160,6 +160,11 @@ class JobLedger:
         """Of all events, oldest first; those that this release does not know, too."""
         return [_read_kind(name) for name in self._names.get(shard, [])]
 
+    def is_done(self, shard: int) -> bool:
+        """Whether its rows were written and no repair has begun since; by names alone."""
+        kinds = [kind for kind in self.list_kinds(shard) if kind in ("done", "reopened")]
+        return kinds[-1:] == ["done"]
+
     def count(self, shard: int, kind: Kind) -> int:
         """Events of a kind.
 

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from airflow_openai_batch.core import job
+from airflow_openai_batch.core.landed import count_bad
+from airflow_openai_batch.core.ledger import JobLedger
+from airflow_openai_batch.core.report import ShardSummary
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.landed import Landed
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
 
 _PAID = re.compile(r"(\d{5,})\.(\d+)\.paid\.(\d+)\.(\d+)\.(\d+)\.(\d+)\.json")
 _RESERVED = re.compile(r"(\d{5,})\.(\d+)\.reserved\.(\d+)\.json")
-_DONE = re.compile(r"(\d{5,})/\d+-done\.json")
 MICRO = 1_000_000
 
 
@@ -152,20 +154,29 @@ def measure_means(plan: Plan, spent: Spent) -> dict[tuple[str, str], float]:
 
 
 def find_open_requests(output: Location, spent: Spent, wanted: dict[int, int]) -> dict[int, int]:
-    """How many of the wanted requests of each shard have no answer yet. One listing.
+    """How many of the wanted requests of each shard have no answer yet, or are asked again by a repair.
 
     A shard that is done has none, even where some of its requests have failed for good; what is under way counts
-    as open.
+    as open. One listing, and a small file for each shard that a repair has reopened.
 
     :param wanted: by shard, as in `estimate.estimate_plan`.
+    :raises LedgerError: if the ledger of a reopened shard cannot be read.
     """
-    names = output.child(job.STATE).names(recursive=True)
-    done = {int(found[1]) for name in names if (found := _DONE.fullmatch(name))}
+    ledger = JobLedger(output.child(job.STATE))
     return {
-        shard: max(0, requests - (spent.paid[shard].answers if shard in spent.paid else 0))
+        shard: min(requests, _count_open(ledger, spent, shard, requests))
         for shard, requests in wanted.items()
-        if shard not in done
+        if not ledger.is_done(shard)
     }
+
+
+def _count_open(ledger: JobLedger, spent: Spent, shard: int, requests: int) -> int:
+    if "done" not in ledger.list_kinds(shard):
+        return max(0, requests - (spent.paid[shard].answers if shard in spent.paid else 0))
+    # A repair asks again for what was paid and is not ok, too.
+    former = ledger.read_last(shard, "done")
+    landed = ShardSummary.from_dict(former.summary).landed if former else None
+    return count_bad(landed.rows) if landed else 0
 
 
 def to_micro(cost_usd: float) -> int:
