@@ -133,6 +133,22 @@ def test_what_the_sample_measured_decides_on_the_rest(
     assert "$0.0010 spent so far" in spent.errors("split")
 
 
+def test_a_repair_that_may_cost_too_much_is_refused_before_anything_is_reopened(
+    split: Any, run_dag: RunDag, job: Job, openai_server: OpenAIServer
+) -> None:
+    openai_server.script(line=400, custom_id="7")
+    assert run_dag("openai_batch_one_task", job.conf(max_failed_fraction=1)).state == "success"
+    spent_usd = job.report()["cost"]["actual_usd"]
+    refused = split(repair=True, max_cost_usd=spent_usd + 0.0002)
+    assert "for 1 requests that are still to be answered" in refused.errors("split")
+    assert not list((job.output / "state").rglob("*-reopened.json"))
+    for _ in range(2):  # what an earlier try has reopened counts as well
+        run = split(repair=True, max_cost_usd=spent_usd + 0.0004)
+        assert run.state == "success", run.errors("split")
+        assert run.xcom("split", key="estimate")["left_requests"] == 1
+        assert [ref["shard"] for ref in run.xcom("split")] == [1]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

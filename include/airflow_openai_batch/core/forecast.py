@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -110,17 +110,23 @@ def forecast_costs(
     output: Location,
     *,
     sample_requests: int | None = None,
+    reopening: Mapping[int, int] | None = None,
     in_realtime: Callable[[int], bool] = lambda requests: False,
 ) -> Forecast:
-    """Estimate a plan. One listing, or two where something was paid already.
+    """Estimate a plan. One listing, or two where something was paid already, and a small file for each shard that a
+    repair has reopened.
 
     :param sample_requests: send only the first so many requests of the plan.
+    :param reopening: requests that a repair is about to ask again, by shard.
     :param in_realtime: whether so many requests of a shard go out in real time.
     """
     spent = read_spending(output)
     means = measure_means(plan, spent)
     wanted = choose_sample(plan, sample_requests)
-    open_requests = find_open_requests(output, spent, wanted) if spent.paid else wanted
+    open_requests = {
+        **(find_open_requests(output, spent, wanted) if spent.paid else wanted),
+        **(reopening or {}),
+    }
     whole = extrapolate(plan, spent, in_realtime=in_realtime)
     return Forecast(
         plan=plan,

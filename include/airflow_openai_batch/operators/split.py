@@ -20,7 +20,7 @@ from airflow_openai_batch.core.plan import Plan, ShardLimits
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.policy import Policy
 from airflow_openai_batch.core.queue_room import QUEUE_SHARE
-from airflow_openai_batch.core.repair import find_repair, reopen_shards
+from airflow_openai_batch.core.repair import Repair, find_repair, reopen_shards
 from airflow_openai_batch.core.split import Counting, ScanProgress, split_job
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
 from airflow_openai_batch.operators.calling import make_caller
@@ -169,16 +169,19 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
             output = self._check_places(job_uri, plan_only)
             if (warning := describe_local_paths([*self._inputs, job_uri])) is not None:
                 self.log.warning("%s", warning)
-            plan = self._split(output, f"{ti.dag_id}/{ti.run_id}")
+            run_key = f"{ti.dag_id}/{ti.run_id}"
+            plan = self._split(output, run_key)
+            found = find_repair(plan, output, run_key) if repair else None
             forecast = forecast_costs(
                 plan,
                 output,
                 sample_requests=costs.sample_requests,
+                reopening=found.bad if found else {},
                 in_realtime=costs.policy.sends_in_realtime,
             )
             self.log.info("%s", forecast)
             self._check_budget(forecast, costs.max_cost_usd, plan_only)
-            refs = self._reopen(plan, output, context, plan_only) if repair else forecast.refs
+            refs = self._reopen(plan, output, found, context, plan_only) if found else forecast.refs
         if output.is_local:
             ti.xcom_push(SPLIT_HOST, find_host())
         ti.xcom_push("job", output.uri)
@@ -212,14 +215,12 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         return True
 
     def _reopen(
-        self, plan: Plan, output: Location, context: Context, plan_only: bool
+        self, plan: Plan, output: Location, repair: Repair, context: Context, plan_only: bool
     ) -> list[dict[str, Any]]:
         """References of the shards with something to do; of one where there are none, so that the report follows."""
-        caller = make_caller(context)
-        repair = find_repair(plan, output, f"{caller.dag_id}/{caller.run_id}")
         self.log.info("%s", repair)
         if not plan_only:
-            reopen_shards(plan, output, repair, by=caller.by, now=time.time())
+            reopen_shards(plan, output, repair, by=make_caller(context).by, now=time.time())
         return [{"job": output.uri, "shard": shard} for shard in repair.shards or [0]]
 
     def check_first(self, job_uri: str, *, sends_nothing: bool) -> None:
