@@ -222,6 +222,7 @@ class ShardActions:
                 metadata={**self.files.describe(state), **self.caller.to_metadata()},
             )
         except NotFoundError:
+            self._month.take_back()
             self._record("lost", state, message=f"OpenAI does not know {state.file_id} any more")
             return Seen()
         except RemoteError as error:

@@ -13,9 +13,11 @@ import pytest
 from airflow_openai_batch.client import BatchClient
 from airflow_openai_batch.core.budget import Budget
 from airflow_openai_batch.core.caller import Caller
-from airflow_openai_batch.core.errors import BudgetError
+from airflow_openai_batch.core.errors import BudgetError, JobError
 from airflow_openai_batch.core.job_stand import describe_failure, describe_waiting
 from airflow_openai_batch.core.machine import Goal
+from airflow_openai_batch.core.monthly_book import MonthlyBook
+from airflow_openai_batch.core.monthly_budget import MonthlyBudget
 from airflow_openai_batch.core.policy import Policy
 from airflow_openai_batch.core.repair import find_repair, reopen_shards
 from airflow_openai_batch.core.spending import read_spending, to_micro
@@ -66,7 +68,14 @@ class Shards:
         while self.go_on(shard, **options):
             self._server.clock.advance(HOUR_S)
 
-    def go_on(self, shard: int, *, max_cost_usd: float | None = None, **policy: Any) -> bool:
+    def go_on(
+        self,
+        shard: int,
+        *,
+        max_cost_usd: float | None = None,
+        month: MonthlyBudget | None = None,
+        **policy: Any,
+    ) -> bool:
         """Whether there is a batch to wait for."""
         files = open_shard(self._job, shard, resolve_plain, LandingRules())
         driver = ShardDriver(
@@ -75,6 +84,7 @@ class Shards:
             caller=Caller(dag_id="d", run_id="r", task_id="t", map_index=shard, run_started_at=0.0),
             policy=Policy(**policy),
             check_budget=self._make_check(shard, max_cost_usd),
+            monthly_budget=lambda: month,
             count=self._count,
             clock=self._server.clock.now,
         )
@@ -164,3 +174,18 @@ def test_an_alert_about_a_repair_does_not_say_that_all_has_landed(
     assert "of shard 0, was sent 60 min ago" in waiting.what
     assert "for the 2 requests left" in waiting.cost
     assert "2 of 2 shards are not done" in failed.what
+
+
+def test_a_call_that_created_nothing_holds_nothing_of_the_month(
+    server: OpenAIServer, tmp_path: Path, shards: Shards
+) -> None:
+    """OpenAI does not know the file, however often it is uploaded."""
+    book = MonthlyBook(resolve_plain(str(tmp_path / "book")))
+    month = MonthlyBudget(book=book, conn_id="c", monthly_budget_usd=1)
+    rule = server.script(http="POST /batches", status=404, code="not_found", times=None)
+    with pytest.raises(JobError, match="makes no progress"):
+        shards.go_on(0, month=month)
+    assert book.read(server.clock.now()).reserved_usd == 0
+    server.unscript(rule)
+    assert shards.go_on(0, month=month)
+    assert book.read(server.clock.now()).reserved_usd > 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from airflow_openai_batch.core.account_limits import read_account_limits
@@ -15,7 +17,7 @@ from airflow_openai_batch.core.estimate import estimate_plan
 from airflow_openai_batch.core.monthly_book import MonthlyBook, month_end
 from airflow_openai_batch.core.monthly_budget import MonthlyBudget, SendOf
 from airflow_openai_batch.core.plan import Counts, Limits, OutputBound, Plan, Shard
-from airflow_openai_batch.core.shard_state import Content, ShardState
+from airflow_openai_batch.core.shard_state import Claim, Content, ShardState
 from airflow_openai_batch.core.storage import Location, resolve_plain
 
 if TYPE_CHECKING:
@@ -181,16 +183,50 @@ def test_what_was_reserved_and_lands_the_next_day_is_in_one_day_only(
     assert sums(book, after) == (0.1, 0)
 
 
-def test_a_send_tried_again_on_another_day_counts_there_alone(book: MonthlyBook, folder: Location) -> None:
-    from airflow_openai_batch.core.shard_state import Claim
+def claim(send: SendOf, at: float) -> SendOf:
+    """The same send, which somebody was about to pay for."""
+    return replace(send, state=msgspec.structs.replace(send.state, claims=(Claim(at, "me"),)))
 
+
+def test_what_is_refused_on_another_day_leaves_that_day_as_it_was(
+    book: MonthlyBook, folder: Location
+) -> None:
+    """A send in real time that was killed has paid for what it had asked by then."""
+    send, again = make_send(folder, 1), NOON + 2 * DAY
+    make_budget(book, 0.3).reserve(send, NOON)
+    with pytest.raises(BudgetError):
+        make_budget(book, 0.1).reserve(claim(send, NOON), again)
+    assert sums(book, again) == (0, 0.225)
+
+
+def test_what_is_refused_keeps_what_an_earlier_try_may_have_paid(book: MonthlyBook, folder: Location) -> None:
+    send = make_send(folder, 1)
+    make_budget(book, 0.3).reserve(send, NOON)
+    book.reserve(key(2), 0.2, NOON)
+    with pytest.raises(BudgetError):
+        make_budget(book, 0.3).reserve(claim(send, NOON), NOON + HOUR)
+    assert sums(book, NOON) == (0, 0.425)
+
+
+@pytest.mark.parametrize("error", [OSError("slow down"), KeyboardInterrupt()])
+def test_a_book_that_cannot_be_read_holds_nothing(
+    book: MonthlyBook, folder: Location, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MonthlyBook, "read", fail)
+        with pytest.raises(type(error)):
+            make_budget(book, 1).reserve(make_send(folder, 1), NOON)
+    assert sums(book, NOON) == (0, 0)
+
+
+def test_a_send_tried_again_on_another_day_counts_there_alone(book: MonthlyBook, folder: Location) -> None:
     budget, send = make_budget(book, 0.3), make_send(folder, 1)
     budget.reserve(send, NOON)
     again = NOON + 2 * DAY
-    state = ShardState(content=send.state.content, claims=(Claim(NOON, "me"),))
-    budget.reserve(
-        SendOf(**{**{name: getattr(send, name) for name in SendOf.__slots__}, "state": state}), again
-    )
+    budget.reserve(claim(send, NOON), again)
     assert sums(book, again) == (0, 0.225)
     budget.settle(key(1), 0.2, [NOON, again], again + HOUR)
     assert sums(book, again) == (0.2, 0)

@@ -98,15 +98,15 @@ class MonthlyBook:
             reserved += sum(micro for key, micro in found.reserved.items() if key != _short(but))
         return MonthSpent(month, paid / MICRO, reserved / MICRO)
 
-    def reserve(self, key: str, cost_usd: float, now: float) -> Location:
-        """Write down what a send may cost, before it is sent; the place is for taking it back.
+    def reserve(self, key: str, cost_usd: float, now: float) -> Location | None:
+        """Write down what a send may cost, before it is sent.
 
         :param key: of the send, hexadecimal; unique over all jobs.
+        :returns: for taking it back; None where an earlier try of the send has written the same, and may have paid.
         """
         date, micro = _date(now), to_micro(cost_usd)
         place = self._place(date, f"{_short(key)}.reserved.{micro}.json")
-        place.write_bytes(b"{}")
-        return place
+        return place if place.create_exclusive(b"{}") else None
 
     def settle(self, key: str, cost_usd: float, sent_at: float, now: float) -> None:
         """Write down what a send has cost, in the day it was sent on. May be repeated, with the same number."""

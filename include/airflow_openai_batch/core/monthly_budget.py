@@ -63,21 +63,23 @@ class MonthlyBudget:
         """
         self._refuse_excess(shard, self._estimate(shard), now)
 
-    def reserve(self, shard: SendOf, now: float) -> Location:
+    def reserve(self, shard: SendOf, now: float) -> Location | None:
         """Right before a send: count what it may cost, or refuse it. May be repeated for the same send.
 
-        :returns: for taking it back, where nothing came of it.
+        :returns: for taking it back, where nothing came of it; see `MonthlyBook.reserve`.
         :raises BudgetError: as `check`.
         """
         cost_usd = self._estimate(shard)
-        former = [claim.at for claim in shard.state.claims if not same_day(claim.at, now)]
-        self.book.void(shard.key, former, now)
         place = self.book.reserve(shard.key, cost_usd, now)
         try:
             self._refuse_excess(shard, cost_usd, now)
-        except BudgetError:
-            place.remove()
+        except BaseException:  # nothing is sent, be it for the budget, the store or a task that is stopped
+            if place is not None:
+                place.remove()
             raise
+        # Not before: where this one is refused, what an earlier try may have paid counts on.
+        former = [claim.at for claim in shard.state.claims if not same_day(claim.at, now)]
+        self.book.void(shard.key, former, now)
         return place
 
     def settle(self, key: str, cost_usd: float, claimed_at: Sequence[float], now: float) -> None:

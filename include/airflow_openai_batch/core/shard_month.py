@@ -50,7 +50,7 @@ class ShardMonth:
             self._reserved = self._budget.reserve(send, self.clock())
 
     def take_back(self) -> None:
-        """What was reserved last was not sent."""
+        """What was reserved last was not sent; where an earlier try reserved it, that one may have been."""
         if self._reserved is not None:
             self._reserved.remove()
             self._reserved = None
