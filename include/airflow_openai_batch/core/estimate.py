@@ -208,6 +208,9 @@ def estimate_send(
 ) -> float | None:
     """What one send costs at most, in US dollars; None where a price or a bound is missing.
 
+    A plan has one bound on the output per model and endpoint, so that the sends of a plan add up to what it costs at
+    most, but one whose requests allow more than the mean may cost more than this.
+
     :param requests: that it carries, of the shard.
     :param input_tokens: of these, counted as the shard's are; in proportion by default.
     """

@@ -4,7 +4,8 @@ Beside ``max_cost_usd``, which is a job's own. A send counts in the month that i
 most until it has landed, then with what it has cost. Of several that reserve the last of a budget at the same moment
 all may be refused, but never too many let through, where the store shows at once what was written. What can go above
 it is the difference between an answer's price and what it was expected to cost at most: where a request sets no
-bound on its output and a mean was taken, or where the count of its input is a lower bound.
+bound on its output and a mean was taken, where the requests of a shard allow more than the mean of the job's
+(`estimate_send`), or where the count of the input is a lower bound.
 """
 
 from __future__ import annotations
