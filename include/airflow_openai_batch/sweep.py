@@ -6,20 +6,22 @@ Uploads are named after the job_key of their send, and batches carry it, so that
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from airflow_openai_batch.core.batch_view import BatchStatus
 from airflow_openai_batch.core.plan import job_key
 
 if TYPE_CHECKING:
     from airflow_openai_batch.client import BatchClient
+    from airflow_openai_batch.core.batch_view import BatchView
     from airflow_openai_batch.core.plan import Plan
 
 log = logging.getLogger(__name__)
 
 
 def sweep_files(client: BatchClient, plan: Plan, output_uri: str, sends: Mapping[int, int]) -> int:
-    """Delete what finished shards left at OpenAI, and return how many files that were.
+    """Delete what finished shards left at OpenAI, and return how many files that were. What still runs is cancelled.
 
     Two listings of files (10,000 a call), one of the batches since the plan was written (100 a call), and a call for
     each file that is still there. A result file that OpenAI lists and will not show yet stays until it expires.
@@ -30,6 +32,7 @@ def sweep_files(client: BatchClient, plan: Plan, output_uri: str, sends: Mapping
     """
     keys = set(iter_keys(plan, output_uri, sends))
     batches = {batch.id: batch for batch in client.iter_batches(plan.created_at) if batch.job_key in keys}
+    _cancel_forgotten(client, batches.values())
     inputs = {batch.input_file_id for batch in batches.values()}
     results = {
         each for batch in batches.values() for each in (batch.output_file_id, batch.error_file_id) if each
@@ -48,6 +51,14 @@ def sweep_files(client: BatchClient, plan: Plan, output_uri: str, sends: Mapping
     if deleted:
         log.info("Deleted %d files at OpenAI that earlier tasks had left.", deleted)
     return deleted
+
+
+def _cancel_forgotten(client: BatchClient, batches: Iterable[BatchView]) -> None:
+    """Whoever created one died, and the list showed it only when another batch of the same send had ended."""
+    for batch in batches:
+        if not batch.status.is_final and batch.status is not BatchStatus.CANCELLING:
+            log.warning("%s runs although its shard is done: cancelling it.", batch.id)
+            client.cancel(batch.id)
 
 
 def iter_keys(plan: Plan, output_uri: str, sends: Mapping[int, int]) -> Iterator[str]:

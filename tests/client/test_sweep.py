@@ -77,3 +77,14 @@ def test_what_is_gone_is_not_asked_for_again(
     asked = openai_server.books.calls_of("DELETE /v1/files/*")
     assert sweep_files(client, plan, OUTPUT, {0: 1}) == 0
     assert openai_server.books.calls_of("DELETE /v1/files/*") == asked == 2
+
+
+def test_a_batch_that_runs_for_a_shard_that_is_done_is_cancelled(
+    openai_server: OpenAIServer, client: BatchClient, plan: Plan
+) -> None:
+    openai_server.configure(in_progress_s=3_600)
+    _, forgotten = send(client, next(iter_keys(plan, OUTPUT, {0: 1})))
+    _, stranger = send(client, "of somebody else")
+    sweep_files(client, plan, OUTPUT, {0: 1})
+    assert client.fetch(forgotten).status in ("cancelling", "cancelled")
+    assert client.fetch(stranger).status in ("validating", "in_progress")

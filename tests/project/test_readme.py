@@ -135,7 +135,7 @@ def test_a_batch_of_somebody_elses_is_fetched(
 @pytest.mark.usefixtures("openai_conn")
 def test_the_first_run_and_the_way_to_read_its_results(run_dag: RunDag, tmp_path: Path) -> None:
     (line,) = blocks("json")
-    (reading,) = (block for block in PYTHON if "DAG(" not in block)
+    (reading,) = (block for block in PYTHON if "pyarrow.dataset" in block)
     (tmp_path / "reviews.jsonl").write_text(line)
     command = next(line for line in README.splitlines() if line.startswith("$ airflow dags test"))
     conf = json.loads(command.partition("--conf '")[2].removesuffix("'").replace("/data", str(tmp_path)))
