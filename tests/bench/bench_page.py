@@ -131,7 +131,7 @@ def fill_database(plan: Plan, uri: str, runs: int) -> None:
             )
             xcom = {"dag_run_id": run.id, "dag_id": DAG_ID, "run_id": run.run_id, "task_id": "split"}
             where = uri if newest else f"{uri}-{number}"
-            values = {"job": json.dumps(where), "estimate": "{}"}
+            values = {"job": json.dumps(where), "estimate": json.dumps({"conn_id": "openai_default"})}
             session.execute(
                 insert(XComModel.__table__),
                 [{**xcom, "map_index": -1, "key": key, "value": value} for key, value in values.items()],
