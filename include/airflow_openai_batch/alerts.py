@@ -16,14 +16,14 @@ import importlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from airflow.providers.common.compat.sdk import BaseNotifier, XCom, conf
+from airflow.providers.common.compat.sdk import BaseNotifier, conf
 
 # Where Airflow 3.1 has all three of them, too.
 from airflow.sdk.definitions.deadline import (  # type: ignore[attr-defined]
@@ -38,6 +38,14 @@ from airflow_openai_batch.locations import resolve_location
 from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
 from airflow_openai_batch.operators.whole_job import OpenAIBatchJobOperator
+from airflow_openai_batch.run_looks import (
+    MOST_NAMED,
+    find_failed,
+    find_jobs,
+    is_one_of,
+    name_failed,
+    read_errors,
+)
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.storage import Location
@@ -46,7 +54,6 @@ log = logging.getLogger(__name__)
 
 _WITH_JOB = (OpenAIBatchSplitOperator, OpenAIBatchReportOperator, OpenAIBatchJobOperator)
 _BAD_STATES = ("failed", "upstream_failed")
-_MOST_NAMED = 5
 LOOK_WITHIN_S = 60.0
 """For all jobs of a run that is late."""
 
@@ -82,17 +89,17 @@ class AlertOnFailure:
 def _describe_failed_run(context: Mapping[str, Any]) -> Alert:
     dag_id, run_id = context["dag"].dag_id, context["run_id"]
     began = getattr(context.get("dag_run"), "start_date", None)
-    failed = _name_failed(dag_id, run_id)
+    failed = find_failed(dag_id, run_id, {task.task_id: task for task in context["dag"].tasks})
     tasks = [task.task_id for task in context["dag"].tasks if _may_hold_job(task)]
     since = began.timestamp() if began else 0.0
-    jobs = _find_jobs(dag_id, run_id, tasks)
+    jobs = find_jobs(dag_id, run_id, tasks)
     stands = _look_at_jobs(jobs, lambda place: describe_failure(place, since=since))
-    return _compose(dag_id, run_id, "failed", failed or str(context.get("reason") or ""), stands)
+    names = name_failed(failed) or str(context.get("reason") or "")
+    return _compose(dag_id, run_id, "failed", names, stands, list(read_errors(dag_id, run_id, failed)))
 
 
 def _may_hold_job(task: Any) -> bool:
-    kind = getattr(task, "operator_class", None) or type(task)  # of a mapped one
-    return isinstance(kind, type) and issubclass(kind, _WITH_JOB)
+    return is_one_of(task, _WITH_JOB)
 
 
 def _read_patience_s() -> float:
@@ -173,7 +180,7 @@ async def tell_overdue(
     run = (context or {}).get("dag_run") or {}
     dag_id, run_id = str(run.get("dag_id", "")), str(run.get("dag_run_id") or run.get("run_id") or "")
     # In a thread of asgiref's, as Airflow's own triggers ask: older ones can answer only there.
-    jobs = await sync_to_async(lambda: list(_find_jobs(dag_id, run_id, [job_task])))()
+    jobs = await sync_to_async(lambda: list(find_jobs(dag_id, run_id, [job_task])))()
     stands: list[JobStand] = []
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LOOK_WITHIN_S):
@@ -204,36 +211,6 @@ async def _notify(path: str, args: Mapping[str, Any], context: dict[str, Any]) -
     await made
 
 
-def _find_jobs(dag_id: str, run_id: str, task_ids: Iterable[str]) -> Iterator[str]:
-    """The job directories that tasks of the run have pushed, each once."""
-    found = set()
-    for task_id in task_ids:
-        try:
-            for uri in _read_jobs(dag_id, run_id, task_id):
-                if uri not in found:
-                    found.add(uri)
-                    yield uri
-        except Exception as error:
-            log.warning(
-                "No look at the job of %s: Airflow does not tell (%s).", task_id, type(error).__name__
-            )
-
-
-def _read_jobs(dag_id: str, run_id: str, task_id: str) -> Iterator[str]:
-    """Of one task, one after the other where it is mapped: a triggerer cannot ask for all at once."""
-    names = {"key": "job", "dag_id": dag_id, "task_id": task_id, "run_id": run_id}
-    if isinstance(uri := XCom.get_one(**names), str):
-        yield uri
-        return
-    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-
-    # Not `get_ti_count`, whose answer the DAG processor of 3.3.2 does not understand.
-    states = RuntimeTaskInstance.get_task_states(dag_id=dag_id, run_ids=[run_id], task_ids=[task_id])
-    for map_index in range(len(states.get(run_id) or ())):
-        if isinstance(uri := XCom.get_one(**names, map_index=map_index), str):
-            yield uri
-
-
 def _look_at_jobs(uris: Iterable[str], look: Callable[[Location], JobStand | None]) -> list[JobStand]:
     """The first few with which something is wrong, else one that is fine; none where none can be read.
 
@@ -248,34 +225,22 @@ def _look_at_jobs(uris: Iterable[str], look: Callable[[Location], JobStand | Non
             continue
         if stand is not None:
             (fine if stand.is_fine else bad).append(stand)
-        if len(bad) == _MOST_NAMED:
-            log.info("The message is about the first %d jobs of the run that want a look.", _MOST_NAMED)
+        if len(bad) == MOST_NAMED:
+            log.info("The message is about the first %d jobs of the run that want a look.", MOST_NAMED)
             break
     return bad or fine[:1]
 
 
-def _name_failed(dag_id: str, run_id: str) -> str:
-    """``ask.shard (3), ask.publish``; empty where Airflow does not tell."""
-    try:
-        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-
-        states = RuntimeTaskInstance.get_task_states(dag_id=dag_id, run_ids=[run_id]).get(run_id) or {}
-    except Exception:
-        return ""
-    failed = sorted(name for name, state in states.items() if state == "failed")
-    more = f" and {len(failed) - _MOST_NAMED:,} more" if len(failed) > _MOST_NAMED else ""
-    return f"Failed tasks: {', '.join(failed[:_MOST_NAMED])}{more}." if failed else ""
-
-
-def _compose(dag_id: str, run_id: str, how: str, tasks: str, stands: Iterable[JobStand]) -> Alert:
-    stands = list(stands)
-    first = stands[0].what if stands else tasks
-    lines = [f"{dag_id}, run {run_id}: {how}."]
+def _compose(
+    dag_id: str, run_id: str, how: str, tasks: str, stands: list[JobStand], errors: Sequence[str] = ()
+) -> Alert:
+    first = stands[0].what if stands else next(iter(errors), tasks)
+    lines = [f"{dag_id}, run {run_id}: {how}.", *errors]
     for stand in stands:
         lines += [stand.what, stand.numbers, stand.cost, f"To do: {stand.to_do}", f"See {stand.see}"]
     if tasks:
         lines.append(tasks)
-    if not stands:
+    if not stands and not errors:
         lines.append(
             "To do: read the log of the first of these tasks; it says what is wrong, and what to do about it."
         )

@@ -24,7 +24,7 @@ LEVELS = (
     {"hook", "locations", "metrics"},
     {"triggers"},
     {"operators", "sensors"},
-    {"dag_params", "recipes", "answers", "alerts"},
+    {"dag_params", "recipes", "answers", "run_looks", "alerts"},
     {"task_group", "decorators", "warm"},
 )
 """A module imports from its own level and those before it. A new module gets its place here."""

@@ -237,6 +237,7 @@ def test_a_run_with_several_failed_shards_is_one_message_and_its_metrics_arrive(
     assert message["subject"].startswith("told failed: 2 of 6 shards are not done (1, 4): ")
     text = message["text"]
     assert "model_not_found" in text
+    assert "ask.shard [1]: " in text
     assert "8 of 12 requests answered, 8 of them ok; $0.00" in text
     assert re.search(r"Asking for the 4 requests left costs \$0\.0\d+ at most", text)
     assert "Clear the failed tasks" in text
@@ -279,6 +280,7 @@ def test_of_several_jobs_the_message_is_about_the_one_that_failed(
     assert message["subject"].startswith("told_each failed: 1 of 2 rows are not ok")
     assert str(jobs[1].output) in message["text"]
     assert str(jobs[0].output) not in message["text"]
+    assert "ask [1]: 1 of 2 rows" in message["text"]
     server.unscript()
 
 

@@ -107,10 +107,11 @@ class MonthlyBudget:
         spent = self.book.read(now, but=shard.key)
         if spent.total_usd + cost_usd <= self.monthly_budget_usd + ROUNDING_USD:
             return
+        others = "clear it once others are done, " if spent.reserved_usd else ""
         raise BudgetError(
             f"shard {shard.shard.shard}: sending {shard.state.content.requests:,} requests may cost up to "
             f"${cost_usd:,.4f}. {self._describe(spent)} Nothing of it was sent; what was answered is kept. Raise "
-            "monthly_budget_usd in the connection's extra and clear the task, clear it once others are done, or on "
+            f"monthly_budget_usd in the connection's extra and clear the task, {others}or wait until "
             f"{month_end(now)} (UTC), when the next month begins."
         )
 

@@ -6,9 +6,14 @@ import contextlib
 from collections.abc import Iterator
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow.sdk import get_current_context
 
 from airflow_openai_batch.core.errors import NoPlanError, OpenAIBatchError
 from airflow_openai_batch.operators.local_disk import explain_missing_plan
+
+ERROR = "error"
+"""The XCom with the words of our errors, which hold nothing of requests, answers and keys."""
+ERROR_CHARS = 600
 
 
 class OpenAIBatchException(AirflowException):
@@ -24,7 +29,14 @@ def task_failures() -> Iterator[None]:
     try:
         yield
     except NoPlanError as error:
-        raise AirflowFailException(explain_missing_plan(error)) from None
+        raise AirflowFailException(_tell(explain_missing_plan(error))) from None
     except OpenAIBatchError as error:
         kind = AirflowFailException if error.permanent else OpenAIBatchException
-        raise kind(str(error)) from None
+        raise kind(_tell(str(error))) from None
+
+
+def _tell(message: str) -> str:
+    """Leave it for the alert of the run, too: Airflow tells nobody else why a task failed. The next try clears it."""
+    with contextlib.suppress(Exception):
+        get_current_context()["ti"].xcom_push(ERROR, message[:ERROR_CHARS])
+    return message

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_openai_batch.plugin.iso import to_iso
 
 if TYPE_CHECKING:
+    from airflow_openai_batch.core.report import Report
     from airflow_openai_batch.plugin.board import Job
 
 
@@ -29,11 +30,16 @@ def _describe(jobs: list[Job]) -> dict[str, Any]:
         "cost_usd": _add(snapshot.spent.paid_usd for snapshot in known),
         "saving_usd": _add(snapshot.saving_usd() for snapshot in known),
         "rows_ok": _add(report.counts.good for report in reports),
-        "rows_bad": _add(report.counts.bad for report in reports),
+        "rows_bad": _add(_count_bad(report, row.run_state) for report in reports),
         "rejected": _add(snapshot.plan.counts.rejected for snapshot in known),
         "state": row.run_state,
         "link": row.id.run_link,
     }
+
+
+def _count_bad(report: Report, run_state: str) -> int:
+    """In a run that failed, what has no answer at all is no good answer, either; a sample is no failure."""
+    return report.counts.bad + (report.counts.unfinished if run_state == "failed" else 0)
 
 
 def _add(amounts: Iterable[float | None]) -> float | None:

@@ -133,11 +133,11 @@ class ShardView:
             "cost_usd": None if self.paid is None else self.paid.cost_usd,
             "send": self.send or (self.line.sends if self.line else None),
             "batch_id": batch_id,
-            "batch_status": None if self.batch is None else str(self.batch.status),
+            "batch_status": self._find_status(),
             "batch_created_at": to_iso(self.began_at),
             "age_s": None if self.live is None else max(0.0, now - self.live.created_at),
             "eta_s": self.eta_s(now),
-            "waits_for": self.waits_for if self.state == "waiting" else None,
+            "waits_for": self._find_wait(),
             "problem": self._find_problem(),
             "task": None if self.instance is None else self.instance.describe(),
             "links": {
@@ -148,6 +148,17 @@ class ShardView:
             and self.live is not None
             and self.live.status is not BatchStatus.CANCELLING,
         }
+
+    def _find_status(self) -> str | None:
+        """Nobody looks at the batches of a job that is done: what was seen of them last may be from before."""
+        if self.batch is None or (self.ledger.state == "done" and not self.batch.status.is_final):
+            return None
+        return str(self.batch.status)
+
+    def _find_wait(self) -> str | None:
+        if self.state == "landing" and self.instance is not None and self.instance.state == "deferred":
+            return "waits for its task's next look at the batch (poll_interval), which is over"
+        return self.waits_for if self.state == "waiting" else None
 
     def _find_problem(self) -> str | None:
         if self.ledger.problem is not None:
