@@ -8,7 +8,6 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, TriggerRule, get_current_context, task, task_group
 
-from airflow_openai_batch.alerts import alert_when_overdue
 from airflow_openai_batch.dag_params import make_params
 from airflow_openai_batch.locations import resolve_location
 from airflow_openai_batch.operators.failures import task_failures
@@ -52,8 +51,7 @@ the answers appear beside the file as soon as its last shard is done:
 
 **Make it your own**: set `inbox`, and a `schedule` below: `"*/15 * * * *"`, or the asset of what writes the files. Let
 that write elsewhere and move files in when they are complete; `min_age` keeps away from a file that was written just
-now. Requests with errors are in `failed.jsonl` of the job (`publish` names it), ready to be dropped in again. Where a
-run is not over after 30 hours, one message says what still waits: `deadline` below takes any notifier.
+now. Requests with errors are in `failed.jsonl` of the job (`publish` names it), ready to be dropped in again.
 """
 
 with DAG(
@@ -63,8 +61,6 @@ with DAG(
     schedule=None,
     catchup=False,
     max_active_runs=1,  # two runs would look at the same files
-    # OpenAI takes a day at most; the run goes on. Add a notifier to be told elsewhere than in the triggerer's log.
-    deadline=alert_when_overdue(30, since="logical_date"),
     tags=["openai", "batch", "example"],
     params={
         "inbox": Param(

@@ -139,7 +139,8 @@ def alert_when_overdue(
 
     Airflow 3.3.2 answers 500 where tasks of a run are cleared whose deadline counts from its queueing and has not
     passed (``_recalculate_dagrun_queued_at_deadlines`` takes the stored interval for a number). Where that matters more
-    than runs without a logical date and late catch-up runs, count from the logical date.
+    than runs without a logical date and late catch-up runs, count from the logical date. Its ``DAG.test`` (``airflow
+    dags test``) cannot run a DAG with a deadline: it takes the definition for an id.
 
     :param since: from when the hours count. Runs without a logical date have no deadline by it.
     :param job_task: the task that pushes the job directory: a split, or `OpenAIBatchJobOperator`.

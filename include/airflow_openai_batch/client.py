@@ -11,7 +11,7 @@ import openai
 import orjson
 import tenacity
 
-from airflow_openai_batch.core.batch_view import LIST_PAGE, BatchView
+from airflow_openai_batch.core.batch_view import LIST_MARGIN_S, LIST_PAGE, BatchView
 from airflow_openai_batch.core.errors import DownloadError, NotFoundError, TransientError
 from airflow_openai_batch.core.policy import DEFAULT_POLICY
 from airflow_openai_batch.remote_errors import STREAM_ERRORS, translated
@@ -25,8 +25,6 @@ log = logging.getLogger(__name__)
 
 PAGE = LIST_PAGE
 FILES_PAGE = 10_000
-LIST_MARGIN_S = 600.0
-"""Clocks differ, and OpenAI's ``created_at`` is its own: look this much further back."""
 FILE_EXPIRY_S = 2_592_000
 """30 days, the most OpenAI allows: a second net under the clean-up."""
 UPLOAD_TIMEOUT_S = 1_800.0

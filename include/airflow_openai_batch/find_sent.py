@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from airflow_openai_batch.client import LIST_MARGIN_S
 from airflow_openai_batch.core import job
+from airflow_openai_batch.core.batch_view import LIST_MARGIN_S
 from airflow_openai_batch.core.errors import NotFoundError
 from airflow_openai_batch.core.known_batches import WORTH_WRITING, KnownBatches, read_known, write_known
 from airflow_openai_batch.core.plan import job_key

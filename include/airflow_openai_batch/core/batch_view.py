@@ -12,6 +12,8 @@ log = logging.getLogger(__name__)
 
 LIST_PAGE = 100
 """The most batches OpenAI lists on one page."""
+LIST_MARGIN_S = 600.0
+"""Clocks differ, and OpenAI's ``created_at`` is its own: look this much further back."""
 
 
 class BatchStatus(StrEnum):
