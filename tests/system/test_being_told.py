@@ -280,7 +280,7 @@ def test_of_several_jobs_the_message_is_about_the_one_that_failed(
     assert message["subject"].startswith("told_each failed: 1 of 2 rows are not ok")
     assert str(jobs[1].output) in message["text"]
     assert str(jobs[0].output) not in message["text"]
-    assert "ask [1]: 1 of 2 rows" in message["text"]
+    assert "Failed tasks: ask [1]." in message["text"]
     server.unscript()
 
 
