@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _WITH_JOB = (OpenAIBatchSplitOperator, OpenAIBatchReportOperator, OpenAIBatchJobOperator)
-_BAD_STATES = ("failed", "upstream_failed")
 LOOK_WITHIN_S = 60.0
 """For all jobs of a run that is late."""
 
@@ -90,16 +89,12 @@ def _describe_failed_run(context: Mapping[str, Any]) -> Alert:
     dag_id, run_id = context["dag"].dag_id, context["run_id"]
     began = getattr(context.get("dag_run"), "start_date", None)
     failed = find_failed(dag_id, run_id, {task.task_id: task for task in context["dag"].tasks})
-    tasks = [task.task_id for task in context["dag"].tasks if _may_hold_job(task)]
+    tasks = [task.task_id for task in context["dag"].tasks if is_one_of(task, _WITH_JOB)]
     since = began.timestamp() if began else 0.0
     jobs = find_jobs(dag_id, run_id, tasks)
     stands = _look_at_jobs(jobs, lambda place: describe_failure(place, since=since))
     names = name_failed(failed) or str(context.get("reason") or "")
     return _compose(dag_id, run_id, "failed", names, stands, list(read_errors(dag_id, run_id, failed)))
-
-
-def _may_hold_job(task: Any) -> bool:
-    return is_one_of(task, _WITH_JOB)
 
 
 def _read_patience_s() -> float:

@@ -6,6 +6,7 @@ Airflow answers the DAG processor and the triggerer, which call them, less than 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ log = logging.getLogger(__name__)
 
 MOST_NAMED = 5
 MOST_ERRORS = 3
+MOST_ASKED = 5
+"""Instances of one task."""
 Failed = tuple[str, int | None]
 """A task instance: id and map index, None where it is not mapped."""
 
@@ -48,25 +51,31 @@ def _read_jobs(dag_id: str, run_id: str, task_id: str) -> Iterator[str]:
     if isinstance(uri := XCom.get_one(**names), str):
         yield uri
         return
-    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-
     # Not `get_ti_count`, whose answer the DAG processor of 3.3.2 does not understand.
-    states = RuntimeTaskInstance.get_task_states(dag_id=dag_id, run_ids=[run_id], task_ids=[task_id])
-    for map_index in range(len(states.get(run_id) or ())):
+    for map_index in range(len(_read_states(dag_id, run_id, task_id))):
         if isinstance(uri := XCom.get_one(**names, map_index=map_index), str):
             yield uri
+
+
+def _read_states(dag_id: str, run_id: str, *task_ids: str) -> Mapping[str, str | None]:
+    """By task id, ``_`` and map index where it is mapped."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    wanted = list(task_ids) or None
+    states = RuntimeTaskInstance.get_task_states(dag_id=dag_id, run_ids=[run_id], task_ids=wanted)
+    return states.get(run_id) or {}
 
 
 def find_failed(dag_id: str, run_id: str, tasks: Mapping[str, Any]) -> list[Failed]:
     """Task ids and map indices, reports last, which only sum up; empty where Airflow does not tell."""
     try:
-        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-
-        states = RuntimeTaskInstance.get_task_states(dag_id=dag_id, run_ids=[run_id]).get(run_id) or {}
+        states = _read_states(dag_id, run_id)
     except Exception:
         return []
     found = list[Failed]()
-    for name in (name for name, state in states.items() if state == "failed"):
+    for name, state in states.items():
+        if state != "failed":
+            continue
         task_id, _, number = name.rpartition("_")  # "ask.shard_3", where it is mapped
         is_mapped = name not in tasks and number.isdecimal()
         found.append((task_id, int(number)) if is_mapped else (name, None))
@@ -85,11 +94,15 @@ def _name(task: Failed) -> str:
 
 
 def read_errors(dag_id: str, run_id: str, failed: list[Failed]) -> Iterator[str]:
-    """What the first of them said; what others of the same task said is like it as a rule."""
-    told = set()
+    """What the first of them said; what others of the same task said is like it as a rule.
+
+    Killed tasks said nothing. Of a few instances each is asked for, since a callback has seconds, not one per shard.
+    """
+    told, asked = set[str](), Counter[str]()
     for task_id, map_index in failed:
-        if task_id in told:
+        if task_id in told or asked[task_id] == MOST_ASKED:
             continue
+        asked[task_id] += 1
         try:
             said = XCom.get_one(key=ERROR, dag_id=dag_id, run_id=run_id, task_id=task_id, map_index=map_index)
         except Exception as error:
