@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING
 from airflow_openai_batch.core import job
 from airflow_openai_batch.core.batch_view import LIST_MARGIN_S
 from airflow_openai_batch.core.errors import NotFoundError
-from airflow_openai_batch.core.known_batches import WORTH_WRITING, KnownBatches, read_known, write_known
-from airflow_openai_batch.core.plan import job_key
+from airflow_openai_batch.core.known_batches import (
+    WORTH_WRITING,
+    KnownBatches,
+    is_of_job,
+    read_known,
+    write_known,
+)
 
 if TYPE_CHECKING:
     from airflow_openai_batch.client import BatchClient
@@ -23,20 +28,26 @@ def find_sent(client: BatchClient, files: ShardFiles, send: int) -> tuple[BatchV
     One call per 100 batches that were created since the last search of any shard that wrote down what it found, and
     one for each batch of this send.
     """
-    place, since = files.output.child(job.KNOWN_BATCHES), files.plan.created_at
-    known = read_known(place, files.plan)
-    listed = list(_list_new(client, known, since))
-    new = sum(batch.created_at > known.listed_at for batch in listed) if known.newest else len(listed)
-    if new >= WORTH_WRITING:
-        write_known(place, known.joined([each for each in listed if _is_of_job(each, files)], listed[0]))
+    place, plan = files.output.child(job.KNOWN_BATCHES), files.plan
+    known = read_known(place, plan)
+    newest: BatchView | None = None
+    ours: list[BatchView] = []
+    new = 0
+    for batch in _list_new(client, known, plan.created_at):
+        newest = newest or batch
+        new += batch.created_at > known.listed_at or not known.newest
+        if is_of_job(batch, files.output.uri, plan):
+            ours.append(batch)
+    if newest is not None and new >= WORTH_WRITING:
+        write_known(place, known.joined(ours, newest))
     key = files.key(send)
-    found = {batch.id: batch for batch in listed if batch.job_key == key}
+    found = {batch.id: batch for batch in ours if batch.job_key == key}
     try:
         for batch_id in known.of(files.shard.shard, send):
             if batch_id not in found:
                 found[batch_id] = client.fetch(batch_id)
     except NotFoundError:  # OpenAI forgets no batch: one answer is not enough to pay again
-        return client.find(key, since)
+        return client.find(key, plan.created_at)
     return tuple(found.values())
 
 
@@ -49,14 +60,3 @@ def _list_new(client: BatchClient, known: KnownBatches, since: float) -> Iterato
         if met and batch.created_at < known.listed_at - LIST_MARGIN_S:
             return
         yield batch
-
-
-def _is_of_job(batch: BatchView, files: ShardFiles) -> bool:
-    """Metadata may be anybody's: only the key tells."""
-    shard, send = (batch.metadata.get(name, "") for name in ("shard", "send"))
-    if batch.job_key is None or not (shard.isdecimal() and send.isdecimal()):
-        return False
-    plan = files.plan
-    return batch.job_key == job_key(
-        files.output.uri, plan.fingerprint, plan.generation, int(shard), int(send)
-    )

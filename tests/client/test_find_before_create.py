@@ -79,6 +79,16 @@ def create_others(server: OpenAIServer, count: int) -> None:
             client.create(input_file_id=file_id, endpoint="/v1/chat/completions", metadata={})
 
 
+def send_and_write_down(server: OpenAIServer, send: Send) -> str:
+    """The batch of shard 0, which the search of another shard has noted an hour before."""
+    batch_id = send(0)
+    create_others(server, 250)
+    server.clock.advance(HOUR_S)
+    send(1)
+    server.clock.advance(HOUR_S)
+    return batch_id
+
+
 def forget(job: Location, shard: int) -> None:
     shutil.rmtree(Path(job.path) / "state" / f"{shard:05d}")
 
@@ -117,10 +127,7 @@ def test_a_lost_ledger_costs_no_second_batch(
 def test_what_another_plan_or_a_torn_file_says_is_not_believed(
     server: OpenAIServer, job: Location, send: Send
 ) -> None:
-    batch_id = send(0)
-    create_others(server, 200)
-    server.clock.advance(HOUR_S)
-    send(1)
+    batch_id = send_and_write_down(server, send)
     book = Path(job.path) / "known_batches.json"
     torn = book.read_bytes()[:-9]
     for content in (torn, book.read_bytes().replace(b'"plan":"', b'"plan":"x').replace(b"batch_", b"b_")):
@@ -132,11 +139,7 @@ def test_what_another_plan_or_a_torn_file_says_is_not_believed(
 def test_one_404_on_a_batch_that_was_seen_is_not_believed(
     server: OpenAIServer, job: Location, send: Send
 ) -> None:
-    batch_id = send(0)
-    create_others(server, 250)
-    server.clock.advance(HOUR_S)
-    send(1)
-    server.clock.advance(HOUR_S)
+    batch_id = send_and_write_down(server, send)
     forget(job, 0)
     server.script(http="GET /batches/*", status=404, code="not_found")
     assert send(0) == batch_id

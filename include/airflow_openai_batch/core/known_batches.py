@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from airflow_openai_batch.core.plan import job_key
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -58,6 +60,20 @@ def read_known(place: Location, plan: Plan) -> KnownBatches:
 
 def write_known(place: Location, known: KnownBatches) -> None:
     place.write_bytes(msgspec.json.encode(known))
+
+
+def is_of_job(batch: BatchView, uri: str, plan: Plan) -> bool:
+    """Whether the key that the batch carries is one of this job's; which run created it does not matter.
+
+    Metadata may be anybody's: only the key tells.
+    """
+    try:
+        shard, send = int(batch.metadata["shard"]), int(batch.metadata["send"])
+    except (KeyError, ValueError):
+        return False
+    return batch.job_key == job_key(uri, plan.fingerprint, plan.generation, shard, send) and (
+        0 <= shard < len(plan.shards)
+    )
 
 
 def _name(shard: int | str, send: int | str) -> str:

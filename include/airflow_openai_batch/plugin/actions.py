@@ -15,15 +15,16 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from airflow_openai_batch.core import job
-from airflow_openai_batch.core.batch_view import BatchStatus, BatchView
+from airflow_openai_batch.core.batch_view import BatchStatus
 from airflow_openai_batch.core.errors import NotFoundError
-from airflow_openai_batch.core.plan import Plan, job_key
+from airflow_openai_batch.core.known_batches import is_of_job
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
 from airflow_openai_batch.plugin.access import GetUserDep, check_origin, find_other_owner
 from airflow_openai_batch.plugin.api import AllRights, OneJob, read_row
 from airflow_openai_batch.plugin.job_rows import JobId, find_conn_ids
 
 if TYPE_CHECKING:
+    from airflow_openai_batch.core.plan import Plan
     from airflow_openai_batch.core.storage import Location
 
 CHUNK_BYTES = 1 << 20
@@ -82,17 +83,6 @@ def _cancel(conn_id: str, batch_id: str, uri: str, plan: Plan | None) -> str:
             raise HTTPException(409, f"{batch_id} is {batch.status} already.")
         client.cancel(batch_id)
     return str(BatchStatus.CANCELLING)
-
-
-def is_of_job(batch: BatchView, uri: str, plan: Plan) -> bool:
-    """Whether the key that the batch carries is one of this job's; which run created it does not matter."""
-    try:
-        shard, send = int(batch.metadata["shard"]), int(batch.metadata["send"])
-    except (KeyError, ValueError):
-        return False
-    return batch.job_key == job_key(uri, plan.fingerprint, plan.generation, shard, send) and (
-        0 <= shard < len(plan.shards)
-    )
 
 
 def _note(job_id: JobId, user: Any, batch_id: str) -> None:

@@ -102,10 +102,9 @@ def estimate_left(
     if row.is_over or snapshot.is_done or not completed:
         return None
     began = [shard.began_at for shard in shards if shard.began_at is not None]
+    # OpenAI's list goes back for a day: an older batch is not in it.
     if any(shard.completed and shard.began_at is None for shard in shards):
-        began.append(
-            snapshot.plan.created_at
-        )  # OpenAI's list goes back for a day: an older batch is not in it
+        began.append(snapshot.plan.created_at)
     own = max((shard.eta_s(now) or 0.0 for shard in shards), default=0.0)
     elapsed = now - min(began, default=snapshot.plan.created_at)
     whole = max(0.0, elapsed) * max(0, total - completed) / completed

@@ -157,7 +157,7 @@ class ShardView:
 
     def _find_wait(self) -> str | None:
         if self.state == "landing" and self.instance is not None and self.instance.state == "deferred":
-            return "waits for its task's next look at the batch (poll_interval), which is over"
+            return "waits for its task's next look (poll_interval): the batch is over"
         return self.waits_for if self.state == "waiting" else None
 
     def _find_problem(self) -> str | None:
