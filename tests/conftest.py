@@ -18,7 +18,7 @@ from fixtures.programs import DEBIAN_PACKAGES, find_program
 pytest_plugins = ["fixtures.airflow_runs", "fixtures.object_store", "fixtures.real_airflow"]
 
 ROOT = Path(__file__).resolve().parents[1]
-RUN_DAGS = {"dags", "operators"}
+RUN_DAGS = {"dags", "operators", "security"}
 """Folders of tests that run DAGs in their own process."""
 
 

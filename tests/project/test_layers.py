@@ -21,7 +21,7 @@ LEVELS = (
     {"find_sent"},
     {"shard_actions"},
     {"driver", "sweep"},
-    {"hook", "locations", "metrics"},
+    {"hook", "givers", "permissions", "locations", "metrics"},
     {"triggers"},
     {"operators", "sensors"},
     {"dag_params", "recipes", "answers", "run_looks", "alerts"},
@@ -31,7 +31,7 @@ LEVELS = (
 APART = {
     "testing": {"core"},
     "cli": {"core", "testing"},
-    "plugin": {"core", "client", "hook", "locations", "operators", "triggers"},
+    "plugin": {"core", "client", "hook", "locations", "permissions", "operators", "triggers"},
     "provider_info": set(),
 }
 """What nothing above imports, with what it may import."""
