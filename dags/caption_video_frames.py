@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, TaskGroup, TriggerRule, task
 
+from airflow_openai_batch.core.models import COMPARED_MODEL, DEFAULT_MODEL
 from airflow_openai_batch.core.tiers import REALTIME_CONCURRENCY, TIERS, enqueued_tokens
 from airflow_openai_batch.dag_params import make_params
 from airflow_openai_batch.operators.failures import task_failures
@@ -101,13 +102,13 @@ with DAG(
             "batch queue holds. by connection: what its extra says. (tier)",
         ),
         "model_1": Param(
-            default="gpt-4o-mini",
+            default=DEFAULT_MODEL,
             type="string",
             title="Model",
             description="It must be able to see. (model_1)",
         ),
         "model_2": Param(
-            default="gpt-4.1-mini",
+            default=COMPARED_MODEL,
             type=["null", "string"],
             title="Second model",
             description="To compare with. Empty: none. (model_2)",

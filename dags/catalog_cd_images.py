@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, TriggerRule, task
 
+from airflow_openai_batch.core.models import DEFAULT_MODEL
 from airflow_openai_batch.dag_params import make_params
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
@@ -128,7 +129,7 @@ with DAG(
             "stands for the id of this run. (output_uri)",
         ),
         "model": Param(
-            default="gpt-4o-mini",
+            default=DEFAULT_MODEL,
             type="string",
             title="Model",
             description="For both steps; it must be able to see. (model)",

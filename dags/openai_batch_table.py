@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, TriggerRule
 
+from airflow_openai_batch.core.models import DEFAULT_MODEL
 from airflow_openai_batch.dag_params import make_params, show_names
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
@@ -61,7 +62,7 @@ def make_form() -> dict[str, Param]:
             "blanks is written {{ row['Its name'] }}.",
         ),
         "model": Param(
-            default="gpt-4o-mini", type="string", minLength=1, title="Model", description="Of OpenAI."
+            default=DEFAULT_MODEL, type="string", minLength=1, title="Model", description="Of OpenAI."
         ),
         "answer_columns": Param(
             default="mood: one of good, bad, mixed\ntopics (list): one to three words each, lower case",
@@ -124,10 +125,11 @@ def make_form() -> dict[str, Param]:
             section="Prompt",
         ),
         "parameters": Param(
-            default={"max_completion_tokens": 500},
+            default={"reasoning_effort": "none", "max_completion_tokens": 500},
             type="object",
             title="Request parameters",
-            description="As OpenAI takes them: max_completion_tokens, temperature, reasoning_effort ...",
+            description="As OpenAI takes them: max_completion_tokens, reasoning_effort ... Reasoning "
+            "counts within max_completion_tokens; old models do not know it.",
             section="Prompt",
         ),
         "dedupe": Param(
@@ -159,7 +161,7 @@ with DAG(
         sql="{{ params.sql or '' }}",
         conn_id="{{ params.sql_conn_id or '' }}",
         # What the form says takes the place of these. It holds templates of its own, which Airflow leaves alone.
-        prompt={"name": "table", "model": "gpt-4o-mini", "user": "{{ row | tojson }}"},
+        prompt={"name": "table", "model": DEFAULT_MODEL, "user": "{{ row | tojson }}"},
         prompt_overrides={
             "user": "{{ params.prompt }}",
             "model": "{{ params.model }}",

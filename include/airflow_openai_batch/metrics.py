@@ -2,7 +2,7 @@
 
 Datadog, OpenTelemetry and StatsD with InfluxDB tags get one name with tags. Plain StatsD drops tags, so there their
 values stand in the name, in the order they are given in, as in Airflow's own older names:
-``openai_batch.sends.openai_default.gpt-4o-mini.nightly.batch``. A metric that cannot be sent fails nothing.
+``openai_batch.sends.openai_default.gpt-6-luna.nightly.batch``. A metric that cannot be sent fails nothing.
 """
 
 from __future__ import annotations

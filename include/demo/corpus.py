@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from airflow_openai_batch.core.models import DEFAULT_MODEL
 from airflow_openai_batch.core.storage import resolve_plain
 
-MODEL = "gpt-4.1-nano"
-"""The cheapest chat model that answers such a task well; 20,000 docstrings cost well under a dollar."""
 INSTRUCTION = "Say in one plain sentence what the documentation you are given is about."
 MAX_ANSWER_TOKENS = 80
 MIN_CHARACTERS = 60
@@ -56,7 +55,9 @@ def read_docstrings(roots: Iterable[Path]) -> Iterator[Docstring]:
         yield found if count == 1 else Docstring(f"{found.name}#{count}", found.text)
 
 
-def write_requests(path: Path, count: int, *, roots: Iterable[Path] | None = None, model: str = MODEL) -> int:
+def write_requests(
+    path: Path, count: int, *, roots: Iterable[Path] | None = None, model: str = DEFAULT_MODEL
+) -> int:
     """Write up to ``count`` chat requests in the Batch API's input format and return how many there were."""
     written = 0
     with resolve_plain(str(path)).open_write() as file:
@@ -69,7 +70,13 @@ def write_requests(path: Path, count: int, *, roots: Iterable[Path] | None = Non
 
 def _request(docstring: Docstring, model: str) -> dict[str, object]:
     messages = [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": docstring.text}]
-    body = {"model": model, "messages": messages, "max_completion_tokens": MAX_ANSWER_TOKENS}
+    body = {
+        "model": model,
+        "messages": messages,
+        # Reasoning would be written, and paid for, within the same limit.
+        "reasoning_effort": "none",
+        "max_completion_tokens": MAX_ANSWER_TOKENS,
+    }
     return {"custom_id": docstring.name, "method": "POST", "url": "/v1/chat/completions", "body": body}
 
 

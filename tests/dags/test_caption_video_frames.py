@@ -34,7 +34,7 @@ def test_models_and_ways_are_compared(run_dag: RunDag, openai_server: OpenAIServ
     done = run.xcom("compare")
     frames = read_sheet(done["workbook"], "captions")
     assert [row["second"] for row in frames] == [0, 2, 4, 6]
-    for name in ("gpt-4o-mini", "gpt-4.1-mini"):
+    for name in ("gpt-6-luna", "gpt-5.4-mini"):
         told = [row[f"{name} (realtime)"] for row in frames]
         assert told == [row[f"{name} (batch)"] for row in frames]
         scenes = zip(("blue", "green", "red", "black"), told, strict=True)
@@ -49,7 +49,7 @@ def test_models_and_ways_are_compared(run_dag: RunDag, openai_server: OpenAIServ
     books = openai_server.books
     assert (books.billed["batch"], books.billed["realtime"]) == (8, 8)
     report = Path(done["report"].removeprefix("file://")).read_text()
-    assert "gpt-4o-mini: real time took" in report
+    assert "gpt-6-luna: real time took" in report
     assert "mostly blue" in report
 
 

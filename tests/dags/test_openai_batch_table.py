@@ -105,7 +105,7 @@ def test_a_preview_shows_tokens_and_cost_and_sends_nothing(
     assert {task for (task, _), state in run.states.items() if state == "success"} == {"prepare"}
     shown = "".join(capfd.readouterr())
     assert "Boils fast, pours without dripping" in shown
-    assert "2 requests for gpt-4o-mini: " in shown
+    assert "2 requests for gpt-6-luna: " in shown
     assert "as a batch" in shown
     assert "Nothing was sent" in shown
     assert openai_server.books.billed == {}

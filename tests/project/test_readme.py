@@ -178,6 +178,6 @@ def test_the_connections_extra_it_shows_can_be_read() -> None:
 
     (extra,) = blocks("jsonc")
     limits = read_account_limits(json.loads(extra), "README.md")
-    assert limits.queue_limit("gpt-4o-mini").tokens == 2_000_000
+    assert limits.queue_limit("gpt-6-luna").tokens == 2_000_000
     assert limits.queue_limit("gpt-4o").tokens == 90_000
     assert (limits.requests_per_minute, limits.realtime_concurrency) == (500, 10)

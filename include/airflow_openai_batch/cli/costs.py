@@ -41,7 +41,7 @@ class ModelCost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_prices(texts: Iterable[str]) -> dict[str, Price]:
-    """``gpt-4o-mini=0.15:0.60``
+    """``gpt-6-luna=0.10:0.50``
 
     :raises ConfigError: for what does not look like that.
     """
@@ -55,7 +55,7 @@ def read_prices(texts: Iterable[str]) -> dict[str, Price]:
         if not model or not min(price) >= 0:
             raise ConfigError(
                 f"--model-price={text}: write MODEL=IN:OUT in US dollars per million tokens, "
-                "for instance gpt-4o-mini=0.15:0.60."
+                "for instance gpt-6-luna=0.10:0.50."
             )
         prices[model] = price
     return prices

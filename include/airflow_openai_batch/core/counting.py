@@ -18,6 +18,7 @@ from airflow_openai_batch.core.chunks import Chunk, SourceChunk
 from airflow_openai_batch.core.cores import count_usable_cores
 from airflow_openai_batch.core.count_pool import CountPool
 from airflow_openai_batch.core.errors import ConfigError
+from airflow_openai_batch.core.models import DEFAULT_MODEL
 from airflow_openai_batch.core.requests import BadLineError, read_request
 from airflow_openai_batch.core.token_samples import sample_requests
 
@@ -168,7 +169,7 @@ class _Counting:
 def _sample(data: bytes) -> bytes:
     """Whole lines from the beginning of a chunk, and texts in many scripts for the same model."""
     lines = data[: data.rfind(b"\n", 0, _CHECKED_BYTES) + 1]
-    model = "gpt-4o"
+    model = DEFAULT_MODEL
     with contextlib.suppress(BadLineError):
         model = read_request(lines.partition(b"\n")[0]).model
     return sample_requests(model) + lines

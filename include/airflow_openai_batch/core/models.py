@@ -12,6 +12,11 @@ from typing import Literal
 
 EncodingName = Literal["o200k_base", "cl100k_base"]
 
+DEFAULT_MODEL = "gpt-6-luna"
+"""What the demo, the example DAGs, the prompts and the docs ask: the cheapest chat model that is not about to end."""
+COMPARED_MODEL = "gpt-5.4-mini"
+"""What an example compares it with."""
+
 DEFAULT_ENCODING: EncodingName = "o200k_base"
 """Of every model since gpt-4o."""
 
@@ -39,6 +44,12 @@ _ENCODING_BY_PREFIX: tuple[tuple[str, EncodingName], ...] = (
 """The first prefix that fits counts. Source: ``tiktoken.model``, with the models it leaves out."""
 
 _CONTEXT_TOKENS: dict[str, int] = {
+    "gpt-6-luna": 1_050_000,
+    "gpt-6-sol": 1_050_000,
+    "gpt-6-astra": 1_050_000,
+    "gpt-6.1-sol": 1_050_000,
+    "gpt-6.1-terra": 1_050_000,
+    "gpt-5.4-mini": 400_000,
     "gpt-5": 400_000,
     "gpt-5-mini": 400_000,
     "gpt-5-nano": 400_000,
@@ -63,6 +74,12 @@ _CONTEXT_TOKENS: dict[str, int] = {
 """Source: OpenAI's model pages. For embeddings: of each input."""
 
 _OUTPUT_TOKENS: dict[str, int] = {
+    "gpt-6-luna": 128_000,
+    "gpt-6-sol": 128_000,
+    "gpt-6-astra": 128_000,
+    "gpt-6.1-sol": 128_000,
+    "gpt-6.1-terra": 128_000,
+    "gpt-5.4-mini": 128_000,
     "gpt-5": 128_000,
     "gpt-5-mini": 128_000,
     "gpt-5-nano": 128_000,
@@ -95,7 +112,10 @@ def base_model(model: str) -> str:
 
 @cache
 def encoding_of(model: str) -> tuple[EncodingName, bool]:
-    """The encoding of a model, and whether that is known (false: the newest one is assumed)."""
+    """The encoding of a model, and whether that is known.
+
+    False: tiktoken names none (0.14 none for gpt-6), and the newest one is assumed, as users found it to be.
+    """
     name = base_model(model)
     for prefix, encoding in _ENCODING_BY_PREFIX:
         if name.startswith(prefix):

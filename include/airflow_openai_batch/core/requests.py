@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from airflow_openai_batch.core.endpoints import BY_URL, MAX_EMBEDDING_INPUTS_PER_REQUEST, Endpoint
+from airflow_openai_batch.core.models import DEFAULT_MODEL
 from airflow_openai_batch.core.plain_bodies import PlainBody, PlainChatLine, read_plain
 from airflow_openai_batch.core.tokens.measure import measure_body
 
@@ -112,7 +113,7 @@ def _read_any_body(custom_id: str, endpoint: Endpoint, raw: msgspec.Raw) -> Requ
     model = body.get("model")
     if not isinstance(model, str) or not model:
         given = "missing" if "model" not in body else _kind(model) if model != "" else "empty"
-        raise bad("missing_model", f"body.model is {given}; name the model, for instance gpt-4o-mini")
+        raise bad("missing_model", f"body.model is {given}; name the model, for instance {DEFAULT_MODEL}")
     if body.get("stream"):
         raise bad("stream", "body.stream is set; a batch cannot stream. Remove it")
     try:

@@ -67,6 +67,7 @@ _FAMILIES: dict[str, _Family] = {
     "gpt-4.1-mini": _MINI,
     "gpt-4.1-nano": _MINI,
     "gpt-5-nano": _MINI,
+    "gpt-6-luna": _MINI,
     "gpt-5.4-nano": _MINI,
     "gpt-5-mini": _GPT_5_MINI,
     "gpt-5.6-luna": _GPT_5_MINI,
@@ -74,7 +75,7 @@ _FAMILIES: dict[str, _Family] = {
     "text-embedding-3-small": _EMBEDDING,
     "text-embedding-ada-002": _EMBEDDING,
 }
-"""Nothing is guessed of other models: their limit is learnt from a refusal."""
+"""For gpt-6-luna the least that a small model has. Nothing is guessed of others: a refusal tells their limit."""
 
 
 def enqueued_tokens(model: str, tier: Tier) -> int | None:

@@ -25,8 +25,8 @@ def describe_token_doubts(shards: Sequence[Shard], mode: CountMode) -> Iterator[
     if unknown:
         more = f" and {len(unknown) - _MAX_NAMED:,} more" if len(unknown) > _MAX_NAMED else ""
         yield (
-            f"Which encoding {', '.join(unknown[:_MAX_NAMED])}{more} uses is not known; tokens are counted with "
-            f"{DEFAULT_ENCODING}."
+            f"tiktoken names no encoding for {', '.join(unknown[:_MAX_NAMED])}{more}; tokens are counted with "
+            f"{DEFAULT_ENCODING}, that of OpenAI's models since gpt-4o."
         )
     lower = sum(shard.tokens == "lower" for shard in shards)
     if lower:

@@ -139,7 +139,7 @@ def openai_batch_task(python_callable: Callable[..., Any] | None = None, **kwarg
 
     ::
 
-        @task.openai_batch(model="gpt-4o-mini", system="You judge reviews.", output_type=Verdict)
+        @task.openai_batch(model="gpt-6-luna", system="You judge reviews.", output_type=Verdict)
         def judge(path: str):
             for review in read_reviews(path):
                 yield review.text
@@ -148,7 +148,7 @@ def openai_batch_task(python_callable: Callable[..., Any] | None = None, **kwarg
     is paid twice. The task prepares the requests, splits them, sends all shards, waits in the triggerer and reports. It
     returns a small dict (``job``, ``results``, ``prepared``, counts, cost), which `iter_answers` takes.
 
-    :param model: of OpenAI, such as ``gpt-4o-mini``.
+    :param model: of OpenAI, such as ``gpt-6-luna``.
     :param system: what holds for all; a template, as ``user``.
     :param user: what to ask about a row, with ``{{ column }}`` for its cells (Jinja2 in a sandbox; not rendered by
         Airflow). By default the prompt itself: the text that was yielded, or the column ``prompt``.

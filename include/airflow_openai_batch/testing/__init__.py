@@ -10,7 +10,7 @@ In a test, with the fixture that the wheel brings along::
 
 As a process, for a scheduler and workers of their own::
 
-    python -m airflow_openai_batch.testing --port 8000 --duration 60 --queue-limit gpt-4o-mini=2000000
+    python -m airflow_openai_batch.testing --port 8000 --duration 60 --queue-limit gpt-6-luna=2000000
 
 What there is, from the inside out:
 

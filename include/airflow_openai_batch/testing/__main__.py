@@ -69,7 +69,7 @@ def _counter(name: str) -> CountTokens:
 def _limit(text: str) -> tuple[str, int]:
     model, _, number = text.rpartition("=")
     if not model:
-        raise argparse.ArgumentTypeError(f"{text}: write MODEL=NUMBER, for instance gpt-4o-mini=2000000.")
+        raise argparse.ArgumentTypeError(f"{text}: write MODEL=NUMBER, for instance gpt-6-luna=2000000.")
     return model, int(number.replace("_", "").replace(",", ""))
 
 

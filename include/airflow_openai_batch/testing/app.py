@@ -31,6 +31,7 @@ JSON = dict[str, Any]
 
 _PIECE_BYTES = 2**18
 _MODELS = (
+    "gpt-6-luna", "gpt-6.1-sol", "gpt-6.1-terra", "gpt-6-astra", "gpt-5.4-mini",
     "gpt-4o", "gpt-4o-mini", "gpt-4.1", "gpt-4.1-mini", "gpt-4.1-nano", "gpt-5", "gpt-5-mini", "gpt-5-nano",
     "o3", "o4-mini", "text-embedding-3-small", "text-embedding-3-large", "omni-moderation-latest",
 )  # fmt: skip

@@ -69,7 +69,7 @@ class Books:
         self.refused: Counter[str] = Counter()
         """Requests that ran and got no 200, by ``batch`` and ``realtime``."""
         self.tokens: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        """By ``batch gpt-4o-mini``: ``input`` and ``output``."""
+        """By ``batch gpt-6-luna``: ``input`` and ``output``."""
         self.enqueued: Counter[str] = Counter()
         """Input tokens in the queue now, by model; strangers' included."""
         self.enqueued_requests: Counter[str] = Counter()

@@ -4,10 +4,10 @@
 
     name: reviews_sentiment
     version: 2
-    model: gpt-4o-mini
+    model: gpt-6-luna
     system: You judge reviews of a shop.
     user: "Positive, Negative or Neutral? {{ text }}"
-    parameters: {temperature: 0, max_tokens: 10}
+    parameters: {reasoning_effort: none, max_completion_tokens: 10}
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def read_prompt(
 ) -> PromptSpec:
     """A prompt from YAML text or a dict.
 
-    :param overrides: fields that take the place of those in it, for instance ``{"model": "gpt-4o"}``.
+    :param overrides: fields that take the place of those in it, for instance ``{"model": "gpt-6.1-sol"}``.
     :param where: what errors call it, for instance the file's name.
     :raises ConfigError: that names the field, for whatever cannot be used.
     """

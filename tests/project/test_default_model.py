@@ -1,0 +1,99 @@
+"""What the demo, the DAGs, the prompts and the README ask is one model, and one that lives."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+
+from airflow_openai_batch.core.models import (
+    COMPARED_MODEL,
+    DEFAULT_MODEL,
+    context_tokens,
+    encoding_of,
+    most_output_tokens,
+)
+from airflow_openai_batch.core.pricing import price_answer
+from airflow_openai_batch.core.tiers import enqueued_tokens, tokens_per_minute
+from airflow_openai_batch.core.tokens import count_request_tokens
+from demo.corpus import write_requests
+
+ROOT = Path(__file__).resolve().parents[2]
+ENDS_SOON = timedelta(days=60)
+
+
+def read_shutdowns() -> dict[str, date]:
+    """What the installed client says of models that end, in the words below its list of them."""
+    spec = importlib.util.find_spec("openai")
+    assert spec is not None
+    assert spec.origin is not None
+    source = Path(spec.origin).parent.joinpath("types", "shared", "chat_model.py").read_text()
+    notes = source.partition("Deprecated values")[2].split("\n- ")
+    return {
+        model: date.fromisoformat(found[1])
+        for note in notes
+        if (found := re.search(r"shutdown\s+date:\s+(\d{4}-\d\d-\d\d)", note))
+        for model in re.findall(r'"([^"]+)"', note)
+    }
+
+
+def read_prompt_models() -> dict[str, str]:
+    return {
+        path.name: yaml.safe_load(path.read_text())["model"]
+        for path in sorted((ROOT / "include" / "prompts").glob("*.yaml"))
+    }
+
+
+def read_sample_models() -> set[str]:
+    paths = (ROOT / "include" / "samples" / "request_files").glob("*.jsonl")
+    return {json.loads(line)["body"]["model"] for path in paths for line in path.read_text().splitlines()}
+
+
+@pytest.mark.parametrize("model", [DEFAULT_MODEL, COMPARED_MODEL])
+def test_the_models_that_are_asked_live_on(model: str) -> None:
+    ends = read_shutdowns()
+    if not ends:
+        pytest.skip("the installed client tells no dates")
+    assert "gpt-4.1-nano" in ends
+    today = datetime.now(UTC).date()
+    assert ends.get(model, date.max) - today > ENDS_SOON, f"{model} ends on {ends[model]}: choose another"
+
+
+def test_all_is_known_of_the_default_model() -> None:
+    assert encoding_of(DEFAULT_MODEL)[0] == "o200k_base"
+    body = {"model": DEFAULT_MODEL, "messages": [{"role": "user", "content": "Good or bad?"}]}
+    assert count_request_tokens(body, "/v1/chat/completions") == (11, "exact")
+    assert context_tokens(DEFAULT_MODEL) == 1_050_000
+    assert most_output_tokens(DEFAULT_MODEL) == 128_000
+    assert enqueued_tokens(DEFAULT_MODEL, "1") == 2_000_000
+    assert tokens_per_minute(DEFAULT_MODEL, "1") == 200_000
+    cost = price_answer(DEFAULT_MODEL, "batch", 100_000, 100_000)
+    assert cost is not None
+    assert (cost.actual_usd, cost.standard_usd) == pytest.approx((0.03, 0.06))
+
+
+def test_prompts_samples_and_demo_ask_the_default_model(tmp_path: Path) -> None:
+    chat = {name: model for name, model in read_prompt_models().items() if not name.startswith("embed")}
+    assert len(chat) >= 5
+    assert set(chat.values()) == {DEFAULT_MODEL}
+    assert read_sample_models() == {DEFAULT_MODEL}
+    path = tmp_path / "requests.jsonl"
+    write_requests(path, 1)
+    assert json.loads(path.read_text())["body"]["model"] == DEFAULT_MODEL
+
+
+def test_no_example_names_a_chat_model_of_its_own() -> None:
+    """In DAGs, the demo and the README: what is not the constant would be forgotten when the model ends."""
+    readme = ROOT / "README.md"
+    paths = [*ROOT.glob("dags/*.py"), *ROOT.glob("include/demo/*.py"), *ROOT.glob("include/recipes/*.py")]
+    for path in paths:
+        assert not re.findall(r"\bgpt-\d[\w.-]*|\bo\d-mini\b", path.read_text()), path.name
+    shown = set(re.findall(r'"?model"?[=:] ?"(\w+-[\w.-]+)"', readme.read_text()))
+    ends = read_shutdowns()
+    assert DEFAULT_MODEL in shown
+    assert not shown & set(ends)
