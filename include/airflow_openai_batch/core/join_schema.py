@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 import pyarrow as pa
+
+from airflow_openai_batch.core import lenient_json
 
 _SCALARS: dict[str, pa.DataType] = {
     "string": pa.string(),
@@ -159,14 +160,14 @@ def _decode(text: str | None) -> Mapping[str, Any]:
     if text is None:
         return {}
     try:
-        found = msgspec.json.decode(text)
-    except msgspec.DecodeError:
+        found = lenient_json.read(text).value
+    except lenient_json.UnreadableJSONError:  # landed by an earlier release
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def _to_json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
+    return lenient_json.encode(value)
 
 
 def _converter(kind: pa.DataType) -> Callable[[Any], Any]:

@@ -280,11 +280,10 @@ def _check_format(
 ) -> Outcome:
     violation: str | None = None
     try:
-        value = lenient_json.decode(content or "")
+        value, outcome.parsed = lenient_json.read(content or "")
     except lenient_json.UnreadableJSONError:
         violation = "The answer is not JSON, which the request's format asks for."
     else:
-        outcome.parsed = content
         if output_format == "json_schema" and schema is not None:
             try:
                 violation = find_violation(schema, value)

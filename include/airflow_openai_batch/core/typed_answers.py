@@ -136,10 +136,16 @@ def _read_value(cells: Mapping[str, Any], slot: int, output_type: Any) -> tuple[
     if cells["embeddings"] is not None:
         vectors = cells["embeddings"]
         return (vectors[slot], None) if slot < len(vectors) else (None, "no_vector: for this row")
-    if output_type is None:
-        return (cells["content"] if cells["parsed"] is None else lenient_json.decode(cells["parsed"])), None
+    if output_type is None and cells["parsed"] is None:
+        return cells["content"], None
     try:
-        return output_type.model_validate_json(cells["parsed"] or cells["content"] or ""), None
+        value, text = lenient_json.read(cells["parsed"] or cells["content"] or "")
+    except lenient_json.UnreadableJSONError:
+        return None, "not_json: the answer is not JSON"
+    if output_type is None:
+        return value, None
+    try:
+        return output_type.model_validate_json(text), None
     except ValueError as error:  # pydantic's own is one; its words quote the value
         return None, f"output_type: {_describe(error)}"
 
