@@ -17,9 +17,10 @@ import pytest
 import zstandard
 
 from airflow_openai_batch.core.errors import ConfigError, InputError
-from airflow_openai_batch.core.row_sources import csv_rows, find_row_files, lines, open_row_files
+from airflow_openai_batch.core.row_sources import csv_rows, find_row_files, limits, open_row_files
 from airflow_openai_batch.core.row_sources.query_rows import read_query_rows
 from airflow_openai_batch.core.row_sources.spool import spool_table
+from airflow_openai_batch.core.row_sources.table import BLOCK_ROWS
 from airflow_openai_batch.core.storage import resolve_plain
 from fixtures.prepared import read_source
 
@@ -163,7 +164,7 @@ def test_jsonl_keeps_types_and_tells_them_over_the_whole_file(tmp_path: Path) ->
         {"id": 2**62, "mixed": True},
     ]
     # Types must not depend on where blocks of rows end.
-    padding = [{"id": 9}] * csv_rows.BLOCK_ROWS
+    padding = [{"id": 9}] * BLOCK_ROWS
     for rows in (found, [found[0], *padding, *found[1:]]):
         content = "\n".join(json.dumps(row) for row in rows)
         table, read_rows, problems = read_source(write(tmp_path / "a.jsonl", content))
@@ -195,7 +196,7 @@ def test_jsonl_objects_that_parquet_has_no_form_for_are_kept_as_text(tmp_path: P
 
 
 def test_jsonl_lines_that_are_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 500)
+    monkeypatch.setattr(limits, "MAX_LINE_BYTES", 500)
     content = b'\xef\xbb\xbf{"a": 1}\n\n{"a": \n[1]\n{"a": "\xff"}\n{"a": "%b"}\n{"a": 2}' % (b"x" * 600)
     rows, problems = read(tmp_path / "a.jsonl", content)
     assert [row["a"] for row in rows] == [1, None, None, None, None, 2]
@@ -203,7 +204,7 @@ def test_jsonl_lines_that_are_no_rows(tmp_path: Path, monkeypatch: pytest.Monkey
         1: "line 3 is not valid JSON",
         2: "line 4 is no JSON object",
         3: "line 5 is not valid UTF-8 (byte 8)",
-        4: "line 6 is longer than any request may be",
+        4: "line 6 is longer than any request may be (limit 500 bytes)",
     }
 
 

@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
 INDEX = "frames.jsonl"
 """Written last: with it, all frames are there."""
+MAX_FRAME_PIXELS = 8_192 * 8_192
+"""Of a frame as the video has it: 200 MB as a picture."""
+MAX_FRAMES = 100_000
+"""Of one video: a day and more at one a second."""
+CONTAINERS = ("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "mxf", "dv", "gif", "wav")
+"""What a file may be, in FFmpeg's names: what holds its own pictures. A playlist names other files and addresses."""
+_NO_PROTOCOL = "none"
+"""FFmpeg's name of no protocol at all: the file is handed to it open, and nothing else is to be opened."""
 _FOLDER = "frames"
 _QUALITY = 85
 _PROGRESS_EVERY_S = 10.0
@@ -84,6 +92,11 @@ def _write_frames(video: Location, place: Location, sampling: Sampling) -> Itera
     noted_at = time.monotonic()
     number = 0
     for number, (second, image) in enumerate(_sample(video, sampling), 1):
+        if number > MAX_FRAMES:
+            raise InputError(
+                f"{video.uri}: gives more than {MAX_FRAMES:,} frames, the limit. Take them at a larger distance "
+                "(every_s), or only the first (max_frames)."
+            )
         image.thumbnail((sampling.max_side, sampling.max_side))
         target = io.BytesIO()
         image.save(target, "JPEG", quality=_QUALITY)
@@ -102,10 +115,11 @@ def _sample(video: Location, sampling: Sampling) -> Iterator[tuple[float, Any]]:
     av = _load_av()
     with explained(video.uri), video.open_read() as file:
         try:
-            with av.open(file) as container:
+            with av.open(file, options=_decoder_options()) as container:
                 if not container.streams.video:
                     raise InputError(f"{video.uri}: has no video stream.")
                 stream = container.streams.video[0]
+                _check_size(video.uri, stream.codec_context)
                 stream.thread_type = "AUTO"
                 start: float | None = None
                 taken = 0
@@ -121,8 +135,28 @@ def _sample(video: Location, sampling: Sampling) -> Iterator[tuple[float, Any]]:
                         return
         except av.error.FFmpegError as error:
             raise InputError(
-                f"{video.uri}: cannot be read as a video ({type(error).__name__}). Does it play?"
+                f"{video.uri}: cannot be read as a video ({type(error).__name__}). Does it play? Containers that are "
+                f"read: {', '.join(CONTAINERS)}; no playlists."
             ) from None
+
+
+def _decoder_options() -> dict[str, str]:
+    """What a stranger's file may make FFmpeg do: decode itself, up to a size."""
+    return {
+        "format_whitelist": ",".join(CONTAINERS),
+        "protocol_whitelist": _NO_PROTOCOL,
+        "max_pixels": str(MAX_FRAME_PIXELS),
+    }
+
+
+def _check_size(uri: str, codec: Any) -> None:
+    """Before anything is decoded; frames that grow later are refused by the decoder (``max_pixels``)."""
+    codec.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
+    if codec.width * codec.height > MAX_FRAME_PIXELS:
+        raise InputError(
+            f"{uri}: has frames of {codec.width:,} x {codec.height:,} pixels, limit {MAX_FRAME_PIXELS:,} pixels. Scale "
+            "the video down first."
+        )
 
 
 def _load_av() -> Any:

@@ -19,6 +19,7 @@ JSON = dict[str, Any]
 _PNG = b"\x89PNG\r\n\x1a\n"
 _DESCRIPTIONS = (b"Description", b"Comment", b"Title")
 """Keywords of PNG texts. Source: the PNG specification, "Keywords and text strings"."""
+_FORMATS = ["PNG", "JPEG", "WEBP", "GIF"]
 _GRID = 9
 """Fields that a picture is looked at by, each way."""
 _COLOURS = {
@@ -112,7 +113,7 @@ def _describe_colours(data: bytes) -> str:
     """``A picture of 320 by 180 pixels, mostly blue, with white on the left.``; needs Pillow for more than a word."""
     try:
         pillow = importlib.import_module("PIL.Image")
-        with pillow.open(io.BytesIO(data)) as image:
+        with pillow.open(io.BytesIO(data), formats=_FORMATS) as image:
             width, height = image.size
             raw = image.convert("RGB").resize((_GRID, _GRID)).tobytes()
     except Exception:  # not installed, or whatever Pillow raises for what is no picture

@@ -20,6 +20,10 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 _ENDS = {"image/png": b"IEND\xaeB`\x82", "image/jpeg": b"\xff\xd9", "image/gif": b";"}
 _TAIL_BYTES = 1_024
 """Some cameras and editors write a little behind the end of the image."""
+MAX_PIXELS = 89_478_485
+"""Of an image, decoded: some 360 MB. Pillow's own limit, which it only warns of up to twice as many."""
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
+"""What is decoded at all. Pillow knows fifty more, some of which start other programs (PostScript)."""
 _QUALITY = 90
 """Of JPEG: no difference to a model, a third of the bytes."""
 
@@ -74,15 +78,16 @@ class ImageCheck:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pillow.DecompressionBombWarning)
                 warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
-                with pillow.open(io.BytesIO(data)) as image:
+                with pillow.open(io.BytesIO(data), formats=_known_formats(pillow)) as image:
+                    _check_size(image)
                     return self._take(image, kind, data)
         except (pillow.DecompressionBombWarning, pillow.DecompressionBombError):
-            raise BadRowError(f"the image has more than {pillow.MAX_IMAGE_PIXELS:,} pixels") from None
+            raise BadRowError(f"the image has more than {MAX_PIXELS:,} pixels, the limit") from None
         except BadRowError:
             raise
         except Exception as error:  # what Pillow raises for damaged files is not listed anywhere
             if kind is None:
-                raise BadRowError("is no image") from None
+                raise BadRowError(f"is no image of a kind that is read ({', '.join(FORMATS)})") from None
             raise BadRowError(f"the image is damaged or cut off ({type(error).__name__})") from None
 
     def _take(self, image: Any, kind: str | None, data: bytes) -> tuple[str, bytes]:
@@ -112,6 +117,19 @@ class ImageCheck:
             return "image/png", target.getvalue()
         upright.convert("RGB").save(target, "JPEG", quality=_QUALITY)
         return "image/jpeg", target.getvalue()
+
+
+def _known_formats(pillow: Any) -> list[str]:
+    """An older Pillow lacks some of them, and would fail for every file."""
+    pillow.init()
+    return [name for name in FORMATS if name in pillow.OPEN]
+
+
+def _check_size(image: Any) -> None:
+    """Pillow's own check is a warning, which another thread may have silenced."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise BadRowError(f"the image has more than {MAX_PIXELS:,} pixels, the limit")
 
 
 def find_kind(data: bytes) -> str | None:

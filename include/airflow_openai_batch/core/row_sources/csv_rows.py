@@ -16,12 +16,14 @@ import pyarrow as pa
 
 from airflow_openai_batch.core.errors import ConfigError, InputError
 from airflow_openai_batch.core.plurals import number_of
+from airflow_openai_batch.core.row_sources.limits import MAX_RECORD_BYTES
 from airflow_openai_batch.core.row_sources.lines import Line, read_lines
 from airflow_openai_batch.core.row_sources.table import (
     BLOCK_BYTES,
-    BLOCK_ROWS,
     RowBlock,
     RowTable,
+    block_rows,
+    check_width,
     merge_names,
     name_columns,
 )
@@ -29,8 +31,6 @@ from airflow_openai_batch.core.row_sources.table import (
 if TYPE_CHECKING:
     from airflow_openai_batch.core.sources import SourceFile
 
-MAX_RECORD_BYTES = 16 * 2**20
-"""Of one row with all its lines: what a quote that is never closed may swallow before it is given up."""
 _DELIMITERS = ",;\t|"
 
 
@@ -48,6 +48,7 @@ def open_csv(
     encoding = _check_encoding(encoding)
     readers = [_CsvFile(file, delimiter, encoding) for file in files]
     names = merge_names([reader.names for reader in readers])
+    check_width(files[0].uri if len(files) == 1 else f"{files[0].uri} and others", len(names))
     schema = pa.schema([(name, pa.string()) for name in names])
     notices = [f"{reader.uri}: {notice}" for reader in readers for notice in reader.notices]
     return RowTable(schema, _read_all(readers, schema), tuple(notices))
@@ -83,10 +84,19 @@ class _CsvFile:
         with_header = next((record for record in self._records() if record.cells), None)
         if with_header is not None and with_header.problem:
             raise InputError(f"{self.uri}: the header cannot be read: {with_header.problem}.")
-        self.names, self.notices = name_columns(with_header.cells if with_header else [])
+        header = with_header.cells if with_header else []
+        check_width(self.uri, len(header))
+        self.names, self.notices = name_columns(header)
 
     def _guess_delimiter(self) -> str:
-        first = next((line.data for line in read_lines(self._file) if line.data and line.data.strip()), b"")
+        first = next(
+            (
+                line.data
+                for line in read_lines(self._file, max_bytes=MAX_RECORD_BYTES)
+                if line.data and line.data.strip()
+            ),
+            b"",
+        )
         text = "".join(first.decode(self._encoding, "replace").split('"')[::2])
         most = max(_DELIMITERS, key=text.count)
         return most if most in text else ","
@@ -103,7 +113,7 @@ class _CsvFile:
             yield block.finish()
 
     def _records(self) -> Iterator[_Record]:
-        source = _DecodedLines(read_lines(self._file), self._encoding)
+        source = _DecodedLines(read_lines(self._file, max_bytes=MAX_RECORD_BYTES), self._encoding)
         while source.more():
             yield _read_record(source, self._delimiter)
 
@@ -162,7 +172,7 @@ class _DecodedLines:
 
     def _decode(self, line: Line) -> tuple[str, str]:
         if line.data is None:
-            return "\n", "the line is longer than any request may be"
+            return "\n", f"is longer than any row may be (limit {MAX_RECORD_BYTES:,} bytes)"
         data = line.data + b"\n"
         try:
             return data.decode(self._encoding), ""
@@ -191,8 +201,10 @@ class _Block:
 
     def __init__(self, names: list[str], schema: pa.Schema) -> None:
         self._width = len(names)
-        self._order = [names.index(name) if name in names else None for name in schema.names]
+        places = {name: at for at, name in enumerate(names)}
+        self._order = [places.get(name) for name in schema.names]
         self._schema = schema
+        self._most_rows = block_rows(len(schema))
         self._start()
 
     def _start(self) -> None:
@@ -202,7 +214,7 @@ class _Block:
 
     @property
     def is_full(self) -> bool:
-        return len(self.rows) >= BLOCK_ROWS or self._size >= BLOCK_BYTES
+        return len(self.rows) >= self._most_rows or self._size >= BLOCK_BYTES
 
     def add(self, record: _Record) -> None:
         cells, width = record.cells, self._width

@@ -12,9 +12,6 @@ from airflow_openai_batch.core.sources import explained
 if TYPE_CHECKING:
     from airflow_openai_batch.core.sources import SourceFile
 
-MAX_LINE_BYTES = 64 * 2**20
-"""Nothing that fits into a request is longer, and a file without newlines must not fill the memory."""
-
 _BOM = b"\xef\xbb\xbf"
 _FOREIGN: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xfe", "is UTF-16. Convert it to UTF-8; in Excel: save as CSV UTF-8"),
@@ -32,12 +29,13 @@ class Line(NamedTuple):
     number: int
     """From 1."""
     data: bytes | None
-    """Without its newline; None where it is longer than `MAX_LINE_BYTES`."""
+    """Without its newline; None where it is longer than the limit."""
 
 
-def read_lines(file: SourceFile) -> Iterator[Line]:
+def read_lines(file: SourceFile, *, max_bytes: int) -> Iterator[Line]:
     """All lines; a byte order mark at the start is left out.
 
+    :param max_bytes: of a line; a file without newlines must not fill the memory.
     :raises InputError: if the file is damaged, or is of another kind by its first bytes.
     """
     pending: list[bytes] = []
@@ -47,15 +45,15 @@ def read_lines(file: SourceFile) -> Iterator[Line]:
         while (end := block.find(b"\n", start)) >= 0:
             pending.append(block[start:end])
             number += 1
-            yield Line(number, None if size + end - start > MAX_LINE_BYTES else b"".join(pending))
+            yield Line(number, None if size + end - start > max_bytes else b"".join(pending))
             pending, size, start = [], 0, end + 1
         size += len(block) - start
-        if size <= MAX_LINE_BYTES:
+        if size <= max_bytes:
             pending.append(block[start:])
         else:
             pending = []
     if size:
-        yield Line(number + 1, None if size > MAX_LINE_BYTES else b"".join(pending))
+        yield Line(number + 1, None if size > max_bytes else b"".join(pending))
 
 
 def _read_start(file: SourceFile) -> Iterator[bytes]:

@@ -6,12 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from airflow_openai_batch.core.errors import InputError
+from airflow_openai_batch.core.plurals import number_of
+from airflow_openai_batch.core.row_sources.limits import MAX_BLOCK_CELLS, MAX_COLUMNS
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
 BLOCK_ROWS = 2_000
 """Aimed at; fewer where rows are long."""
 BLOCK_BYTES = 8 * 2**20
+_MOST_NOTICES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,24 +38,50 @@ class RowTable:
     """For the log: what is odd about the source as a whole."""
 
 
-def name_columns(header: Sequence[object]) -> tuple[list[str], list[str]]:
-    """Column names from a header row: none empty, none twice.
+def block_rows(columns: int) -> int:
+    """Rows of a block of so many columns."""
+    return max(1, min(BLOCK_ROWS, MAX_BLOCK_CELLS // max(1, columns)))
 
-    :returns: the names, and a sentence on each that had to be changed.
+
+def check_width(uri: str, columns: int) -> None:
+    """:raises InputError: if no table is so wide."""
+    if columns > MAX_COLUMNS:
+        raise InputError(
+            f"{uri}: has {columns:,} columns, limit {MAX_COLUMNS:,}. Leave out those that nothing is asked about."
+        )
+
+
+def name_columns(header: Sequence[object]) -> tuple[list[str], list[str]]:
+    """Column names from a header row: none empty, none twice. In time that grows with the header alone.
+
+    :returns: the names, and a sentence on each that had to be changed; of many, on the first ones.
     """
-    names: list[str] = []
-    notices = []
-    taken = {str(cell).strip() for cell in header if cell is not None}
-    for number, cell in enumerate(header, 1):
-        given = "" if cell is None else str(cell).strip()
-        name = given or f"column_{number}"
-        if name in names:
-            name = next(each for n in range(2, 10**6) if (each := f"{given}_{n}") not in taken.union(names))
-        if name != given:
-            was = f"has the name {given!r} of another" if given else "has no name"
+    given = ["" if cell is None else str(cell).strip() for cell in header]
+    taken = set(given)
+    used: set[str] = set()
+    numbers: dict[str, int] = {}
+    notices: list[str] = []
+    for number, wanted in enumerate(given, 1):
+        name = wanted or f"column_{number}"
+        if name in used:
+            name = _number_name(name, taken, used, numbers)
+        if name != wanted:
+            was = f"has the name {wanted!r} of another" if wanted else "has no name"
             notices.append(f"Column {number} {was}; it is called {name!r}.")
-        names.append(name)
-    return names, notices
+        used.add(name)
+        given[number - 1] = name
+    if (more := len(notices) - _MOST_NOTICES) > 0:
+        notices[_MOST_NOTICES:] = [f"So it is with {number_of(more, 'further column')}."]
+    return given, notices
+
+
+def _number_name(name: str, taken: set[str], used: set[str], numbers: dict[str, int]) -> str:
+    """``name_2`` or the next that is free; ``numbers`` remembers which was, so that no search begins anew."""
+    number = numbers.get(name, 2)
+    while (found := f"{name}_{number}") in taken or found in used:
+        number += 1
+    numbers[name] = number + 1
+    return found
 
 
 def merge_names(headers: Sequence[Sequence[str]]) -> list[str]:
