@@ -9,6 +9,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_openai_batch.core.errors import ConfigError
+from airflow_openai_batch.core.formulas import may_run
 
 if TYPE_CHECKING:
     from openpyxl import Workbook
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 MAX_CELL_CHARS = 32_767
 """UTF-16 units in one cell. Source: "Excel specifications and limits"."""
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
-_NOT_TEXT = re.compile(r"[=+\-@#]")
-"""Openpyxl takes a text that begins with = for a formula and some with # for errors; Excel does the same with all of
-these when the cell is edited."""
+_ERROR_SIGN = "#"
+"""Openpyxl takes some texts that begin with it for errors, as it takes those with = for formulas; Excel does the same
+with all signs of a formula when the cell is edited."""
 
 
 def check_installed() -> None:
@@ -51,7 +52,7 @@ def cut_text(text: str) -> str:
 
 def to_text_cell(sheet: Any, text: str) -> Any:
     """A cell that says of itself that it is text, where Excel would run it; else the text."""
-    if not _NOT_TEXT.match(text):
+    if not text.startswith(_ERROR_SIGN) and not may_run(text):
         return text
     from openpyxl.cell import WriteOnlyCell
 

@@ -34,15 +34,17 @@ _GROUP_BYTES = 32 * 2**20
 class TableOptions:
     """How a table is written. Checks itself.
 
-    :param for_excel: a CSV that people open in Excel: with a byte order mark, and text that Excel would take for a
-        formula behind an apostrophe. That changes the data, so a CSV for machines is written without; a workbook
-        needs neither, its text is text.
+    :param for_excel: a CSV with a byte order mark, so that Excel takes it for UTF-8.
+    :param raw_csv: leaves text in a CSV as it is. Without, an apostrophe stands before what a spreadsheet would run as
+        a formula (see `formulas`): whoever wrote the rows, or made the model answer so, is no friend of whoever opens
+        the file. A workbook needs neither, its text is text.
     :param long_text: a text beyond the 32,767 characters that a cell of Excel holds: ``fail``, or ``cut`` it.
     :param max_sheet_rows: rows of a sheet, with its header; more go on in further sheets of the workbook.
     :raises ConfigError: for a value that is none of these.
     """
 
     for_excel: bool = False
+    raw_csv: bool = False
     long_text: Literal["fail", "cut"] = "fail"
     max_sheet_rows: int = 1_048_576
 
@@ -133,7 +135,7 @@ def _open_writer(
     if format == "parquet":
         return ParquetTableWriter(file, schema)
     if format == "csv":
-        return CSVWriter(file, schema, for_excel=options.for_excel)
+        return CSVWriter(file, schema, for_excel=options.for_excel, raw=options.raw_csv)
     if format == "jsonl":
         return JSONLinesWriter(file, schema)
     from airflow_openai_batch.core.table_files_excel import ExcelWriter

@@ -5,30 +5,26 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import re
 from collections.abc import Iterable
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from airflow_openai_batch.core.formulas import guard_formulas
 from airflow_openai_batch.core.table_values import is_nested, to_cells, to_json, to_json_values
-
-_FORMULA = re.compile(r"[=+\-@\t\r]")
-"""What a text must begin with to be taken for a formula. Source: OWASP, "CSV Injection"."""
-_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)*|\.\d+)([eE][+-]?\d+)?%?")
 
 
 class CSVWriter:
     """Quotes where needed, ends lines with CRLF, writes null as nothing at all.
 
-    :param for_excel: see `table_files.TableOptions`.
+    :param for_excel, raw: see `table_files.TableOptions`.
     """
 
     notices: tuple[str, ...] = ()
 
-    def __init__(self, file: BinaryIO, schema: pa.Schema, *, for_excel: bool) -> None:
+    def __init__(self, file: BinaryIO, schema: pa.Schema, *, for_excel: bool, raw: bool) -> None:
         self._file = file
-        self._for_excel = for_excel
+        self._raw = raw
         self._text = io.StringIO(newline="")
         self._csv = csv.writer(self._text, lineterminator="\r\n")
         self.rows = 0
@@ -55,7 +51,7 @@ class CSVWriter:
         return self._guard(cells) if _is_text(column.type) else cells
 
     def _guard(self, texts: Iterable[str | None]) -> Iterable[str | None]:
-        return map(_guard_formula, texts) if self._for_excel else texts
+        return texts if self._raw else (text and guard_formulas(text) for text in texts)
 
     def _flush(self) -> None:
         self._file.write(self._text.getvalue().encode())
@@ -91,11 +87,7 @@ class JSONLinesWriter:
 def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or is_nested(kind))
-
-
-def _guard_formula(text: str | None) -> str | None:
-    """An apostrophe before what would run as a formula; a number is none, and stays one."""
-    if text and _FORMULA.match(text) and not _NUMBER.fullmatch(text):
-        return f"'{text}"
-    return text
+    is_bytes = (
+        pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    )
+    return bool(is_bytes or pa.types.is_string(kind) or pa.types.is_large_string(kind) or is_nested(kind))

@@ -46,8 +46,9 @@ class OpenAIBatchJoinOperator(BaseOperator):
         of the file ends in. Vectors only go into ``parquet`` and ``jsonl``.
     :param on_unfinished: where shards are not done: ``fail``, or ``keep`` their rows with what there is, for instance
         after a sample.
-    :param for_excel: of a CSV: with a byte order mark, and an apostrophe before text that Excel would run as a
-        formula. Leave it out where a machine reads the file.
+    :param for_excel: of a CSV: with a byte order mark, so that Excel takes it for UTF-8.
+    :param raw_csv: of a CSV: text as it is. By default an apostrophe stands before what a spreadsheet would run as a
+        formula. Set it where a machine reads the file.
     :param long_text: of a workbook: a text beyond the 32,767 characters of a cell: ``fail``, or ``cut`` it.
     """
 
@@ -58,6 +59,7 @@ class OpenAIBatchJoinOperator(BaseOperator):
         "format",
         "on_unfinished",
         "for_excel",
+        "raw_csv",
         "long_text",
     )
     ui_color = "#e8f3ee"
@@ -71,6 +73,7 @@ class OpenAIBatchJoinOperator(BaseOperator):
         format: Literal["parquet", "csv", "jsonl", "xlsx"] | str | None = None,
         on_unfinished: Literal["fail", "keep"] | str = "fail",
         for_excel: bool | str = False,
+        raw_csv: bool | str = False,
         long_text: Literal["fail", "cut"] | str = "fail",
         retries: int = 3,
         retry_delay: timedelta | float = timedelta(minutes=1),
@@ -83,6 +86,7 @@ class OpenAIBatchJoinOperator(BaseOperator):
         self.format = format
         self.on_unfinished = on_unfinished
         self.for_excel = for_excel
+        self.raw_csv = raw_csv
         self.long_text = long_text
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -95,6 +99,7 @@ class OpenAIBatchJoinOperator(BaseOperator):
                 format=self._read_format(place.uri),
                 options=TableOptions(
                     for_excel=read_flag("for_excel", self.for_excel),
+                    raw_csv=read_flag("raw_csv", self.raw_csv),
                     long_text=read_choice("long_text", self.long_text, ("fail", "cut")),
                 ),
                 on_unfinished=read_choice("on_unfinished", self.on_unfinished, ("fail", "keep")),

@@ -56,7 +56,7 @@ def _fill(book: Any, sheet: Sheet) -> int:
     target.freeze_panes = "A2"
     for number, name in enumerate(sheet.columns, 1):
         target.column_dimensions[get_column_letter(number)].width = _WIDTHS.get(name, _WIDTH)
-    target.append(list(sheet.columns))
+    target.append([_to_cell(target, name) for name in sheet.columns])
     count = 0
     for row in sheet.rows:
         count += 1
