@@ -12,6 +12,8 @@ _OPTIONS = {
     "allowed_conn_ids": "Comma-separated connection ids that the operators may use. Unset: no restriction.",
     "shared_disk": "true where all workers mount the disk that paths and file:// lead to. Unset: a run that keeps its "
     "files on a worker's disk is warned, where the executor may use several machines.",
+    "renamed_dags": "new_name=old_name, with commas between: DAGs that go on with the jobs of what they were called. "
+    "Unset: a job is acted on by the DAG that planned it.",
     "output_root": "Where the DAGs' default job directories lie. Unset: $AIRFLOW_HOME/openai_batch.",
     "books_root": "Where it is written what connections with a monthly budget have spent; all workers must share it. "
     "Unset: output_root.",

@@ -12,6 +12,7 @@
     │   └── UnreadableInputError the storage, or the way to it, said no
     ├── JobError                 the job directory does not allow the next step
     │   ├── JobExistsError       a plan is there already and may not be gone on with
+    │   ├── ForeignJobError      another DAG has planned it
     │   ├── LedgerError          the ledger cannot be read; not the same as absent
     │   └── AccountingError      a request is in no row or in two
     ├── BudgetError              max_cost_usd or monthly_budget_usd would be exceeded, or cannot be kept
@@ -87,6 +88,10 @@ class JobError(OpenAIBatchError):
 
 class JobExistsError(JobError):
     """A plan is there already and may not be gone on with."""
+
+
+class ForeignJobError(JobError):
+    """Another DAG has planned the job: it may be read, and nothing else."""
 
 
 class LedgerError(JobError):

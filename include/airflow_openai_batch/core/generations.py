@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from airflow_openai_batch.core import job
 
 if TYPE_CHECKING:
+    from airflow_openai_batch.core.plan import Plan
     from airflow_openai_batch.core.storage import Location
 
 
@@ -20,6 +21,17 @@ def last_generation(output: Location) -> int:
     folder = output.child(job.GENERATIONS)
     numbers = (name.split("/", 1)[0] for name in folder.names(recursive=True))
     return max((int(number) for number in numbers if number.isdigit()), default=0)
+
+
+def read_last_plan(output: Location) -> Plan | None:
+    """The plan, or where a restart was cut off, the one that it had put aside already; None where there is neither.
+
+    :raises JobError: as `job.read_plan`.
+    """
+    plan = job.read_plan(output)
+    if plan is None and (generation := last_generation(output)):
+        plan = job.read_plan(output.child(job.generation_folder(generation)))
+    return plan
 
 
 def put_aside(output: Location, generation: int) -> None:

@@ -103,7 +103,7 @@ class OpenAIBatchDecoratedOperator(DecoratedOperator, OpenAIBatchJobOperator):
             arguments=[list(self.op_args), dict(self.op_kwargs)],
             prompt=default if self.prompt is None else self.prompt,
             prompt_overrides=fields,
-            output_uri=f"{self.read_job_uri(ti.run_id)}/{PREPARED}",
+            output_uri=f"{self.read_job_uri(ti)}/{PREPARED}",
             dedupe=self.dedupe,
             on_bad_row=self.on_bad_row,
             on_empty=self.on_empty,
@@ -121,12 +121,13 @@ class OpenAIBatchDecoratedOperator(DecoratedOperator, OpenAIBatchJobOperator):
         :raises ConfigError: for a value that cannot be used.
         :raises RemoteError: if OpenAI refuses the key.
         """
-        where = self.read_job_uri(context["ti"].run_id)
+        ti = context["ti"]
+        where = self.read_job_uri(ti)
         self.landing_rules()
         read_policy(self, make_caller(context))
         read_number("max_failed_fraction", self.max_failed_fraction, minimum=0.0)
         split = self.make_split(find_requests(f"{where}/{PREPARED}"))
-        split.check_first(where, sends_nothing=bool(self.preview))
+        split.check_first(where, ti.dag_id, sends_nothing=bool(self.preview))
 
 
 def find_requests(prepared: str) -> str:

@@ -15,7 +15,7 @@ from airflow_openai_batch.core.table_files import FORMATS, TableOptions, find_fo
 from airflow_openai_batch.locations import check_uri, resolve_location
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.parameters import read_choice, read_flag
-from airflow_openai_batch.operators.split import make_path_safe
+from airflow_openai_batch.operators.run_place import place_of_run
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -91,7 +91,7 @@ class OpenAIBatchJoinOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         with task_failures():
-            place = self._open_output(context["ti"].run_id)
+            place = self._open_output(context["ti"])
             joined = join_answers(
                 _open("prepared", self.prepared),
                 _open("job", self.job) if self.job and self.job.strip() else None,
@@ -117,13 +117,13 @@ class OpenAIBatchJoinOperator(BaseOperator):
             "cost_usd": joined.cost_usd,
         }
 
-    def _open_output(self, run_id: str) -> Location:
-        uri = self.output_uri.strip().replace("{run_id}", make_path_safe(run_id))
-        if not uri or uri.endswith("/"):
+    def _open_output(self, ti: Any) -> Location:
+        pattern = self.output_uri.strip()
+        if not pattern or pattern.endswith("/"):
             raise ConfigError(
                 f"output_uri={self.output_uri!r}: name the file to write, for instance s3://bucket/answers.parquet."
             )
-        check_uri(uri, "output")
+        uri = place_of_run(pattern, ti.run_id, ti.dag_id, lambda uri: check_uri(uri, "output"))
         return resolve_location(uri)
 
     def _read_format(self, uri: str) -> TableFormat:

@@ -27,6 +27,7 @@ from airflow_openai_batch.core.row_sources.choice import FORMATS
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
+from airflow_openai_batch.operators.ownership import check_owner
 from airflow_openai_batch.operators.parameters import (
     read_choice,
     read_flag,
@@ -36,7 +37,8 @@ from airflow_openai_batch.operators.parameters import (
 )
 from airflow_openai_batch.operators.prompt_files import load_prompt
 from airflow_openai_batch.operators.query import open_query
-from airflow_openai_batch.operators.split import PROGRESS_EVERY_S, make_path_safe
+from airflow_openai_batch.operators.run_place import place_of_run
+from airflow_openai_batch.operators.split import PROGRESS_EVERY_S
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -159,12 +161,12 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
         with task_failures():
             spec = load_prompt(self.prompt, self.prompt_overrides or {}, _dag_folder(context))
             preview = read_optional_int("preview", self.preview)
-            output = self._find_output(ti.run_id)
+            output = self._find_output(ti)
             if preview:
                 self._preview(spec, output, preview)
                 self._skip_rest(context, "Preview")
                 return None
-            prepared = self._prepare(spec, output)
+            prepared = self._prepare(spec, output, f"{ti.dag_id}/{ti.run_id}")
         counts = prepared.manifest.counts
         ti.xcom_push("prepared", output.uri)
         ti.xcom_push(
@@ -192,15 +194,18 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
         self.log.info("%s; what comes after is skipped%s.", why, ", but not the join" if but_join else "")
         self.skip(ti=context["ti"], tasks=tasks)
 
-    def _find_output(self, run_id: str) -> Location:
+    def _find_output(self, ti: Any) -> Location:
         """:raises ConfigError: if it may not or cannot be written, unless it is only a preview."""
         if not self.output_uri.strip():
             raise ConfigError(
                 "output_uri is empty: name a directory, for instance s3://bucket/jobs/{run_id}/prepared."
             )
-        uri = self.output_uri.strip().rstrip("/").replace("{run_id}", make_path_safe(run_id))
-        check_uri(uri, "output")
-        return resolve_location(uri)
+        pattern = self.output_uri.strip().rstrip("/")
+        uri = place_of_run(pattern, ti.run_id, ti.dag_id, lambda uri: check_uri(uri, "output"))
+        output = resolve_location(uri)
+        if (manifest := read_manifest(output)) is not None:
+            check_owner(manifest.created_by, output.uri, ti.dag_id)
+        return output
 
     def _preview(self, spec: PromptSpec, output: Location, requests: int) -> None:
         if requests < 1:
@@ -216,7 +221,7 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
             for text in preview_requests(spec, table, requests, images_root=self._find_images_root(source)):
                 self.log.info("%s", text)
 
-    def _prepare(self, spec: PromptSpec, output: Location) -> Prepared:
+    def _prepare(self, spec: PromptSpec, output: Location, run_key: str) -> Prepared:
         existing = read_manifest(output)
         try:
             source = self.find_source(output, spec)
@@ -235,6 +240,7 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
                 open_table=lambda: source.open(None),
                 note=source.note,
                 now=time.time(),
+                run_key=run_key,
                 images_root=self._find_images_root(source),
                 dedupe=read_flag("dedupe", self.dedupe),
                 on_empty="commit"

@@ -33,6 +33,7 @@ from airflow_openai_batch.core.shard_reader import ShardReader
 from airflow_openai_batch.core.spending import Spent, read_spending
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
 from airflow_openai_batch.operators.failures import task_failures
+from airflow_openai_batch.operators.ownership import check_owner
 from airflow_openai_batch.operators.parameters import (
     DEFAULT_CONN_ID,
     read_flag,
@@ -107,7 +108,7 @@ class OpenAIBatchReportOperator(BaseOperator):
         with task_failures():
             allowed = read_number("max_failed_fraction", self.max_failed_fraction, minimum=0.0)
             sample = read_optional_int("sample_requests", self.sample_requests)
-            output, plan = self._open()
+            output, plan = self._open(context["ti"].dag_id)
             context["ti"].xcom_push("job", output.uri)
             summaries = list(_read_summaries(output, plan))
             report = self._write(output, plan, summaries, sample)
@@ -122,7 +123,7 @@ class OpenAIBatchReportOperator(BaseOperator):
         context["outlet_events"][AssetAlias(ASSET_ALIAS)].add(asset, extra=_event_extra(extra))
         return {**extra, "report": output.child(job.REPORT_MARKDOWN).uri}
 
-    def _open(self) -> tuple[Location, Plan]:
+    def _open(self, dag_id: str) -> tuple[Location, Plan]:
         if not self.job:
             raise ConfigError("job is empty: the split pushed no job. Look at its log.")
         check_uri(self.job, "output")
@@ -130,6 +131,7 @@ class OpenAIBatchReportOperator(BaseOperator):
         plan = job.read_plan(output)
         if plan is None:
             raise NoPlanError(output.uri)
+        check_owner(plan.created_by, output.uri, dag_id)
         return output, plan
 
     def _end_sample(self, output: Location, plan: Plan, sample: int, report: Report) -> dict[str, Any]:

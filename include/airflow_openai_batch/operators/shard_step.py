@@ -26,6 +26,7 @@ from airflow_openai_batch.operators.instance_label import show_label
 from airflow_openai_batch.operators.landing_limit import read_landing_slots, wait_to_land
 from airflow_openai_batch.operators.links import OpenAIBatchLink
 from airflow_openai_batch.operators.monthly_budget import find_monthly_budget
+from airflow_openai_batch.operators.ownership import check_owner
 from airflow_openai_batch.operators.parameters import (
     DEFAULT_CONN_ID,
     read_number,
@@ -208,6 +209,7 @@ class ShardStepOperator(BaseOperator):
 
     def _open_driver(self, context: Context) -> ShardDriver:
         caller = make_caller(context)
+        check_owner(self.files.plan.created_by, self.files.output.uri, caller.dag_id)
         return ShardDriver(
             files=self.files,
             connect=self._connect,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -27,6 +26,7 @@ from airflow_openai_batch.operators.calling import make_caller
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.local_disk import SPLIT_HOST, describe_local_paths, find_host
 from airflow_openai_batch.operators.monthly_budget import find_monthly_budget
+from airflow_openai_batch.operators.ownership import check_job_owner, check_owner
 from airflow_openai_batch.operators.parameters import (
     DEFAULT_CONN_ID,
     read_choice,
@@ -37,6 +37,9 @@ from airflow_openai_batch.operators.parameters import (
     read_optional_number,
 )
 from airflow_openai_batch.operators.run_conf import describe_unknown_keys
+from airflow_openai_batch.operators.run_place import make_path_safe, place_of_run
+
+__all__ = ["OpenAIBatchSplitOperator", "describe_existing", "make_path_safe"]
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -164,13 +167,14 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         with task_failures():
             plan_only = read_flag("plan_only", self.plan_only)
             costs = self._read_costs()
-            job_uri = self._read_job_uri(ti.run_id)
+            job_uri = self._read_job_uri(ti)
             repair = self._read_repair(job_uri, costs)
-            output = self._check_places(job_uri, plan_only)
+            output = self._check_places(job_uri, plan_only, ti.dag_id)
             if (warning := describe_local_paths([*self._inputs, job_uri])) is not None:
                 self.log.warning("%s", warning)
             run_key = f"{ti.dag_id}/{ti.run_id}"
             plan = self._split(output, run_key)
+            check_owner(plan.created_by, output.uri, ti.dag_id)  # another may have been faster
             found = find_repair(plan, output, run_key) if repair else None
             forecast = forecast_costs(
                 plan,
@@ -204,7 +208,6 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
             raise ConfigError(
                 "repair goes on with a job: not with on_existing=fail or restart, nor with a sample."
             )
-        check_uri(job_uri, "output")
         plan = job.read_plan(resolve_location(job_uri))
         if plan is None:
             raise ConfigError(
@@ -223,14 +226,14 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
             reopen_shards(plan, output, repair, by=make_caller(context).by, now=time.time())
         return [{"job": output.uri, "shard": shard} for shard in repair.shards or [0]]
 
-    def check_first(self, job_uri: str, *, sends_nothing: bool) -> None:
+    def check_first(self, job_uri: str, dag_id: str, *, sends_nothing: bool) -> None:
         """What can be said before there is an input: for operators that make theirs with effort.
 
         :raises ConfigError: for a value that cannot be used.
         :raises RemoteError: if OpenAI refuses the key.
         """
         self._read_costs()
-        self._check_places(job_uri, sends_nothing)
+        self._check_places(job_uri, sends_nothing, dag_id)
 
     def _check_budget(self, forecast: Forecast, max_cost_usd: float | None, plan_only: bool) -> None:
         """:raises BudgetError: if it could cost too much. A dry run says so and does not fail: it sends nothing."""
@@ -262,17 +265,19 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
             policy = Policy(mode=policy.mode, realtime_threshold=threshold)
         return _Costs(policy, read_optional_number("max_cost_usd", self.max_cost_usd, minimum=0.0), sample)
 
-    def _read_job_uri(self, run_id: str) -> str:
+    def _read_job_uri(self, ti: Any) -> str:
         if not self.output_uri.strip():
             raise ConfigError(
                 "output_uri is empty: name a directory for the job, for instance s3://bucket/jobs/{run_id}."
             )
-        return self.output_uri.strip().rstrip("/").replace("{run_id}", make_path_safe(run_id))
+        pattern = self.output_uri.strip().rstrip("/")
+        return place_of_run(pattern, ti.run_id, ti.dag_id, lambda uri: check_uri(uri, "output"))
 
-    def _check_places(self, job_uri: str, plan_only: bool) -> Location:
+    def _check_places(self, job_uri: str, plan_only: bool, dag_id: str) -> Location:
         """Fail before a long scan, not after it.
 
         :raises ConfigError: for what the allow-lists forbid or where the output cannot be written.
+        :raises ForeignJobError: if the job that lies there is another DAG's.
         :raises RemoteError: if OpenAI refuses the key.
         """
         check_uri(job_uri, "output")
@@ -280,6 +285,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
             check_uri(uri, "input")
         check_conn_id(self.conn_id)
         output = resolve_location(job_uri)
+        check_job_owner(output, dag_id)
         if (problem := output.find_write_problem()) is not None:
             raise ConfigError(
                 f"{job_uri}: cannot be written ({problem}). Choose another output_uri or grant the access."
@@ -383,8 +389,3 @@ def describe_existing(plan: Plan, output: Location) -> str:
         f"The plan of {output.uri} exists: going on with it; {landed:,} of {number_of(len(plan.shards), 'shard')} "
         f"{'has' if landed == 1 else 'have'} results already."
     )
-
-
-def make_path_safe(run_id: str) -> str:
-    """``manual__2026-01-31T08:00:00+00:00`` as ``manual__2026-01-31T08-00-00-00-00``."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", run_id)

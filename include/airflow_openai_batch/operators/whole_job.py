@@ -15,12 +15,13 @@ from airflow_openai_batch.core.errors import ConfigError, NoPlanError
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.report import name_some
 from airflow_openai_batch.core.sample import choose_sample, make_refs
-from airflow_openai_batch.locations import find_output_root, resolve_location
+from airflow_openai_batch.locations import check_uri, find_output_root, resolve_location
 from airflow_openai_batch.operators.failures import OpenAIBatchException, task_failures
 from airflow_openai_batch.operators.parameters import read_optional_int
 from airflow_openai_batch.operators.report import ASSET_ALIAS, OpenAIBatchReportOperator
+from airflow_openai_batch.operators.run_place import place_of_run
 from airflow_openai_batch.operators.shard import LandingOperator, OpenAIBatchShardOperator
-from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator, make_path_safe
+from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
@@ -234,7 +235,7 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
 
         :raises NoPlanError: if the plan has gone since.
         """
-        output = resolve_location(self.read_job_uri(context["ti"].run_id))
+        output = resolve_location(self.read_job_uri(context["ti"]))
         plan = job.read_plan(output)
         if plan is None:
             raise NoPlanError(output.uri, "it was there; clear the task.")
@@ -249,9 +250,10 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
         index = "" if ti.map_index is None or ti.map_index < 0 else f"/{ti.map_index}"
         self.output_uri = f"{find_output_root()}/{ti.dag_id}/{{run_id}}/{ti.task_id}{index}"
 
-    def read_job_uri(self, run_id: str) -> str:
+    def read_job_uri(self, ti: Any) -> str:
         """The job directory of this run."""
-        return str(self.output_uri).strip().rstrip("/").replace("{run_id}", make_path_safe(run_id))
+        pattern = str(self.output_uri).strip().rstrip("/")
+        return place_of_run(pattern, ti.run_id, ti.dag_id, lambda uri: check_uri(uri, "output"))
 
 
 def run_within(operator: BaseOperator, context: Context) -> Any:

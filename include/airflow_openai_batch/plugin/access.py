@@ -6,7 +6,7 @@ Airflow mounts a plugin's app without any check, so every route here says what i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from airflow.api_fastapi.app import get_auth_manager
@@ -16,10 +16,7 @@ from airflow.configuration import conf
 from airflow.models.dag import DagModel
 from fastapi import HTTPException, Request, status
 
-if TYPE_CHECKING:
-    from airflow_openai_batch.core.plan import Plan
-
-__all__ = ["GetUserDep", "Rights", "check_origin", "find_other_owner", "requires_authenticated"]
+__all__ = ["GetUserDep", "Rights", "check_origin", "requires_authenticated"]
 
 
 class Rights:
@@ -79,13 +76,6 @@ class Rights:
 def _check(allowed: bool, why: str) -> None:
     if not allowed:
         raise HTTPException(status.HTTP_403_FORBIDDEN, why)
-
-
-def find_other_owner(plan: Plan, dag_id: str) -> str | None:
-    """The DAG that planned a job, where it is another: who may write an XCom must not reach by it what a DAG has
-    asked on which they have no rights."""
-    owner = plan.created_by.partition("/")[0]
-    return owner if owner not in ("", dag_id) else None
 
 
 def check_origin(request: Request) -> None:

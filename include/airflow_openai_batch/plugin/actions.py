@@ -19,7 +19,8 @@ from airflow_openai_batch.core.batch_view import BatchStatus
 from airflow_openai_batch.core.errors import NotFoundError
 from airflow_openai_batch.core.known_batches import is_of_job
 from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
-from airflow_openai_batch.plugin.access import GetUserDep, check_origin, find_other_owner
+from airflow_openai_batch.operators.ownership import find_other_owner
+from airflow_openai_batch.plugin.access import GetUserDep, check_origin
 from airflow_openai_batch.plugin.api import AllRights, OneJob, read_row
 from airflow_openai_batch.plugin.job_rows import JobId, find_conn_ids
 
@@ -60,7 +61,7 @@ def cancel(rights: AllRights, user: GetUserDep, wish: CancelWish) -> dict[str, s
     check_uri(row.uri, "output")
     check_conn_id(conn_id)
     plan = job.read_plan(resolve_location(row.uri))
-    if plan is not None and (owner := find_other_owner(plan, job_id.dag_id)):
+    if plan is not None and (owner := find_other_owner(plan.created_by, job_id.dag_id)):
         rights.check_edit(owner)
     status = _cancel(conn_id, wish.batch_id, row.uri, plan)
     _note(job_id, user, wish.batch_id)
@@ -112,7 +113,7 @@ def get_failed(rights: AllRights, job_id: OneJob) -> StreamingResponse:
     plan = job.read_plan(output)
     if plan is None:
         raise HTTPException(404, NO_FILE)
-    if owner := find_other_owner(plan, job_id.dag_id):
+    if owner := find_other_owner(plan.created_by, job_id.dag_id):
         rights.check_contents(owner)
     place = output.child(job.FAILED)
     try:

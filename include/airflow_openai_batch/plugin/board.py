@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from airflow_openai_batch.plugin.access import Rights, find_other_owner
+from airflow_openai_batch.operators.ownership import find_other_owner
 from airflow_openai_batch.plugin.accounts import ACCOUNTS, Account
 from airflow_openai_batch.plugin.directories import DIRECTORIES, Directory
 from airflow_openai_batch.plugin.instances import Instance, Instances, find_instances, find_makers
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from airflow_openai_batch.core.job_snapshot import JobSnapshot
+    from airflow_openai_batch.plugin.access import Rights
 
 
 @dataclass
@@ -39,7 +40,11 @@ class Job:
 
     def check_owner(self, rights: Rights) -> None:
         """Show nothing of a job that a DAG has planned which the user may not read."""
-        owner = None if self.snapshot is None else find_other_owner(self.snapshot.plan, self.row.id.dag_id)
+        owner = (
+            None
+            if self.snapshot is None
+            else find_other_owner(self.snapshot.plan.created_by, self.row.id.dag_id)
+        )
         if owner is not None and not rights.may_read(owner):
             self.snapshot, self.is_forbidden = None, True
             self.error = f"You may not read DAG {owner!r}, which has planned this job."

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
+from airflow.sdk import get_current_context
 
 from airflow_openai_batch.core.errors import ConfigError, JobError
 from airflow_openai_batch.locations import check_uri, resolve_location
-from airflow_openai_batch.operators.split import make_path_safe
+from airflow_openai_batch.operators.run_place import place_of_run
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.storage import Location
@@ -21,11 +22,11 @@ def open_folder(output_uri: str, run_id: str) -> Location:
 
     :raises ConfigError: if it is empty or may not be written.
     """
-    uri = output_uri.strip().rstrip("/").replace("{run_id}", make_path_safe(run_id))
-    if not uri:
+    pattern = output_uri.strip().rstrip("/")
+    if not pattern:
         raise ConfigError("output_uri is empty: name a directory for the run.")
-    check_uri(uri, "output")
-    return resolve_location(uri)
+    dag_id = get_current_context()["ti"].dag_id
+    return resolve_location(place_of_run(pattern, run_id, dag_id, lambda uri: check_uri(uri, "output")))
 
 
 def read_note(place: Location, kind: type[_Note]) -> _Note | None:

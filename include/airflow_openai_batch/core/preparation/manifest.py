@@ -63,6 +63,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     schema_version: int = SCHEMA_VERSION
     created_at: float
     """Unix seconds."""
+    created_by: str = ""
+    """The run that wrote it (``dag_id/run_id``); empty in those of older releases."""
     prompt: PromptNote
     source: SourceNote
     options_sha256: str

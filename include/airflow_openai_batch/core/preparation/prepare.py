@@ -73,12 +73,14 @@ class Preparation:
     :param on_none_left: every row was rejected: ``fail`` with ten reasons, or ``commit`` the rows with theirs.
     :param on_existing: a manifest that is there: ``resume`` with it, ``fail``, or ``restart``.
     :param now: Unix seconds.
+    :param run_key: ``dag_id/run_id``: whose it is from now on.
     """
 
     spec: PromptSpec
     open_table: Callable[[], AbstractContextManager[RowTable]]
     note: SourceNote
     now: float
+    run_key: str = ""
     images_root: Location | None = None
     dedupe: bool = False
     on_empty: Literal["fail", "commit"] = "fail"
@@ -265,6 +267,7 @@ class _Run:
         spec = self._what.spec
         return Manifest(
             created_at=self._what.now,
+            created_by=self._what.run_key,
             prompt=PromptNote(name=spec.name, version=str(spec.version), sha256=spec.sha256),
             source=self._what.note,
             options_sha256=self._what.options_sha256,
