@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 import msgspec
 
-import airflow_openai_batch
 from airflow_openai_batch.core.chunk_counter import tally_overlong
-from airflow_openai_batch.core.count_worker import decode_reply, read_frame, write_frame
+from airflow_openai_batch.core.count_worker import decode_reply
 from airflow_openai_batch.core.errors import WorkerDiedError
+from airflow_openai_batch.core.frames import read_frame, write_frame
+from airflow_openai_batch.core.worker_process import describe_end, start_worker
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.chunk_counter import CountRules
@@ -31,7 +27,6 @@ if TYPE_CHECKING:
 _IN_FLIGHT_PER_WORKER = 2
 """One that is counted and one on its way."""
 _PIPE_BYTES = 2**20
-_MAX_DIAGNOSIS_CHARACTERS = 500
 
 
 class CountPool:
@@ -162,14 +157,7 @@ class _Worker:
 
     def __init__(self, rules: CountRules) -> None:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "airflow_openai_batch.core.count_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=_worker_environment(),
-            start_new_session=True,  # a signal meant for the task must not end a worker half-way
-        )
+        self._process = start_worker("airflow_openai_batch.core.count_worker", self._errors)
         self._to = cast("BinaryIO", self._process.stdin)
         self._from = cast("BinaryIO", self._process.stdout)
         _enlarge_pipe(self._to)
@@ -193,15 +181,7 @@ class _Worker:
     def diagnose(self) -> str:
         """Why it is dead."""
         self._process.kill()
-        code = self._process.wait()
-        if code < 0:
-            cause = f"was ended by {signal.Signals(-code).name}"
-            cause += " (out of memory?)" if code == -signal.SIGKILL else ""
-        else:
-            cause = f"ended with exit code {code}"
-        self._errors.seek(0)
-        said = self._errors.read().decode(errors="replace").strip()[-_MAX_DIAGNOSIS_CHARACTERS:]
-        return f"the counting process {cause}{': ' + said if said else ''}."
+        return f"the counting process {describe_end(self._process, self._errors)}."
 
     def kill(self) -> None:
         self._process.kill()
@@ -212,21 +192,6 @@ class _Worker:
             self._to.close()
         self._from.close()
         self._errors.close()
-
-
-def _worker_environment() -> dict[str, str]:
-    """What an interpreter needs to find the same packages; no credentials of the task."""
-    wanted = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "HOME", "TMPDIR", "VIRTUAL_ENV", "PYTHONHOME")
-    environment = {name: os.environ[name] for name in wanted if name in os.environ}
-    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    root = str(Path(airflow_openai_batch.__file__).resolve().parents[1])
-    if Path(root).name not in ("site-packages", "dist-packages"):
-        paths.insert(0, root)
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    # One seed for all workers: the hashes of their custom_ids are compared.
-    environment["PYTHONHASHSEED"] = "0"
-    environment["PYTHONUTF8"] = "1"
-    return environment
 
 
 def _enlarge_pipe(file: IO[bytes]) -> None:

@@ -4,7 +4,7 @@ Not multiprocessing: a fork would copy the Airflow task with its threads and con
 its main module again. This one gets bytes on its standard input and gives tallies on its standard output; it
 opens no file of the input, knows no credentials, and ends when its standard input does.
 
-Frames are 8 bytes of length, little-endian, and that many bytes. In: the rules, then chunks. Out: a tally per
+In: the rules, then chunks. Out: a tally per
 chunk, in order; a failure ends the process.
 """
 
@@ -13,44 +13,17 @@ from __future__ import annotations
 import gc
 import os
 import queue
-import struct
 import sys
 import threading
-import traceback
 from typing import BinaryIO
 
 import msgspec
 
 from airflow_openai_batch.core.chunk_counter import ChunkCounter, CountRules
+from airflow_openai_batch.core.frames import FAILURE, describe_failure, read_frame, write_frame
 from airflow_openai_batch.core.tally import ChunkTally
 
-_LENGTH = struct.Struct("<Q")
-TALLY, FAILURE = b"T", b"F"
-
-
-def write_frame(file: BinaryIO, *parts: bytes) -> None:
-    """Write one frame made of parts."""
-    file.write(_LENGTH.pack(sum(map(len, parts))))
-    for part in parts:
-        file.write(part)
-    file.flush()
-
-
-def read_frame(file: BinaryIO) -> bytes | None:
-    """The next frame, or None where the stream has ended.
-
-    :raises EOFError: if it ends within a frame.
-    """
-    header = file.read(_LENGTH.size)
-    if not header:
-        return None
-    if len(header) < _LENGTH.size:
-        raise EOFError
-    (length,) = _LENGTH.unpack(header)
-    data = file.read(length)
-    if len(data) < length:
-        raise EOFError
-    return data
+TALLY = b"T"
 
 
 def decode_reply(frame: bytes) -> ChunkTally | str:
@@ -79,7 +52,7 @@ def main() -> None:
     except BrokenPipeError:
         os._exit(0)
     except BaseException as error:
-        write_frame(replies, FAILURE, _describe(error).encode())
+        write_frame(replies, FAILURE, describe_failure(error).encode())
         raise
 
 
@@ -90,12 +63,6 @@ def _read_ahead(requests: BinaryIO, chunks: queue.Queue[bytes]) -> None:
             chunks.put(chunk)
     finally:
         os._exit(0)
-
-
-def _describe(error: BaseException) -> str:
-    """Kind and place, not the text: that could quote the input."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} in {os.path.basename(last.filename)}:{last.lineno}"  # noqa: PTH119
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from airflow_openai_batch.core.preparation.manifest import (
 )
 from airflow_openai_batch.core.preparation.renderer import Renderer
 from airflow_openai_batch.core.preparation.request_files import OWN_FIELDS, RequestWriter, RowWriter
-from airflow_openai_batch.core.preparation.row_values import read_values
+from airflow_openai_batch.core.preparation.row_values import read_rows
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.prompts.spec import PromptSpec
@@ -206,7 +206,7 @@ class _Run:
     def _assign(self, assignment: Assignment, block: RowBlock, rejected: Any) -> list[pa.Array]:
         """The arrays of `OWN_FIELDS` for a block. A body is gone before the next is needed."""
         start = self._rows
-        values = read_values(block.batch, self._renderer.columns)
+        values = read_rows(block, self._renderer.columns)
         numbered = ((start + at, row, block.problems.get(at)) for at, row in enumerate(values))
         places: list[Place | None] = []
         reasons: list[str | None] = []

@@ -15,7 +15,7 @@ import msgspec
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.preparation.assignment import Assignment
 from airflow_openai_batch.core.preparation.renderer import Renderer
-from airflow_openai_batch.core.preparation.row_values import read_values
+from airflow_openai_batch.core.preparation.row_values import read_rows
 from airflow_openai_batch.core.pricing import estimate_cost
 from airflow_openai_batch.core.requests import read_request
 from airflow_openai_batch.core.tokens import count_request_tokens
@@ -59,7 +59,7 @@ def preview_requests(
 def _number_rows(table: RowTable, renderer: Renderer) -> Iterator[tuple[int, Any, str | None]]:
     number = 0
     for block in table.blocks:
-        for at, values in enumerate(read_values(block.batch, renderer.columns)):
+        for at, values in enumerate(read_rows(block, renderer.columns)):
             yield number, values, block.problems.get(at)
             number += 1
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -13,16 +13,10 @@ from airflow_openai_batch.core.endpoints import MAX_EMBEDDING_TOKENS_PER_REQUEST
 from airflow_openai_batch.core.models import context_tokens, encoding_of
 from airflow_openai_batch.core.preparation.pictures import PictureLoader
 from airflow_openai_batch.core.prompts.bodies import BodyMaker
+from airflow_openai_batch.core.prompts.filling import Filling
+from airflow_openai_batch.core.prompts.filling_apart import Filled, FillingApart, Row
 from airflow_openai_batch.core.prompts.spec import DEFAULT_CUSTOM_ID
-from airflow_openai_batch.core.prompts.templates import (
-    WHOLE_ROW,
-    BadRowError,
-    RowContext,
-    Template,
-    UnknownColumnError,
-    describe_unknown,
-    known_names,
-)
+from airflow_openai_batch.core.prompts.templates import BadRowError, UnknownColumnError, describe_unknown
 from airflow_openai_batch.core.tokens.counters import exact_counter, utf8_bytes
 
 if TYPE_CHECKING:
@@ -57,39 +51,45 @@ class Renderer:
     def __init__(
         self, spec: PromptSpec, columns: Iterable[str], *, images_root: Location | None = None
     ) -> None:
-        self._custom_id = Template("custom_id", spec.custom_id)
-        self._is_default_id = spec.custom_id == DEFAULT_CUSTOM_ID
-        self._system = None if spec.system is None else Template("system", spec.system)
-        self._user = None if spec.user is None else Template("user", spec.user)
-        self._input = None if spec.input is None else Template("input", spec.input)
+        fields = {"custom_id": spec.custom_id, "system": spec.system, "user": spec.user, "input": spec.input}
+        if spec.custom_id == DEFAULT_CUSTOM_ID:
+            del fields["custom_id"]
+        given = {field: text for field, text in fields.items() if text is not None}
+        columns = list(columns)
+        self._filling = Filling(given, columns)
+        self._apart = None if self._filling.is_harmless else FillingApart(given, columns)
         self._maker = BodyMaker(spec)
         self._pictures = PictureLoader(spec.images, images_root) if spec.images else None
         self._limit = context_tokens(spec.model)
         self._encoding = encoding_of(spec.model)[0]
-        self._known = known_names(columns)
-        templates = [each for each in (self._custom_id, self._system, self._user, self._input) if each]
-        named = set(chain.from_iterable(each.names for each in templates))
         images = {each.column for each in spec.images}
         if unknown := sorted(images - set(columns)):
             raise UnknownColumnError(f"images.column: {describe_unknown(unknown[0], columns)}")
-        wants_all = WHOLE_ROW in named and WHOLE_ROW not in columns
-        self.columns: list[str] = [name for name in columns if wants_all or name in named | images]
+        wanted = images.union(self._filling.named)
+        self.columns: list[str] = [name for name in columns if self._filling.is_whole or name in wanted]
         """Those of the table that it looks at."""
 
-    def render_all(self, rows: Iterable[tuple[int, Mapping[str, Any], str | None]]) -> Generator[Rendered]:
+    def render_all(self, rows: Iterable[Row]) -> Generator[Rendered]:
         """What each row becomes, in order.
 
         :param rows: number, values by column, and why it cannot be used, if so.
         """
-        if self._pictures is None:
-            for number, values, problem in rows:
-                yield self.render(number, values, problem)
-            return
+        filled: Iterable[tuple[Row, Filled | None]] = ((row, None) for row in rows)
+        with contextlib.ExitStack() as stack:
+            if self._apart is not None:
+                filled = stack.enter_context(contextlib.closing(self._apart.fill_all(rows)))
+            if self._pictures is None:
+                for row, texts in filled:
+                    yield self._render(row, texts)
+            else:
+                yield from self._render_in_threads(filled)
+
+    def _render_in_threads(self, rows: Iterable[tuple[Row, Filled | None]]) -> Generator[Rendered]:
         with ThreadPoolExecutor(PICTURE_THREADS, "images") as pool:
             waiting: list[Future[Rendered]] = []
             try:
                 for row in rows:
-                    waiting.append(pool.submit(self.render, *row))
+                    waiting.append(pool.submit(self._render, *row))
                     if len(waiting) > 2 * PICTURE_THREADS:
                         yield waiting.pop(0).result()
                 while waiting:
@@ -100,33 +100,31 @@ class Renderer:
 
     def render(self, number: int, values: Mapping[str, Any], problem: str | None = None) -> Rendered:
         """:raises ConfigError: if no row could be rendered."""
+        (rendered,) = self.render_all([(number, values, problem)])
+        return rendered
+
+    def _render(self, row: Row, filled: Filled | None) -> Rendered:
+        number, values, problem = row
         if problem is not None:
             return Rendered(reason=problem)
-        context = RowContext(values, number, self._known)
         try:
-            custom_id = f"row-{number}" if self._is_default_id else self._fill_id(context)
-            if self._input is not None:
-                return Rendered(custom_id, text=self._fill_input(self._input, context))
-            return Rendered(custom_id, body=self._fill_body(values, context))
+            texts = self._filling.fill(number, values) if filled is None else filled.check()
+            custom_id = texts.get("custom_id", f"row-{number}")
+            if not custom_id.strip():
+                raise BadRowError("custom_id is empty")
+            if (text := texts.get("input")) is not None:
+                return Rendered(custom_id, text=self._check_input(text))
+            return Rendered(custom_id, body=self._make_body(values, texts.get("system"), texts.get("user")))
         except BadRowError as error:
             return Rendered(reason=str(error))
 
-    def _fill_id(self, context: RowContext) -> str:
-        custom_id = self._custom_id.fill(context)
-        if not custom_id.strip():
-            raise BadRowError("custom_id is empty")
-        return custom_id
-
-    def _fill_input(self, template: Template, context: RowContext) -> str:
-        text = template.fill(context)
+    def _check_input(self, text: str) -> str:
         if not text.strip():
             raise BadRowError("input is empty")
         self._check_length("input", text, self._limit or MAX_EMBEDDING_TOKENS_PER_REQUEST)
         return text
 
-    def _fill_body(self, values: Mapping[str, Any], context: RowContext) -> bytes:
-        system = None if self._system is None else self._system.fill(context)
-        user = None if self._user is None else self._user.fill(context)
+    def _make_body(self, values: Mapping[str, Any], system: str | None, user: str | None) -> bytes:
         pictures = self._pictures.load(values) if self._pictures is not None else []
         if not (user or "").strip() and not pictures:
             raise BadRowError("user is empty")

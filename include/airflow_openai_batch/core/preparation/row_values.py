@@ -1,11 +1,26 @@
-"""Cells of a batch as Python values, for templates."""
+"""Cells as Python values: those of a row as it was read, or of a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
+from airflow_openai_batch.core.arrow_values import to_values
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from airflow_openai_batch.core.row_sources.table import RowBlock
+
+
+def read_rows(block: RowBlock, columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    """One mapping per row, of these columns; a row that was read with keys of its own has no others."""
+    if block.rows is None:
+        yield from read_values(block.batch, columns)
+        return
+    wanted = frozenset(columns)
+    for row in block.rows:
+        yield row if wanted.issuperset(row) else {name: row[name] for name in columns if name in row}
 
 
 def read_values(batch: pa.RecordBatch, columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
@@ -14,19 +29,6 @@ def read_values(batch: pa.RecordBatch, columns: Sequence[str]) -> Iterator[Mappi
         for _ in range(batch.num_rows):
             yield {}
         return
-    lists = [_to_list(batch.column(batch.schema.get_field_index(name))) for name in columns]
+    lists = [to_values(batch.column(batch.schema.get_field_index(name))) for name in columns]
     for values in zip(*lists, strict=True):
         yield dict(zip(columns, values, strict=True))
-
-
-def _to_list(array: pa.Array) -> list[Any]:
-    """Times to the microsecond: for nanoseconds Arrow would need pandas."""
-    kind = array.type
-    if pa.types.is_timestamp(kind) and kind.unit == "ns":
-        array = array.cast(pa.timestamp("us", kind.tz), safe=False)
-    elif pa.types.is_duration(kind) and kind.unit == "ns":
-        array = array.cast(pa.duration("us"), safe=False)
-    elif pa.types.is_time64(kind) and kind.unit == "ns":
-        array = array.cast(pa.time64("us"), safe=False)
-    values: list[Any] = array.to_pylist()
-    return values

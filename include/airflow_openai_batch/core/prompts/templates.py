@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import difflib
-import json
-import operator
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import jinja2.meta
-import jinja2.sandbox
+from jinja2 import nodes
 from jinja2.exceptions import SecurityError
+from jinja2.idtracking import VAR_LOAD_RESOLVE
 
 from airflow_openai_batch.core.errors import ConfigError
+from airflow_openai_batch.core.prompts.harmless import BadTemplateError, check_names, is_harmless
+from airflow_openai_batch.core.prompts.sandbox import GLOBALS, Empty, empty_cell, make_environment, to_cell
 from airflow_openai_batch.core.requests import shorten
+
+if TYPE_CHECKING:
+    from jinja2.compiler import Frame
 
 ROW_NUMBER = "_row"
 WHOLE_ROW = "row"
-MOST_REPEATED = 1_000_000
-"""Characters or items that ``*`` may make of a text or a list in a template."""
+MAX_TEMPLATE_CHARS = 1_000_000
+"""Of a template with anything to fill in; it is more than most models read."""
+MAX_TEXT_BYTES = 50_000_000
+"""Of what one template becomes: no request may be longer."""
 
 
 class BadRowError(Exception):
@@ -30,44 +36,26 @@ class UnknownColumnError(ConfigError):
     """A template needs a column that the table does not have."""
 
 
-class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """Whoever may type a prompt into a form is held to what a prompt needs."""
-
-    intercepted_binops = frozenset({"*", "**"})
-
-    def call_binop(self, context: Any, operator_name: str, left: Any, right: Any) -> Any:
-        numbers = (int, float)
-        if operator_name == "**":
-            if not (isinstance(left, numbers) and isinstance(right, numbers) and abs(right) <= 64):
-                raise SecurityError("** is for numbers up to the power of 64")
-            return left**right
-        sized, times = (left, right) if hasattr(left, "__len__") else (right, left)
-        if hasattr(sized, "__len__") and isinstance(times, int) and len(sized) * times > MOST_REPEATED:
-            raise SecurityError(f"* makes more than {MOST_REPEATED:,} items")
-        return operator.mul(left, right)
-
-
-def _make_environment() -> _Sandbox:
-    # A prompt is no HTML: nothing is escaped.
-    environment = _Sandbox(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.globals = {name: environment.globals[name] for name in ("range", "namespace", "dict")}
-    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False, default=str)
-    return environment
-
-
-_environment = _make_environment()
+_environment = make_environment()
 
 
 class _WholeRow(dict[str, Any]):
     """``row``: an empty cell is missing where it is asked for by name, and None to whoever walks over all."""
 
+    def __init__(self, values: Mapping[str, Any], known: frozenset[str]) -> None:
+        super().__init__(
+            (name, None if isinstance(cell, Empty) else cell)
+            for name, cell in ((name, to_cell(name, value)) for name, value in values.items())
+        )
+        self._known = known
+
     def __getitem__(self, name: str) -> Any:
-        value = super().__getitem__(name)
-        return _empty_cell(name) if value is None else value
+        value = super().get(name)
+        return empty_cell(name) if value is None else value
 
-
-def _empty_cell(name: str) -> jinja2.StrictUndefined:
-    return jinja2.StrictUndefined(hint=f"column {shorten(name)!r} is empty")
+    def __contains__(self, name: object) -> bool:
+        """Whether the table has such a column; a row may lack it."""
+        return name in self._known or super().__contains__(name)
 
 
 class Template:
@@ -81,21 +69,32 @@ class Template:
         self.field = field
         try:
             tree = _environment.parse(text)
-            self._template = _environment.from_string(text)
+            has_code = self._has_code(tree)
+            if has_code and len(text) > MAX_TEMPLATE_CHARS:
+                raise ConfigError(
+                    f"{field}: the template has {len(text):,} characters, limit {MAX_TEMPLATE_CHARS:,}. Shorten it."
+                )
+            check_names(tree)
+            self.is_harmless = is_harmless(tree)
+            _print_operands(tree)
+            self._template = _environment.from_string(tree)
+        except BadTemplateError as error:
+            raise ConfigError(f"{field}: {error}") from None
         except jinja2.TemplateSyntaxError as error:
             raise ConfigError(
                 f"{field}: no valid template in line {error.lineno}: {error.message}. A column whose name has blanks "
                 "or signs in it is written {{ row['Its name'] }}."
             ) from None
-        self.names = frozenset(jinja2.meta.find_undeclared_variables(tree)) - set(_environment.globals)
-        self._constant = None if self._has_code(tree) else self._template.render()
+        except (RecursionError, MemoryError):
+            raise ConfigError(f"{field}: the template is nested too deeply. Write it flatter.") from None
+        self.names = _find_names(tree)
+        self._constant = None if has_code else _text_of(tree)
 
     @staticmethod
-    def _has_code(tree: jinja2.nodes.Template) -> bool:
+    def _has_code(tree: nodes.Template) -> bool:
         return any(
             not (
-                isinstance(node, jinja2.nodes.Output)
-                and all(isinstance(n, jinja2.nodes.TemplateData) for n in node.nodes)
+                isinstance(node, nodes.Output) and all(isinstance(n, nodes.TemplateData) for n in node.nodes)
             )
             for node in tree.body
         )
@@ -109,39 +108,96 @@ class Template:
         try:
             # `render` would copy the variables beside the globals for every row: half of the time.
             variables = self._template.new_context(context.variables, shared=True)
-            return "".join(self._template.root_render_func(variables))
+            return self._collect(self._template.root_render_func(variables))
         except jinja2.UndefinedError as error:
             if (unknown := self._find_unknown(context, error.message or "")) is not None:
                 raise UnknownColumnError(f"{self.field}: {unknown}") from None
             raise BadRowError(f"{self.field}: {error.message}") from None
         except SecurityError as error:
             raise ConfigError(f"{self.field}: the template may not do that: {error}.") from None
+        except (BadRowError, MemoryError):
+            raise
         except Exception as error:  # what a filter makes of a value; its words may quote the value
             raise BadRowError(f"{self.field}: the template failed with {type(error).__name__}") from None
 
+    def _collect(self, pieces: Iterable[str]) -> str:
+        """Stops before memory is full: each piece is one value or what stands between two."""
+        found = []
+        size = 0
+        for piece in pieces:
+            size += len(piece)
+            if size > MAX_TEXT_BYTES:
+                raise BadRowError(f"{self.field}: the text has more than {MAX_TEXT_BYTES:,} characters")
+            found.append(piece)
+        return "".join(found)
+
     def _find_unknown(self, context: RowContext, said: str) -> str | None:
         """The name that was missing, if no row can have it; an empty cell says something else."""
-        for name in self.names - context.known:
+        for name in self.names - context.known - set(GLOBALS):
             if said == f"{name!r} is undefined":
                 return describe_unknown(name, context.known - {ROW_NUMBER, WHOLE_ROW})
         return None
 
 
+class _NameTracker(jinja2.meta.TrackingCodeGenerator):
+    """As Jinja2's own, which leaves out names of functions (a column may have one) and works out constants."""
+
+    def __init__(self, environment: jinja2.Environment) -> None:
+        super().__init__(environment)
+        self.optimizer = None
+
+    def enter_frame(self, frame: Frame) -> None:
+        super().enter_frame(frame)
+        loads = frame.symbols.loads.values()
+        self.undeclared_identifiers.update(name for what, name in loads if what == VAR_LOAD_RESOLVE and name)
+
+
+def _find_names(tree: nodes.Template) -> frozenset[str]:
+    """What it takes from outside of itself."""
+    tracker = _NameTracker(_environment)
+    tracker.visit(tree)
+    return frozenset(tracker.undeclared_identifiers)
+
+
+def _text_of(tree: nodes.Template) -> str:
+    """Of a template in which nothing is filled in."""
+    return "".join(data.data for data in tree.find_all(nodes.TemplateData))
+
+
+def _print_operands(tree: nodes.Template) -> None:
+    """Let ``~`` take what may be printed, and nothing else."""
+    for joined in list(tree.find_all(nodes.Concat)):
+        joined.nodes = [
+            nodes.Filter(node, "string", [], [], None, None, lineno=node.lineno) for node in joined.nodes
+        ]
+    tree.set_environment(_environment)
+
+
 class RowContext:
     """What templates see of one row.
 
-    :param values: by column; those that the templates name, or all of them.
+    :param values: by column; those that the templates name, or all of them. A row may lack some.
+    :param named: columns that the templates name.
     """
 
     __slots__ = ("known", "variables")
 
-    def __init__(self, values: Mapping[str, Any], number: int, known: frozenset[str]) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        number: int,
+        known: frozenset[str],
+        named: Iterable[str],
+        *,
+        whole: bool,
+    ) -> None:
         self.known = known
         self.variables: dict[str, Any] = dict(_environment.globals)
-        for name, value in values.items():
-            self.variables[name] = _empty_cell(name) if value is None else value
-        self.variables[WHOLE_ROW] = self.variables.get(WHOLE_ROW, _WholeRow(values))
+        if whole:
+            self.variables[WHOLE_ROW] = _WholeRow(values, known)
         self.variables[ROW_NUMBER] = number
+        for name in named:
+            self.variables[name] = to_cell(name, values.get(name))
 
 
 def known_names(columns: Iterable[str]) -> frozenset[str]:

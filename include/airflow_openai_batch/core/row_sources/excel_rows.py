@@ -38,7 +38,7 @@ def read_excel_rows(
 
 def _read_blocks(reader: SheetReader, notices: list[str]) -> Iterator[RawBlock]:
     names: list[str] | None = None
-    rows: list[Sequence[Any]] = []
+    rows: list[dict[str, Any]] = []
     problems: dict[int, str] = {}
     size = 0
     for cells, problem, bytes_ in reader.read():
@@ -54,20 +54,15 @@ def _read_blocks(reader: SheetReader, notices: list[str]) -> Iterator[RawBlock]:
             problem = _BEYOND
         if problem:
             problems[len(rows)] = problem
-        rows.append([*cells[: len(names)], *[None] * (len(names) - len(cells))])
+        rows.append(dict(zip(names, [*cells, *[None] * (len(names) - len(cells))], strict=False)))
         size += bytes_
         if len(rows) >= block_rows(len(names)) or size >= BLOCK_BYTES:
-            yield _make_block(names, rows, problems)
+            yield RawBlock(rows, problems, names)
             rows, problems, size = [], {}, 0
     if names is not None:
-        yield _make_block(names, rows, problems)
+        yield RawBlock(rows, problems, names)
 
 
 def _strip_end(cells: Sequence[Any]) -> Sequence[Any]:
     end = max((number for number, cell in enumerate(cells, 1) if cell is not None), default=0)
     return cells[:end]
-
-
-def _make_block(names: Sequence[str], rows: Sequence[Sequence[Any]], problems: dict[int, str]) -> RawBlock:
-    columns = list(zip(*rows, strict=True)) or [()] * len(names)
-    return RawBlock(dict(zip(names, columns, strict=True)), len(rows), problems)

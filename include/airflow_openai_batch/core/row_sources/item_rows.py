@@ -25,10 +25,10 @@ def read_item_rows(items: Iterable[str | Mapping[str, Any]]) -> Iterator[RawBloc
         rows.append(row)
         size += sum(len(value) for value in row.values() if isinstance(value, str | bytes))
         if len(rows) >= BLOCK_ROWS or size >= BLOCK_BYTES:
-            yield _make_block(rows)
+            yield RawBlock(rows, {})
             rows, size = [], 0
     if rows:
-        yield _make_block(rows)
+        yield RawBlock(rows, {})
 
 
 def _check_row(item: object, number: int) -> Mapping[str, Any]:
@@ -40,8 +40,3 @@ def _check_row(item: object, number: int) -> Mapping[str, Any]:
     raise ConfigError(
         f"Item {number:,} is {kind}: each must be a prompt (str) or a row (dict with column names as keys)."
     )
-
-
-def _make_block(rows: list[Mapping[str, Any]]) -> RawBlock:
-    names = dict.fromkeys(name for row in rows for name in row)
-    return RawBlock({name: [row.get(name) for row in rows] for name in names}, len(rows), {})

@@ -53,10 +53,10 @@ def _read_file(file: SourceFile, keys: dict[str, None]) -> Iterator[RawBlock]:
         rows.append(found)
         size += len(line.data or b"")
         if len(rows) >= BLOCK_ROWS or size >= BLOCK_BYTES or len(rows) * len(keys) >= limits.MAX_BLOCK_CELLS:
-            yield _make_block(rows, problems)
+            yield RawBlock(rows, problems)
             rows, problems, size = [], {}, 0
     if rows:
-        yield _make_block(rows, problems)
+        yield RawBlock(rows, problems)
 
 
 def _read_row(line: Line) -> dict[str, Any] | str:
@@ -90,8 +90,3 @@ def _note_keys(row: dict[str, Any], line: Line, keys: dict[str, None]) -> str:
         )
     keys.update(dict.fromkeys(new))
     return ""
-
-
-def _make_block(rows: list[dict[str, Any]], problems: dict[int, str]) -> RawBlock:
-    names = dict.fromkeys(name for row in rows for name in row)
-    return RawBlock({name: [row.get(name) for row in rows] for name in names}, len(rows), problems)

@@ -28,23 +28,13 @@ def read_query_rows(fetch: Fetch, describe: Describe, notices: list[str] | None 
             if notices is not None:
                 notices.extend(found)
             if not rows:
-                yield RawBlock(dict.fromkeys(names, ()), 0, {})
+                yield RawBlock((), {}, names)
         if not rows:
             return
-        columns = zip(*rows, strict=True)
-        yield RawBlock(
-            {name: [_plain(v) for v in values] for name, values in zip(names, columns, strict=True)},
-            len(rows),
-            {},
-        )
+        yield RawBlock([dict(zip(names, row, strict=True)) for row in rows], {}, names)
 
 
 def _next_portion(rows: Sequence[Sequence[Any]]) -> int:
     """As many rows of this size as make a block: they may hold whole documents."""
     size = sum(len(value) for row in rows for value in row if isinstance(value, str | bytes | memoryview))
     return max(1, min(BLOCK_ROWS, BLOCK_BYTES * len(rows) // max(1, size)))
-
-
-def _plain(value: Any) -> Any:
-    """Drivers hand out binary columns as views of their own memory."""
-    return bytes(value) if isinstance(value, memoryview | bytearray) else value

@@ -2,12 +2,15 @@
 
 A JSONL, a workbook and a query can be read once from front to back (an unordered query is another one the second
 time), while a Parquet file must know its columns before its first row. So rows go through a compressed file on the
-worker's disk; memory stays bounded by one block.
+worker's disk, each as it was read; memory stays bounded by one block. Only what is written later knows columns with
+one type each: prompts see a row's own values.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,20 +18,23 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from airflow_openai_batch.core.row_sources.table import RowBlock, RowTable, merge_names
+from airflow_openai_batch.core.plain_values import NoPlainFormError, is_plain, to_name, to_plain
+from airflow_openai_batch.core.requests import shorten
+from airflow_openai_batch.core.row_codec import decode_row, encode_row
+from airflow_openai_batch.core.row_sources.column_types import ColumnTypes
+from airflow_openai_batch.core.row_sources.table import RowBlock, RowTable
 
-_FLOAT_EXACT = 2**53
-"""Larger whole numbers have no float of their own."""
+_ROWS = pa.schema([("row", pa.binary())])
 
 
 class RawBlock(NamedTuple):
-    """Rows as a reader found them."""
+    """Rows as a reader found them, each with the keys that it has."""
 
-    columns: Mapping[str, Sequence[Any]]
-    rows: int
+    rows: Sequence[Mapping[str, Any]]
     problems: Mapping[int, str]
+    names: Sequence[str] = ()
+    """Columns that a header names, whether a row has them or not."""
 
 
 @contextlib.contextmanager
@@ -45,129 +51,92 @@ def spool_table(
     """
     with tempfile.TemporaryDirectory(prefix="rows-") as folder:
         path = Path(folder) / "rows.arrow"
-        types = _ColumnTypes()
+        types = ColumnTypes()
         problems: list[Mapping[int, str]] = []
         rows = 0
-        with pa.OSFile(str(path), "wb") as file:
+        options = pa.ipc.IpcWriteOptions(compression="lz4")
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, _ROWS, options=options) as writer:
             for block in blocks:
-                batch = types.take(block)
-                problems.append(block.problems)
-                options = pa.ipc.IpcWriteOptions(compression="lz4")
-                with pa.ipc.new_stream(file, batch.schema, options=options) as writer:
-                    writer.write_batch(batch)
-                rows += block.rows
+                kept, found = _clean(block, types)
+                problems.append(found)
+                types.take(kept)
+                writer.write_batch(
+                    pa.record_batch([pa.array(map(encode_row, kept), pa.binary())], schema=_ROWS)
+                )
+                rows += len(kept)
                 if max_rows is not None and rows >= max_rows:
                     break
         schema, mixed = types.decide()
         with pa.OSFile(str(path), "rb") as file:
-            yield RowTable(schema, _read_again(file, problems, schema, mixed), tuple(notices))
+            yield RowTable(schema, _read_again(file, problems, schema, mixed), (*notices, *types.notices))
+
+
+def _clean(block: RawBlock, types: ColumnTypes) -> tuple[list[dict[str, Any]], dict[int, str]]:
+    """The rows with values of the closed set alone, and what is wrong with those that have others."""
+    types.add_names(block.names)
+    problems = dict(block.problems)
+    kept = []
+    for at, row in enumerate(block.rows):
+        cells: dict[str, Any] = {}
+        try:
+            cells = _clean_row(row)
+            types.check_room(cells)
+        except NoPlainFormError as error:
+            problems.setdefault(at, str(error))
+            cells = {}
+        kept.append(cells)
+    return kept, problems
+
+
+def _clean_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    if is_plain(row):
+        return dict(row)
+    cells = {}
+    for name, value in row.items():
+        try:
+            cells[to_name(name)] = to_plain(value)
+        except NoPlainFormError as error:
+            raise NoPlainFormError(f"column {shorten(name)!r} {error}") from None
+    return cells
 
 
 def _read_again(
     file: Any, problems: Iterable[Mapping[int, str]], schema: pa.Schema, mixed: frozenset[str]
 ) -> Iterator[RowBlock]:
-    for found in problems:
-        with pa.ipc.open_stream(file) as reader:
-            batch = reader.read_next_batch()
-            for _ in reader:
-                pass
-        arrays = []
-        for column in schema:
-            at = batch.schema.get_field_index(column.name)
-            array = pa.nulls(batch.num_rows, column.type) if at < 0 else batch.column(at)
-            if column.name in mixed:
-                array = _to_texts(array)
-            arrays.append(array if array.type.equals(column.type) else array.cast(column.type))
-        yield RowBlock(pa.record_batch(arrays, schema=schema), found)
+    with pa.ipc.open_stream(file) as reader:
+        for found, batch in zip(problems, reader, strict=True):
+            rows = [decode_row(row) for row in batch.column(0).to_pylist()]
+            arrays = [_make_array(rows, column, column.name in mixed) for column in schema]
+            yield RowBlock(_make_batch(arrays, schema, len(rows)), found, rows)
 
 
-class _ColumnTypes:
-    """What was seen of each column so far."""
-
-    def __init__(self) -> None:
-        self._types: dict[str, pa.DataType] = {}
-        self._mixed: set[str] = set()
-        self._has_large_int: set[str] = set()
-
-    def take(self, block: RawBlock) -> pa.RecordBatch:
-        arrays = {name: self._take_column(name, values) for name, values in block.columns.items()}
-        if not arrays:  # rows of nothing have to be counted, too
-            return pa.RecordBatch.from_struct_array(pa.nulls(block.rows, pa.struct([])).fill_null({}))
-        return pa.record_batch(list(arrays.values()), names=list(arrays))
-
-    def _take_column(self, name: str, values: Sequence[Any]) -> pa.Array:
-        try:
-            array = pa.array(values)
-        except (
-            pa.ArrowInvalid,
-            pa.ArrowTypeError,
-            pa.ArrowNotImplementedError,
-            OverflowError,
-            ValueError,
-            TypeError,
-        ):
-            array = None
-        if array is None or not _fits_parquet(array.type):
-            self._mixed.add(name)
-            array = pa.array([_to_text(value) for value in values], pa.string())
-        self._note(name, array)
-        return array
-
-    def _note(self, name: str, array: pa.Array) -> None:
-        known = self._types.setdefault(name, array.type)
-        if not known.equals(array.type):
-            self._types[name] = self._widen(name, known, array.type)
-        if pa.types.is_integer(array.type) and len(array):
-            ends = pc.min_max(array).as_py()
-            if max(abs(ends["min"] or 0), abs(ends["max"] or 0)) > _FLOAT_EXACT:
-                self._has_large_int.add(name)
-
-    def _widen(self, name: str, one: pa.DataType, other: pa.DataType) -> pa.DataType:
-        numbers = {pa.types.is_boolean(one), pa.types.is_boolean(other)}
-        try:
-            if numbers == {True, False} and not (pa.types.is_null(one) or pa.types.is_null(other)):
-                raise pa.ArrowTypeError("true is not 1")
-            fields = [pa.schema([("c", one)]), pa.schema([("c", other)])]
-            return pa.unify_schemas(fields, promote_options="permissive").field("c").type
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
-            self._mixed.add(name)
-            return pa.string()
-
-    def decide(self) -> tuple[pa.Schema, frozenset[str]]:
-        mixed = set(self._mixed)
-        mixed |= {name for name in self._has_large_int if not pa.types.is_integer(self._types[name])}
-        fields = []
-        for name in merge_names([list(self._types)]):
-            kind = self._types[name]
-            # A column without any value has to have some type, and text is what most readers take.
-            fields.append((name, pa.string() if name in mixed or pa.types.is_null(kind) else kind))
-        return pa.schema(fields), frozenset(mixed)
+def _make_array(rows: Sequence[Mapping[str, Any]], column: pa.Field, is_mixed: bool) -> pa.Array:
+    values = [row.get(column.name) for row in rows]
+    return pa.array(map(_to_text, values) if is_mixed else values, column.type)
 
 
-def _fits_parquet(kind: pa.DataType) -> bool:
-    """Not what Parquet has no form for (an object without keys), nor what only Arrow knows (a UUID of its own)."""
-    if isinstance(kind, pa.BaseExtensionType):
-        return False
-    if pa.types.is_struct(kind) and kind.num_fields == 0:
-        return False
-    return all(_fits_parquet(kind.field(number).type) for number in range(kind.num_fields))
-
-
-def _to_texts(array: pa.Array) -> pa.Array:
-    if pa.types.is_string(array.type):
-        return array
-    return pa.array([_to_text(value) for value in array.to_pylist()], pa.string())
+def _make_batch(arrays: list[pa.Array], schema: pa.Schema, rows: int) -> pa.RecordBatch:
+    if arrays:
+        return pa.record_batch(arrays, schema=schema)
+    # Rows of nothing have to be counted, too.
+    return pa.RecordBatch.from_struct_array(pa.nulls(rows, pa.struct([])).fill_null({}))
 
 
 def _to_text(value: Any) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()  # a lone surrogate cannot be stored
-    if isinstance(value, bool | int | float | dict | list | tuple):
-        return msgspec.json.encode(value, enc_hook=str).decode() if not _is_huge(value) else str(value)
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return base64.b64encode(value).decode()
+    if isinstance(value, bool | int | float | dict | list):
+        return _to_json(value)
     return str(value)
 
 
-def _is_huge(value: object) -> bool:
-    return isinstance(value, int) and not -(2**63) <= value < 2**64
+def _to_json(value: Any) -> str:
+    try:
+        return msgspec.json.encode(value, enc_hook=str).decode()
+    except OverflowError:  # an integer beyond 64 bits in it
+        return json.dumps(value, ensure_ascii=False, default=str, separators=(",", ":"))

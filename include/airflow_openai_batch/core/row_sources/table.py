@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.core.errors import InputError
 from airflow_openai_batch.core.plurals import number_of
@@ -26,6 +26,8 @@ class RowBlock:
     batch: pa.RecordBatch
     problems: Mapping[int, str] = field(default_factory=dict)
     """Why, by number of the row in this block, from 0; its cells are what could be read of it."""
+    rows: Sequence[Mapping[str, Any]] | None = None
+    """The rows as they were read, where values have types of their own and not those of their columns."""
 
 
 @dataclass(frozen=True, slots=True)
