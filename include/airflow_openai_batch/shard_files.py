@@ -112,6 +112,7 @@ class ShardFiles:
         :raises InputChangedError: if the bytes are not those of the plan (or of the leftover).
         """
         with self._open_content(state.content) as stream:
+            stream.check_first()  # not even the call is begun with what is wrong
             try:
                 return client.upload(name, cast("BinaryIO", stream))
             except RemoteError:

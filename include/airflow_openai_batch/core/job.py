@@ -6,14 +6,17 @@ No name is made from anything that stands in the input.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from airflow_openai_batch.core.endpoints import BY_URL
 from airflow_openai_batch.core.errors import JobError, NewerReleaseError
 from airflow_openai_batch.core.plan import SCHEMA_VERSION, Plan
 
 if TYPE_CHECKING:
+    from airflow_openai_batch.core.plan import Segment, Shard
     from airflow_openai_batch.core.storage import Location
 
 PLAN = "plan.json"
@@ -109,12 +112,58 @@ def parse_plan(place: Location, data: bytes) -> Plan:
                 f"{place.uri}: has schema version {version}, this release reads up to {SCHEMA_VERSION}. "
                 "Upgrade airflow-provider-openai-batch where this task runs."
             )
-        return Plan.from_json(data)
+        plan = Plan.from_json(data)
     except msgspec.DecodeError as error:
-        raise JobError(
-            f"{place.uri}: is there but is no plan of this package ({error}). "
-            "Use an empty output directory, or remove the file if nobody needs it."
-        ) from error
+        raise _make_foreign_error(place, str(error)) from error
+    if (problem := find_foreign(plan)) is not None:
+        raise _make_foreign_error(place, f"it says {problem}")
+    return plan
+
+
+def _make_foreign_error(place: Location, why: str) -> JobError:
+    return JobError(
+        f"{place.uri}: is there but is no plan of this package ({why}). "
+        "Use an empty output directory, or remove the file if nobody needs it."
+    )
+
+
+def find_foreign(plan: Plan) -> str | None:
+    """What no plan of ours says; None for one that may be ours.
+
+    It is read from a place that others may write to as well: a name in it becomes a path, an endpoint the address that
+    the account's key is sent to. So there are only those that are known, and a shard has its own.
+    """
+    if plan.generation < 1:
+        return f"generation {plan.generation}"
+    for number, shard in enumerate(plan.shards):
+        if shard.shard != number:
+            return f"shard {shard.shard} in the place of shard {number}"
+        if (problem := _find_in_shard(shard, len(plan.sources))) is not None:
+            return f"shard {number}: {problem}"
+    return None
+
+
+def _find_in_shard(shard: Shard, sources: int) -> str | None:
+    if shard.endpoint not in BY_URL:
+        return f"endpoint {shard.endpoint[:100]!r}"
+    if shard.staged not in (None, staged_shard(shard.shard)):
+        return f"staged copy {shard.staged[:100]!r}"
+    if shard.segments_file not in (None, staged_segments(shard.shard)):
+        return f"segments in {shard.segments_file[:100]!r}"
+    return find_foreign_segment(shard.segments, sources)
+
+
+def find_foreign_segment(segments: Iterable[Segment], sources: int) -> str | None:
+    """As `find_foreign`.
+
+    :param sources: how many the plan has.
+    """
+    for segment in segments:
+        if not (
+            0 <= segment.source < sources and 0 <= segment.start <= segment.end and segment.requests >= 0
+        ):
+            return f"segment {segment.source}, {segment.start} to {segment.end}"
+    return None
 
 
 class _Version(msgspec.Struct):

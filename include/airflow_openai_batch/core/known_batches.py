@@ -6,10 +6,12 @@ OpenAI lists all batches of a project and filters by nothing, so 20,000 such sea
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from airflow_openai_batch.core.ledger import is_plain_id
 from airflow_openai_batch.core.plan import job_key
 
 if TYPE_CHECKING:
@@ -55,7 +57,8 @@ def read_known(place: Location, plan: Plan) -> KnownBatches:
         known = msgspec.json.decode(place.read_bytes(), type=KnownBatches)
     except (FileNotFoundError, msgspec.MsgspecError):  # torn: the search then goes back to the split
         return nothing
-    return known if known.plan == plan.name else nothing
+    is_ours = known.plan == plan.name and all(map(is_plain_id, itertools.chain(*known.batches.values())))
+    return known if is_ours else nothing
 
 
 def write_known(place: Location, known: KnownBatches) -> None:

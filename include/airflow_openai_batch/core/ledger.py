@@ -51,6 +51,7 @@ simply written, nor for a new kind, which no older reader goes past."""
 
 _KINDS = frozenset(get_args(Kind))
 _NAME = re.compile(r"(\d{4,})-([\w-]+)\.json")
+_ID = re.compile(r"[A-Za-z0-9._:=~+@,-]{1,1000}")
 _TRIES = 100
 
 
@@ -212,7 +213,22 @@ def _decode(place: Location) -> Event:
         raise _make_newer_error(
             place, f"schema version {event.schema_version}, this release reads up to {SCHEMA_VERSION}"
         )
+    if not all(map(is_plain_id, _find_ids(event))):
+        raise LedgerError(
+            f"{place.uri}: names a file or batch at OpenAI by an id that is none. Nothing was sent. Somebody has "
+            "changed the ledger: restore the file, then clear the task."
+        )
     return event
+
+
+def _find_ids(event: Event) -> list[str]:
+    ids = (event.file_id, event.batch_id, event.output_file_id, event.error_file_id)
+    return [each for each in ids if each is not None]
+
+
+def is_plain_id(text: str) -> bool:
+    """Whether it can be part of an address without leading anywhere else: servers of other makes have other ids."""
+    return bool(_ID.fullmatch(text)) and ".." not in text
 
 
 def _read_kind(name: str) -> str:

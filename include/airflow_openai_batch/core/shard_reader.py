@@ -28,16 +28,30 @@ if TYPE_CHECKING:
     from airflow_openai_batch.core.storage import Location, Resolver
 
 
+HASH_FIRST_BYTES = 64 * 2**20
+"""What is not larger is read twice even from object storage, which takes a second or two; from a disk all is."""
+
+
 class CheckedStream(io.RawIOBase):
     """A file-like object for an upload: streams, and compares size and SHA-256 before it hands out the end.
 
     Can be read from the beginning as often as wanted; seeks only there and (to learn the size) to the end.
 
     :param start: opens the content as blocks, from its first byte.
+    :param hash_first: read all of it before the first byte is handed out, so that nothing leaves of what is wrong.
     """
 
-    def __init__(self, name: str, size: int, sha256: str, start: Callable[[], Iterator[bytes]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        size: int,
+        sha256: str,
+        start: Callable[[], Iterator[bytes]],
+        *,
+        hash_first: bool = False,
+    ) -> None:
         super().__init__()
+        self._must_hash = hash_first
         self.name = name
         self.size = size
         self.problem: Exception | None = None
@@ -75,6 +89,7 @@ class CheckedStream(io.RawIOBase):
         if self._position >= self.size or size == 0:
             return b""
         if self._position == 0:
+            self.check_first()
             self._restart()
         elif self._position != self._read_bytes:
             raise io.UnsupportedOperation(f"{self.name}: can be read from the beginning only")
@@ -93,6 +108,31 @@ class CheckedStream(io.RawIOBase):
         buffer[: len(data)] = data
         return len(data)
 
+    def check_first(self) -> None:
+        """Read all of it if ``hash_first`` was asked for: once, since a later reading is compared at its end, too.
+
+        :raises InputChangedError: if the content is not what was planned.
+        """
+        if not self._must_hash:
+            return
+        try:
+            digest, size = hashlib.sha256(), 0
+            for block in self._start():
+                digest.update(block)
+                size += len(block)
+            if (size, digest.hexdigest()) != (self.size, self._sha256):
+                raise self._make_changed_error()
+        except Exception as error:
+            self.problem = error
+            raise
+        self._must_hash = False
+
+    def _make_changed_error(self) -> InputChangedError:
+        return InputChangedError(
+            f"{self.name}: the input changed since it was split (size or SHA-256 differs). "
+            "Nothing was created from it. Split again with on_existing=restart."
+        )
+
     def _restart(self) -> None:
         self.problem = None
         self._blocks = self._start()
@@ -107,10 +147,7 @@ class CheckedStream(io.RawIOBase):
             self._digest.update(block)
             arrived = self._read_bytes + len(block)
             if arrived > self.size or not block or (arrived == self.size and self._is_wrong()):
-                raise InputChangedError(
-                    f"{self.name}: the input changed since it was split (size or SHA-256 differs). "
-                    "Nothing was created from it. Split again with on_existing=restart."
-                )
+                raise self._make_changed_error()
         except Exception as error:
             self.problem = error
             raise
@@ -147,11 +184,14 @@ class ShardReader:
             return self._shard.segments
         place = self._output.child(name)
         try:
-            return msgspec.json.decode(place.read_bytes(), type=tuple[Segment, ...])
-        except (FileNotFoundError, msgspec.DecodeError) as error:
+            segments = msgspec.json.decode(place.read_bytes(), type=tuple[Segment, ...])
+        except (FileNotFoundError, msgspec.DecodeError):
+            segments = ()
+        if not segments or job.find_foreign_segment(segments, len(self._plan.sources)) is not None:
             raise InputChangedError(
                 f"{place.uri}: is missing or damaged. Split again with on_existing=restart."
-            ) from error
+            )
+        return segments
 
     def lines(self) -> Iterator[RequestLine]:
         """The requests in input order; memory is bounded by one block and one line.
@@ -172,14 +212,26 @@ class ShardReader:
 
     def open_upload(self) -> CheckedStream:
         """The shard as a file of `Shard.bytes` bytes; nothing is read before the first ``read``."""
+        shard = self._shard
+        is_near = all(location.is_local for location, _ in self._objects)
         return CheckedStream(
-            f"shard {self._shard.shard}", self._shard.bytes, self._shard.sha256, self._blocks
+            f"shard {shard.shard}",
+            shard.bytes,
+            shard.sha256,
+            self._blocks,
+            hash_first=is_near or shard.bytes <= HASH_FIRST_BYTES,
         )
 
     def open_leftover(self, send: int, size: int, sha256: str, *, first: int | None = None) -> CheckedStream:
         """What a later send of the shard, or a sample, carries, as a file."""
         place = self._output.child(job.leftover(self._shard.shard, send, first))
-        return CheckedStream(place.uri, size, sha256, lambda: _read_whole(place))
+        return CheckedStream(
+            place.uri,
+            size,
+            sha256,
+            lambda: _read_whole(place),
+            hash_first=place.is_local or size <= HASH_FIRST_BYTES,
+        )
 
     def _blocks(self) -> Iterator[bytes]:
         """The bytes, with size and version of the objects checked before the first."""

@@ -40,6 +40,7 @@ from airflow_openai_batch.operators.parameters import (
     read_number,
     read_optional_int,
 )
+from airflow_openai_batch.operators.source_access import resolve_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -244,7 +245,7 @@ def _read_shards(
     output: Location, plan: Plan, numbers: list[int]
 ) -> Iterator[tuple[Iterator[RequestLine], Location]]:
     for number in numbers:
-        reader = ShardReader(plan, plan.shards[number], output, resolve_location)
+        reader = ShardReader(plan, plan.shards[number], output, resolve_source)
         yield reader.lines(), output.child(job.part(number))
 
 

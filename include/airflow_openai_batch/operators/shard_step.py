@@ -38,6 +38,7 @@ from airflow_openai_batch.operators.sending import (
     read_policy,
     read_realtime_limits,
 )
+from airflow_openai_batch.operators.source_access import resolve_source
 from airflow_openai_batch.shard_files import LandingRules, ShardFiles, open_shard
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ class ShardStepOperator(BaseOperator):
         job, number = read_ref(self.shard)
         check_uri(job, "output")
         check_conn_id(self.conn_id)
-        return open_shard(resolve_location(job), number, resolve_location, self.landing_rules())
+        return open_shard(resolve_location(job), number, resolve_source, self.landing_rules())
 
     def landing_rules(self) -> LandingRules:
         """How answers become rows; operators that land read their parameters here."""

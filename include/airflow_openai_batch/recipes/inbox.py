@@ -58,7 +58,7 @@ class Inbox:
         """
         with explained(self.place.uri):
             names = self.place.names()
-        return [n for n in names if n.endswith(SUFFIX) and not n.endswith((OUTPUT_SUFFIX, ERROR_SUFFIX))]
+        return [name for name in names if _is_request_file(name)]
 
     def output(self, name: str) -> Location:
         """``shard-000-of-002.jsonl`` to ``shard-000-of-002.output.jsonl``."""
@@ -73,9 +73,10 @@ class Inbox:
     def read_names(self, job: Location) -> list[str]:
         """The files that a job's answers are for, the one that it was planned for first."""
         try:
-            return msgspec.json.decode(_names_note(job).read_bytes(), type=list[str])
+            names = msgspec.json.decode(_names_note(job).read_bytes(), type=list[str])
         except (FileNotFoundError, msgspec.DecodeError):
             return []
+        return [name for name in names if _is_request_file(name)]  # they become paths
 
     def write_names(self, job: Location, names: Iterable[str]) -> None:
         _names_note(job).write_bytes(msgspec.json.encode(list(names)))
@@ -93,6 +94,11 @@ class Inbox:
 
     def _delivered_note(self, name: str) -> Location:
         return self.place.child(f"{WORK}/delivered/{name}.json")
+
+
+def _is_request_file(name: str) -> bool:
+    """Directly in the directory, and no answers."""
+    return "/" not in name and name.endswith(SUFFIX) and not name.endswith((OUTPUT_SUFFIX, ERROR_SUFFIX))
 
 
 def open_inbox(uri: str) -> Inbox:

@@ -10,7 +10,7 @@ import msgspec
 
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.table_files import TableOptions, open_table
-from airflow_openai_batch.locations import resolve_location
+from airflow_openai_batch.locations import check_uri, resolve_location
 from airflow_openai_batch.recipes.sentiments import DayCounts, encode_counts, select_rows, write_sentiments
 from airflow_openai_batch.recipes.trend import LOOK, describe_trend, read_trend, write_trend_table
 
@@ -54,7 +54,11 @@ def report_night(night: Night, *, show_answers: int, trend_days: int) -> dict[st
 
 
 def write_followup(night: Night, sentiment: str) -> dict[str, Any]:
-    """The day's reviews of one sentiment as a CSV that opens in Excel, for people who answer them."""
+    """The day's reviews of one sentiment as a CSV that opens in Excel, for people who answer them.
+
+    :raises ConfigError: for a place that is not allowed: whoever may create asset events names it in one.
+    """
+    check_uri(night.root, "output")
     schema, batches = select_rows(night.table, sentiment)
     place = resolve_location(f"{night.root}/followup/{night.day}.csv")
     with open_table(place, "csv", schema, TableOptions(for_excel=True)) as writer:

@@ -110,11 +110,20 @@ def read_manifest(output: Location) -> Manifest | None:
                 f"{place.uri}: has schema version {version}, this release reads up to {SCHEMA_VERSION}. "
                 "Upgrade airflow-provider-openai-batch where this task runs."
             )
-        return msgspec.json.decode(data, type=Manifest)
+        manifest = msgspec.json.decode(data, type=Manifest)
     except msgspec.DecodeError as error:
-        raise JobError(
-            f"{place.uri}: is there but is no manifest of this package ({error}). Use an empty output directory."
-        ) from error
+        raise _make_foreign_error(place, str(error)) from error
+    for notes, name_of in ((manifest.requests, request_file), (manifest.rows, row_file)):
+        for number, note in enumerate(notes):
+            if note.name != name_of(number):  # it becomes a path
+                raise _make_foreign_error(place, f"it names {note.name[:100]!r}")
+    return manifest
+
+
+def _make_foreign_error(place: Location, why: str) -> JobError:
+    return JobError(
+        f"{place.uri}: is there but is no manifest of this package ({why}). Use an empty output directory."
+    )
 
 
 class _Version(msgspec.Struct):
