@@ -31,9 +31,9 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
         monkeypatch.setattr(schema_engines, "jsonschema_rs", None)
     else:
         pytest.importorskip("jsonschema_rs")
-    schema_check._compile.cache_clear()
+    schema_check._look_once.cache_clear()
     yield
-    schema_check._compile.cache_clear()
+    schema_check._look_once.cache_clear()
 
 
 def judge(

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-_FAILS = (pa.ArrowException, ValueError, OverflowError, TypeError, NotImplementedError)
+UNREADABLE = (pa.ArrowException, ValueError, OverflowError, TypeError, NotImplementedError, LookupError)
+"""What Arrow raises for values that Python has no form for; of time zones unknown to this machine, `LookupError`."""
 
 
 def to_values(array: pa.Array) -> list[Any]:
     """One value for each cell; times to the microsecond."""
     try:
         values: list[Any] = _to_microseconds(array).to_pylist()
-    except _FAILS:
+    except UNREADABLE:
         return [_to_value(cell) for cell in array]
     return values
 
@@ -52,7 +53,7 @@ def _to_value(cell: Any) -> Any:
         return cell.as_buffer().to_pybytes().decode("utf-8", "replace")
     try:
         return _to_microseconds(pa.array([cell], kind))[0].as_py()
-    except _FAILS:
+    except UNREADABLE:
         return _to_text(cell, kind)
 
 

@@ -65,7 +65,7 @@ _read_format_once = lru_cache(maxsize=64)(read_format)
 def _find_text_format(text: bytes) -> bytes:
     try:
         return bytes(_decode_text(text).format)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return b""
 
 

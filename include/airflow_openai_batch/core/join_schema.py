@@ -49,7 +49,7 @@ def _to_property(name: str, inner: Any, root: Mapping[str, Any]) -> AnswerProper
     return AnswerProperty(name=name, type=found)
 
 
-def _find_type(inner: Any, root: Mapping[str, Any]) -> pa.DataType | None:
+def _find_type(inner: Any, root: Mapping[str, Any], *, in_list: bool = False) -> pa.DataType | None:
     """None for what has no column type of its own: objects, lists of lists, several types at once."""
     inner = _resolve(inner, root)
     kinds = _find_kinds(inner, root) - {"null"}  # every column may be null
@@ -59,29 +59,43 @@ def _find_type(inner: Any, root: Mapping[str, Any]) -> pa.DataType | None:
         return None
     kind = kinds.pop()
     if kind == "array":
-        items = _find_type(inner.get("items"), root)
-        return None if items is None or pa.types.is_list(items) else pa.list_(items)
+        items = None if in_list else _find_type(inner.get("items"), root, in_list=True)
+        return None if items is None else pa.list_(items)
     return _SCALARS.get(kind)
 
 
 def _find_kinds(inner: Mapping[str, Any], root: Mapping[str, Any]) -> set[str]:
-    """The types that a value may have; ``anything`` where the schema does not say."""
+    """The types that a value may have; ``anything`` where the schema does not say.
+
+    Each schema is looked at once: one may lead back to itself, or be led to by ever more others.
+    """
     kinds: set[str] = set()
-    named = inner.get("type")
-    if isinstance(named, str):
-        kinds = {named}
-    elif isinstance(named, Sequence):
-        kinds = {str(each) for each in named}
-    elif "enum" in inner or "const" in inner:
-        values = inner.get("enum", [inner.get("const")])
-        kinds = {_kind_of(value) for value in values} if isinstance(values, Sequence) else set()
-    else:
-        for branch in _branches(inner):
-            found = _find_kinds(_resolve(branch, root), root)
-            kinds |= found or {"anything"}
-            if "array" in found:
-                kinds.add("anything")  # whose items are those of the branch
+    waiting = [inner]
+    seen: set[int] = set()
+    while waiting:
+        schema = waiting.pop()
+        if id(schema) in seen:
+            continue
+        seen.add(id(schema))
+        own = _find_own_kinds(schema)
+        branches = [] if own else [_resolve(branch, root) for branch in _branches(schema)]
+        kinds |= own or (set() if branches else {"anything"})
+        if "array" in own and schema is not inner:
+            kinds.add("anything")  # whose items are those of the branch
+        waiting.extend(branches)
     return kinds
+
+
+def _find_own_kinds(schema: Mapping[str, Any]) -> set[str]:
+    named = schema.get("type")
+    if isinstance(named, str):
+        return {named}
+    if isinstance(named, Sequence):
+        return {str(each) for each in named}
+    if "enum" in schema or "const" in schema:
+        values = schema.get("enum", [schema.get("const")])
+        return {_kind_of(value) for value in values} if isinstance(values, Sequence) else set()
+    return set()
 
 
 def _branches(inner: Mapping[str, Any]) -> Iterator[Any]:
@@ -151,7 +165,7 @@ class PropertyReader:
             return None
         try:
             return convert(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             self.unfit += 1
             return None
 

@@ -8,7 +8,7 @@ import select
 import signal
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import IO, BinaryIO, NamedTuple, cast
 
 import msgspec
@@ -46,24 +46,25 @@ class LimitedProcess:
         self._kind = kind
         self._setup = setup
         self._worker: _Worker | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
-    def map(self, items: Sequence[bytes]) -> list[bytes | Overrun]:
-        """A reply for each item, in order.
+    def map(self, items: Sequence[bytes]) -> Generator[bytes | Overrun]:
+        """A reply for each item, in order, each as soon as it is there.
 
         :raises WorkerDiedError: if the process cannot be started, or ends for a reason that lies in no item.
         """
-        replies: list[bytes | Overrun] = []
         with self._lock:
+            done = 0
             try:
-                while len(replies) < len(items):
-                    self._work_on(items[len(replies) :], replies)
-            except BaseException:
+                while done < len(items):
+                    for reply in self._work_on(items[done:]):
+                        done += 1
+                        yield reply
+            except BaseException:  # also of whoever wants no more
                 self._end()
                 raise
-        return replies
 
-    def _work_on(self, items: Sequence[bytes], replies: list[bytes | Overrun]) -> None:
+    def _work_on(self, items: Sequence[bytes]) -> Generator[bytes | Overrun]:
         """As far as the process lives; the item at which it ended has its reply then, too."""
         if self._worker is None:
             self._worker = _Worker(self._kind, self._setup)
@@ -71,10 +72,10 @@ class LimitedProcess:
         try:
             worker.send(msgspec.msgpack.encode(items))
             for _ in items:
-                replies.append(worker.receive())
+                yield worker.receive()
         except (EOFError, OSError) as error:
             self._worker = None
-            replies.append(worker.blame(is_late=isinstance(error, TimeoutError)))
+            yield worker.blame(is_late=isinstance(error, TimeoutError))
 
     def close(self) -> None:
         """End the process; another item would start a new one."""

@@ -22,7 +22,7 @@ from airflow_openai_batch.core.frames import FAILURE, describe_failure, read_fra
 
 CPU_S = 2
 """Of processor time for one item."""
-_GRACE_S = 2
+_GRACE_S = 1
 """After which the system ends a process that is too busy to notice."""
 MEMORY_BYTES = 512 * 2**20
 """More than the process has when it begins."""
@@ -38,9 +38,14 @@ class _OverTimeError(BaseException):
 
 
 def _open_work(kind: str, setup: bytes) -> Work:
-    from airflow_openai_batch.core.prompts.filling_apart import open_filling
+    """Each kind brings imports of its own."""
+    if kind == "templates":
+        from airflow_openai_batch.core.prompts.filling_apart import open_filling
 
-    return open_filling(setup)
+        return open_filling(setup)
+    from airflow_openai_batch.core.schema_apart import check_item
+
+    return check_item
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from airflow_openai_batch.core.answers import (
     read_answer,
 )
 from airflow_openai_batch.core.errors import ConfigError
-from airflow_openai_batch.core.schema_check import UnusableSchemaError, find_violation
+from airflow_openai_batch.core.schema_check import CheckLimitError, UnusableSchemaError, find_violation
 
 Status = Literal["ok", "failed", "invalid_output", "missing"]
 
@@ -279,6 +279,7 @@ def _check_format(
     outcome: Outcome, content: str | None, output_format: str, schema: bytes | None, rules: OutcomeRules
 ) -> Outcome:
     violation: str | None = None
+    may_retry = INVALID_OUTPUT in rules.retry
     try:
         value, outcome.parsed = lenient_json.read(content or "")
     except lenient_json.UnreadableJSONError:
@@ -286,9 +287,11 @@ def _check_format(
     else:
         if output_format == "json_schema" and schema is not None:
             try:
-                violation = find_violation(schema, value)
+                violation = find_violation(schema, value, len(outcome.parsed))
             except UnusableSchemaError:
                 outcome.unchecked = True
+            except CheckLimitError as error:
+                violation, may_retry = str(error), False  # another answer is checked against the same schema
         elif not isinstance(value, dict) and output_format == "json_object":
             violation = "The answer is JSON but no object, which the request's format asks for."
     if violation is not None:
@@ -296,5 +299,5 @@ def _check_format(
         outcome.status = INVALID_OUTPUT
         outcome.error_code = INVALID_OUTPUT
         outcome.error_message = violation
-        outcome.retryable = INVALID_OUTPUT in rules.retry
+        outcome.retryable = may_retry
     return outcome

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import pyarrow as pa
 
+from airflow_openai_batch.core.arrow_values import to_values
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.excel_cells import (
     MAX_CELL_CHARS,
@@ -145,17 +146,17 @@ def _to_decimal(value: Decimal | None) -> Decimal | str | None:
 
 def _to_dates(column: pa.Array) -> Sequence[Any]:
     """Dates as such; where Excel has none, or would drop digits, as text."""
-    texts = to_cells(column)
-    if pa.types.is_timestamp(column.type):
-        # Excel keeps milliseconds.
-        values = column.cast(pa.timestamp("us"), safe=False).to_pylist()
-    else:
-        values = column.cast(pa.date32(), safe=False).to_pylist()
-    return [text if not _fits(value) else value for text, value in zip(texts, values, strict=True)]
+    return [
+        value if _fits(value) else text
+        for text, value in zip(to_cells(column), to_values(column), strict=True)
+    ]
 
 
-def _fits(value: date | None) -> bool:
+def _fits(value: date | str | None) -> bool:
+    """Excel keeps milliseconds, and knows no day before its first."""
     if value is None:
         return True
+    if isinstance(value, str):  # beyond Python's years
+        return False
     day = value.date() if isinstance(value, datetime) else value
     return day >= _FIRST_DAY

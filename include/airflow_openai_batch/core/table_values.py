@@ -1,14 +1,23 @@
-"""Values of a table as text formats take them: plain Python, one list for each column."""
+"""Values of a table as text formats take them: plain Python, one list for each column.
+
+Answers were paid for before any of this runs: whatever stands in a cell, it becomes some value and ends nothing.
+"""
 
 from __future__ import annotations
 
 import base64
+import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from airflow_openai_batch.core.arrow_values import UNREADABLE, to_values
+
+_PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+_FIRST, _LAST = dt.datetime(1, 1, 1), dt.datetime(9999, 12, 31)
 
 
 def to_cells(column: pa.Array) -> Sequence[Any]:
@@ -26,20 +35,36 @@ def to_json_values(column: pa.Array) -> Sequence[Any]:
         return to_json_values(column.dictionary_decode())
     if pa.types.is_list(kind) and kind.value_type == pa.float32():
         return _to_vectors(column)
-    if kind == pa.float32():  # 0.1, not 0.10000000149011612
+    if pa.types.is_duration(kind):
+        column = pc.divide(column.cast(pa.int64()).cast(pa.float64(), safe=False), _PER_SECOND[kind.unit])
+    elif kind == pa.float32():  # 0.1, not 0.10000000149011612
         column = column.cast(pa.string()).cast(pa.float64())
-    elif pa.types.is_timestamp(kind):
-        column = pc.replace_substring(column.cast(pa.string()), " ", "T", max_replacements=1)
-    elif pa.types.is_duration(kind):
-        column = pc.divide(
-            column.cast(pa.duration("us"), safe=False).cast(pa.int64()).cast(pa.float64()), 1e6
-        )
-    elif pa.types.is_temporal(kind) or pa.types.is_decimal(kind):
+    elif pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        return _to_times(column)
+    elif pa.types.is_time(kind) or pa.types.is_decimal(kind):
         column = column.cast(pa.string())
-    values: list[Any] = column.to_pylist()
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
-        return [None if value is None else base64.b64encode(value).decode() for value in values]
-    return values
+    values = to_values(column)
+    return values if _is_plain(kind) or is_nested(kind) else list(map(_to_plain_cell, values))
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Whether JSON has a form for what Python makes of it."""
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return bool(is_text or is_number or pa.types.is_null(kind))
+
+
+def _to_times(column: pa.Array) -> Sequence[Any]:
+    """Arrow writes years from 1 to 9999 and knows the time zones of this machine; others are written one by one."""
+    try:
+        ends = pc.min_max(column.cast(pa.timestamp("s"), safe=False))
+        is_near = not ends["min"].is_valid or (ends["min"].as_py() >= _FIRST and ends["max"].as_py() < _LAST)
+        if is_near:
+            texts = column.cast(pa.string())
+            return pc.replace_substring(texts, " ", "T", max_replacements=1).to_pylist()  # type: ignore[no-any-return]
+    except UNREADABLE:
+        pass
+    return [_to_plain_cell(value) for value in to_values(column)]
 
 
 def to_json_text(value: Any) -> str:
@@ -47,7 +72,9 @@ def to_json_text(value: Any) -> str:
 
 
 def to_json(value: Any) -> bytes:
-    return orjson.dumps(value, default=_to_plain, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+    return orjson.dumps(
+        value, default=_to_plain_cell, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+    )
 
 
 def is_nested(kind: pa.DataType) -> bool:
@@ -57,9 +84,17 @@ def is_nested(kind: pa.DataType) -> bool:
     return bool(pa.types.is_nested(kind))
 
 
-def _to_plain(value: Any) -> Any:
-    """What stands inside of lists and objects and JSON does not know."""
-    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
+def _to_plain_cell(value: Any) -> Any:
+    """What JSON does not know, by itself or inside of lists and objects."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, dt.timedelta):
+        return value.total_seconds()
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    return list(value) if isinstance(value, tuple) else str(value)
 
 
 def _to_vectors(column: pa.Array) -> Sequence[Any]:

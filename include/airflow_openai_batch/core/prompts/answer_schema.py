@@ -8,7 +8,9 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from airflow_openai_batch.core import lenient_json
 from airflow_openai_batch.core.errors import ConfigError
+from airflow_openai_batch.core.schema_bounds import SchemaBoundsError, check_schema_bytes, measure_schema
 from airflow_openai_batch.core.schema_engines import BadSchemaError, compile_schema
 
 _NESTED = ("properties", "$defs", "definitions")
@@ -53,6 +55,7 @@ def make_strict(schema: dict[str, Any]) -> dict[str, Any]:
 
     :raises ConfigError: for what strict mode cannot do, or what is no schema. Names the place.
     """
+    check_bounds(schema)
     strict = copy.deepcopy(schema)
     if strict.get("type") != "object" or "anyOf" in strict:
         raise ConfigError('response_schema must describe an object: {"type": "object", "properties": {...}}.')
@@ -62,6 +65,15 @@ def make_strict(schema: dict[str, Any]) -> dict[str, Any]:
     except BadSchemaError as error:
         raise ConfigError(f"response_schema is no JSON Schema ({error}).") from None
     return strict
+
+
+def check_bounds(schema: Any) -> None:
+    """:raises ConfigError: if it is larger than anything that can be asked for."""
+    try:
+        measure_schema(schema)
+        check_schema_bytes(len(lenient_json.encode(schema)))
+    except SchemaBoundsError as error:
+        raise ConfigError(f"response_schema {error}. Make it smaller.") from None
 
 
 def _close(schema: Any, where: str, depth: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any
@@ -86,9 +87,9 @@ class FillingApart:
         try:
             for batch in _cut(rows):
                 items = [item for _, item in batch if item is not None]
-                replies = iter(self._process.map(items))
-                for row, item in batch:
-                    yield row, None if item is None else self._read(next(replies))
+                with contextlib.closing(self._process.map(items)) as replies:
+                    for row, item in batch:
+                        yield row, None if item is None else self._read(next(replies))
         finally:
             self._process.close()
 

@@ -22,7 +22,7 @@ import yaml
 
 from airflow_openai_batch.core.endpoints import MAX_EMBEDDING_INPUTS_PER_REQUEST, Endpoint
 from airflow_openai_batch.core.errors import ConfigError
-from airflow_openai_batch.core.prompts.answer_schema import make_strict, read_model_schema
+from airflow_openai_batch.core.prompts.answer_schema import check_bounds, make_strict, read_model_schema
 from airflow_openai_batch.core.requests import shorten
 
 DEFAULT_CUSTOM_ID = "row-{{ _row }}"
@@ -130,7 +130,10 @@ class PromptSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """
         if self.response_schema is None:
             return None
-        return make_strict(self.response_schema) if self.strict else self.response_schema
+        if self.strict:
+            return make_strict(self.response_schema)
+        check_bounds(self.response_schema)
+        return self.response_schema
 
     @property
     def schema_name(self) -> str:
