@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
 import openai
-import orjson
 import tenacity
 
 from airflow_openai_batch.core.batch_view import LIST_MARGIN_S, LIST_PAGE, BatchView
-from airflow_openai_batch.core.errors import DownloadError, NotFoundError, TransientError
+from airflow_openai_batch.core.errors import (
+    DownloadError,
+    NotFoundError,
+    RequestRefusedError,
+    TransientError,
+)
 from airflow_openai_batch.core.policy import DEFAULT_POLICY
-from airflow_openai_batch.remote_errors import STREAM_ERRORS, translated
+from airflow_openai_batch.core.server_objects import (
+    FileView,
+    OddAnswerError,
+    explain_odd,
+    make_answer_error,
+    read_object,
+    read_page,
+)
+from airflow_openai_batch.redirects import describe_redirect
+from airflow_openai_batch.remote_errors import STREAM_ERRORS, NoRouteError, translated
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
 
     from airflow_openai_batch.core.storage import Location
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 PAGE = LIST_PAGE
@@ -64,31 +77,44 @@ class BatchClient:
         """One cheap call that needs the same rights as the rest.
 
         :raises FatalAccountError: if the key is wrong or may not use batches.
+        :raises RequestRefusedError: if the connection's host is not that of the API, as far as that can be told.
         """
-        _RETRY(self._check_key)
+        try:
+            _RETRY(self._check_key)
+        except (
+            NoRouteError
+        ) as error:  # nothing worked yet: a wrong host, and no server that is down for a while
+            raise RequestRefusedError(str(error), status_code=error.status_code, code=error.code) from None
 
     def _check_key(self) -> None:
-        with translated("checking the key"):
-            self._openai.batches.list(limit=1)
+        doing = "checking the key"
+        with translated(doing):
+            answer = self._openai.batches.with_raw_response.list(limit=1)
+        if former := getattr(answer.http_response, "history", ()):
+            target = str(answer.http_response.request.url)
+            raise RequestRefusedError(f"{doing}: {describe_redirect(former[0], target)}")
+        _read_batches(answer, doing)
 
     def upload(self, name: str, file: BinaryIO) -> str:
         """Stream ``file`` (read, seek, tell) to OpenAI and return the file's id.
 
         Sent once: a repeated upload would leave an orphan, and the next run of the task does it anyway.
         """
-        with translated(f"uploading {name}"):
-            uploaded = self._openai.files.create(
+        doing = f"uploading {name}"
+        with translated(doing):
+            answer = self._openai.files.with_raw_response.create(
                 file=(name, file, "application/jsonl"),
                 purpose="batch",
                 expires_after={"anchor": "created_at", "seconds": FILE_EXPIRY_S},
                 timeout=UPLOAD_TIMEOUT_S,
             )
-        return uploaded.id
+        return _read_made(answer, doing, "the file", FileView.from_dict).id
 
     def create(self, *, input_file_id: str, endpoint: str, metadata: dict[str, str]) -> BatchView:
         """Create a batch, once: without an idempotency header, a repeated POST could create two."""
-        with translated(f"creating the batch for {input_file_id}"):
-            batch = self._openai.batches.create(
+        doing = f"creating the batch for {input_file_id}"
+        with translated(doing):
+            answer = self._openai.batches.with_raw_response.create(
                 input_file_id=input_file_id,
                 endpoint=endpoint,  # type: ignore[arg-type]  # checked against the plan's endpoints
                 completion_window="24h",
@@ -96,15 +122,17 @@ class BatchClient:
                 output_expires_after={"anchor": "created_at", "seconds": FILE_EXPIRY_S},
                 timeout=CREATE_TIMEOUT_S,
             )
-        return BatchView.from_dict(batch.to_dict())
+        return _read_made(answer, doing, "the batch", BatchView.from_dict)
 
     def fetch(self, batch_id: str) -> BatchView:
         """:raises NotFoundError: if OpenAI does not know it."""
         return _RETRY(self._fetch, batch_id)
 
     def _fetch(self, batch_id: str) -> BatchView:
-        with translated(f"fetching {batch_id}{self._with}"):
-            return BatchView.from_dict(self._openai.batches.retrieve(batch_id).to_dict())
+        doing = f"fetching {batch_id}{self._with}"
+        with translated(doing):
+            answer = self._openai.batches.with_raw_response.retrieve(batch_id)
+        return _read_batch(answer, doing)
 
     def find(self, job_key: str, since: float) -> tuple[BatchView, ...]:
         """All batches with this job_key that were created after ``since`` (Unix seconds, less a margin).
@@ -127,17 +155,20 @@ class BatchClient:
 
     def _list(self, after: str | None) -> list[BatchView]:
         with translated("listing batches"):
-            page = self._openai.batches.list(limit=PAGE, after=after or openai.omit)
-            return [BatchView.from_dict(batch.to_dict()) for batch in page.data]
+            answer = self._openai.batches.with_raw_response.list(limit=PAGE, after=after or openai.omit)
+        return _read_batches(answer, "listing batches")
 
     def cancel(self, batch_id: str) -> None:
         """Ask for cancellation; a batch that is final already (409) is left as it is."""
-        with translated(f"cancelling {batch_id}"):
+        doing = f"cancelling {batch_id}"
+        with translated(doing):
             try:
-                self._openai.batches.cancel(batch_id)
-            except Exception as error:
-                if getattr(error, "status_code", None) != 409:
+                answer = self._openai.batches.with_raw_response.cancel(batch_id)
+            except openai.APIStatusError as error:
+                if error.status_code != 409:
                     raise
+                return
+        _read_content(answer, doing)
 
     def delete_file(self, file_id: str) -> bool:
         """Delete a file; false for one that OpenAI does not know (any more)."""
@@ -148,8 +179,10 @@ class BatchClient:
         return True
 
     def _delete_file(self, file_id: str) -> None:
-        with translated(f"deleting {file_id}"):
-            self._openai.files.delete(file_id)
+        doing = f"deleting {file_id}"
+        with translated(doing):
+            answer = self._openai.files.with_raw_response.delete(file_id)
+        _read_content(answer, doing)
 
     def iter_files(self, *, purpose: str) -> Iterator[tuple[str, str]]:
         """Id and name of all files of a purpose, newest first, one call per 10,000."""
@@ -162,9 +195,15 @@ class BatchClient:
             after = page[-1][0]
 
     def _list_files(self, purpose: str, after: str | None) -> list[tuple[str, str]]:
-        with translated("listing files"):
-            page = self._openai.files.list(purpose=purpose, limit=FILES_PAGE, after=after or openai.omit)
-            return [(file.id, file.filename) for file in page.data]
+        doing = "listing files"
+        with translated(doing):
+            answer = self._openai.files.with_raw_response.list(
+                purpose=purpose, limit=FILES_PAGE, after=after or openai.omit
+            )
+        files = _read_shown(
+            answer, doing, "the list", lambda page: list(map(FileView.from_dict, read_page(page)))
+        )
+        return [(file.id, file.filename) for file in files]
 
     def download(self, file_id: str, target: Location) -> int:
         """Stream a file into object storage and return its bytes; a cut connection is done anew.
@@ -226,32 +265,62 @@ class AsyncBatchClient:
         """:raises NotFoundError: if OpenAI does not know it."""
         with translated(f"fetching {batch_id}"):
             answer = await self._openai.batches.with_raw_response.retrieve(batch_id)
-        return BatchView.from_dict(_read_json(answer.content, f"fetching {batch_id}"))
+        return _read_batch(answer, f"fetching {batch_id}")
 
     async def list_page(self, after: str | None) -> list[BatchView]:
         """Up to 100 batches, newest first, that come after the one named."""
         with translated("listing batches"):
             answer = await self._openai.batches.with_raw_response.list(limit=PAGE, after=after or openai.omit)
-        page = _read_json(answer.content, "listing batches")
-        return [BatchView.from_dict(batch) for batch in page.get("data") or ()]
+        return _read_batches(answer, "listing batches")
 
     async def cancel(self, batch_id: str) -> None:
         """As `BatchClient.cancel`."""
-        with translated(f"cancelling {batch_id}"):
+        doing = f"cancelling {batch_id}"
+        with translated(doing):
             try:
-                await self._openai.batches.cancel(batch_id)
+                answer = await self._openai.batches.with_raw_response.cancel(batch_id)
             except openai.APIStatusError as error:
                 if error.status_code != 409:
                     raise
+                return
+        _read_content(answer, doing)
 
     async def close(self) -> None:
         await self._openai.close()
 
 
-def _read_json(content: bytes, doing: str) -> dict[str, Any]:
-    """:raises TransientError: for what a proxy sends in OpenAI's place."""
-    with contextlib.suppress(orjson.JSONDecodeError):
-        found = orjson.loads(content)
-        if isinstance(found, dict):
-            return found
-    raise TransientError(f"{doing}: the answer is no JSON object.")
+def _read_batch(answer: Any, doing: str) -> BatchView:
+    return _read_shown(answer, doing, "the batch", BatchView.from_dict)
+
+
+def _read_batches(answer: Any, doing: str) -> list[BatchView]:
+    return _read_shown(
+        answer, doing, "the list", lambda page: list(map(BatchView.from_dict, read_page(page)))
+    )
+
+
+def _read_shown(answer: Any, doing: str, what: str, read: Callable[[dict[str, Any]], T]) -> T:
+    """What a server shows, which may be asked for again.
+
+    :raises TransientError: if it is not what was asked for; whoever waits goes on waiting.
+    """
+    try:
+        return read(_read_content(answer, doing))
+    except OddAnswerError as error:
+        raise TransientError(explain_odd(doing, what, error)) from None
+
+
+def _read_made(answer: Any, doing: str, what: str, read: Callable[[dict[str, Any]], T]) -> T:
+    """What a server has made. To ask again would make another one, so what cannot be read ends the task.
+
+    :raises AnswerError: if it is not what was asked for.
+    :raises TransientError: if something else than the server has answered.
+    """
+    try:
+        return read(_read_content(answer, doing))
+    except OddAnswerError as error:
+        raise make_answer_error(doing, what, error) from None
+
+
+def _read_content(answer: Any, doing: str) -> dict[str, Any]:
+    return read_object(answer.content, doing, content_type=answer.headers.get("content-type") or "")

@@ -14,7 +14,15 @@ from airflow.providers.openai.hooks.openai import OpenAIHook
 
 from airflow_openai_batch.client import AsyncBatchClient, BatchClient
 from airflow_openai_batch.core.account_limits import AccountLimits, read_account_limits
+from airflow_openai_batch.core.connection_settings import (
+    check_client_settings,
+    check_conn_type,
+    check_host,
+    check_key,
+)
 from airflow_openai_batch.core.errors import ConfigError
+from airflow_openai_batch.core.server_words import clean_words, remember_connection, remember_secret
+from airflow_openai_batch.redirects import guard_redirects
 from airflow_openai_batch.remote_errors import translated
 
 log = logging.getLogger(__name__)
@@ -24,7 +32,7 @@ _QUIETED = ("httpx", "httpx2")
 
 
 class OpenAIBatchHook(OpenAIHook):
-    """Clients for the Batch API from a connection of type ``openai``.
+    """Clients for the Batch API from a connection of type ``openai``, and of no other.
 
     Password: the API key. Host: another ``base_url``, for compatible servers. Where the connection
     ``openai_default`` does not exist and ``OPENAI_API_KEY`` is set, that key is used.
@@ -39,13 +47,24 @@ class OpenAIBatchHook(OpenAIHook):
 
     @classmethod
     def get_connection(cls, conn_id: str) -> Any:
-        """:raises AirflowNotFoundException: if there is none."""
+        """:raises AirflowNotFoundException: if there is none.
+        :raises ConfigError: if it is of another type."""
         try:
-            return super().get_connection(conn_id)
+            conn = super().get_connection(conn_id)
         except ImportError as error:  # what Airflow 3.1 says of it outside tasks and triggers
             if error.name != "airflow.sdk.execution_time.task_runner":
                 raise
             raise AirflowNotFoundException(f"The conn_id `{conn_id}` isn't defined") from None
+        check_conn_type(conn_id, conn.conn_type)
+        return conn
+
+    def _client_kwargs(self, conn: Any, extras: dict[str, Any]) -> dict[str, Any]:
+        """The client's arguments: here every way to a client comes by, synchronous or not."""
+        check_conn_type(self.conn_id, conn.conn_type)
+        settings: dict[str, Any] = super()._client_kwargs(conn, extras)
+        remember_secret(conn.password)
+        check_client_settings(self.conn_id, settings, extras)
+        return settings
 
     async def aget_batch_client(self) -> AsyncBatchClient:
         """The asynchronous client; whoever asks for it closes it.
@@ -63,9 +82,11 @@ class OpenAIBatchHook(OpenAIHook):
         :raises ConfigError: for a value that is no limit.
         """
         try:
-            extra = self.get_connection(self.conn_id).extra_dejson
+            conn = self.get_connection(self.conn_id)
         except AirflowNotFoundException:
             return AccountLimits()
+        extra = conn.extra_dejson
+        remember_connection(conn.password, extra)
         return read_account_limits(extra, f"connection {self.conn_id!r}")
 
     @staticmethod
@@ -79,12 +100,14 @@ class OpenAIBatchHook(OpenAIHook):
         self._quiet_http()
         with translated(f"connection {self.conn_id!r}"):
             try:
-                return super().get_conn()
+                client = super().get_conn()
             except AirflowNotFoundException:
                 self._check_environment_key()
-                return openai.OpenAI()
-            except TypeError as error:
+                client = openai.OpenAI()
+            except (TypeError, ValueError) as error:
                 raise self._bad_settings(error) from None
+        guard_redirects(client)
+        return client
 
     def get_realtime_client(self) -> openai.AsyncOpenAI:
         """The asynchronous client, for synchronous code in a worker that runs a loop of its own with it. It does not
@@ -100,20 +123,23 @@ class OpenAIBatchHook(OpenAIHook):
             except AirflowNotFoundException:
                 self._check_environment_key()
                 client = openai.AsyncOpenAI()
-            except TypeError as error:
+            except (TypeError, ValueError) as error:
                 raise self._bad_settings(error) from None
+        guard_redirects(client)
         return client.with_options(max_retries=0)
 
     async def aget_conn(self) -> openai.AsyncOpenAI:
         self._quiet_http()
         with translated(f"connection {self.conn_id!r}"):
             try:
-                return await self._make_async_client()
+                client = await self._make_async_client()
             except AirflowNotFoundException:
                 self._check_environment_key()
-                return await asyncio.to_thread(openai.AsyncOpenAI)
-            except TypeError as error:
+                client = await asyncio.to_thread(openai.AsyncOpenAI)
+            except (TypeError, ValueError) as error:
                 raise self._bad_settings(error) from None
+        guard_redirects(client)
+        return client
 
     async def _make_async_client(self) -> openai.AsyncOpenAI:
         """What the provider's ``aget_conn`` does, with the client made in a thread: it reads certificates for 50 ms
@@ -123,7 +149,11 @@ class OpenAIBatchHook(OpenAIHook):
         return await asyncio.to_thread(lambda: openai.AsyncOpenAI(**settings))
 
     def _check_environment_key(self) -> None:
-        if self.conn_id == self.default_conn_name and os.environ.get("OPENAI_API_KEY"):
+        if self.conn_id == self.default_conn_name and (key := os.environ.get("OPENAI_API_KEY")):
+            remember_secret(key)
+            check_key(key, "OPENAI_API_KEY in the environment")
+            if host := os.environ.get("OPENAI_BASE_URL"):
+                check_host(host, "OPENAI_BASE_URL in the environment")
             log.info("Connection %r does not exist; using OPENAI_API_KEY from the environment.", self.conn_id)
             return
         raise ConfigError(
@@ -136,7 +166,8 @@ class OpenAIBatchHook(OpenAIHook):
             )
         )
 
-    def _bad_settings(self, error: TypeError) -> ConfigError:
+    def _bad_settings(self, error: Exception) -> ConfigError:
         return ConfigError(
-            f"connection {self.conn_id!r}: the client refuses openai_client_kwargs of its extra ({error})."
+            f"connection {self.conn_id!r}: the client refuses openai_client_kwargs of its extra "
+            f"({clean_words(str(error))})."
         )

@@ -14,6 +14,7 @@ from airflow_openai_batch.core import job, machine, steps
 from airflow_openai_batch.core.batch_view import final_time
 from airflow_openai_batch.core.breaker import Breaker
 from airflow_openai_batch.core.errors import (
+    AnswerError,
     FatalAccountError,
     LedgerError,
     NotFoundError,
@@ -226,7 +227,7 @@ class ShardActions:
             self._record("lost", state, message=f"OpenAI does not know {state.file_id} any more")
             return Seen()
         except RemoteError as error:
-            if not isinstance(error, TransientError):  # an answer, not a lost one: nothing was created
+            if not isinstance(error, TransientError | AnswerError):  # a refusal: nothing was created
                 self._month.take_back()
                 self._record("declined", state, code=error.code, message=str(error)[:300])
             raise

@@ -54,7 +54,8 @@ def make_batch(client: BatchClient, lines: int = 3) -> str:
     ("status", "code", "expected", "words"),
     [
         (401, "invalid_api_key", FatalAccountError, "key of the connection is wrong"),
-        (403, "unsupported_country_region_territory", FatalAccountError, "permissions"),
+        (403, None, FatalAccountError, "permissions"),
+        (403, "unsupported_country_region_territory", FatalAccountError, "country or region"),
         (429, "insufficient_quota", FatalAccountError, "credit"),
         (400, "billing_hard_limit_reached", FatalAccountError, "credit"),
         (429, "rate_limit_exceeded", TransientError, "429"),

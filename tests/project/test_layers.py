@@ -15,6 +15,7 @@ PACKAGE = INCLUDE / "airflow_openai_batch"
 
 LEVELS = (
     {"core"},
+    {"redirects", "unreached"},
     {"remote_errors"},
     {"client", "realtime", "realtime_call"},
     {"shard_files"},
@@ -40,6 +41,8 @@ WITHOUT_AIRFLOW = {
         "core",
         "cli",
         "testing",
+        "redirects",
+        "unreached",
         "remote_errors",
         "client",
         "realtime",
@@ -51,7 +54,7 @@ WITHOUT_AIRFLOW = {
         "sweep",
     ),
 }
-WITHOUT_OPENAI = {"core", "cli", "testing"}
+WITHOUT_OPENAI = {"core", "cli", "testing", "redirects", "unreached"}
 
 
 def read_imports(path: Path) -> Iterator[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
@@ -17,13 +16,12 @@ HEADER = "0123-private-header-value"
 
 
 @pytest.fixture
-def known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that this process has read, and is to forget again."""
     for name in ("_secrets", "_known", "_known_bytes"):
         monkeypatch.setattr(server_words, name, type(server_words._secrets)() if name == "_secrets" else None)
     extra = {"openai_client_kwargs": {"default_headers": {"api-key": HEADER}, "organization": "org-of-mine"}}
     remember_connection(PASSWORD, extra)
-    yield
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ The real `BatchClient` works on top, with its retries, its translation of errors
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,13 +37,15 @@ class SimulatedOpenAI:
         self._process = process
         self._world = process.world
         self.files = SimpleNamespace(
-            create=self._upload,
-            delete=self._delete_file,
-            list=self._list_files,
+            with_raw_response=SimpleNamespace(
+                create=self._upload, delete=self._delete_file, list=self._list_files
+            ),
             with_streaming_response=SimpleNamespace(content=self._stream),
         )
         self.batches = SimpleNamespace(
-            create=self._create, retrieve=self._retrieve, list=self._list, cancel=self._cancel
+            with_raw_response=SimpleNamespace(
+                create=self._create, retrieve=self._retrieve, list=self._list, cancel=self._cancel
+            )
         )
 
     def with_options(self, **_: Any) -> SimulatedOpenAI:
@@ -76,7 +79,7 @@ class SimulatedOpenAI:
             "/v1/files",
             lambda: self._emulator.list_files(limit=limit, after=_given(after), purpose=_given(purpose)),
         )
-        return _shown_page(page)
+        return _shown(page)
 
     def _create(self, *, timeout: float = DEFAULT_TIMEOUT_S, **params: Any) -> Any:
         def act() -> dict[str, Any]:
@@ -99,7 +102,7 @@ class SimulatedOpenAI:
                 self._process.listed_at = self._world.now()
             return self._emulator.list_batches(limit=limit, after=_given(after))
 
-        return _shown_page(self._call("GET", "/v1/batches", act))
+        return _shown(self._call("GET", "/v1/batches", act))
 
     def _cancel(self, batch_id: str, **_: Any) -> Any:
         def act() -> dict[str, Any]:
@@ -191,11 +194,7 @@ class SimulatedOpenAI:
 
 
 def _shown(body: dict[str, Any]) -> Any:
-    return SimpleNamespace(id=body["id"], filename=body.get("filename"), to_dict=lambda: body)
-
-
-def _shown_page(body: dict[str, Any]) -> Any:
-    return SimpleNamespace(data=[_shown(item) for item in body["data"]], has_more=body["has_more"])
+    return SimpleNamespace(content=json.dumps(body).encode(), headers={})
 
 
 def _given(value: Any) -> Any:

@@ -8,10 +8,22 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from airflow_openai_batch.core.server_objects import (
+    OddAnswerError,
+    read_count,
+    read_fields,
+    read_id,
+    read_optional_id,
+    read_time,
+)
+from airflow_openai_batch.core.server_words import clean_code, clean_words
+
 log = logging.getLogger(__name__)
 
 LIST_PAGE = 100
 """The most batches OpenAI lists on one page."""
+MOST_ERRORS = 100
+"""Entries of ``errors.data`` that are read; each concerns a line."""
 LIST_MARGIN_S = 600.0
 """Clocks differ, and OpenAI's ``created_at`` is its own: look this much further back."""
 
@@ -99,33 +111,65 @@ class BatchView:
         return self.metadata.get("job_key")
 
     @classmethod
-    def from_dict(cls, batch: dict[str, Any]) -> BatchView:
-        """Read the JSON form of OpenAI's batch object; counts, errors and metadata may be absent."""
-        counts = batch.get("request_counts") or {}
-        errors = ((batch.get("errors") or {}).get("data")) or []
-        metadata = dict(batch.get("metadata") or {})
+    def from_dict(cls, batch: Any) -> BatchView:
+        """Read the JSON form of OpenAI's batch object; counts, errors and metadata may be absent.
+
+        :raises OddAnswerError: if it is no batch: without an id, a status or a creation, or with dates in another form.
+        """
+        batch = read_fields(batch)
+        batch_id = read_id(batch, "id")
+        counts = batch["request_counts"] if isinstance(batch.get("request_counts"), dict) else {}
+        metadata = _read_metadata(batch.get("metadata"))
+        times = {name: at for name in TIME_STAMPS if (at := read_time(batch, name)) is not None}
+        if "created_at" not in times:  # searches end by it
+            raise OddAnswerError("has no created_at")
         return cls(
-            id=batch["id"],
-            status=_read_status(batch["status"]),
-            input_file_id=batch.get("input_file_id") or "",
-            times={name: float(batch[name]) for name in TIME_STAMPS if batch.get(name)},
-            completed=int(counts.get("completed") or 0),
-            failed=int(counts.get("failed") or 0),
-            total=int(counts.get("total") or 0),
+            id=batch_id,
+            status=_read_status(batch.get("status")),
+            input_file_id=read_optional_id(batch, "input_file_id") or "",
+            times=times,
+            completed=read_count(counts, "completed") or 0,
+            failed=read_count(counts, "failed") or 0,
+            total=read_count(counts, "total") or 0,
             # "" stands for "no such file" in some answers
-            output_file_id=batch.get("output_file_id") or None,
-            error_file_id=batch.get("error_file_id") or None,
-            errors=tuple(
-                BatchError(code=e.get("code") or "", message=e.get("message") or "", line=e.get("line"))
-                for e in errors
-            ),
+            output_file_id=read_optional_id(batch, "output_file_id"),
+            error_file_id=read_optional_id(batch, "error_file_id"),
+            errors=_read_errors(batch.get("errors")),
             metadata=metadata,
-            model=batch.get("model") or metadata.get("model"),
+            model=batch["model"]
+            if isinstance(batch.get("model"), str) and batch["model"]
+            else metadata.get("model"),
         )
 
 
-def _read_status(word: str) -> BatchStatus:
+def _read_metadata(value: Any) -> dict[str, str]:
+    """Pairs of texts; a stranger's batch may have anything there."""
+    pairs = value.items() if isinstance(value, dict) else ()
+    return {key: text for key, text in pairs if isinstance(key, str) and isinstance(text, str)}
+
+
+def _read_errors(value: Any) -> tuple[BatchError, ...]:
+    """The entries of ``errors.data``, cleaned: they go into the ledger, logs and the page."""
+    entries = value.get("data") if isinstance(value, dict) else value
+    if not isinstance(entries, list):
+        entries = [] if entries is None else [{"message": entries}]
+    return tuple(_read_error(entry) for entry in entries[:MOST_ERRORS])
+
+
+def _read_error(entry: Any) -> BatchError:
+    if not isinstance(entry, dict):
+        return BatchError(message=clean_words(entry))
+    return BatchError(
+        code=clean_code(entry.get("code")),
+        message=clean_words(entry.get("message")),
+        line=read_count(entry, "line"),
+    )
+
+
+def _read_status(word: Any) -> BatchStatus:
     """A word that OpenAI may invent is no end: one stranger's batch must not break the list of all."""
+    if not isinstance(word, str) or not word:
+        raise OddAnswerError("has no status")
     try:
         return BatchStatus(word)
     except ValueError:

@@ -22,7 +22,8 @@
         │   └── BreakerOpenError another shard of the run has just met that
         ├── TransientError       worth another try: time-outs, resets, 408, 409, 429, 5xx
         ├── NotFoundError        404: the file or batch is not known (any more)
-        ├── RequestRefusedError  any other 4xx
+        ├── RequestRefusedError  any other 4xx, and a redirect
+        ├── AnswerError          a 2xx whose content is not what the call promises
         ├── BatchRejectedError   the batch failed validation; nothing ran, nothing was billed
         └── DownloadError        a file did not arrive whole
 
@@ -159,7 +160,11 @@ class NotFoundError(RemoteError):
 
 
 class RequestRefusedError(RemoteError):
-    """Any other 4xx."""
+    """Any other 4xx, and a redirect that is not followed: the call had no effect."""
+
+
+class AnswerError(RemoteError):
+    """A 2xx whose content is not what the call promises: the call may have had its effect."""
 
 
 class BatchRejectedError(RemoteError):

@@ -48,8 +48,8 @@ _PATTERNS = tuple(
         # What signs a URL stands in its query, under names that differ by vendor.
         (r"(\bhttps?://[^\s?\"'<>]{1,2000})\?[^\s\"'<>]+", rf"\1?{HIDDEN}"),
         (
-            r"(?<![a-z0-9])((?:proxy-)?authorization|(?:set-)?cookie|(?:x-)?api[-_ ]?key(?: provided)?|x-amz-[a-z-]{1,40}|"
-            r"passw(?:or)?d|secret|(?:client|access|private|account|shared|secret)[-_](?:access[-_])?(?:key|secret)|"
+            r"(?<![a-z0-9])((?:proxy-)?authorization|(?:set-)?cookie|(?:x-)?api[-_ ]?key(?: provided)?|"
+            r"x-amz-[a-z-]{1,40}|passw(?:or)?d|secret|(?:client|access|private|account|shared|secret)[-_](?:access[-_])?(?:key|secret)|"
             r"(?:access|refresh|id|auth|security|session|sas)[-_]?token|sig|signature)" + _VALUE,
             rf"\1: {HIDDEN}",
         ),
@@ -77,7 +77,7 @@ def clean_words(said: Any, most_chars: int = MOST_CHARS) -> str:
 
     :param said: a text; anything else is taken as JSON.
     """
-    text = _as_text(said)
+    text: str = _as_text(said)
     if len(text) > _READ_CHARS:
         text = text[:_READ_CHARS].rpartition(" ")[0]  # not a part of a key, which nobody would know again
     text = hide_secrets(text)
@@ -173,4 +173,4 @@ def _as_text(said: Any) -> str:
             said = json.dumps(said)
         except (TypeError, ValueError, RecursionError):
             return type(said).__name__
-    return said.encode("utf-8", "replace").decode()  # no lone surrogates, which no file would take
+    return str(said).encode("utf-8", "replace").decode()  # no lone surrogates, which no file would take
