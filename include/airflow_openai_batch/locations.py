@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from airflow.sdk import ObjectStoragePath
 
 from airflow_openai_batch.core.errors import ConfigError
+from airflow_openai_batch.core.server_words import describe_error, remember_connection
 from airflow_openai_batch.core.storage import Location
 
 SECTION = "openai_batch"
@@ -30,9 +31,9 @@ def resolve_location(uri: str) -> Location:
         fs = path.fs
     except Exception as error:
         raise ConfigError(
-            f"{uri}: no way to open it ({type(error).__name__}: {error}). Is the provider of this kind of storage "
+            f"{uri}: no way to open it ({describe_error(error)}). Is the provider of this kind of storage "
             "installed and the connection named in the URI defined?"
-        ) from error
+        ) from None  # the cause may hold signed addresses and keys
     return Location(fs, path.path, uri)
 
 
@@ -56,7 +57,8 @@ def _check_connection(uri: str) -> None:
 @functools.lru_cache(maxsize=64)
 def _find_connection(conn_id: str) -> None:
     """Once per process: a plan may name a thousand objects. What is not found is looked for again."""
-    BaseHook.get_connection(conn_id)
+    conn = BaseHook.get_connection(conn_id)
+    remember_connection(conn.password, conn.extra_dejson)  # what its storage says is cleaned of it
 
 
 def find_output_root() -> str:

@@ -21,6 +21,9 @@ from airflow_openai_batch.core.answer_lines import (
 from airflow_openai_batch.core.errors import FatalAccountError, TransientError
 from airflow_openai_batch.core.pacing import Throttle, draw_back_off_s
 from airflow_openai_batch.core.rate_limits import read_retry_after
+from airflow_openai_batch.core.server_objects import PAGE, is_page
+from airflow_openai_batch.core.server_words import hide_secrets_bytes
+from airflow_openai_batch.redirects import read_redirect
 from airflow_openai_batch.remote_errors import translate_error
 
 if TYPE_CHECKING:
@@ -32,6 +35,8 @@ STALL_MAX_S = 300.0
 """Whoever is told to wait longer than this should wait without a worker: the send ends, and another one goes on."""
 
 _DOING = "sending in real time"
+_OF_THE_WAY = frozenset({403, 404, 407})
+"""With these, what may pass is what a proxy says: it is about no request, and would stand in all rows."""
 _UNREACHED = frozenset({"ConnectTimeout", "PoolTimeout"})
 """Time-outs before a request was sent, by the names of the HTTP library."""
 
@@ -115,6 +120,7 @@ class RealtimeCaller:
             if self.stopping:
                 raise StoppedError
             response = await self._post(call)
+            _check_no_page(response)
             served = True
         except openai.APIStatusError as error:
             response = error.response
@@ -148,9 +154,14 @@ class RealtimeCaller:
 
         :raises FatalAccountError: if it is about the account.
         :raises TransientError: if it asks to wait for long.
+        :raises RequestRefusedError: if it leads elsewhere.
         """
         meaning = translate_error(error, _DOING)
         if isinstance(meaning, FatalAccountError):
+            raise meaning from None
+        if read_redirect(error.response) is not None:
+            raise meaning from None
+        if isinstance(meaning, TransientError) and error.status_code in _OF_THE_WAY:
             raise meaning from None
         if not isinstance(meaning, TransientError):
             return True
@@ -201,4 +212,12 @@ def _wait_s(state: tenacity.RetryCallState) -> float:
 
 def _write(call: Pending, response: Any) -> bytes:
     request_id = response.headers.get("x-request-id")
-    return write_answer(call.custom_id, response.status_code, request_id, response.content)
+    return write_answer(
+        call.custom_id, response.status_code, request_id, hide_secrets_bytes(response.content)
+    )
+
+
+def _check_no_page(response: Any) -> None:
+    """:raises TransientError: for a web page with status 2xx, which is no answer to any request."""
+    if is_page(response.content, response.headers.get("content-type") or ""):
+        raise TransientError(f"{_DOING}: {PAGE}", status_code=response.status_code)

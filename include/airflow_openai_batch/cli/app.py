@@ -16,7 +16,7 @@ from airflow_openai_batch.core.job import REJECTED
 from airflow_openai_batch.core.plan import ShardLimits
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.rejected import write_rejected
-from airflow_openai_batch.core.sources import describe_problem
+from airflow_openai_batch.core.server_words import describe_error
 from airflow_openai_batch.core.storage import Location, resolve_plain
 from airflow_openai_batch.core.survey import survey_input
 
@@ -214,7 +214,7 @@ def _open_folder(uri: str) -> Location:
     try:
         return resolve_plain(uri.rstrip("/") or "/")
     except (ImportError, ValueError) as error:
-        raise ConfigError(f"{uri}: cannot be opened ({describe_problem(error)}).") from error
+        raise ConfigError(f"{uri}: cannot be opened ({describe_error(error)}).") from error
 
 
 def _read_counting(count_tokens: str) -> Counting:
@@ -233,6 +233,6 @@ def run(arguments: list[str]) -> int:
         typer.echo(f"{_NAME}: {error}", err=True)
         return USAGE
     except OSError as error:
-        typer.echo(f"{_NAME}: {describe_problem(error)}", err=True)
+        typer.echo(f"{_NAME}: {describe_error(error)}", err=True)
         return USAGE
     return GOOD

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from airflow_openai_batch.core.server_words import clean_words
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -121,7 +123,9 @@ class ProblemTally:
         self._counts[code] = self._counts.get(code, 0) + 1
         examples = self._examples.setdefault(code, [])
         if len(examples) < EXAMPLES_PER_PROBLEM:
-            examples.append(Example(custom_id=custom_id[:ID_CHARS], message=message[:MESSAGE_CHARS]))
+            examples.append(
+                Example(custom_id=custom_id[:ID_CHARS], message=clean_words(message, MESSAGE_CHARS))
+            )
 
     def list(self) -> tuple[Problem, ...]:
         """Most frequent first."""

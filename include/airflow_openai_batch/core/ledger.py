@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import msgspec
 
 from airflow_openai_batch.core.errors import LedgerError, NewerReleaseError
+from airflow_openai_batch.core.server_words import describe_error
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.storage import Location
@@ -126,7 +127,7 @@ class ShardLedger:
             return [name for name in self._folder.names() if _NAME.fullmatch(name)]
         except OSError as error:
             raise LedgerError(
-                f"{self._folder.uri}: the ledger cannot be listed ({type(error).__name__}: {error}). Nothing was sent."
+                f"{self._folder.uri}: the ledger cannot be listed ({describe_error(error)}). Nothing was sent."
             ) from error
 
     def append(self, event: Event) -> None:

@@ -24,6 +24,7 @@ from airflow_openai_batch.core.answers import (
 )
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.schema_check import CheckLimitError, UnusableSchemaError, find_violation
+from airflow_openai_batch.core.server_words import clean_code, hide_secrets, hide_secrets_bytes
 
 Status = Literal["ok", "failed", "invalid_output", "missing"]
 
@@ -135,7 +136,7 @@ def read_outcome(
     """
     response, error = _open_envelope(line)
     if response is None:
-        return _without_response(error)
+        return _hide_secrets(_without_response(error))
     body = _unquote_body(bytes(response.body))
     status_code = response.status_code
     if type(status_code) is not int or not 0 <= status_code < 2**31:
@@ -147,6 +148,15 @@ def read_outcome(
     outcome.status_code = status_code
     outcome.request_id = response.request_id if isinstance(response.request_id, str) else None
     outcome.body = body
+    return _hide_secrets(outcome)
+
+
+def _hide_secrets(outcome: Outcome) -> Outcome:
+    """A server that echoes what it was sent does not bring the connection's key into a row."""
+    if outcome.error_message is not None:
+        outcome.error_message = hide_secrets(outcome.error_message)
+    if outcome.body is not None and outcome.status != "ok":
+        outcome.body = hide_secrets_bytes(outcome.body)
     return outcome
 
 
@@ -239,7 +249,7 @@ def _read_error(error: Any) -> tuple[str | None, str | None]:
     code = error.get("code") or error.get("type")
     message = error.get("message")
     return (
-        str(code)[:100] if isinstance(code, (str, int)) else None,
+        clean_code(code) or None if isinstance(code, (str, int)) else None,
         message if isinstance(message, str) and message else None,
     )
 

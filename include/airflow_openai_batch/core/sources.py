@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_openai_batch.core import job
 from airflow_openai_batch.core.compression import Compression, compression_of
 from airflow_openai_batch.core.errors import ConfigError, InputError, JobError, UnreadableInputError
+from airflow_openai_batch.core.server_words import clean_words, describe_error
 from airflow_openai_batch.core.storage import Location
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def _resolve(uri: str, resolve: Resolver) -> Location:
     try:
         location = resolve(uri)
     except (ImportError, ValueError) as error:
-        raise InputError(f"{uri}: cannot be opened ({error}).") from error
+        raise InputError(f"{uri}: cannot be opened ({clean_words(str(error))}).") from error
     if (
         location.is_local and "://" not in location.uri
     ):  # a relative path would mean another file to the next task
@@ -136,7 +137,7 @@ class explained:
             raise InputError(f"{self._uri}: cannot be opened ({error.strerror}).") from error
         if isinstance(error, Exception) and _is_of_storage(error):
             raise UnreadableInputError(
-                f"{self._uri}: cannot be read ({describe_problem(error)}). Check its address, and the connection or "
+                f"{self._uri}: cannot be read ({describe_error(error)}). Check its address, and the connection or "
                 "the credentials that this task reads it with."
             ) from error
 
@@ -145,11 +146,6 @@ def _is_of_storage(error: Exception) -> bool:
     """The clients of object stores bring error classes of their own, with no root in common."""
     package = type(error).__module__.partition(".")[0]
     return isinstance(error, OSError) or package not in ("builtins", __name__.partition(".")[0])
-
-
-def describe_problem(error: Exception) -> str:
-    """What a file system said, on one line and not at any length."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def version_of(info: dict[str, Any]) -> str:

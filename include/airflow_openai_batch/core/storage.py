@@ -14,6 +14,8 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 
+from airflow_openai_batch.core.server_words import describe_error
+
 WRITE_BLOCK_BYTES = 8 * 2**20
 """Multipart size for object stores: 200 MB in 4 s against an S3 server, with 8 MB of memory a file."""
 
@@ -139,7 +141,7 @@ class Location:
         try:
             probe.write_bytes(b"")
         except Exception as error:
-            return f"{type(error).__name__}: {error}"[:300]
+            return describe_error(error)
         probe.remove()
         return None
 

@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from airflow_openai_batch.core.errors import ConfigError, OpenAIBatchError, UnreadableInputError
 from airflow_openai_batch.core.row_sources.query_rows import read_query_rows
 from airflow_openai_batch.core.row_sources.spool import spool_table
+from airflow_openai_batch.core.server_words import clean_words, describe_error, remember_connection
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.row_sources.table import RowTable
@@ -61,15 +62,14 @@ def open_query(
 def _find_hook(conn_id: str) -> Any:
     try:
         connection: Any = BaseHook.get_connection(conn_id)
+        remember_connection(connection.password, connection.extra_dejson)
         hook = connection.get_hook()
     except AirflowNotFoundException:
         raise ConfigError(
             f"connection {conn_id!r}: does not exist. Create it, or set AIRFLOW_CONN_{conn_id.upper()} on the workers."
         ) from None
     except Exception as error:  # an unknown type, or its provider is not installed
-        raise ConfigError(
-            f"connection {conn_id!r}: cannot be used ({type(error).__name__}: {error})."
-        ) from None
+        raise ConfigError(f"connection {conn_id!r}: cannot be used ({describe_error(error)}).") from None
     if not hasattr(hook, "get_conn") or not hasattr(hook, "get_records"):
         raise ConfigError(f"connection {conn_id!r}: is none of a database that takes SQL.")
     return hook
@@ -102,5 +102,5 @@ class _explained:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, OpenAIBatchError):
-            said = str(error).strip().partition("\n")[0][:300]
+            said = clean_words(str(error).strip().partition("\n")[0])
             raise QueryError(f"connection {self._conn_id!r}: {type(error).__name__}: {said}") from None

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from airflow_openai_batch.core.errors import OpenAIBatchError
 from airflow_openai_batch.core.job_snapshot import JobSnapshot, SnapshotReader
+from airflow_openai_batch.core.server_words import clean_words
 from airflow_openai_batch.locations import check_uri, resolve_location
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class Directory:
             log.warning("%s cannot be read: %s", self.uri, type(error).__name__)
             log.debug("The reason:", exc_info=True)
             # Others than the storage's own errors may quote what a secrets backend said.
-            said = f": {str(error)[:200]}" if isinstance(error, OSError) else ""
+            said = f": {clean_words(str(error), 200)}" if isinstance(error, OSError) else ""
             self.error = f"{self.uri} cannot be read ({type(error).__name__}{said})."
             self._reader = None  # credentials may have changed
         finally:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import msgspec
 
 from airflow_openai_batch.core.errors import ConfigError, OpenAIBatchError
+from airflow_openai_batch.core.server_words import clean_words
 
 _LONGEST = 200
 
@@ -78,4 +79,4 @@ def _read_reason(content: bytes) -> str:
         reason = msgspec.json.decode(content)["status"]["error"]
     except (msgspec.DecodeError, KeyError, TypeError):
         return ""
-    return f" ({str(reason)[:_LONGEST]})"
+    return f" ({clean_words(reason, _LONGEST)})"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from airflow_openai_batch.core.row_sources.table import BLOCK_BYTES, BLOCK_ROWS, RowBlock, RowTable
-from airflow_openai_batch.core.sources import SourceFile, describe_problem, explained, version_of
+from airflow_openai_batch.core.server_words import describe_error
+from airflow_openai_batch.core.sources import SourceFile, explained, version_of
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.storage import Location
@@ -83,7 +84,7 @@ def _read_text(file: SourceFile) -> tuple[str | None, str]:
     except FileNotFoundError:
         return None, "is not there any more"
     except PermissionError as error:
-        return None, f"may not be read ({describe_problem(error)})"
+        return None, f"may not be read ({describe_error(error)})"
     try:
         return data.removeprefix(b"\xef\xbb\xbf").decode() or None, ""
     except UnicodeDecodeError as error:
