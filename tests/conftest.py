@@ -15,7 +15,12 @@ import pytest
 
 from fixtures.programs import DEBIAN_PACKAGES, find_program
 
-pytest_plugins = ["fixtures.airflow_runs", "fixtures.object_store", "fixtures.real_airflow"]
+pytest_plugins = [
+    "fixtures.airflow_runs",
+    "fixtures.api_server",
+    "fixtures.object_store",
+    "fixtures.real_airflow",
+]
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN_DAGS = {"dags", "operators", "security"}

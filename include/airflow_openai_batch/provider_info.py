@@ -10,6 +10,7 @@ _OPTIONS = {
     "allowed_input_roots": "Comma-separated URIs; inputs must lie below one of them. Unset: no restriction.",
     "allowed_output_roots": "Comma-separated URIs; job directories must lie below one of them. Unset: no restriction.",
     "allowed_conn_ids": "Comma-separated connection ids that the operators may use. Unset: no restriction.",
+    "webhook_conn_ids": "Comma-separated ids of the connections whose webhooks are taken. Unset: openai_default.",
     "shared_disk": "true where all workers mount the disk that paths and file:// lead to. Unset: a run that keeps its "
     "files on a worker's disk is warned, where the executor may use several machines.",
     "renamed_dags": "new_name=old_name, with commas between: DAGs that go on with the jobs of what they were called. "

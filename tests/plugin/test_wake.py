@@ -117,7 +117,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     for name in ("openai_batch.py", "openai_batch_one_task.py"):
         shutil.copy(ROOT / "dags" / name, dags)
     (dags / "woken.py").write_text(DAGS)
-    with OpenAIServer() as server, LocalAirflow(folder / "airflow", dags=dags) as airflow:
+    receivers = {"AIRFLOW__OPENAI_BATCH__WEBHOOK_CONN_IDS": "signed"}
+    with OpenAIServer() as server, LocalAirflow(folder / "airflow", dags=dags, env=receivers) as airflow:
         # A worker's first call makes the API server build schemas, for seconds in which it answers nobody.
         httpx.get(f"{airflow.url}/execution/health", timeout=180, trust_env=False)
         airflow.request("POST", "/api/v2/connections", json={

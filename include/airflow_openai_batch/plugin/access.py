@@ -91,8 +91,12 @@ def check_origin(request: Request) -> None:
     origin = request.headers.get("origin")
     if origin is None:
         return
-    own = {request.url.netloc, urlsplit(conf.get("api", "base_url", fallback="") or "").netloc}
-    _check(urlsplit(origin).netloc in own - {""}, _OTHER_SITE)
+    try:
+        sent_from, asked = urlsplit(origin).netloc, request.url.netloc
+    except ValueError:  # an address that is none
+        sent_from, asked = "", ""
+    own = {asked, urlsplit(conf.get("api", "base_url", fallback="") or "").netloc}
+    _check(sent_from in own - {""}, _OTHER_SITE)
 
 
 _OTHER_SITE = "This comes from another site than Airflow's own pages."

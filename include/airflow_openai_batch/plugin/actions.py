@@ -6,13 +6,14 @@ import logging
 import re
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from airflow.models.log import Log
 from airflow.utils.session import create_session
-from fastapi import APIRouter, Depends, HTTPException
+from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from airflow_openai_batch.core import job
 from airflow_openai_batch.core.batch_view import BatchStatus
@@ -23,30 +24,55 @@ from airflow_openai_batch.operators.ownership import find_other_owner
 from airflow_openai_batch.plugin.access import GetUserDep, check_origin
 from airflow_openai_batch.plugin.api import AllRights, OneJob, read_row
 from airflow_openai_batch.plugin.job_rows import JobId, find_conn_ids
+from airflow_openai_batch.plugin.odd_requests import MOST_NAME_CHARS, MOST_NUMBER, TEXT
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.plan import Plan
     from airflow_openai_batch.core.storage import Location
 
 CHUNK_BYTES = 1 << 20
+MOST_WISH_BYTES = 64 * 1024
 NO_FILE = "The job has no failed.jsonl (yet)."
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/api")
 
 
+Name = Annotated[str, Field(max_length=MOST_NAME_CHARS, pattern=TEXT)]
+
+
 class CancelWish(BaseModel):
     """The body of ``/api/cancel``."""
 
-    dag_id: str
-    run_id: str
-    task_id: str
-    map_index: int = -1
+    dag_id: Name
+    run_id: Name
+    task_id: Name
+    map_index: int = Field(default=-1, ge=-1, le=MOST_NUMBER)
     batch_id: str = Field(pattern=r"^batch_[A-Za-z0-9_-]{1,100}$")
 
 
+async def read_wish(request: Request) -> CancelWish:
+    """FastAPI would read a body that is declared before it asks who sends it; here that was asked.
+
+    :raises RequestValidationError: for anything else than a wish.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_WISH_BYTES:
+            raise HTTPException(413, f"A wish has at most {MOST_WISH_BYTES:,} bytes.")
+    try:
+        return CancelWish.model_validate_json(bytes(body))
+    except ValidationError as error:
+        raise RequestValidationError(
+            [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
+        ) from None
+
+
 @router.post("/cancel", dependencies=[Depends(check_origin)])
-def cancel(rights: AllRights, user: GetUserDep, wish: CancelWish) -> dict[str, str]:
+def cancel(
+    rights: AllRights, user: GetUserDep, wish: Annotated[CancelWish, Depends(read_wish)]
+) -> dict[str, str]:
     """Ask OpenAI to cancel one batch of a job. What is answered by then is paid, and is kept.
 
     It takes up to ten minutes. The shard then goes on with the rest; who does not want that marks its task first.

@@ -22,20 +22,23 @@ from airflow_openai_batch.plugin.job_rows import (
     find_newest_runs,
 )
 from airflow_openai_batch.plugin.job_view import describe_job
+from airflow_openai_batch.plugin.odd_requests import MOST_NAME_CHARS, MOST_NUMBER
 from airflow_openai_batch.plugin.shard_view import STATES
 
 router = APIRouter(prefix="/api")
 
 Limit = Annotated[int, Query(ge=1, le=200)]
 MoreLimit = Annotated[int, Query(ge=1, le=500)]
-Offset = Annotated[int, Query(ge=0)]
+Offset = Annotated[int, Query(ge=0, le=MOST_NUMBER)]
+MapIndex = Annotated[int, Query(ge=-1, le=MOST_NUMBER)]
+Name = Annotated[str, Query(max_length=MOST_NAME_CHARS)]
 
 
 def get_rights(user: GetUserDep) -> Rights:
     return Rights(user)
 
 
-def get_job_id(dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> JobId:
+def get_job_id(dag_id: Name, run_id: Name, task_id: Name, map_index: MapIndex = -1) -> JobId:
     return JobId(dag_id=dag_id, run_id=run_id, task_id=task_id, map_index=map_index)
 
 
@@ -46,11 +49,11 @@ OneJob = Annotated[JobId, Depends(get_job_id)]
 @router.get("/jobs")
 def get_jobs(
     rights: AllRights,
-    dag_id: str | None = None,
-    run_id: str | None = None,
-    task_id: str | None = None,
-    map_index: int | None = None,
-    state: str | None = None,
+    dag_id: Name | None = None,
+    run_id: Name | None = None,
+    task_id: Name | None = None,
+    map_index: MapIndex | None = None,
+    state: Name | None = None,
     limit: Limit = 25,
     offset: Offset = 0,
 ) -> dict[str, Any]:
@@ -118,7 +121,7 @@ def get_shards(
 
 @router.get("/history")
 def get_history(
-    rights: AllRights, dag_id: str, limit: Annotated[int, Query(ge=1, le=50)] = 20
+    rights: AllRights, dag_id: Name, limit: Annotated[int, Query(ge=1, le=50)] = 20
 ) -> dict[str, Any]:
     """Cost and failures of the last runs of a DAG, oldest first."""
     rights.check_read(dag_id)

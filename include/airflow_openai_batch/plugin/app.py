@@ -17,6 +17,7 @@ from fastapi.responses import FileResponse, JSONResponse
 
 from airflow_openai_batch.core.errors import OpenAIBatchError
 from airflow_openai_batch.plugin import access, actions, api, webhooks
+from airflow_openai_batch.plugin.odd_requests import OddRequests
 
 STATIC = Path(__file__).parent / "static"
 MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
@@ -33,6 +34,7 @@ def make_app() -> FastAPI:
     app.add_exception_handler(RequestValidationError, _tell_bad_request)
     app.add_exception_handler(OpenAIBatchError, _tell_trouble)
     app.add_exception_handler(Exception, _tell_defect)
+    app.add_middleware(OddRequests)
     app.include_router(webhooks.router)
     for router in (api.router, actions.router, pages):
         app.include_router(router, dependencies=[Depends(access.requires_authenticated())])
@@ -42,8 +44,12 @@ def make_app() -> FastAPI:
 @pages.get("/static/{path:path}")
 def get_static(path: str) -> FileResponse:
     """Files of the page; asked for again where they have changed, which an upgrade does."""
-    place = (STATIC / path).resolve()
-    if not place.is_relative_to(STATIC.resolve()) or not place.is_file():
+    try:
+        place = (STATIC / path).resolve()
+        found = place.is_relative_to(STATIC.resolve()) and place.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        found = False
+    if not found:
         raise HTTPException(404, "There is no such file.")
     return FileResponse(
         place,
@@ -60,7 +66,7 @@ def get_nothing(path: str) -> None:
 
 def _tell_bad_request(_: Request, error: Any) -> JSONResponse:
     """Which parameter, and why; never what was sent."""
-    said = "; ".join(f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in error.errors())
+    said = "; ".join(f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in error.errors())[:500]
     return JSONResponse({"detail": said}, status_code=422)
 
 

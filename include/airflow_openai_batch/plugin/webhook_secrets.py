@@ -1,24 +1,31 @@
 """The secrets that webhooks are signed with, by connection: kept for a moment, and looked up within bounds.
 
-A secrets backend may take longer to answer than OpenAI waits, may cost by the call, and anybody may ask.
+A secrets backend may take longer to answer than OpenAI waits, may cost by the call, and anybody may ask. So which
+connections receive webhooks is configuration: nothing is looked up for others, and a flood to invented ones costs a
+genuine event nothing.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 
+from airflow.providers.common.compat.sdk import conf
+
 KEPT_S = 30.0
-MOST_UNKNOWN = 1_000
-"""Connections without a secret that are remembered."""
-UNKNOWN_PER_MINUTE = 60
-"""Looks for connections of which no secret is known; beyond that they are taken to have none."""
+DEFAULT_RECEIVERS = frozenset({"openai_default"})
+
+
+def find_receivers() -> frozenset[str]:
+    """The connections whose webhooks are taken: ``[openai_batch] webhook_conn_ids``, or the default one alone."""
+    told = str(conf.get("openai_batch", "webhook_conn_ids", fallback="") or "")
+    return frozenset(name.strip() for name in told.split(",") if name.strip()) or DEFAULT_RECEIVERS
 
 
 class WebhookSecrets:
-    """
+    """One look per connection in `KEPT_S`, whether it has a secret or not; ask for receivers only.
+
     :param read: finds the secret of a connection; ``None``: it has none, or is not there.
     """
 
@@ -28,34 +35,16 @@ class WebhookSecrets:
         self._read = read
         self._clock = clock
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[float, str]] = {}
-        self._unknown: OrderedDict[str, float] = OrderedDict()
-        self._minute, self._looks = 0.0, 0
+        self._known: dict[str, tuple[float, str | None]] = {}
 
     def find(self, conn_id: str) -> str | None:
         """As it was at most `KEPT_S` ago."""
         now = self._clock()
         with self._lock:
-            if conn_id in self._known:
-                until, secret = self._known[conn_id]
-                if now < until:
-                    return secret
-            elif now < self._unknown.get(conn_id, 0.0) or not self._may_look(now):
-                return None
+            until, secret = self._known.get(conn_id, (0.0, None))
+        if now < until:
+            return secret
         found = self._read(conn_id)
         with self._lock:
-            self._known.pop(conn_id, None)
-            self._unknown.pop(conn_id, None)
-            if found is not None:
-                self._known[conn_id] = (now + KEPT_S, found)
-                return found
-            self._unknown[conn_id] = now + KEPT_S
-            if len(self._unknown) > MOST_UNKNOWN:
-                self._unknown.popitem(last=False)
-        return None
-
-    def _may_look(self, now: float) -> bool:
-        if now >= self._minute + 60:
-            self._minute, self._looks = now, 0
-        self._looks += 1
-        return self._looks <= UNKNOWN_PER_MINUTE
+            self._known[conn_id] = (now + KEPT_S, found)
+        return found

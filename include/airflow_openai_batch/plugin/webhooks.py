@@ -1,8 +1,9 @@
 """``POST /openai-batch/webhooks/{conn_id}``: OpenAI says that a batch is over.
 
 There is no login: the signature is the proof, made with the secret that OpenAI shows once when the endpoint is created
-and that the connection's extra has as ``webhook_secret``. Whoever cannot sign learns nothing: a connection that does
-not exist, one without a secret and a wrong signature get the same answer, and take the same way to it.
+and that the connection's extra has as ``webhook_secret``. Connections that ``[openai_batch] webhook_conn_ids`` does not
+name (unset: all but ``openai_default``) get no further than their name. Whoever cannot sign learns nothing: a
+connection that does not exist, one without a secret and a wrong signature get the same answer.
 
 OpenAI waits for a few seconds, takes anything but a 2xx for a failure, and delivers at least once, for up to 72 hours
 (https://platform.openai.com/docs/guides/webhooks). So the answer comes before the work, and of the content only the
@@ -27,9 +28,8 @@ from starlette.requests import ClientDisconnect
 
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.hook import OpenAIBatchHook
-from airflow_openai_batch.locations import check_conn_id
 from airflow_openai_batch.plugin.wakes import Wakes
-from airflow_openai_batch.plugin.webhook_secrets import WebhookSecrets
+from airflow_openai_batch.plugin.webhook_secrets import WebhookSecrets, find_receivers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +54,8 @@ _MISMATCH = "The given webhook signature does not match the expected signature"
 _NOBODY = secrets.token_hex(32)
 """Signs for connections without a secret: they are refused at the same pace."""
 
-_told_at = -TELL_EVERY_S
+_told_at = {True: -TELL_EVERY_S, False: -TELL_EVERY_S}
+"""When a refusal was told last, of receivers and of others: a flood to invented names hides no real mistake."""
 
 
 @router.post("/{conn_id}")
@@ -62,6 +63,9 @@ async def receive(conn_id: str, request: Request) -> dict[str, str]:
     """Take an event of OpenAI's, signed with the secret of this connection."""
     if missing := [name for name in _HEADERS if name not in request.headers]:
         raise HTTPException(400, f"The header {missing[0]} is missing: this is no webhook of OpenAI's.")
+    if conn_id not in find_receivers():
+        _tell_refused(conn_id, "[openai_batch] webhook_conn_ids does not list it", is_receiver=False)
+        raise HTTPException(401, f"{_MISMATCH}.")
     body = await _read_body(request)
     reading = functools.partial(_read_event, conn_id, body, dict(request.headers))
     kind, batch_id = await asyncio.get_running_loop().run_in_executor(_find_threads(), reading)
@@ -93,12 +97,13 @@ def _read_event(conn_id: str, body: bytes, headers: Mapping[str, str]) -> tuple[
     try:
         event = _verifier().unwrap(body, headers, secret=secret or _NOBODY)
     except openai.InvalidWebhookSignatureError as error:
-        _tell_refused(conn_id, secret, str(error))
+        _tell_refused(conn_id, str(error) if secret else _NO_SECRET)
         raise HTTPException(401, f"{error}.") from None
     except json.JSONDecodeError:  # comes after the signature
         raise HTTPException(400, "The event is no JSON.") from None
     except (ValueError, TypeError) as error:  # odd characters in the content, a signature or our secret
-        _tell_refused(conn_id, secret, f"{type(error).__name__}, is {SECRET} as OpenAI showed it?")
+        odd = f"{type(error).__name__}, is {SECRET} as OpenAI showed it?"
+        _tell_refused(conn_id, odd if secret else _NO_SECRET)
         raise HTTPException(401, f"{_MISMATCH}.") from None
     return getattr(event, "type", None), getattr(getattr(event, "data", None), "id", None)
 
@@ -124,7 +129,6 @@ def _is_fresh(timestamp: str) -> bool:
 
 def _read_secret(conn_id: str) -> str | None:
     try:
-        check_conn_id(conn_id)
         secret = OpenAIBatchHook.get_connection(conn_id).extra_dejson.get(SECRET)
     except (AirflowNotFoundException, ConfigError):
         return None
@@ -134,14 +138,14 @@ def _read_secret(conn_id: str) -> str | None:
 _secrets = WebhookSecrets(_read_secret)
 
 
-def _tell_refused(conn_id: str, secret: str | None, why: str) -> None:
+_NO_SECRET = f"there is no such connection of type OpenAI, or no {SECRET} in its extra"
+
+
+def _tell_refused(conn_id: str, why: str, *, is_receiver: bool = True) -> None:
     """For whoever sets it up; one line a minute, since anybody can make us write it."""
-    global _told_at
-    if time.monotonic() < _told_at + TELL_EVERY_S:
+    if time.monotonic() < _told_at[is_receiver] + TELL_EVERY_S:
         return
-    _told_at = time.monotonic()
-    if secret is None:
-        why = f"there is no such connection, or no {SECRET} in its extra"
+    _told_at[is_receiver] = time.monotonic()
     log.warning("A webhook for connection %.100r was refused: %s.", conn_id, why)
 
 
