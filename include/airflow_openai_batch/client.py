@@ -24,6 +24,7 @@ from airflow_openai_batch.core.server_objects import (
     make_answer_error,
     read_object,
     read_page,
+    read_vectors,
 )
 from airflow_openai_batch.redirects import describe_redirect
 from airflow_openai_batch.remote_errors import STREAM_ERRORS, NoRouteError, translated
@@ -169,6 +170,18 @@ class BatchClient:
                     raise
                 return
         _read_content(answer, doing)
+
+    def embed(self, texts: list[str], **parameters: Any) -> list[list[float]]:
+        """A vector for each text, in one call in real time.
+
+        :param parameters: ``model``, ``dimensions``.
+        """
+        doing = f"embedding {len(texts):,} texts"
+        with translated(doing):
+            answer = self._openai.embeddings.with_raw_response.create(
+                input=texts, **{**parameters, "encoding_format": "float"}
+            )
+        return _read_shown(answer, doing, "the list", lambda found: read_vectors(found, len(texts)))
 
     def delete_file(self, file_id: str) -> bool:
         """Delete a file; false for one that OpenAI does not know (any more)."""

@@ -163,6 +163,27 @@ def test_what_may_be_absent_or_odd_is_read_all_the_same(gate: Gate, client: Batc
     assert client.fetch("batch_1").metadata == {}
 
 
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ([{"index": 0, "embedding": [1.0]}], "1 vectors for 2 inputs"),
+        ([{"index": 0, "embedding": [1.0]}, {"index": 2, "embedding": [2.0]}], "not one of its 2 inputs"),
+        ([{"index": 1, "embedding": [1.0]}, {"index": 1, "embedding": [2.0]}], "stands twice"),
+        ([{"index": 0, "embedding": "AAAA"}, {"index": 1, "embedding": [2.0]}], "no list of numbers"),
+        (None, "no list"),
+    ],
+)
+def test_no_vector_stands_beside_the_wrong_text(
+    gate: Gate, client: BatchClient, data: Any, words: str
+) -> None:
+    gate.answer("POST /v1/embeddings", 200, {"object": "list", "data": data})
+    with pytest.raises(TransientError, match=words):
+        client.embed(["a", "b"], model="text-embedding-3-small")
+    good = [{"index": 1, "embedding": [2.0]}, {"index": 0, "embedding": [1.0]}]
+    gate.answer("POST /v1/embeddings", 200, {"object": "list", "data": good})
+    assert client.embed(["a", "b"], model="text-embedding-3-small") == [[1.0], [2.0]]
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("call", [UPLOAD, CREATE, CANCEL])
 def test_a_redirected_post_arrives_nowhere_and_says_where_it_should_go(

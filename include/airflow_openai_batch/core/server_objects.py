@@ -97,6 +97,26 @@ def read_page(answer: dict[str, Any]) -> list[Any]:
     return items
 
 
+def read_vectors(answer: dict[str, Any], inputs: int) -> list[list[float]]:
+    """One vector for each input, placed by ``index``.
+
+    :raises OddAnswerError: if one is missing or stands twice: a vector beside the wrong text would look right.
+    """
+    vectors: dict[int, list[float]] = {}
+    for item in map(read_fields, read_page(answer)):
+        index, vector = item.get("index"), item.get("embedding")
+        if type(index) is not int or not 0 <= index < inputs or index in vectors:
+            raise OddAnswerError(
+                f"has a vector whose index is not one of its {inputs:,} inputs, or stands twice"
+            )
+        if not isinstance(vector, list) or not all(type(each) in (int, float) for each in vector):
+            raise OddAnswerError(f"has no list of numbers for input {index:,}")
+        vectors[index] = vector
+    if len(vectors) != inputs:
+        raise OddAnswerError(f"has {len(vectors):,} vectors for {inputs:,} inputs")
+    return [vectors[index] for index in range(inputs)]
+
+
 def read_fields(value: Any) -> dict[str, Any]:
     """:raises OddAnswerError: if it is no object."""
     if not isinstance(value, dict):

@@ -32,12 +32,10 @@ class Cohesion(NamedTuple):
 def embed_queries(queries: Sequence[str], prompt: PromptSpec, conn_id: str) -> list[list[float]]:
     """A vector for each query, by the model of the chunks, in one call in real time."""
     from airflow_openai_batch.hook import OpenAIBatchHook  # a second of imports
-    from airflow_openai_batch.remote_errors import translated
 
     check_conn_id(conn_id)
-    with OpenAIBatchHook(conn_id).get_conn() as client, translated("embedding the queries"):
-        found = client.embeddings.create(model=prompt.model, input=list(queries), **prompt.parameters)
-    return [each.embedding for each in sorted(found.data, key=lambda each: each.index)]
+    with OpenAIBatchHook(conn_id).get_batch_client() as client:
+        return client.embed(list(queries), model=prompt.model, **prompt.parameters)
 
 
 def report_neighbours(
