@@ -223,8 +223,8 @@ def test_headers_that_say_nothing_is_left_are_not_waited_out_in_a_worker(
     assert openai_server.books.calls[f"{POST} 429"] == 0
 
 
-def test_a_page_of_a_proxy_is_a_line_too(openai_server: OpenAIServer, tmp_path: Path) -> None:
-    """A wrong path is answered by who knows whom; the line can be read all the same."""
-    send(f"{openai_server.url}/nowhere", tmp_path, make_requests(1), max_retries=0)
-    (line,) = read_raw(tmp_path)
-    assert read_outcome(line, ENDPOINT, "text", None, OutcomeRules()).status_code == 404
+def test_an_address_that_the_server_has_not_ends_the_send(openai_server: OpenAIServer, tmp_path: Path) -> None:
+    """It is about no request, and would be the answer to all of them."""
+    with pytest.raises(TransientError, match="the server has nothing at"):
+        send(f"{openai_server.url}/nowhere", tmp_path, make_requests(1), max_retries=0)
+    assert not list(tmp_path.rglob("*.jsonl"))
