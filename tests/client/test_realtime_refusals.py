@@ -223,7 +223,9 @@ def test_headers_that_say_nothing_is_left_are_not_waited_out_in_a_worker(
     assert openai_server.books.calls[f"{POST} 429"] == 0
 
 
-def test_an_address_that_the_server_has_not_ends_the_send(openai_server: OpenAIServer, tmp_path: Path) -> None:
+def test_an_address_that_the_server_has_not_ends_the_send(
+    openai_server: OpenAIServer, tmp_path: Path
+) -> None:
     """It is about no request, and would be the answer to all of them."""
     with pytest.raises(TransientError, match="the server has nothing at"):
         send(f"{openai_server.url}/nowhere", tmp_path, make_requests(1), max_retries=0)
