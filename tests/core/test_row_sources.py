@@ -47,7 +47,8 @@ def test_csv_cells_stay_as_they_are(tmp_path: Path) -> None:
 
 
 def test_csv_rows_that_cannot_be_read_spoil_no_other(tmp_path: Path) -> None:
-    content = b'a,b\n1,x\n2\n3,x,y\n4,"a"b"\n5,caf\xe9\n6,"never closed\n7,x\n8,"two\nlines"\n9,x\ry\n10,z'
+    content = b'a,b\n1,\xc3\xa9\xc3\xa9\n2\n3,x,y\n4,"a"b"\n5,caf\xe9\n'
+    content += b'6,"never closed\n7,x\n8,"two\nlines"\n9,x\ry\n10,z'
     rows, problems = read(tmp_path / "a.csv", content)
     assert [row["a"] for row in rows] == ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]
     assert problems == {
@@ -91,9 +92,67 @@ def test_csv_delimiters(tmp_path: Path, name: str, header: str, reading: dict[st
 def test_csv_in_another_encoding(tmp_path: Path) -> None:
     rows, problems = read(tmp_path / "a.csv", "a\ncafé\n".encode("cp1252"), encoding="cp1252")
     assert (rows, problems) == ([{"a": "café"}], {})
-    for name in ("utf-16", "nonsense", "rot13"):
+    for name in ("nonsense", "rot13", "utf-32"):
         with pytest.raises(ConfigError, match="must be one that keeps ASCII as it is"):
             read(tmp_path / "a.csv", "a\n", encoding=name)
+
+
+ALPHABETS = {
+    "cp1252": "Très bon produit, livré à l\u2019heure \u2013 déçu par la qualité",
+    "cp1250": "Zażółć gęślą jaźń, bardzo dobry produkt, książka była świetna",
+    "cp1251": "Очень хороший товар, рекомендую всем",
+    "shift_jis": "とても良い商品でした。また買います",
+}
+
+
+@pytest.mark.parametrize(
+    "content", ["id;text\r\n1;schön\r\n2;bad\r\n3;grüß Gott\r\n", "a;text\n1;10 € \u2013 \u201cgood\u201d\n"]
+)
+def test_a_csv_of_western_excel_is_read_and_told(tmp_path: Path, content: str) -> None:
+    table, rows, problems = read_source(write(tmp_path / "a.csv", content.encode("cp1252")))
+    assert not problems
+    assert [row["text"] for row in rows] == [line.partition(";")[2] for line in content.splitlines()[1:]]
+    assert "is not UTF-8 and was read as cp1252" in table.notices[0]
+
+
+@pytest.mark.parametrize("encoding", ALPHABETS)
+def test_another_encoding_is_never_taken_for_a_wrong_one(tmp_path: Path, encoding: str) -> None:
+    content = f"id;text\n1;{ALPHABETS[encoding]}\n2;x\n".encode(encoding)
+    if encoding == "cp1252":
+        assert read(tmp_path / "a.csv", content)[0][0]["text"] == ALPHABETS[encoding]
+    else:
+        with pytest.raises(
+            InputError, match=rf"cannot be told for sure\. It may be {encoding}\. Set encoding"
+        ):
+            read(tmp_path / "a.csv", content)
+    assert read(tmp_path / "a.csv", content, encoding=encoding)[0][0]["text"] == ALPHABETS[encoding]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_utf_16_with_its_mark_is_read_and_told(tmp_path: Path, encoding: str) -> None:
+    content = "id\ttext\r\n1\tgrün \U0001f600\r\n2\tlone \ud83d\r\n3\t" + "x" * 2**21 + "\r\n"
+    if encoding == "utf-16-be":
+        content = f"\ufeff{content}"
+    table, rows, problems = read_source(write(tmp_path / "a.csv", content.encode(encoding, "surrogatepass")))
+    assert [row["id"] for row in rows] == ["1", "2", "3"]
+    assert rows[0]["text"] == "grün \U0001f600"
+    assert len(rows[2]["text"]) == 2**21
+    assert list(problems) == [1]
+    assert "is UTF-16 by its first bytes" in table.notices[0]
+    lines = '{"text": "grün"}\n{"text": "b"}'.encode("utf-16")
+    assert read(tmp_path / "a.jsonl", lines)[0] == [{"text": "grün"}, {"text": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("first", "delimiter"),
+    [("sep=;", ";"), ('"SEP=;"\r', ";"), ("\ufeffsep=;", ";"), ("sep=\t", "\t"), ("sep=:", ":")],
+)
+def test_a_first_line_that_tells_excel_the_delimiter_is_no_row(
+    tmp_path: Path, first: str, delimiter: str
+) -> None:
+    content = f"{first}\nid{delimiter}a,b\n1{delimiter}good\n"
+    assert read(tmp_path / "a.csv", content) == ([{"id": "1", "a,b": "good"}], {})
+    assert read(tmp_path / "a.csv", content, delimiter=delimiter) == ([{"id": "1", "a,b": "good"}], {})
 
 
 def test_headers_without_names_and_with_the_same(tmp_path: Path) -> None:
@@ -258,6 +317,27 @@ def test_excel_first_sheet_with_types(tmp_path: Path) -> None:
     assert problems == {2: "has a value beyond the last column of the header"}
 
 
+def test_excel_values_as_other_programs_write_them(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    sheet = book.active
+    assert sheet is not None
+    sheet.append(["id", "vat", "text", "stock"])
+    sheet.append([1, "=A2*0.2", "First_x000D_\nSecond _x005F_x0041_ _xD83D__xDE00_", "#N/A"])
+    sheet.append([2, "=A3*0.2", "_xZZZZ_ plain", "#DIV/0!"])
+    sheet.append([3, 0.6, "x", 5])
+    book.save(tmp_path / "a.xlsx")
+    table, rows, problems = read_source(tmp_path / "a.xlsx")
+    assert not problems
+    assert [row["text"] for row in rows] == ["First\r\nSecond _x0041_ \U0001f600", "_xZZZZ_ plain", "x"]
+    assert [row["stock"] for row in rows] == [None, None, 5]
+    assert [row["vat"] for row in rows] == [None, None, 0.6]
+    assert [notice.partition("a.xlsx: ")[2] for notice in table.notices] == [
+        "2 cells with an error of Excel's (#DIV/0!, #N/A) taken as empty.",
+        "2 formulas without a value taken as empty: the program that wrote the workbook did not compute them. Open it "
+        "in Excel or LibreOffice and save it.",
+    ]
+
+
 def test_excel_other_sheets(tmp_path: Path) -> None:
     path = make_workbook(tmp_path / "a.xlsx")
     table, rows, _ = read_source(path, sheet="Other")
@@ -272,7 +352,9 @@ def test_excel_other_sheets(tmp_path: Path) -> None:
         ("a.xlsx", b"no workbook", "is no Excel workbook"),
         ("a.parquet", b"no table at all", "is no Parquet file, or was cut off"),
         ("a.parquet", b"PAR1" + bytes(100), "is no Parquet file, or was cut off"),
-        ("a.csv", "a,b\n".encode("utf-16"), "is UTF-16. Convert it to UTF-8"),
+        ("a.csv", "a,b\n".encode("utf-32"), "is UTF-32. Save it as UTF-8"),
+        ("a.csv", "a,b\n1,2\n".encode("utf-16-le"), "looks like utf-16-le without its mark. Set encoding"),
+        ("a.csv", "a,b\n1,2\n".encode("utf-16")[:-1], "ends in the middle of a character"),
         ("a.csv", b"PK\x03\x04 and so on", "is a ZIP file or an Excel workbook by its content"),
         ("a.csv", gzip.compress(b"a\n1\n", mtime=0), "is gzip by its content. Let its name end in .gz"),
         ("a.csv", b'"a,b\n1,2\n', "the header cannot be read: a quote is not closed"),

@@ -68,8 +68,10 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
     :param format: where the names do not tell: ``csv``, ``jsonl``, ``parquet``, ``xlsx``; of a prefix ``texts``
         (columns uri, name, size_bytes, text) or ``files`` (without text).
     :param sheet: of a workbook; the first by default.
-    :param delimiter: of CSV; by default what the header has most of: comma, semicolon, tab or bar.
-    :param encoding: of CSV; default utf-8.
+    :param delimiter: of CSV; by default what a first line ``sep=;`` says, or what the header has most of: comma,
+        semicolon, tab or bar.
+    :param encoding: of CSV without a byte order mark: ``utf-8``, ``cp1252``, ``utf-16`` ...; by default UTF-8, or what
+        is found, with a line in the log. What cannot be told for sure is an error that names this parameter.
     :param images_root: the directory or prefix that image paths in rows must lie below. For ``format="files"`` the
         prefix itself by default.
     :param dedupe: equal requests are sent once, and answer all their rows.
@@ -122,7 +124,7 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
         format: str = "auto",
         sheet: str | None = None,
         delimiter: str | None = None,
-        encoding: str = "utf-8",
+        encoding: str | None = None,
         images_root: str | None = None,
         dedupe: bool | str = False,
         on_bad_row: Literal["reject", "fail"] | str = "reject",
@@ -315,7 +317,7 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
             resolve_location,
             format=read_choice("format", self.format, FORMATS),
             delimiter=self.delimiter or None,
-            encoding=self.encoding or "utf-8",
+            encoding=self.encoding or "",
             sheet=self.sheet or None,
             objects_as="files" if spec.images else "texts",
         )

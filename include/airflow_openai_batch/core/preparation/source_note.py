@@ -20,7 +20,9 @@ _MOST_NAMED = 20
 
 def note_files(found: RowFiles, named: Sequence[str]) -> SourceNote:
     """Of files: address, size and version of each, and how they are read."""
-    digest = hashlib.sha256(msgspec.json.encode([found.format, found.delimiter, found.encoding, found.sheet]))
+    digest = hashlib.sha256(
+        msgspec.json.encode([found.format, found.delimiter, found.encoding or "utf-8", found.sheet])
+    )
     for file in found.files:
         digest.update(msgspec.json.encode([file.uri, file.size, file.etag]))
     return SourceNote(

@@ -47,7 +47,7 @@ class RowFiles:
     """What objects were listed below."""
     notices: tuple[str, ...] = ()
     delimiter: str | None = None
-    encoding: str = "utf-8"
+    encoding: str = ""
     sheet: str | None = None
 
 
@@ -58,7 +58,7 @@ def find_row_files(
     *,
     format: Format = "auto",
     delimiter: str | None = None,
-    encoding: str = "utf-8",
+    encoding: str = "",
     sheet: str | None = None,
     objects_as: Literal["texts", "files"] = "texts",
 ) -> RowFiles:

@@ -6,8 +6,8 @@ swallowed until that shows is read again.
 
 from __future__ import annotations
 
-import codecs
 import csv
+import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -16,8 +16,14 @@ import pyarrow as pa
 
 from airflow_openai_batch.core.errors import ConfigError, InputError
 from airflow_openai_batch.core.plurals import number_of
+from airflow_openai_batch.core.row_sources.encodings import (
+    SAMPLE_BYTES,
+    Encoding,
+    check_encoding,
+    find_encoding,
+)
 from airflow_openai_batch.core.row_sources.limits import MAX_RECORD_BYTES
-from airflow_openai_batch.core.row_sources.lines import Line, read_lines
+from airflow_openai_batch.core.row_sources.lines import Line, read_lines, read_sample
 from airflow_openai_batch.core.row_sources.table import (
     BLOCK_BYTES,
     RowBlock,
@@ -32,40 +38,27 @@ if TYPE_CHECKING:
     from airflow_openai_batch.core.sources import SourceFile
 
 _DELIMITERS = ",;\t|"
+_SEP_LINE = re.compile(rb'"?sep=([^"\r\n\x80-\xff])"?\r?', re.IGNORECASE)
+"""A first line that tells Excel the delimiter, and is no row."""
 
 
-def open_csv(
-    files: Sequence[SourceFile], *, delimiter: str | None = None, encoding: str = "utf-8"
-) -> RowTable:
+def open_csv(files: Sequence[SourceFile], *, delimiter: str | None = None, encoding: str = "") -> RowTable:
     """The rows of CSV files with a header each; columns that a file lacks are null.
 
-    :param delimiter: one character; by default the one of comma, semicolon, tab and bar that the header has most of.
-    :param encoding: of the files, one that keeps ASCII as it is: ``utf-8``, ``cp1252``, ``latin-1``.
+    :param delimiter: one character; by default what a first line ``sep=;`` says, as Excel has it, or the one of comma,
+        semicolon, tab and bar that the header has most of.
+    :param encoding: of files without a byte order mark; by default UTF-8, or what else is found.
     :raises InputError: if a file has no header that can be read.
     """
     if delimiter is not None and len(delimiter) != 1:
         raise ConfigError(f"delimiter={delimiter!r}: must be one character.")
-    encoding = _check_encoding(encoding)
+    encoding = check_encoding(encoding)
     readers = [_CsvFile(file, delimiter, encoding) for file in files]
     names = merge_names([reader.names for reader in readers])
     check_width(files[0].uri if len(files) == 1 else f"{files[0].uri} and others", len(names))
     schema = pa.schema([(name, pa.string()) for name in names])
     notices = [f"{reader.uri}: {notice}" for reader in readers for notice in reader.notices]
     return RowTable(schema, _read_all(readers, schema), tuple(notices))
-
-
-def _check_encoding(encoding: str) -> str:
-    """The encoding by its usual name; a byte order mark is left out anyway."""
-    try:
-        encoding = codecs.lookup(encoding).name.removesuffix("-sig")
-        plain = 'a,"\n'.encode(encoding) == b'a,"\n'
-    except LookupError:
-        plain = False
-    if not plain:
-        raise ConfigError(
-            f"encoding={encoding!r}: must be one that keeps ASCII as it is, such as utf-8, cp1252 or latin-1."
-        )
-    return encoding
 
 
 def _read_all(readers: Sequence[_CsvFile], schema: pa.Schema) -> Iterator[RowBlock]:
@@ -79,27 +72,40 @@ class _CsvFile:
     def __init__(self, file: SourceFile, delimiter: str | None, encoding: str) -> None:
         self.uri = file.uri
         self._file = file
-        self._encoding = encoding
-        self._delimiter = delimiter or self._guess_delimiter()
+        self._encoding, notice = self._find_encoding(encoding)
+        self._delimiter = delimiter or self._find_delimiter()
         with_header = next((record for record in self._records() if record.cells), None)
         if with_header is not None and with_header.problem:
             raise InputError(f"{self.uri}: the header cannot be read: {with_header.problem}.")
         header = with_header.cells if with_header else []
         check_width(self.uri, len(header))
         self.names, self.notices = name_columns(header)
+        if notice:
+            self.notices.insert(0, notice)
 
-    def _guess_delimiter(self) -> str:
-        first = next(
-            (
-                line.data
-                for line in read_lines(self._file, max_bytes=MAX_RECORD_BYTES)
-                if line.data and line.data.strip()
-            ),
-            b"",
-        )
-        text = "".join(first.decode(self._encoding, "replace").split('"')[::2])
+    def _find_encoding(self, encoding: str) -> Encoding:
+        sample, mark = read_sample(self._file, SAMPLE_BYTES)
+        if mark.startswith("utf-16"):
+            return Encoding("utf-8", "is UTF-16 by its first bytes and was read as such.")
+        if mark or encoding:
+            return Encoding(mark or encoding)
+        return find_encoding(sample, self.uri)
+
+    def _read_lines(self) -> Iterator[Line]:
+        return read_lines(self._file, max_bytes=MAX_RECORD_BYTES, encoding=self._encoding)
+
+    def _find_delimiter(self) -> str:
+        first = next((line.data for line in self._read_lines() if line.data and line.data.strip()), b"")
+        if said := _SEP_LINE.fullmatch(first):
+            return said[1].decode()
+        text = "".join(first.decode(self._text_encoding, "replace").split('"')[::2])
         most = max(_DELIMITERS, key=text.count)
         return most if most in text else ","
+
+    @property
+    def _text_encoding(self) -> str:
+        """Of the lines, which are UTF-8 where the file is UTF-16."""
+        return "utf-8" if self._encoding.startswith("utf-16") else self._encoding
 
     def read(self, schema: pa.Schema) -> Iterator[RowBlock]:
         block = _Block(self.names, schema)
@@ -113,9 +119,14 @@ class _CsvFile:
             yield block.finish()
 
     def _records(self) -> Iterator[_Record]:
-        source = _DecodedLines(read_lines(self._file, max_bytes=MAX_RECORD_BYTES), self._encoding)
+        lines = (line for line in self._read_lines() if not _is_sep_line(line))
+        source = _DecodedLines(lines, self._text_encoding)
         while source.more():
             yield _read_record(source, self._delimiter)
+
+
+def _is_sep_line(line: Line) -> bool:
+    return line.number == 1 and line.data is not None and _SEP_LINE.fullmatch(line.data) is not None
 
 
 class _Record:

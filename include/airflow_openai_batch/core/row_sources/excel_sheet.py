@@ -119,10 +119,10 @@ class SheetReader:
             inline = cell.find(_INLINE)
             return None if inline is None else read_text(inline).encode("utf-8", "replace") or None
         found = cell.find(_VALUE)
-        if found is None and cell.find(_FORMULA) is not None:
-            self._uncomputed += 1
         text = None if found is None else found.text
         if not text:
+            # A formula that came to a text may have come to an empty one.
+            self._uncomputed += kind != "str" and cell.find(_FORMULA) is not None
             return None
         if kind == "s":
             return self._sheet.strings[int(text)] or None

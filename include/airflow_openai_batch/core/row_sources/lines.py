@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_openai_batch.core.compression import read_blocks
 from airflow_openai_batch.core.errors import InputError
+from airflow_openai_batch.core.row_sources.encodings import find_mark, to_utf8
 from airflow_openai_batch.core.sources import explained
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.sources import SourceFile
 
-_BOM = b"\xef\xbb\xbf"
 _FOREIGN: tuple[tuple[bytes, str], ...] = (
-    (b"\xff\xfe", "is UTF-16. Convert it to UTF-8; in Excel: save as CSV UTF-8"),
-    (b"\xfe\xff", "is UTF-16. Convert it to UTF-8; in Excel: save as CSV UTF-8"),
     (b"PAR1", "is a Parquet file by its content. Call it .parquet"),
     (b"PK\x03\x04", "is a ZIP file or an Excel workbook by its content. Call it .xlsx, or unpack it"),
     (b"\x1f\x8b", "is gzip by its content. Let its name end in .gz"),
@@ -32,15 +32,16 @@ class Line(NamedTuple):
     """Without its newline; None where it is longer than the limit."""
 
 
-def read_lines(file: SourceFile, *, max_bytes: int) -> Iterator[Line]:
-    """All lines; a byte order mark at the start is left out.
+def read_lines(file: SourceFile, *, max_bytes: int, encoding: str = "") -> Iterator[Line]:
+    """All lines; a byte order mark at the start is left out. UTF-16 comes as UTF-8.
 
+    :param encoding: where the file says none by its mark.
     :param max_bytes: of a line; a file without newlines must not fill the memory.
     :raises InputError: if the file is damaged, or is of another kind by its first bytes.
     """
     pending: list[bytes] = []
     size = number = 0
-    for block in _read_start(file):
+    for block in _read_start(file, encoding):
         start = 0
         while (end := block.find(b"\n", start)) >= 0:
             pending.append(block[start:end])
@@ -56,7 +57,29 @@ def read_lines(file: SourceFile, *, max_bytes: int) -> Iterator[Line]:
         yield Line(number + 1, None if size > max_bytes else b"".join(pending))
 
 
-def _read_start(file: SourceFile) -> Iterator[bytes]:
+def read_sample(file: SourceFile, size: int) -> tuple[bytes, str]:
+    """About so many bytes from the start without the mark, and the encoding that a mark says, if there is one.
+
+    :raises InputError: as `read_lines`.
+    """
+    with _open(file) as (mark, blocks):
+        sample = b""
+        for block in blocks:
+            sample += block
+            if len(sample) >= size:
+                break
+        return sample[:size], mark
+
+
+def _read_start(file: SourceFile, encoding: str) -> Iterator[bytes]:
+    with _open(file) as (mark, blocks):
+        found = mark or encoding
+        yield from to_utf8(blocks, found, file.uri) if found.startswith("utf-16") else blocks
+
+
+@contextlib.contextmanager
+def _open(file: SourceFile) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """What the file's mark says, and its content behind it."""
     with explained(file.uri):
         opened = file.location.open_read()
     with opened:
@@ -69,5 +92,8 @@ def _read_start(file: SourceFile) -> Iterator[bytes]:
         for magic, problem in _FOREIGN:
             if head.startswith(magic):
                 raise InputError(f"{file.uri}: {problem}.")
-        yield head.removeprefix(_BOM)
-        yield from blocks
+        try:
+            mark, says = find_mark(head) or (b"", "")
+        except ValueError as error:
+            raise InputError(f"{file.uri}: {error}.") from None
+        yield says, itertools.chain([head.removeprefix(mark)], blocks)
