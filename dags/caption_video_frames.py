@@ -205,5 +205,6 @@ with DAG(
                     prepared=f"{place}/prepared",
                     job=f"{place}/job",
                     output_uri=f"{place}/captions.jsonl",
+                    max_rejected_fraction=1,  # a gap in the table, no more
                 )
                 chosen >> prepare >> caption >> join >> compared

@@ -96,6 +96,7 @@ def ask(noun: str, group_id: str, prompt: str, begun: Any, **how: Any) -> OpenAI
         prepared=f"{place}/prepared",
         job=f"{place}/job",
         output_uri=f"{place}/answers.jsonl",
+        max_rejected_fraction=1,  # a sheet of the workbook has the problems
         trigger_rule=TriggerRule.NONE_FAILED,
     )
     begun >> prepare >> send >> join

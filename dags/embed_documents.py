@@ -212,6 +212,7 @@ with DAG(
         prepared="{{ ti.xcom_pull(task_ids='prepare', key='prepared') }}",
         job=embed.job,
         output_uri=f"{output}/{TABLE}",
+        max_rejected_fraction=1,  # `write` judges
     )
 
     read() >> prepare >> embed >> join >> write() >> query()

@@ -31,8 +31,9 @@ Trigger it as it stands: it asks a small sample of reviews. Then put in your own
 You find `answers.csv` (or what *Format* says) in the output directory: all rows in their order, each with `answer`,
 `answer_status`, `answer_error`, `answer_model`, `answer_cost_usd` and the answer's columns. Rows that could not be
 asked or answered say why; a row with an empty cell that the prompt names is one of these, unless the prompt says
-`{{ price or "unknown" }}`. Up to 10 rows go out in real time, more as a batch at half the price (*Sending*, `mode`).
-The emulator of `make up` makes its answers up: only OpenAI's mean something.
+`{{ price or "unknown" }}`. Where more than 5% could not be asked about, the run is red once the table is written. Up to
+10 rows go out in real time, more as a batch at half the price (*Sending*, `mode`). The emulator of `make up` makes its
+answers up: only OpenAI's mean something.
 
 ### Make it your own
 Copy the file. Give `source`, `prompt` and `output_uri` as constants, a `schedule`, and drop the parameters that nobody
@@ -139,6 +140,46 @@ def make_form() -> dict[str, Param]:
             description="Rows that make the same request are asked once, and all get the answer.",
             section="Prompt",
         ),
+        "encoding": Param(
+            default=None,
+            type=["null", "string"],
+            title="Encoding",
+            description="Of a CSV: utf-8, cp1252 (Excel in Western Europe), utf-16 ... Empty: found from the file.",
+            section="Table",
+        ),
+        "delimiter": Param(
+            default=None,
+            type=["null", "string"],
+            maxLength=1,
+            title="Delimiter",
+            description="Of a CSV. Empty: what a first line sep=; says, or what the header has most of.",
+            section="Table",
+        ),
+        "sheet": Param(
+            default=None,
+            type=["null", "string"],
+            title="Sheet",
+            description="Of a workbook, by name. Empty: the first.",
+            section="Table",
+        ),
+        "raw_csv": Param(
+            default=False,
+            type="boolean",
+            title="CSV for machines",
+            description="Leaves cells of answers.csv as they are. Otherwise an apostrophe stands before what a "
+            "spreadsheet would run as a formula.",
+            section="Table",
+        ),
+        "max_rejected_fraction": Param(
+            default=0.05,
+            type="number",
+            minimum=0,
+            maximum=1,
+            title="Rejected rows allowed",
+            description="The run is red, after the table is written, when more than this fraction of the rows could "
+            "not be asked about.",
+            section="Table",
+        ),
     }
     return show_names(own) | shared | show_names(more)
 
@@ -170,6 +211,9 @@ with DAG(
             "response_schema": "{{ params.answer_schema | tojson }}",
             "parameters": "{{ params.parameters | tojson }}",
         },
+        encoding="{{ params.encoding or '' }}",
+        delimiter="{{ params.delimiter or '' }}",
+        sheet="{{ params.sheet or '' }}",
         output_uri=f"{output}/prepared",
         dedupe="{{ params.dedupe }}",
         on_none_left="skip",
@@ -192,6 +236,8 @@ with DAG(
         output_uri=f"{output}/answers.{{{{ params.format }}}}",
         on_unfinished="keep",  # a sample leaves rows without an answer, and says so
         long_text="cut",
+        raw_csv="{{ params.raw_csv }}",
+        max_rejected_fraction="{{ params.max_rejected_fraction }}",
         # Also where no row could be asked: the table then says why, row by row.
         trigger_rule=TriggerRule.NONE_FAILED,
     )

@@ -199,7 +199,11 @@ with DAG(
     )
 
     join = OpenAIBatchJoinOperator(
-        task_id="join", prepared=night["prepared"], job=ask.job, output_uri=night["answers"]
+        task_id="join",
+        prepared=night["prepared"],
+        job=ask.job,
+        output_uri=night["answers"],
+        max_rejected_fraction=1,  # `prepare` judges
     )
 
     prepare >> ask >> join >> report(night)

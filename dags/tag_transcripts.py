@@ -243,6 +243,7 @@ with DAG(
         prepared="{{ ti.xcom_pull(task_ids='prepare', key='prepared') }}",
         job=tag.job,
         output_uri=f"{output}/{TABLE}",
+        max_rejected_fraction=1,  # `write` judges
     )
 
     (seed_samples() >> read() >> prepare >> sample >> check() >> tag >> join >> write() >> report())

@@ -112,12 +112,34 @@ def test_a_preview_shows_tokens_and_cost_and_sends_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_csv_as_excel_saves_it_is_read_as_it_was_meant_and_comes_back_without_formulas(
+    ask: Callable[..., FinishedRun],
+    openai_server: OpenAIServer,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    openai_server.answer = lambda body: f"={body['messages'][-1]['content']}"
+    (tmp_path / "in.csv").write_bytes(
+        "sep=;\r\nid;text\r\n1;sch\u00f6n\r\n2;gr\u00fc\u00df Gott\r\n".encode("cp1252")
+    )
+    form = {"source": str(tmp_path / "in.csv"), "prompt": "{{ text }}", "answer_columns": None}
+    run = ask(**form)
+    assert run.state == "success", run.failures
+    assert "was read as cp1252" in "".join(capfd.readouterr())
+    rows = read_csv(tmp_path / "out" / "answers.csv")
+    assert [row["answer"] for row in rows] == ["'=sch\u00f6n", "'=gr\u00fc\u00df Gott"]
+    run = ask(**form, raw_csv=True)
+    assert run.state == "success", run.failures
+    assert read_csv(tmp_path / "out" / "answers.csv")[0]["answer"] == "=sch\u00f6n"
+
+
 def test_rows_that_cannot_be_asked_are_in_the_table_with_their_reason(
     ask: Callable[..., FinishedRun], tmp_path: Path
 ) -> None:
     (tmp_path / "in.csv").write_text("id,text\n1,fine\n2,\n")
     run = ask(source=str(tmp_path / "in.csv"), prompt="Good? {{ text }}", answer_columns=None)
-    assert run.state == "success", run.failures
+    assert run.state == "failed"
+    assert "1 row of 2 could not be asked about: more than max_rejected_fraction=0.05" in str(run.failures)
     rows = read_csv(tmp_path / "out" / "answers.csv")
     assert [row["answer_status"] for row in rows] == ["ok", "rejected"]
     assert rows[1]["answer_error"] == "user: column 'text' is empty"
@@ -127,7 +149,7 @@ def test_the_table_comes_with_reasons_even_where_no_row_could_be_asked(
     ask: Callable[..., FinishedRun], openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
     (tmp_path / "in.csv").write_text("id,text\n1,\n2,\n")
-    run = ask(source=str(tmp_path / "in.csv"), prompt="Good? {{ text }}")
+    run = ask(source=str(tmp_path / "in.csv"), prompt="Good? {{ text }}", max_rejected_fraction=1)
     assert run.state == "success", run.failures
     assert run.states[("ask.split", -1)] == "skipped"
     assert run.states[("ask.publish", -1)] == "skipped"

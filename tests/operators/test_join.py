@@ -83,7 +83,11 @@ def test_a_csv_of_reviews_comes_back_with_typed_answers_in_every_format(
         "user": "{{ text }}",
         "response_schema": SCHEMA,
     }
-    run = run_dag(make_dag(tmp_path, prompt, outputs=["t.parquet", "t.csv", "t.jsonl", "t.xlsx"]))
+    run = run_dag(
+        make_dag(
+            tmp_path, prompt, outputs=["t.parquet", "t.csv", "t.jsonl", "t.xlsx"], max_rejected_fraction=1
+        )
+    )
     assert run.state == "success", run.failures
 
     table = pq.read_table(tmp_path / "t.parquet")

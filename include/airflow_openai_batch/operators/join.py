@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.sdk import BaseOperator
 
-from airflow_openai_batch.core.errors import ConfigError
+from airflow_openai_batch.core.errors import ConfigError, JobError
 from airflow_openai_batch.core.join import join_answers
+from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.table_files import FORMATS, TableOptions, find_format
 from airflow_openai_batch.locations import check_uri, resolve_location
 from airflow_openai_batch.operators.failures import task_failures
-from airflow_openai_batch.operators.parameters import read_choice, read_flag
+from airflow_openai_batch.operators.parameters import read_choice, read_flag, read_number
 from airflow_openai_batch.operators.run_place import place_of_run
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_openai_batch.core.join import Joined
     from airflow_openai_batch.core.storage import Location
     from airflow_openai_batch.core.table_files import TableFormat
 
@@ -49,6 +51,8 @@ class OpenAIBatchJoinOperator(BaseOperator):
     :param for_excel: of a CSV: with a byte order mark, so that Excel takes it for UTF-8.
     :param raw_csv: of a CSV: text as it is. By default an apostrophe stands before what a spreadsheet would run as a
         formula. Set it where a machine reads the file.
+    :param max_rejected_fraction: the file is written, then the task fails where more than this part of the rows could
+        not be asked about at all: mostly a prompt or a file that is not what was thought.
     :param long_text: of a workbook: a text beyond the 32,767 characters of a cell: ``fail``, or ``cut`` it.
     """
 
@@ -61,6 +65,7 @@ class OpenAIBatchJoinOperator(BaseOperator):
         "for_excel",
         "raw_csv",
         "long_text",
+        "max_rejected_fraction",
     )
     ui_color = "#e8f3ee"
 
@@ -75,6 +80,7 @@ class OpenAIBatchJoinOperator(BaseOperator):
         for_excel: bool | str = False,
         raw_csv: bool | str = False,
         long_text: Literal["fail", "cut"] | str = "fail",
+        max_rejected_fraction: float | str = 0.05,
         retries: int = 3,
         retry_delay: timedelta | float = timedelta(minutes=1),
         **kwargs: Any,
@@ -88,9 +94,11 @@ class OpenAIBatchJoinOperator(BaseOperator):
         self.for_excel = for_excel
         self.raw_csv = raw_csv
         self.long_text = long_text
+        self.max_rejected_fraction = max_rejected_fraction
 
     def execute(self, context: Context) -> dict[str, Any]:
         with task_failures():
+            allowed = read_number("max_rejected_fraction", self.max_rejected_fraction, minimum=0.0)
             place = self._open_output(context["ti"])
             joined = join_answers(
                 _open("prepared", self.prepared),
@@ -108,6 +116,8 @@ class OpenAIBatchJoinOperator(BaseOperator):
         for notice in joined.notices:
             self.log.warning("%s", notice)
         self.log.info("%s", joined)
+        with task_failures():
+            check_rejected(joined, allowed)
         return {
             "uri": joined.uri,
             "format": joined.format,
@@ -130,6 +140,18 @@ class OpenAIBatchJoinOperator(BaseOperator):
         if self.format is None or str(self.format).strip().lower() in ("", "none"):
             return find_format(uri)
         return read_choice("format", self.format, FORMATS)
+
+
+def check_rejected(joined: Joined, allowed: float) -> None:
+    """:raises JobError: if more than this part of the rows was rejected."""
+    rejected = joined.statuses.get("rejected", 0)
+    if rejected > allowed * joined.rows:
+        raise JobError(
+            f"{number_of(rejected, 'row')} of {joined.rows:,} could not be asked about: more than "
+            f"max_rejected_fraction={allowed:g} allows. {joined.uri} is written all the same, with the reason beside "
+            "each row. Mend the rows or the prompt and run again with another output_uri or on_existing=restart, or "
+            "raise max_rejected_fraction."
+        )
 
 
 def _open(name: str, uri: str) -> Location:

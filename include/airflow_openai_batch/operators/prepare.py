@@ -220,6 +220,8 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
             requests,
         )
         with source.open(requests * spec.rows_per_request) as table:
+            for notice in (*source.notices, *table.notices):
+                self.log.warning("%s", notice)
             for text in preview_requests(spec, table, requests, images_root=self._find_images_root(source)):
                 self.log.info("%s", text)
 
