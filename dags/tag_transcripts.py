@@ -44,7 +44,9 @@ DOC_MD = """
 | seed_samples → read → prepare → | sample → check_sample → | tag → join → | write → report |
 
 * **read** scrolls through the collection and takes the points that *Filters* let through and that have no tags yet, or
-  tags by an older version of the prompt. What has its tags is not asked about again, however often you run it.
+  tags by an older version of the prompt. What has its tags is not asked about again, however often you run it. Tags
+  and summaries that this DAG did not write, or that somebody has changed since, are left alone and counted in the
+  report; *Overwrite* replaces them.
 * **sample** asks about the first 5, **check_sample** stops the run where half of the answers or more cannot be used.
   **tag** asks about all others; the sample's answers are kept. More than 10 go out as a batch, at half the price.
 * **write** sets `tags`, `summary` and `tagging` (prompt, version, model, cost) in each point's payload and touches
@@ -118,6 +120,12 @@ def make_form() -> dict[str, Param]:
             title="Output",
             description="Directory. {run_id} stands for the id of this run.",
         ),
+        "overwrite": Param(
+            default=False,
+            type="boolean",
+            title="Overwrite",
+            description="Also tags and summaries that this DAG did not write, or that were changed since.",
+        ),
         "text_field": Param(
             default="text",
             type="string",
@@ -188,6 +196,7 @@ with DAG(
                 read_prompt_file(params),
                 filters=params["filters"] or {},
                 fields=read_fields(params),
+                overwrite=params["overwrite"],
             )
         ti.xcom_push("rows", folder.child(ROWS).uri)
         return found.read
@@ -202,7 +211,9 @@ with DAG(
     def write(params: Any = None, run_id: Any = None) -> dict[str, Any]:
         with task_failures():
             folder = open_folder(params["output_uri"], run_id)
-            done = write_tags(folder, open_store(params), fields=read_fields(params))
+            done = write_tags(
+                folder, open_store(params), fields=read_fields(params), overwrite=params["overwrite"]
+            )
             check_skipped(done, params["max_failed_fraction"])
         return {
             "read": done.read,

@@ -83,9 +83,19 @@ def test_documents_get_vectors_that_find_them_and_only_what_changes_is_paid_for(
     )
     paragraphs = (guides / "sourdough.md").read_text().split("\n\n## ")
     (guides / "sourdough.md").write_text("\n\n## ".join([paragraphs[0], *paragraphs[:1:-1]]))
+    # Others work in the same collection: a key beside ours, a point of their own about the same document.
+    old = next(each for each, chunk in chunks.items() if chunk["name"] == "coffee_machine.md")
+    theirs = {"document": next(iter(chunks.values()))["document"], "embedding": "mine"}
+    with store.open() as points:
+        points.set_payloads({old: {"embedding": {"model": "an older one"}, "mine": "kept"}})
+        points.write([7], [theirs], [[0.5] * 512])
     run = embed("second")
     assert run.state == "success", run.failures
-    assert run.xcom("write")["written"] == 2
+    with store.open() as points:
+        assert points.fetch([7]) == {7: theirs}
+        assert points.fetch([old])[old]["mine"] == "kept"
+        points.delete([7])
+    assert run.xcom("write")["written"] == 3
     assert run.xcom("write")["deleted"] == 2, (
         "the changed one's old version, and the first section of the bread"
     )

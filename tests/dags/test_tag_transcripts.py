@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.storage import resolve_plain
 from airflow_openai_batch.recipes.qdrant_points import PointStore
 from airflow_openai_batch.recipes.tag_writing import write_tags
@@ -120,6 +121,47 @@ def test_a_later_run_asks_only_about_what_has_no_tags_by_this_version_of_the_pro
     assert run.states[("prepare", -1)] == run.states[("tag.publish", -1)] == "skipped"
     assert run.states[("report", -1)] == "success"
     assert "0 to tag" in (tmp_path / "second" / "summary.md").read_text()
+
+
+def test_tags_of_others_are_kept_and_told_unless_the_form_says_otherwise(
+    tag: Tag, store: PointStore, openai_server: OpenAIServer, tmp_path: Path
+) -> None:
+    numbers = list(read_points(store))
+    foreign = {
+        numbers[0]: {"tags": ["mine"]},
+        numbers[1]: {"summary": "By hand.", TAGGING: None},
+        numbers[2]: {TAGGING: "a field of another program"},
+    }
+    with store.open() as points:
+        points.set_payloads(foreign)
+    run = tag("first")
+    assert run.state == "success", run.failures
+    assert sum(openai_server.books.billed.values()) == 19, "nothing is paid for what cannot be written"
+    after = read_points(store)
+    assert all(after[number].items() >= values.items() for number, values in foreign.items())
+    assert (
+        "3 left alone with tags or a summary of their own" in (tmp_path / "first" / "summary.md").read_text()
+    )
+
+    # What this DAG wrote and somebody has changed since is theirs, too, when the prompt gets a new version.
+    older = {TAGGING: {**after[numbers[3]][TAGGING], "prompt_version": 0}}
+    change(store, numbers[3], {"tags": ["changed", "by", "hand"], **older})
+    change(store, numbers[4], {TAGGING: {**after[numbers[4]][TAGGING], "prompt_version": 0}})
+    run = tag("second")
+    assert run.state == "success", run.failures
+    points_now = read_points(store)
+    assert points_now[numbers[3]]["tags"] == ["changed", "by", "hand"]
+    assert points_now[numbers[4]][TAGGING]["prompt_version"] == 1
+    assert "4 left alone" in (tmp_path / "second" / "summary.md").read_text()
+
+    run = tag("third", overwrite=True)
+    assert run.state == "success", run.failures
+    assert all(read_points(store)[number][TAGGING]["prompt_version"] == 1 for number in numbers)
+
+
+def test_where_answers_are_written_no_transcript_is_read() -> None:
+    with pytest.raises(ConfigError, match="is where answers are written"):
+        Fields(text="summary")
 
 
 def test_what_cannot_be_tagged_is_skipped_with_its_reason(

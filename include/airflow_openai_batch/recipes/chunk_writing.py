@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,7 +20,7 @@ from airflow_openai_batch.recipes.qdrant_points import PAGE_POINTS
 if TYPE_CHECKING:
     from airflow_openai_batch.core.prompts import PromptSpec
     from airflow_openai_batch.core.storage import Location
-    from airflow_openai_batch.recipes.qdrant_points import PointId, Points, PointStore
+    from airflow_openai_batch.recipes.qdrant_points import Point, PointId, Points, PointStore
 
 log = logging.getLogger(__name__)
 
@@ -102,26 +103,30 @@ def _write(points: Points, rows: list[dict[str, Any]], prompt: PromptSpec, store
             f"{store}: has vectors of {there or 'another form than'} {size} numbers. Name another collection, "
             "or ask for the same dimensions in the prompt."
         )
+    ids: list[PointId] = [row["chunk_id"] for row in rows]
+    there = points.fetch(ids)  # others may have put more into the payload since, such as tags
+    own = ({name: row[name] for name in _KEPT} | {"embedding": describe_embedding(prompt)} for row in rows)
     points.write(
-        [row["chunk_id"] for row in rows],
-        [{name: row[name] for name in _KEPT} | {"embedding": describe_embedding(prompt)} for row in rows],
+        ids,
+        [there.get(each, {}) | payload for each, payload in zip(ids, own, strict=True)],
         [row["embedding"] for row in rows],
     )
 
 
 def _tidy(points: Points, document: Document) -> Counter[str]:
-    """Chunks that stayed get their place, those that are no longer in the document go."""
+    """Chunks that stayed get their place, those that are no longer in the document go. Points of others stay."""
     from airflow_openai_batch.recipes.qdrant_filters import make_filter
 
     places: dict[PointId, int] = {number: position for position, number in enumerate(document.ids)}
     there: set[PointId] = set()
     gone: list[PointId] = []
-    for page in points.read_pages(["position"], make_filter({"document": document.uri})):
+    for page in points.read_pages(["position", "embedding"], make_filter({"document": document.uri})):
         moved: dict[PointId, dict[str, Any]] = {}
         for point in page:
             place = places.get(point.id)
             if place is None:
-                gone.append(point.id)
+                if is_chunk(point):
+                    gone.append(point.id)
                 continue
             there.add(point.id)
             if point.payload.get("position") != place:
@@ -131,6 +136,16 @@ def _tidy(points: Points, document: Document) -> Counter[str]:
         return Counter(incomplete=1)
     points.delete(gone)
     return Counter(deleted=len(gone))
+
+
+def is_chunk(point: Point) -> bool:
+    """Whether it was written here: by its id, which is made from document and content, and the note on its vector."""
+    embedding = point.payload.get("embedding")
+    try:
+        is_ours = uuid.UUID(str(point.id)).version == 5
+    except ValueError:
+        return False
+    return is_ours and isinstance(embedding, Mapping) and "model" in embedding
 
 
 def _read_batches(table: Location) -> Iterator[list[dict[str, Any]]]:

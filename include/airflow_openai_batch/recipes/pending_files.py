@@ -94,8 +94,12 @@ def _list_pending(inbox: Inbox) -> Iterator[SourceFile]:
         file = describe_file(inbox.place.child(name))
         note = inbox.read_delivered(name)
         has_output = inbox.output(name).path.rpartition("/")[2] in outputs
-        if note is None and has_output:
-            log.info("%s has an output that is not from here: left alone. Remove it to drain the file.", name)
+        has_error = inbox.error(name).path.rpartition("/")[2] in outputs
+        if note is None and (has_output or has_error):
+            log.info(
+                "%s has an output or error file that is not from here: left alone. Remove it to drain the file.",
+                name,
+            )
         elif not file.size:
             log.warning("%s is empty: left alone.", name)
         elif note is None or not has_output or (note.size, note.version) != (file.size, file.etag):

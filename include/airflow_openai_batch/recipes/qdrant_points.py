@@ -183,11 +183,12 @@ class Points:
             if offset is None:
                 return
 
-    def fetch(self, ids: Sequence[PointId], fields: Sequence[str]) -> dict[PointId, dict[str, Any]]:
-        """Payloads of those among them that are there."""
-        found = self._client.retrieve(
-            self._collection, list(ids), with_payload=list(fields), with_vectors=False
-        )
+    def fetch(
+        self, ids: Sequence[PointId], fields: Sequence[str] | None = None
+    ) -> dict[PointId, dict[str, Any]]:
+        """Payloads of those among them that are there: these fields, or all."""
+        wanted = True if fields is None else list(fields)
+        found = self._client.retrieve(self._collection, list(ids), with_payload=wanted, with_vectors=False)
         return {_plain_id(each.id): each.payload or {} for each in found}
 
     def set_payloads(self, payloads: Mapping[PointId, dict[str, Any]]) -> None:

@@ -21,9 +21,12 @@ from airflow_openai_batch.recipes.tags import Tagged, check_answer
 from airflow_openai_batch.recipes.transcripts import NOTE as READING
 from airflow_openai_batch.recipes.transcripts import (
     TAGGING,
+    VALUES,
     Fields,
     Reading,
     describe_reading,
+    digest_values,
+    is_foreign,
     read_field,
     read_version,
     to_point_id,
@@ -137,12 +140,13 @@ def check_sample(folder: Location) -> None:
     )
 
 
-def write_tags(folder: Location, store: PointStore, *, fields: Fields) -> Written:
+def write_tags(folder: Location, store: PointStore, *, fields: Fields, overwrite: bool = False) -> Written:
     """Set tags, summary and their origin in the payload of each point whose answer keeps the rules; nothing else of a
     point is touched. May be repeated: the same table writes the same.
 
     A point whose text has changed since it was read, or that is gone, is left alone; so is one that has been tagged by
-    a newer version of the prompt meanwhile. ``skipped.jsonl`` has each point that was not written, with its reason.
+    a newer version of the prompt meanwhile, and one that has tags or a summary of others' (unless ``overwrite``).
+    ``skipped.jsonl`` has each point that was not written, with its reason.
 
     :param folder: has the joined rows as `TABLE`, and the preparation below `PREPARED`.
     :raises AccountingError: if a row was neither written nor skipped.
@@ -156,9 +160,11 @@ def write_tags(folder: Location, store: PointStore, *, fields: Fields) -> Writte
     with store.open() as points, folder.child(SKIPPED).open_write() as skipped:
         for page in _read_pages(table):
             payloads: dict[PointId, dict[str, Any]] = {}
-            known = points.fetch(list(page), [*fields.names, TAGGING])
+            known = points.fetch(list(page), [*fields.names, *VALUES, TAGGING])
             for point, row in page.items():
-                judged = _find_obstacle(row, known.get(point), fields, origin) or _judge(row)
+                judged = _find_obstacle(row, known.get(point), fields, origin, overwrite=overwrite) or _judge(
+                    row
+                )
                 tally.cost_usd += row["answer_cost_usd"] or 0.0
                 if isinstance(judged, Tagged):
                     tally.count_tags(judged.tags)
@@ -256,7 +262,12 @@ def _judge(row: Mapping[str, Any]) -> Tagged | tuple[str, str]:
 
 
 def _find_obstacle(
-    row: Mapping[str, Any], payload: Mapping[str, Any] | None, fields: Fields, origin: Mapping[str, Any]
+    row: Mapping[str, Any],
+    payload: Mapping[str, Any] | None,
+    fields: Fields,
+    origin: Mapping[str, Any],
+    *,
+    overwrite: bool,
 ) -> tuple[str, str] | None:
     if payload is None:
         return "gone", "the point was deleted since it was read"
@@ -265,6 +276,11 @@ def _find_obstacle(
     there = payload.get(TAGGING)
     if isinstance(there, Mapping) and there.get("prompt") == origin["prompt"] and _is_newer(there, origin):
         return "tagged_meanwhile", "a newer version of the prompt has tagged it since"
+    if not overwrite and is_foreign(payload):
+        return (
+            "foreign",
+            "it has tags or a summary that this DAG did not write; set overwrite to replace them",
+        )
     return None
 
 
@@ -277,5 +293,10 @@ def _make_payload(tagged: Tagged, row: Mapping[str, Any], origin: Mapping[str, A
     return {
         "tags": tagged.tags,
         "summary": tagged.summary,
-        TAGGING: {**origin, "model": row["answer_model"], "cost_usd": row["answer_cost_usd"] or 0.0},
+        TAGGING: {
+            **origin,
+            "model": row["answer_model"],
+            "cost_usd": row["answer_cost_usd"] or 0.0,
+            "values_digest": digest_values(tagged.tags, tagged.summary),
+        },
     }

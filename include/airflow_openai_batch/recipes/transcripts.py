@@ -28,6 +28,8 @@ ROWS = "transcripts.parquet"
 NOTE = "transcripts.json"
 TAGGING = "tagging"
 """The key of the payload that says by which prompt a point was tagged."""
+VALUES = ("tags", "summary")
+"""The keys of what was answered."""
 
 _SCHEMA = pa.schema([("point_id", pa.string()), ("title", pa.string()), ("text", pa.string())])
 
@@ -41,6 +43,12 @@ class Fields(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not self.text.strip():
             raise ConfigError("text_field is empty: name the key of the payload that has the transcript.")
+        for name in self.names:
+            if name.partition(".")[0] in (*VALUES, TAGGING):
+                raise ConfigError(
+                    f"{name!r}: is where answers are written ({', '.join((*VALUES, TAGGING))}), so it cannot hold the "
+                    "transcript or its title, too. Name another key."
+                )
 
     @property
     def names(self) -> list[str]:
@@ -60,6 +68,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """Untagged, but there is no text to ask about; each run passes them over."""
     read: int
     """The others, which stand in the table."""
+    foreign: int = 0
+    """Left out, since they have tags or a summary that this DAG did not write."""
 
 
 def seed_transcripts(store: PointStore, samples: Path) -> int:
@@ -89,14 +99,17 @@ def read_transcripts(
     *,
     filters: Mapping[str, Any],
     fields: Fields,
+    overwrite: bool = False,
 ) -> Reading:
     """Write the transcripts that match and are untagged, or tagged by an older prompt, into a table; a page at a time.
 
     Done once per directory: whoever clears the task later, when points have their tags, gets the same rows.
 
+    :param overwrite: ask also about points with tags or a summary that others wrote, see `is_foreign`.
+
     :raises JobError: if the directory has the rows of another question.
     """
-    asked = _digest(store, filters, fields, prompt)
+    asked = _digest(store, filters, fields, prompt, overwrite)
     done = read_note(folder.child(NOTE), Reading)
     if done is not None:
         if done.asked != asked:
@@ -111,10 +124,12 @@ def read_transcripts(
         matching = points.count(where)
         wanted = leave_out(where, _tagged_by(prompt))
         with folder.child(ROWS).open_write() as file, pq.ParquetWriter(file, _SCHEMA) as table:
-            untagged = read = 0
-            for page in points.read_pages(fields.names, wanted):
+            untagged = read = foreign = 0
+            for page in points.read_pages([*fields.names, *VALUES, TAGGING], wanted):
                 untagged += len(page)
-                rows = [row for row in (_make_row(point, fields) for point in page) if row[-1] is not None]
+                kept = [point for point in page if overwrite or not is_foreign(point.payload)]
+                foreign += len(page) - len(kept)
+                rows = [row for row in (_make_row(point, fields) for point in kept) if row[-1] is not None]
                 if rows:
                     table.write_batch(_make_batch(rows))
                     read += len(rows)
@@ -122,8 +137,9 @@ def read_transcripts(
         asked=asked,
         matching=matching,
         tagged=max(0, matching - untagged),
-        empty=untagged - read,
+        empty=untagged - read - foreign,
         read=read,
+        foreign=foreign,
     )
     write_note(folder.child(NOTE), found)
     log.info("%s: %s.", store, describe_reading(found))
@@ -132,10 +148,28 @@ def read_transcripts(
 
 def describe_reading(found: Reading) -> str:
     empty = f"{found.empty:,} without a text, " if found.empty else ""
+    if found.foreign:
+        empty += f"{found.foreign:,} left alone with tags or a summary of their own (set overwrite to replace them), "
     return (
         f"{found.matching:,} match, {found.tagged:,} of them have tags by this prompt version or a newer one, "
         f"{empty}{found.read:,} to tag"
     )
+
+
+def is_foreign(payload: Mapping[str, Any]) -> bool:
+    """Whether a point has values under our keys that others wrote: without our mark beside them, or not those any more
+    that the mark was made for."""
+    values = [payload.get(name) for name in VALUES]
+    mark = payload.get(TAGGING)
+    if not (isinstance(mark, Mapping) and {"prompt", "prompt_version"} <= mark.keys()):
+        return any(values) or bool(mark)
+    seen = mark.get("values_digest")  # earlier releases wrote none
+    return seen is not None and any(values) and seen != digest_values(*values)
+
+
+def digest_values(tags: Any, summary: Any) -> str:
+    """Of what is written into a point, so that a change of somebody else's shows."""
+    return hashlib.sha256(msgspec.json.encode([tags, summary], order="sorted")).hexdigest()[:16]
 
 
 def read_version(version: object) -> int | float | str:
@@ -192,13 +226,16 @@ def _tagged_by(prompt: PromptSpec) -> list[Any]:
     ]
 
 
-def _digest(store: PointStore, filters: Mapping[str, Any], fields: Fields, prompt: PromptSpec) -> str:
-    what = [
+def _digest(
+    store: PointStore, filters: Mapping[str, Any], fields: Fields, prompt: PromptSpec, overwrite: bool
+) -> str:
+    what: list[Any] = [
         store.collection,
         store.conn_id or store.path,
         dict(filters),
         fields,
         prompt.name,
         str(prompt.version),
+        *(["overwrite"] if overwrite else []),
     ]
     return hashlib.sha256(msgspec.json.encode(what, order="sorted")).hexdigest()
