@@ -170,6 +170,13 @@ def make_form() -> dict[str, Param]:
             "spreadsheet would run as a formula.",
             section="Table",
         ),
+        "overwrite": Param(
+            default=False,
+            type="boolean",
+            title="Overwrite",
+            description="A file that lies where answers.* goes and was not written by this DAG.",
+            section="Table",
+        ),
         "max_rejected_fraction": Param(
             default=0.05,
             type="number",
@@ -237,6 +244,7 @@ with DAG(
         on_unfinished="keep",  # a sample leaves rows without an answer, and says so
         long_text="cut",
         raw_csv="{{ params.raw_csv }}",
+        overwrite="{{ params.overwrite }}",
         max_rejected_fraction="{{ params.max_rejected_fraction }}",
         # Also where no row could be asked: the table then says why, row by row.
         trigger_rule=TriggerRule.NONE_FAILED,

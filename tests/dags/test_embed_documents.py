@@ -84,7 +84,7 @@ def test_documents_get_vectors_that_find_them_and_only_what_changes_is_paid_for(
     paragraphs = (guides / "sourdough.md").read_text().split("\n\n## ")
     (guides / "sourdough.md").write_text("\n\n## ".join([paragraphs[0], *paragraphs[:1:-1]]))
     # Others work in the same collection: a key beside ours, a point of their own about the same document.
-    old = next(each for each, chunk in chunks.items() if chunk["name"] == "coffee_machine.md")
+    old = next(each for each, chunk in chunks.items() if chunk["name"] == "espresso-machine.md")
     theirs = {"document": next(iter(chunks.values()))["document"], "embedding": "mine"}
     with store.open() as points:
         points.set_payloads({old: {"embedding": {"model": "an older one"}, "mine": "kept"}})

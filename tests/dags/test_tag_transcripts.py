@@ -129,7 +129,7 @@ def test_tags_of_others_are_kept_and_told_unless_the_form_says_otherwise(
     numbers = list(read_points(store))
     foreign = {
         numbers[0]: {"tags": ["mine"]},
-        numbers[1]: {"summary": "By hand.", TAGGING: None},
+        numbers[1]: {"summary": "By hand."},
         numbers[2]: {TAGGING: "a field of another program"},
     }
     with store.open() as points:

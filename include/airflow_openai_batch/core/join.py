@@ -23,6 +23,7 @@ from airflow_openai_batch.core.job_progress import find_unfinished
 from airflow_openai_batch.core.join_answers import AnswerReader
 from airflow_openai_batch.core.join_columns import REJECTED, UNFINISHED, AnswerColumns
 from airflow_openai_batch.core.join_rows import PreparedRows
+from airflow_openai_batch.core.kept_files import KeptFile
 from airflow_openai_batch.core.plan import Counts, Limits, Plan
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.rejected import RejectedLine
@@ -74,6 +75,7 @@ def join_answers(
     format: TableFormat,
     options: TableOptions | None = None,
     on_unfinished: OnUnfinished = "fail",
+    overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Joined:
     """Write the joined table; it appears whole or not at all. Costs nothing and may be repeated.
@@ -82,6 +84,7 @@ def join_answers(
     :param output: the job directory; None where no row could be asked about, so that there is none.
     :param place: the file to write.
     :param on_unfinished: rows of shards that are not done: ``fail``, or ``keep`` them with what there is.
+    :param overwrite: a file at that place that was not written here, or was changed since; see `kept_files`.
     :param progress: called with rows done and rows in all.
     :raises ConfigError: if there is no preparation or no job, or the format cannot hold the columns.
     :raises JobError: if shards are not done, or the job is of another preparation.
@@ -102,6 +105,8 @@ def join_answers(
     columns = AnswerColumns(rows.endpoint, rows.answer_schema, rows.schema)
     options = options or TableOptions()
     check_table(format, columns.schema)
+    kept = KeptFile(place, mark="answers" if format == "xlsx" else "answer_status", overwrite=overwrite)
+    kept.check()
     with contextlib.ExitStack() as stack:
         answers = stack.enter_context(
             AnswerReader(plan, lambda shard: output.child(job.part(shard)), columns.results)
@@ -115,6 +120,8 @@ def join_answers(
             if progress is not None:
                 progress(join.rows, rows.count)
         join.check(rows.count, table.rows)
+        kept_notices = kept.put_aside()
+    kept.note()
     return Joined(
         uri=place.uri,
         format=format,
@@ -122,7 +129,7 @@ def join_answers(
         statuses=dict(sorted(join.statuses.items())),
         columns=tuple(each.name for each in columns.fields),
         cost_usd=join.cost_usd,
-        notices=(*_note_unfit(columns), *table.notices),
+        notices=(*kept_notices, *_note_unfit(columns), *table.notices),
     )
 
 

@@ -51,6 +51,8 @@ class OpenAIBatchJoinOperator(BaseOperator):
     :param for_excel: of a CSV: with a byte order mark, so that Excel takes it for UTF-8.
     :param raw_csv: of a CSV: text as it is. By default an apostrophe stands before what a spreadsheet would run as a
         formula. Set it where a machine reads the file.
+    :param overwrite: a file that is at ``output_uri`` already and was not written by this operator. By default that is
+        an error, and one of ours that somebody has changed since is put aside under another name.
     :param max_rejected_fraction: the file is written, then the task fails where more than this part of the rows could
         not be asked about at all: mostly a prompt or a file that is not what was thought.
     :param long_text: of a workbook: a text beyond the 32,767 characters of a cell: ``fail``, or ``cut`` it.
@@ -66,6 +68,7 @@ class OpenAIBatchJoinOperator(BaseOperator):
         "raw_csv",
         "long_text",
         "max_rejected_fraction",
+        "overwrite",
     )
     ui_color = "#e8f3ee"
 
@@ -81,6 +84,7 @@ class OpenAIBatchJoinOperator(BaseOperator):
         raw_csv: bool | str = False,
         long_text: Literal["fail", "cut"] | str = "fail",
         max_rejected_fraction: float | str = 0.05,
+        overwrite: bool | str = False,
         retries: int = 3,
         retry_delay: timedelta | float = timedelta(minutes=1),
         **kwargs: Any,
@@ -95,6 +99,7 @@ class OpenAIBatchJoinOperator(BaseOperator):
         self.raw_csv = raw_csv
         self.long_text = long_text
         self.max_rejected_fraction = max_rejected_fraction
+        self.overwrite = overwrite
 
     def execute(self, context: Context) -> dict[str, Any]:
         with task_failures():
@@ -111,6 +116,7 @@ class OpenAIBatchJoinOperator(BaseOperator):
                     long_text=read_choice("long_text", self.long_text, ("fail", "cut")),
                 ),
                 on_unfinished=read_choice("on_unfinished", self.on_unfinished, ("fail", "keep")),
+                overwrite=read_flag("overwrite", self.overwrite),
                 progress=_ProgressLog(self.log),
             )
         for notice in joined.notices:

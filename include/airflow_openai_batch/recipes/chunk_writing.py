@@ -104,11 +104,11 @@ def _write(points: Points, rows: list[dict[str, Any]], prompt: PromptSpec, store
             "or ask for the same dimensions in the prompt."
         )
     ids: list[PointId] = [row["chunk_id"] for row in rows]
-    there = points.fetch(ids)  # others may have put more into the payload since, such as tags
+    known = points.fetch(ids)  # others may have put more into the payload since, such as tags
     own = ({name: row[name] for name in _KEPT} | {"embedding": describe_embedding(prompt)} for row in rows)
     points.write(
         ids,
-        [there.get(each, {}) | payload for each, payload in zip(ids, own, strict=True)],
+        [known.get(each, {}) | payload for each, payload in zip(ids, own, strict=True)],
         [row["embedding"] for row in rows],
     )
 

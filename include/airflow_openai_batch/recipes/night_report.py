@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from airflow_openai_batch.core.kept_files import KeptFile
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.table_files import TableOptions, open_table
 from airflow_openai_batch.locations import check_uri, resolve_location
@@ -61,9 +62,14 @@ def write_followup(night: Night, sentiment: str) -> dict[str, Any]:
     check_uri(night.root, "output")
     schema, batches = select_rows(night.table, sentiment)
     place = resolve_location(f"{night.root}/followup/{night.day}.csv")
+    kept = KeptFile(place, mark=schema.names[0])  # people write into it
+    kept.check()
     with open_table(place, "csv", schema, TableOptions(for_excel=True)) as writer:
         for batch in batches:
             writer.write(batch)
+        for notice in kept.put_aside():
+            log.warning("%s", notice)
+    kept.note()
     log.info("%s: %s with the sentiment %s.", place.uri, number_of(writer.rows, "review"), sentiment)
     return {"day": str(night.day), "uri": place.uri, "rows": writer.rows}
 

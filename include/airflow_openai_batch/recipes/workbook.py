@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,9 @@ from airflow_openai_batch.core.excel_cells import (
     save_book,
     to_text_cell,
 )
+from airflow_openai_batch.core.kept_files import KeptFile
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.storage import Location
@@ -36,6 +40,8 @@ class Sheet(NamedTuple):
 def write_workbook(place: Location, sheets: Iterable[Sheet]) -> list[int]:
     """Write the sheets in their order; the file appears whole or not at all.
 
+    A workbook that somebody has changed since it was written is put aside under another name.
+
     :returns: the rows of each, without the header.
     :raises ConfigError: if openpyxl is missing, or a sheet has more rows than Excel takes.
     """
@@ -43,10 +49,15 @@ def write_workbook(place: Location, sheets: Iterable[Sheet]) -> list[int]:
     from openpyxl import Workbook
 
     book: Any = Workbook(write_only=True)
-    counts = [_fill(book, each) for each in sheets]
+    filled = [(each.name, _fill(book, each)) for each in sheets]
+    kept = KeptFile(place, mark=filled[0][0])
+    kept.check()
     with place.open_write() as file:
         save_book(book, file)
-    return counts
+        for notice in kept.put_aside():
+            log.warning("%s", notice)
+    kept.note()
+    return [count for _, count in filled]
 
 
 def _fill(book: Any, sheet: Sheet) -> int:
