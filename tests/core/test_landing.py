@@ -67,6 +67,7 @@ def test_row_tells_all_there_is_to_know(shard: ShardOnDisk) -> None:
         "content": "Hello",
         "refusal": None,
         "parsed": None,
+        "choices": None,
         "embeddings": None,
         "finish_reason": "stop",
         "model": "gpt-4o-mini-2024-07-18",

@@ -13,7 +13,7 @@ from airflow_openai_batch.core.results import ResultRow, ResultsWriter
 from fixtures.shard_on_disk import EMBEDDINGS, ShardOnDisk, answer, request
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.core.answers import Vector
+    from airflow_openai_batch.core.answer_parts import Vector
 
 DESIGN_COLUMNS = [
     "position",
@@ -27,6 +27,7 @@ DESIGN_COLUMNS = [
     "content",
     "refusal",
     "parsed",
+    "choices",
     "embeddings",
     "finish_reason",
     "model",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from airflow_openai_batch.core import lenient_json
+from airflow_openai_batch.core.endpoints import Endpoint
 from airflow_openai_batch.core.errors import InputChangedError
 from airflow_openai_batch.core.schema_check import read_format
 
@@ -22,6 +23,10 @@ class Asked(NamedTuple):
     output_format: str = "text"
     """``text``, ``json_object`` or ``json_schema``."""
     schema: bytes | None = None
+    inputs: int | None = None
+    """Parts that an answer of embeddings or a moderation must have; None where that is not known."""
+    dimensions: int | None = None
+    """Of each embedding, where the request says so."""
 
 
 class _Text(msgspec.Struct):
@@ -38,13 +43,26 @@ class _Request(msgspec.Struct):
     body: _Body
 
 
+class _InputBody(msgspec.Struct):
+    input: msgspec.Raw = msgspec.Raw(b"")
+    dimensions: Any = None
+
+
+class _InputRequest(msgspec.Struct):
+    custom_id: str
+    body: _InputBody
+
+
 _decode_request = msgspec.json.Decoder(_Request).decode
+_decode_input_request = msgspec.json.Decoder(_InputRequest).decode
 _decode_text = msgspec.json.Decoder(_Text).decode
 
 
 def read_asked(request: RequestLine, endpoint: str) -> Asked:
     """:raises InputChangedError: if the line is no request, which the splitter would have rejected."""
     try:
+        if endpoint in (Endpoint.EMBEDDINGS, Endpoint.MODERATIONS):
+            return _read_inputs(_decode_input_request(request.line))
         found = _decode_request(request.line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _read_odd(request)
@@ -57,6 +75,28 @@ def read_asked(request: RequestLine, endpoint: str) -> Asked:
     if not raw:
         return Asked(found.custom_id)
     return Asked(found.custom_id, *_read_format_once(raw))
+
+
+def _read_inputs(found: _InputRequest) -> Asked:
+    dimensions = found.body.dimensions
+    return Asked(
+        found.custom_id,
+        inputs=_count_inputs(bytes(found.body.input)),
+        dimensions=dimensions if type(dimensions) is int else None,
+    )
+
+
+def _count_inputs(raw: bytes) -> int | None:
+    """A text and a list of token numbers are one input; how parts of a message (images) count is not known here."""
+    try:
+        given = lenient_json.decode(raw)
+    except lenient_json.UnreadableJSONError:
+        return None
+    if isinstance(given, str):
+        return 1
+    if not isinstance(given, list) or not given or any(isinstance(item, dict) for item in given):
+        return None
+    return 1 if all(isinstance(item, int) for item in given) else len(given)
 
 
 _read_format_once = lru_cache(maxsize=64)(read_format)

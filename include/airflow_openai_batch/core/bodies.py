@@ -17,6 +17,10 @@ Shape = TypeVar("Shape")
 class OddShapeError(Exception):
     """The body lacks what its endpoint returns; the text names the part, not the content."""
 
+    def __init__(self, reason: str, code: str = "unreadable_answer") -> None:
+        super().__init__(reason)
+        self.code = code
+
 
 class TokenDetails(msgspec.Struct):
     cached_tokens: Any = None
@@ -55,6 +59,7 @@ class Message(msgspec.Struct):
 class ChatChoice(msgspec.Struct):
     message: Message
     finish_reason: Any = None
+    index: Any = None
 
 
 class ChatBody(msgspec.Struct):
@@ -63,11 +68,13 @@ class ChatBody(msgspec.Struct):
     choices: list[ChatChoice]
     model: Any = None
     usage: Usage = None
+    service_tier: Any = None
 
 
 class TextChoice(msgspec.Struct):
     text: str
     finish_reason: Any = None
+    index: Any = None
 
 
 class CompletionBody(msgspec.Struct):
@@ -76,6 +83,7 @@ class CompletionBody(msgspec.Struct):
     choices: list[TextChoice]
     model: Any = None
     usage: Usage = None
+    service_tier: Any = None
 
 
 class ResponseBody(msgspec.Struct):
@@ -87,12 +95,13 @@ class ResponseBody(msgspec.Struct):
     incomplete_details: Any = None
     model: Any = None
     usage: Usage = None
+    service_tier: Any = None
 
 
 class Embedding(msgspec.Struct):
     embedding: msgspec.Raw
     """Numbers or base64; left as JSON until its turn, since 2,048 vectors of Python floats are 200 MB."""
-    index: int = 0
+    index: int | None = None
 
 
 class EmbeddingBody(msgspec.Struct):
@@ -101,6 +110,7 @@ class EmbeddingBody(msgspec.Struct):
     data: list[Embedding]
     model: Any = None
     usage: Usage = None
+    service_tier: Any = None
 
 
 class ModerationBody(msgspec.Struct):
@@ -116,6 +126,7 @@ class OtherBody(msgspec.Struct):
 
     model: Any = None
     usage: Usage = None
+    service_tier: Any = None
 
 
 class ShapeReader(Generic[Shape]):

@@ -164,8 +164,13 @@ class AnswerReader:
             self._cache.move_to_end(key)
             return table
         self.groups_read += 1
-        table = self._open(shard).read_row_group(group, columns=self._columns).select(self._columns)
-        table = pa.table(table.columns, schema=self._schema)
+        found = self._open(shard).read_row_group(group, columns=self._columns)
+        # A part of an earlier release lacks the columns that came later.
+        columns = [
+            found.column(field.name) if field.name in found.column_names else pa.nulls(len(found), field.type)
+            for field in self._schema
+        ]
+        table = pa.table(columns, schema=self._schema)
         self._cache[key] = table
         while len(self._cache) > 1 and sum(each.nbytes for each in self._cache.values()) > self._cache_bytes:
             self._cache.popitem(last=False)

@@ -11,7 +11,7 @@ from airflow_openai_batch.core.server_words import clean_words
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_openai_batch.core.answers import Usage
+    from airflow_openai_batch.core.answer_parts import Usage
     from airflow_openai_batch.core.pricing import Cost
 
 EXAMPLES_PER_PROBLEM = 3

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from airflow_openai_batch.core.answers import Answer, Usage
+from airflow_openai_batch.core.answer_parts import Answer, Usage
 from airflow_openai_batch.core.errors import AccountingError
 from airflow_openai_batch.core.landed import Landed, ProblemTally, SpendingTally
 from airflow_openai_batch.core.lenient_json import clean
@@ -130,7 +130,7 @@ class _Landing:
             None,
             code,
             message,
-            *(None,) * 11,
+            *(None,) * 12,
             settled.attempts,
             *(None,) * 5,
         )
@@ -161,6 +161,7 @@ class _Landing:
             answer.content,
             answer.refusal,
             outcome.parsed,
+            None if answer.choices is None else [choice.shown for choice in answer.choices],
             answer.embeddings,
             answer.finish_reason,
             answer.model,
@@ -192,12 +193,13 @@ class _Landing:
         usage = answer.usage
         if usage is None:
             return Cost(0.0, 0.0) if self._shard.endpoint == "/v1/moderations" else None
-        cost = None if answer.model is None else self._price_as(answer.model, usage, send)
+        tier = answer.service_tier
+        cost = None if answer.model is None else self._price_as(answer.model, usage, send, tier)
         if cost is None and answer.model != self._shard.model:
-            cost = self._price_as(self._shard.model, usage, send)
+            cost = self._price_as(self._shard.model, usage, send, tier)
         return cost
 
-    def _price_as(self, model: str, usage: Usage, send: SendFiles) -> Cost | None:
+    def _price_as(self, model: str, usage: Usage, send: SendFiles, tier: str | None) -> Cost | None:
         return price_answer(
             model,
             send.sent_as,
@@ -205,4 +207,5 @@ class _Landing:
             usage.output_tokens or 0,
             usage.cached_input_tokens or 0,
             send.completed_at,
+            tier,
         )

@@ -14,14 +14,16 @@ import msgspec
 
 from airflow_openai_batch.core import lenient_json
 from airflow_openai_batch.core.account import ACCOUNT_CODES
-from airflow_openai_batch.core.answers import (
+from airflow_openai_batch.core.answer_parts import (
     CONTENT_FILTER,
+    MISSING_PARTS,
     REFUSAL,
     TRUNCATED,
     UNREADABLE,
     Answer,
-    read_answer,
+    Choice,
 )
+from airflow_openai_batch.core.answers import read_answer, read_costs
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.schema_check import CheckLimitError, UnusableSchemaError, find_violation
 from airflow_openai_batch.core.server_words import clean_code, hide_secrets, hide_secrets_bytes
@@ -42,7 +44,13 @@ RETRYABLE_RESPONSE_CODES = frozenset(
 )
 """Codes that a 200 of /v1/responses can carry inside, where its status is not ``completed``."""
 
+UNUSABLE_CODES = frozenset({UNREADABLE, MISSING_PARTS})
+"""Nothing of the answer can be used: ``invalid_output``, as one that breaks its schema."""
+
 ANSWER_CODES = frozenset({CONTENT_FILTER, REFUSAL, TRUNCATED, INVALID_OUTPUT})
+
+
+_NOT_JSON = "The answer is not JSON, which the request's format asks for."
 
 
 class Rank(IntEnum):
@@ -127,12 +135,21 @@ _decode_line = msgspec.json.Decoder(_Line).decode
 
 
 def read_outcome(
-    line: bytes, endpoint: str, output_format: str, schema: bytes | None, rules: OutcomeRules
+    line: bytes,
+    endpoint: str,
+    output_format: str,
+    schema: bytes | None,
+    rules: OutcomeRules,
+    *,
+    inputs: int | None = None,
+    dimensions: int | None = None,
 ) -> Outcome:
     """What ``line`` says. Never raises for what the server sent: the row says what is wrong.
 
     :param output_format: ``text``, ``json_object`` or ``json_schema``, as the request asked.
     :param schema: JSON of the schema, with ``json_schema``.
+    :param inputs: that the request has, of embeddings and moderations; None where that is not known.
+    :param dimensions: that it asks for, if any.
     """
     response, error = _open_envelope(line)
     if response is None:
@@ -142,7 +159,12 @@ def read_outcome(
     if type(status_code) is not int or not 0 <= status_code < 2**31:
         status_code = 200 if _looks_like_answer(body) else 0
     if 200 <= status_code < 300:
-        outcome = _judge_answer(read_answer(endpoint, body), output_format, schema, rules)
+        answer = read_answer(endpoint, body, inputs=inputs, dimensions=dimensions)
+        error_within = _find_error_within(body) if answer.defect == UNREADABLE else None
+        if error_within is not None:
+            outcome = _judge_refusal(_status_within(error_within), body, error_within)
+        else:
+            outcome = _judge_answer(answer, output_format, schema, rules)
     else:
         outcome = _judge_refusal(status_code, body, error)
     outcome.status_code = status_code
@@ -218,19 +240,36 @@ def _without_response(error: Any) -> Outcome:
     )
 
 
-def _judge_refusal(status_code: int, body: bytes, error: Any) -> Outcome:
+def _find_error_within(body: bytes) -> Any:
+    """What stands as ``error`` in a body; None where it is no object or names none."""
     try:
         value = lenient_json.decode(body)
     except lenient_json.UnreadableJSONError:
-        value = None
-    code, message = _read_error(value.get("error") if isinstance(value, dict) else None)
+        return None
+    return (value.get("error") or None) if isinstance(value, dict) else None
+
+
+def _status_within(error: Any) -> int:
+    """The status that an error in a 200 should have had: gateways say so; of others one that is asked again."""
+    found = error if isinstance(error, dict) else {}
+    for key in ("code", "status"):
+        code = found.get(key)
+        if type(code) is int and 400 <= code < 600:
+            return code
+    return 400 if found.get("type") == "invalid_request_error" else 500
+
+
+def _judge_refusal(status_code: int, body: bytes, error: Any) -> Outcome:
+    code, message = _read_error(_find_error_within(body))
     if code is None and message is None:
         code, message = _read_error(error)
     code = code or (NO_RESPONSE if status_code == 0 else f"http_{status_code}")
     account = status_code in (401, 403) or code in ACCOUNT_CODES
     retryable = account or status_code in (0, 408, 409, 429) or status_code >= 500 or code in NOT_RUN_CODES
     not_run = code in NOT_RUN_CODES
+    costs = read_costs(body)
     return Outcome(
+        answer=costs if costs.usage is not None else None,
         rank=Rank.NOT_RUN if not_run else Rank.BROKEN if retryable else Rank.REFUSED,
         status="failed",
         error_code=code,
@@ -259,7 +298,7 @@ def _judge_answer(answer: Answer, output_format: str, schema: bytes | None, rule
     if code is not None and code not in rules.accept:
         return Outcome(
             rank=Rank.DEFECTIVE,
-            status=INVALID_OUTPUT if code == UNREADABLE else "failed",
+            status=INVALID_OUTPUT if code in UNUSABLE_CODES else "failed",
             error_code=code,
             error_message=answer.defect_message,
             retryable=_is_retryable_defect(code, rules),
@@ -274,40 +313,56 @@ def _judge_answer(answer: Answer, output_format: str, schema: bytes | None, rule
         answer=answer,
         parsed=answer.structured,
     )
-    if output_format == "text" or not answer.has_text or (code is not None and answer.content is None):
-        return outcome
-    return _check_format(outcome, answer.content, output_format, schema, rules)
+    if output_format != "text":
+        _check_formats(outcome, answer, output_format, schema, rules)
+    return outcome
 
 
 def _is_retryable_defect(code: str, rules: OutcomeRules) -> bool:
-    if code == UNREADABLE:
+    if code in UNUSABLE_CODES:
         return INVALID_OUTPUT in rules.retry
     return code in rules.retry or code in RETRYABLE_RESPONSE_CODES
 
 
-def _check_format(
-    outcome: Outcome, content: str | None, output_format: str, schema: bytes | None, rules: OutcomeRules
-) -> Outcome:
-    violation: str | None = None
-    may_retry = INVALID_OUTPUT in rules.retry
+def _check_formats(
+    outcome: Outcome, answer: Answer, output_format: str, schema: bytes | None, rules: OutcomeRules
+) -> None:
+    """Hold the text, or those of all choices, against the format that was asked for."""
+    choices = answer.choices or ([Choice(answer.content)] if answer.has_text else [])
+    for number, choice in enumerate(choices):
+        if choice.calls is not None or (choice.text is None and answer.defect is not None):
+            continue
+        may_retry = INVALID_OUTPUT in rules.retry
+        try:
+            violation = _check_format(outcome, choice, output_format, schema)
+        except CheckLimitError as error:
+            violation, may_retry = str(error), False  # another answer is checked against the same schema
+        if number == 0 and violation != _NOT_JSON:
+            outcome.parsed = choice.text
+        if violation is not None:
+            which = f"Choice {number + 1} of {len(choices)}: {violation}" if len(choices) > 1 else violation
+            outcome.rank = Rank.DEFECTIVE
+            outcome.status = INVALID_OUTPUT
+            outcome.error_code = INVALID_OUTPUT
+            outcome.error_message = which
+            outcome.retryable = may_retry
+            return
+
+
+def _check_format(outcome: Outcome, choice: Choice, output_format: str, schema: bytes | None) -> str | None:
+    """What is wrong with a text; it then is JSON that every reader takes.
+
+    :raises CheckLimitError: if the check takes too much.
+    """
     try:
-        value, outcome.parsed = lenient_json.read(content or "")
+        value, choice.text = lenient_json.read(choice.text or "")
     except lenient_json.UnreadableJSONError:
-        violation = "The answer is not JSON, which the request's format asks for."
-    else:
-        if output_format == "json_schema" and schema is not None:
-            try:
-                violation = find_violation(schema, value, len(outcome.parsed))
-            except UnusableSchemaError:
-                outcome.unchecked = True
-            except CheckLimitError as error:
-                violation, may_retry = str(error), False  # another answer is checked against the same schema
-        elif not isinstance(value, dict) and output_format == "json_object":
-            violation = "The answer is JSON but no object, which the request's format asks for."
-    if violation is not None:
-        outcome.rank = Rank.DEFECTIVE
-        outcome.status = INVALID_OUTPUT
-        outcome.error_code = INVALID_OUTPUT
-        outcome.error_message = violation
-        outcome.retryable = may_retry
-    return outcome
+        return _NOT_JSON
+    if output_format == "json_schema" and schema is not None:
+        try:
+            return find_violation(schema, value, len(choice.text))
+        except UnusableSchemaError:
+            outcome.unchecked = True
+    elif output_format == "json_object" and not isinstance(value, dict):
+        return "The answer is JSON but no object, which the request's format asks for."
+    return None

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 SentAs = Literal["batch", "realtime"]
 BATCH_SHARE = 0.5
-"""OpenAI's Batch API costs half; applied where genai-prices knows no batch price (embeddings)."""
+"""OpenAI's Batch API and its flex tier cost half; applied where genai-prices knows no such price (embeddings)."""
+FLEX = "flex"
+_DEARER_TIERS = frozenset({"priority", "fast"})
+"""Above the standard price, by how much depends on the model. Other tiers that an answer may name cost the standard."""
 
 
 class Cost(NamedTuple):
@@ -64,22 +67,31 @@ def price_answer(
     output_tokens: float,
     cached_tokens: float = 0,
     at: float | None = None,
+    service_tier: str | None = None,
 ) -> Cost | None:
-    """The cost of one answer; None where the model's price is not known.
+    """The cost of one answer; None where the model's price, or that of its tier, is not known.
 
     :param at: Unix seconds of the answer, since prices change; now by default.
+    :param service_tier: that the answer names; it decides the price in real time.
     """
     day = _today() if at is None else int(at // 86_400)
-    rates = _find_rates(model, day)
-    if rates is None:
+    standard = _find_rates(model, day, "standard")
+    if standard is None:
         return None
-    standard, batch = rates
     full = standard.at(input_tokens).price(input_tokens, cached_tokens, output_tokens)
-    if sent_as == "realtime":
+    way = _find_way(sent_as, service_tier)
+    if way == "standard":
         return Cost(full, full)
-    if batch is None:
-        return Cost(full * BATCH_SHARE, full)
-    return Cost(batch.at(input_tokens).price(input_tokens, cached_tokens, output_tokens), full)
+    rates = _find_rates(model, day, way)
+    if rates is not None:
+        return Cost(rates.at(input_tokens).price(input_tokens, cached_tokens, output_tokens), full)
+    return None if way in _DEARER_TIERS else Cost(full * BATCH_SHARE, full)
+
+
+def _find_way(sent_as: SentAs, service_tier: str | None) -> str:
+    if sent_as == "batch":
+        return "batch"
+    return service_tier if service_tier is not None and service_tier in {FLEX, *_DEARER_TIERS} else "standard"
 
 
 def estimate_cost(
@@ -103,14 +115,13 @@ def _today() -> int:
     return int(datetime.now(UTC).timestamp() // 86_400)
 
 
-@lru_cache(maxsize=256)
-def _find_rates(model: str, day: int) -> tuple[_Rates, _Rates | None] | None:
-    """Standard rates, and those of the Batch API where they are known to differ."""
-    standard = _read_rates(model, day, {})
-    if standard is None:
-        return None
-    batch = _read_rates(model, day, {"processing": "batch"})
-    return standard, None if batch == standard else batch
+@lru_cache(maxsize=1_024)
+def _find_rates(model: str, day: int, way: str) -> _Rates | None:
+    """Standard rates, or those of another way of asking where they are known to differ."""
+    if way == "standard":
+        return _read_rates(model, day, {})
+    found = _read_rates(model, day, {"processing": way} if way == "batch" else {"service_tier": way})
+    return None if found == _find_rates(model, day, "standard") else found
 
 
 def _read_rates(model: str, day: int, context: dict[str, str]) -> _Rates | None:

@@ -89,7 +89,15 @@ def _judge_sends(
     """The best line of each send that returned one."""
     best: dict[int, Outcome] = {}
     for place in places:
-        outcome = read_outcome(raw.read(place), endpoint, asked.output_format, asked.schema, rules)
+        outcome = read_outcome(
+            raw.read(place),
+            endpoint,
+            asked.output_format,
+            asked.schema,
+            rules,
+            inputs=asked.inputs,
+            dimensions=asked.dimensions,
+        )
         send = raw.send_of(place)
         known = best.get(send)
         if known is None or outcome.rank < known.rank:

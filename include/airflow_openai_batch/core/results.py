@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.core.answers import Vector
+    from airflow_openai_batch.core.answer_parts import Vector
 
 ROW_GROUP_BYTES = 16 * 2**20
 ROW_BYTES = 200
@@ -33,6 +33,7 @@ SCHEMA = pa.schema(
         ("content", pa.string()),
         ("refusal", pa.string()),
         ("parsed", pa.string()),
+        ("choices", pa.list_(pa.string())),
         ("embeddings", pa.list_(pa.list_(pa.float32()))),
         ("finish_reason", pa.string()),
         ("model", pa.string()),
@@ -81,6 +82,7 @@ class ResultRow(NamedTuple):
     content: str | None
     refusal: str | None
     parsed: str | None
+    choices: list[str | None] | None
     embeddings: list[Vector] | None
     finish_reason: str | None
     model: str | None
@@ -163,6 +165,8 @@ def _size_of(row: ResultRow) -> int:
     for text in (row.content, row.response_body, row.parsed, row.refusal):
         if text is not None:
             size += len(text)
+    if row.choices is not None:
+        size += sum(len(text) for text in row.choices if text is not None)
     if row.embeddings is not None:
         size += sum(vector.nbytes for vector in row.embeddings)
     return size + len(row.custom_id)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from airflow_openai_batch.core.storage import Location
 
 _COLUMNS = (
-    "custom_id", "status", "error_code", "error_message", "content", "parsed", "embeddings", "model", "cost_usd",
+    "custom_id", "status", "error_code", "error_message", "content", "parsed", "choices", "embeddings", "model",
+    "cost_usd",
 )  # fmt: skip
 _BATCH_ROWS = 2_000
 
@@ -44,6 +45,8 @@ class Answer:
     status: str
     """``ok``, ``failed``, ``invalid_output``, ``missing``, ``rejected`` or ``unfinished``."""
     error: str | None = None
+    choices: tuple[str | None, ...] | None = None
+    """The texts of all choices, where the request asked for several; ``value`` is the first."""
     model: str | None = None
     cost_usd: float | None = None
     """Of the request; rows that share one all have it."""
@@ -126,6 +129,7 @@ def _make_answer(
         value=value,
         status=status,
         error=error,
+        choices=None if cells["choices"] is None else tuple(cells["choices"]),
         model=cells["model"],
         cost_usd=cells["cost_usd"],
     )

@@ -35,10 +35,10 @@ from airflow_openai_batch.testing.wording import compose, find_labels
 
 JSON = dict[str, Any]
 
-Answer = Callable[[JSON], str | None]
-"""A function of the user's: the text to answer a body with, or none for the usual answer."""
+Answer = Callable[[JSON], str | JSON | None]
+"""A function of the user's: the text to answer a body with, or the whole body of the answer, or none for the usual."""
 
-SPOILS = ("refusal", "content_filter", "length", "bad_schema", "not_json", "empty")
+SPOILS = ("refusal", "content_filter", "length", "bad_schema", "not_json", "empty", "missing_vector")
 """What a line fault can do to an answer that is otherwise given and billed."""
 
 
@@ -75,17 +75,22 @@ class Answers:
             body=body,
         )
         if endpoint == EMBEDDINGS:
-            return self._embeddings(body, draft)
+            return self._embeddings(body, draft, spoil)
         if endpoint == MODERATIONS:
             return moderation(draft, inputs_of(body.get("input")))
-        self._write(draft, endpoint, digest[:12], spoil)
+        made = self.answer(body) if self.answer is not None else None
+        if isinstance(made, dict):
+            return made
+        self._write(draft, endpoint, digest[:12], spoil, made)
         shape = {CHAT: chat_completion, RESPONSES: response, COMPLETIONS: completion}[endpoint]
         return shape(draft)
 
-    def _write(self, draft: Draft, endpoint: str, seed: bytes, spoil: str | None) -> None:
+    def _write(self, draft: Draft, endpoint: str, seed: bytes, spoil: str | None, made: str | None) -> None:
         body = draft.body
-        choices = body.get("n") or 1
-        texts = [self._text(body, endpoint, int.from_bytes(seed, "big") + i, spoil) for i in range(choices)]
+        prompts = len(inputs_of(body.get("prompt"))) if endpoint == COMPLETIONS else 1
+        choices = (body.get("n") or 1) * max(1, prompts)
+        first = int.from_bytes(seed, "big")
+        texts = [self._text(body, endpoint, first + i, spoil, made) for i in range(choices)]
         most = body.get("max_completion_tokens") or body.get("max_tokens") or body.get("max_output_tokens")
         for text in texts:
             tokens = text_tokens(text)
@@ -103,14 +108,13 @@ class Answers:
         if endpoint == CHAT and spoil is None:
             draft.tool_call = self._tool_call(body, seed)
 
-    def _text(self, body: JSON, endpoint: str, seed: int, spoil: str | None) -> str:
+    def _text(self, body: JSON, endpoint: str, seed: int, spoil: str | None, made: str | None) -> str:
         if spoil in ("empty", "content_filter"):
             return ""
         if spoil == "not_json":
             return "Sure! Here is what you asked for:"
         if spoil == "bad_schema":
             return '{"unexpected": ["not what the schema asked for"]}'
-        made = self.answer(body) if self.answer is not None else None
         if made is not None:
             return made
         told, text = texts_of(body, endpoint)
@@ -147,13 +151,16 @@ class Answers:
                 }
         return None
 
-    def _embeddings(self, body: JSON, draft: Draft) -> JSON:
+    def _embeddings(self, body: JSON, draft: Draft, spoil: str | None) -> JSON:
         dimensions = body.get("dimensions") or vectors.DEFAULT_DIMENSIONS.get(draft.model, 1536)
         encoding = body.get("encoding_format") or "float"
         made = [
             vectors.encode_vector(vectors.embed(t, dimensions), encoding) for t in inputs_of(body["input"])
         ]
-        return embedding_list(draft, made)
+        answer = embedding_list(draft, made)
+        if spoil == "missing_vector":  # the second, so that those after it could be taken for it
+            del answer["data"][min(1, len(made) - 1)]
+        return answer
 
 
 def schema_of(body: JSON, endpoint: str) -> JSON | None:

@@ -14,7 +14,7 @@ BatchOutcome = Literal[
 ]
 LineName = Literal[
     "missing", "duplicate", "string_body", "refusal", "content_filter", "length", "bad_schema", "not_json",
-    "empty", "request_timeout", "batch_expired", "batch_cancelled",
+    "empty", "missing_vector", "request_timeout", "batch_expired", "batch_cancelled",
 ]  # fmt: skip
 
 

@@ -176,7 +176,7 @@ class OpenAIServer:
 
     @property
     def answer(self) -> Answer | None:
-        """A function ``body -> str`` that writes the answers, or none."""
+        """A function ``body -> str`` that writes the answers, or gives a dict as the whole body of one; or none."""
         return self.emulator.answer
 
     @answer.setter

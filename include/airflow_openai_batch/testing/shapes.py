@@ -46,9 +46,15 @@ def chat_completion(draft: Draft) -> JSON:
                 "rejected_prediction_tokens": 0,
             },
         },
-        "service_tier": "default",
+        "service_tier": _tier_of(draft.body),
         "system_fingerprint": "fp_emulator",
     }
+
+
+def _tier_of(body: JSON) -> str:
+    """The one that was asked for: here it always has room."""
+    asked = body.get("service_tier")
+    return asked if asked in ("flex", "priority", "scale") else "default"
 
 
 def _chat_choice(draft: Draft, index: int, text: str) -> JSON:
@@ -110,7 +116,7 @@ def response(draft: Draft) -> JSON:
         "parallel_tool_calls": True,
         "previous_response_id": body.get("previous_response_id"),
         "reasoning": {"effort": None, "summary": None},
-        "service_tier": "default",
+        "service_tier": _tier_of(draft.body),
         "store": body.get("store", True),
         "temperature": body.get("temperature", 1.0),
         "text": body.get("text") or {"format": {"type": "text"}},

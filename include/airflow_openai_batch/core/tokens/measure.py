@@ -233,10 +233,14 @@ def _measure_inputs(given: object, measure: Measure) -> None:
 
 def _measure_completions(body: dict[str, Any], measure: Measure) -> None:
     _measure_inputs(body.get("prompt"), measure)
+    prompts = max(1, measure.embedding_inputs)
     measure.embedding_inputs = measure.longest_tokens = 0
     limit = body.get("max_tokens")
     choices = max((body[key] for key in ("n", "best_of") if type(body.get(key)) is int), default=1)
-    measure.output_tokens = allow_output(DEFAULT_COMPLETION_TOKENS if limit is None else limit, choices)
+    measure.output_tokens = allow_output(
+        DEFAULT_COMPLETION_TOKENS if limit is None else limit, choices, prompts
+    )
+    measure.choices = count_choices(choices) * prompts
     if isinstance(suffix := body.get("suffix"), str):
         measure.texts.append(suffix)
 

@@ -1,0 +1,131 @@
+"""Answers that come as choices: chat and completions, one or several to a request (``n``, several prompts)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from airflow_openai_batch.core import lenient_json
+from airflow_openai_batch.core.answer_parts import (
+    CONTENT_FILTER,
+    REFUSAL,
+    TRUNCATED,
+    Answer,
+    Choice,
+    find_text,
+    read_usage,
+    string,
+)
+from airflow_openai_batch.core.bodies import (
+    ChatBody,
+    ChatChoice,
+    CompletionBody,
+    OddShapeError,
+    ShapeReader,
+    TextChoice,
+)
+
+_CUT_SHORT = ("content_filter", "length")
+"""The worst first."""
+
+
+class _Indexed(Protocol):
+    index: Any
+
+
+Indexed = TypeVar("Indexed", bound=_Indexed)
+
+
+class _Part(msgspec.Struct):
+    """One choice."""
+
+    choice: Choice
+    finish_reason: str | None
+    refusal: str | None = None
+    spoken: bool = False
+
+
+_chat = ShapeReader(ChatBody).read
+_completion = ShapeReader(CompletionBody).read
+
+
+def read_chat(body: bytes) -> Answer:
+    root = _chat(body)
+    return _join(root, [_read_choice(number, each) for number, each in enumerate(_in_order(root.choices))])
+
+
+def read_completion(body: bytes) -> Answer:
+    root = _completion(body)
+    return _join(root, [_read_text(each) for each in _in_order(root.choices)])
+
+
+def _in_order(choices: Sequence[Indexed]) -> list[Indexed]:
+    """By their own numbers, where each has one: servers need not keep to the order.
+
+    :raises OddShapeError: if there are none.
+    """
+    if not choices:
+        raise OddShapeError("choices is empty")
+    if len({each.index for each in choices if type(each.index) is int}) < len(choices):
+        return list(choices)
+    return sorted(choices, key=lambda each: each.index)
+
+
+def _read_choice(number: int, found: ChatChoice) -> _Part:
+    message = found.message
+    calls = message.tool_calls or message.function_call
+    text, refusal = find_text(message.content), string(message.refusal)
+    finish_reason = string(found.finish_reason)
+    spoken = isinstance(message.audio, dict)
+    if text is None and not (refusal or calls or spoken or finish_reason in _CUT_SHORT):
+        raise OddShapeError(f"choices[{number}].message has neither content nor refusal nor tool calls")
+    choice = Choice(text, lenient_json.encode(calls) if calls else None)
+    return _Part(choice, finish_reason, refusal, spoken)
+
+
+def _read_text(found: TextChoice) -> _Part:
+    return _Part(Choice(found.text), string(found.finish_reason))
+
+
+def _join(root: ChatBody | CompletionBody, parts: Sequence[_Part]) -> Answer:
+    first = parts[0]
+    worst = min(range(len(parts)), key=lambda number: _rank(parts[number]))
+    answer = Answer(
+        content=first.choice.text,
+        choices=[part.choice for part in parts] if len(parts) > 1 else None,
+        refusal=next((part.refusal for part in parts if part.refusal is not None), None),
+        structured=first.choice.calls,
+        finish_reason=parts[worst].finish_reason,
+        model=string(root.model),
+        usage=read_usage(root.usage),
+        service_tier=string(root.service_tier),
+        has_text=not (first.choice.calls or first.spoken),
+    )
+    which = f" of choice {worst + 1} of {len(parts)}" if len(parts) > 1 else ""
+    _mark_defect(answer, which)
+    return answer
+
+
+def _rank(part: _Part) -> int:
+    """Of several, the choice with the lowest is told."""
+    reason = part.finish_reason
+    return _CUT_SHORT.index(reason) if reason in _CUT_SHORT else len(_CUT_SHORT)
+
+
+def _mark_defect(answer: Answer, which: str) -> None:
+    if answer.finish_reason == "content_filter":
+        answer.defect = CONTENT_FILTER
+        answer.defect_message = (
+            f"The content filter cut the answer off (finish_reason{which} content_filter)."
+        )
+    elif answer.refusal:
+        answer.defect = REFUSAL
+        answer.defect_message = "The model refused; its words are in the column refusal."
+    elif answer.finish_reason == "length":
+        answer.defect = TRUNCATED
+        answer.defect_message = (
+            f"The answer was cut off (finish_reason{which} length). Raise the request's token limit, "
+            "or accept truncated answers where a short limit is meant."
+        )
