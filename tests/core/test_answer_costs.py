@@ -101,6 +101,20 @@ def test_an_error_inside_a_200_keeps_its_message(error: Any, code: str, retryabl
     assert outcome.retryable == retryable
 
 
+def test_an_error_inside_a_choice_is_no_answer() -> None:
+    body = chat_body("Half a sent")
+    body["choices"][0] |= {"finish_reason": "error", "error": {"code": 502, "message": "Upstream broke off"}}
+    outcome = read_outcome(answer("a", body), CHAT, "text", None, OutcomeRules())
+    assert (outcome.status, outcome.error_code, outcome.error_message) == (
+        "failed",
+        "502",
+        "Upstream broke off",
+    )
+    assert outcome.retryable
+    assert outcome.answer is not None
+    assert outcome.answer.usage is not None
+
+
 def test_an_account_error_inside_a_200_uses_up_no_attempt() -> None:
     body = {"error": {"message": "You exceeded your current quota.", "code": "insufficient_quota"}}
     outcome = read_outcome(answer("a", body), CHAT, "text", None, OutcomeRules())

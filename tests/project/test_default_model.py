@@ -7,6 +7,7 @@ import json
 import re
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -18,8 +19,10 @@ from airflow_openai_batch.core.models import (
     encoding_of,
     most_output_tokens,
 )
+from airflow_openai_batch.core.plan import Shard
 from airflow_openai_batch.core.pricing import price_answer
 from airflow_openai_batch.core.tiers import enqueued_tokens, tokens_per_minute
+from airflow_openai_batch.core.token_notices import describe_token_doubts
 from airflow_openai_batch.core.tokens import count_request_tokens
 from demo.corpus import write_requests
 
@@ -42,16 +45,18 @@ def read_shutdowns() -> dict[str, date]:
     }
 
 
-def read_prompt_models() -> dict[str, str]:
+def read_prompts() -> dict[str, dict[str, Any]]:
+    """Those of chat models, by the name of their file."""
+    paths = sorted((ROOT / "include" / "prompts").glob("*.yaml"))
     return {
-        path.name: yaml.safe_load(path.read_text())["model"]
-        for path in sorted((ROOT / "include" / "prompts").glob("*.yaml"))
+        path.name: yaml.safe_load(path.read_text()) for path in paths if not path.name.startswith("embed")
     }
 
 
-def read_sample_models() -> set[str]:
+def read_samples() -> list[dict[str, Any]]:
+    """Bodies of requests."""
     paths = (ROOT / "include" / "samples" / "request_files").glob("*.jsonl")
-    return {json.loads(line)["body"]["model"] for path in paths for line in path.read_text().splitlines()}
+    return [json.loads(line)["body"] for path in paths for line in path.read_text().splitlines()]
 
 
 @pytest.mark.parametrize("model", [DEFAULT_MODEL, COMPARED_MODEL])
@@ -77,14 +82,34 @@ def test_all_is_known_of_the_default_model() -> None:
     assert (cost.actual_usd, cost.standard_usd) == pytest.approx((0.03, 0.06))
 
 
+def test_that_its_encoding_is_assumed_is_said_once() -> None:
+    shard = Shard(
+        shard=0, model=DEFAULT_MODEL, endpoint="/v1/chat/completions", requests=1, bytes=1, input_tokens=1, sha256="",
+        first_position=0,
+    )  # fmt: skip
+    (told,) = describe_token_doubts([shard, shard], "exact")
+    assert told.startswith(
+        f"tiktoken names no encoding for {DEFAULT_MODEL}; tokens are counted with o200k_base"
+    )
+
+
 def test_prompts_samples_and_demo_ask_the_default_model(tmp_path: Path) -> None:
-    chat = {name: model for name, model in read_prompt_models().items() if not name.startswith("embed")}
-    assert len(chat) >= 5
-    assert set(chat.values()) == {DEFAULT_MODEL}
-    assert read_sample_models() == {DEFAULT_MODEL}
+    prompts, samples, path = read_prompts(), read_samples(), tmp_path / "requests.jsonl"
+    write_requests(path, 1)
+    demo = json.loads(path.read_text())["body"]
+    assert len(prompts) >= 5
+    assert {each["model"] for each in [*prompts.values(), *samples, demo]} == {DEFAULT_MODEL}
+
+
+def test_what_is_asked_is_what_the_default_model_takes(tmp_path: Path) -> None:
+    """It refuses ``max_tokens`` and ``temperature``; its reasoning would use up a short limit."""
     path = tmp_path / "requests.jsonl"
     write_requests(path, 1)
-    assert json.loads(path.read_text())["body"]["model"] == DEFAULT_MODEL
+    bodies = [json.loads(path.read_text())["body"], *read_samples()]
+    for asked in [*bodies, *(prompt["parameters"] for prompt in read_prompts().values())]:
+        assert not {"max_tokens", "temperature", "top_p"} & set(asked)
+        assert asked["reasoning_effort"] == "none"
+        assert asked["max_completion_tokens"] > 0
 
 
 def test_no_example_names_a_chat_model_of_its_own() -> None:

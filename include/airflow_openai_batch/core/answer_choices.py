@@ -33,6 +33,7 @@ _CUT_SHORT = ("content_filter", "length")
 
 class _Indexed(Protocol):
     index: Any
+    error: Any
 
 
 Indexed = TypeVar("Indexed", bound=_Indexed)
@@ -64,10 +65,12 @@ def read_completion(body: bytes) -> Answer:
 def _in_order(choices: Sequence[Indexed]) -> list[Indexed]:
     """By their own numbers, where each has one: servers need not keep to the order.
 
-    :raises OddShapeError: if there are none.
+    :raises OddShapeError: if there are none, or one is an error.
     """
     if not choices:
         raise OddShapeError("choices is empty")
+    if any(each.error for each in choices):
+        raise OddShapeError("a choice is an error")
     if len({each.index for each in choices if type(each.index) is int}) < len(choices):
         return list(choices)
     return sorted(choices, key=lambda each: each.index)

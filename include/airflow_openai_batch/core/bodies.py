@@ -60,6 +60,8 @@ class ChatChoice(msgspec.Struct):
     message: Message
     finish_reason: Any = None
     index: Any = None
+    error: Any = None
+    """Of gateways whose upstream broke off."""
 
 
 class ChatBody(msgspec.Struct):
@@ -75,6 +77,8 @@ class TextChoice(msgspec.Struct):
     text: str
     finish_reason: Any = None
     index: Any = None
+    error: Any = None
+    """Of gateways whose upstream broke off."""
 
 
 class CompletionBody(msgspec.Struct):

@@ -241,12 +241,16 @@ def _without_response(error: Any) -> Outcome:
 
 
 def _find_error_within(body: bytes) -> Any:
-    """What stands as ``error`` in a body; None where it is no object or names none."""
+    """What stands as ``error`` in a body, or in a choice of it; None where there is none."""
     try:
         value = lenient_json.decode(body)
     except lenient_json.UnreadableJSONError:
         return None
-    return (value.get("error") or None) if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        return None
+    choices = value.get("choices")
+    within = [value, *(choices if isinstance(choices, list) else [])]
+    return next((found for each in within if isinstance(each, dict) and (found := each.get("error"))), None)
 
 
 def _status_within(error: Any) -> int:
