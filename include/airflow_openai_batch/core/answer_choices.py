@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
-import msgspec
-
 from airflow_openai_batch.core import lenient_json
 from airflow_openai_batch.core.answer_parts import (
     CONTENT_FILTER,
@@ -39,15 +37,6 @@ class _Indexed(Protocol):
 Indexed = TypeVar("Indexed", bound=_Indexed)
 
 
-class _Part(msgspec.Struct):
-    """One choice."""
-
-    choice: Choice
-    finish_reason: str | None
-    refusal: str | None = None
-    spoken: bool = False
-
-
 _chat = ShapeReader(ChatBody).read
 _completion = ShapeReader(CompletionBody).read
 
@@ -69,14 +58,17 @@ def _in_order(choices: Sequence[Indexed]) -> list[Indexed]:
     """
     if not choices:
         raise OddShapeError("choices is empty")
-    if any(each.error for each in choices):
-        raise OddShapeError("a choice is an error")
+    for each in choices:
+        if each.error:
+            raise OddShapeError("a choice is an error")
+    if len(choices) == 1:
+        return list(choices)
     if len({each.index for each in choices if type(each.index) is int}) < len(choices):
         return list(choices)
     return sorted(choices, key=lambda each: each.index)
 
 
-def _read_choice(number: int, found: ChatChoice) -> _Part:
+def _read_choice(number: int, found: ChatChoice) -> Answer:
     message = found.message
     calls = message.tool_calls or message.function_call
     text, refusal = find_text(message.content), string(message.refusal)
@@ -84,36 +76,39 @@ def _read_choice(number: int, found: ChatChoice) -> _Part:
     spoken = isinstance(message.audio, dict)
     if text is None and not (refusal or calls or spoken or finish_reason in _CUT_SHORT):
         raise OddShapeError(f"choices[{number}].message has neither content nor refusal nor tool calls")
-    choice = Choice(text, lenient_json.encode(calls) if calls else None)
-    return _Part(choice, finish_reason, refusal, spoken)
-
-
-def _read_text(found: TextChoice) -> _Part:
-    return _Part(Choice(found.text), string(found.finish_reason))
-
-
-def _join(root: ChatBody | CompletionBody, parts: Sequence[_Part]) -> Answer:
-    first = parts[0]
-    worst = min(range(len(parts)), key=lambda number: _rank(parts[number]))
-    answer = Answer(
-        content=first.choice.text,
-        choices=[part.choice for part in parts] if len(parts) > 1 else None,
-        refusal=next((part.refusal for part in parts if part.refusal is not None), None),
-        structured=first.choice.calls,
-        finish_reason=parts[worst].finish_reason,
-        model=string(root.model),
-        usage=read_usage(root.usage),
-        service_tier=string(root.service_tier),
-        has_text=not (first.choice.calls or first.spoken),
+    return Answer(
+        content=text,
+        refusal=refusal,
+        structured=lenient_json.encode(calls) if calls else None,
+        finish_reason=finish_reason,
+        has_text=not (calls or spoken),
     )
-    which = f" of choice {worst + 1} of {len(parts)}" if len(parts) > 1 else ""
+
+
+def _read_text(found: TextChoice) -> Answer:
+    return Answer(content=found.text, finish_reason=string(found.finish_reason))
+
+
+def _join(root: ChatBody | CompletionBody, choices: Sequence[Answer]) -> Answer:
+    """The first choice, with what holds for all."""
+    answer = choices[0]
+    which = ""
+    if len(choices) > 1:
+        worst = min(range(len(choices)), key=lambda number: _rank(choices[number]))
+        which = f" of choice {worst + 1} of {len(choices)}"
+        answer.choices = [Choice(each.content, each.structured) for each in choices]
+        answer.refusal = next((each.refusal for each in choices if each.refusal is not None), None)
+        answer.finish_reason = choices[worst].finish_reason
+    answer.model = string(root.model)
+    answer.usage = read_usage(root.usage)
+    answer.service_tier = string(root.service_tier)
     _mark_defect(answer, which)
     return answer
 
 
-def _rank(part: _Part) -> int:
+def _rank(choice: Answer) -> int:
     """Of several, the choice with the lowest is told."""
-    reason = part.finish_reason
+    reason = choice.finish_reason
     return _CUT_SHORT.index(reason) if reason in _CUT_SHORT else len(_CUT_SHORT)
 
 

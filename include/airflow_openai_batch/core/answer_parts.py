@@ -105,10 +105,12 @@ def _count(value: Any) -> int | None:
 
 def find_text(content: Any) -> str | None:
     """Content is a string, or with some servers, and in responses, a list of parts."""
+    if isinstance(content, str):
+        return content
     if isinstance(content, list):
         texts = [string(part.get("text")) for part in parts_of(content) if is_kind(part, _TEXT_PARTS)]
         return "".join(text for text in texts if text is not None) if texts else None
-    return string(content)
+    return None
 
 
 def is_kind(item: dict[str, Any], kinds: frozenset[str | None]) -> bool:
