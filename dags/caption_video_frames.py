@@ -15,12 +15,12 @@ from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.operators.split import make_path_safe
+from airflow_openai_batch.settings import find_output_root
 from airflow_openai_batch.task_group import openai_batch_task_group
 
 DAG_ID = "caption_video_frames"
 SAMPLE = Path(__file__).resolve().parents[1] / "include" / "samples" / "video" / "four_scenes.mp4"
 SHARED = make_params()
-ROOT = str(SHARED["output_uri"].value).removesuffix("/{run_id}")
 MODELS = ("model_1", "model_2")
 WAYS = ("realtime", "batch")
 BY_CONNECTION = "by connection"
@@ -81,7 +81,7 @@ with DAG(
             description="URI or path of a file that FFmpeg can read: .mp4, .mkv, .webm, .mov ... (video_uri)",
         ),
         "output_uri": Param(
-            default=f"{ROOT}/{DAG_ID}",
+            default=f"{find_output_root()}/{DAG_ID}",
             type="string",
             title="Output",
             description="Directory of all videos. The same one again goes on with what is there; {run_id} stands for "

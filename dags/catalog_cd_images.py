@@ -14,12 +14,12 @@ from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.operators.split import make_path_safe
+from airflow_openai_batch.settings import find_output_root
 from airflow_openai_batch.task_group import openai_batch_task_group
 
 DAG_ID = "catalog_cd_images"
 SAMPLES = Path(__file__).resolve().parents[1] / "include" / "samples" / "cd_covers"
 SHARED = make_params()
-ROOT = str(SHARED["output_uri"].value).removesuffix("/{run_id}")
 WORK = "{{ params.output_uri.rstrip('/') | replace('{run_id}', run_id | path_safe) }}"
 """The directory that all steps share, in whatever task it stands."""
 
@@ -123,7 +123,7 @@ with DAG(
             description="The directory or prefix that they lie below. (photos_uri)",
         ),
         "output_uri": Param(
-            default=f"{ROOT}/{DAG_ID}",
+            default=f"{find_output_root()}/{DAG_ID}",
             type="string",
             title="Output",
             description="Directory of the catalogue. The same one again takes in what is new or failed; {run_id} "

@@ -8,8 +8,8 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, TriggerRule, get_current_context, task, task_group
 
+from airflow_openai_batch.core.storage import resolve_plain
 from airflow_openai_batch.dag_params import make_params
-from airflow_openai_batch.locations import resolve_location
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
 from airflow_openai_batch.operators.shard import OpenAIBatchShardOperator
@@ -17,11 +17,12 @@ from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
 from airflow_openai_batch.recipes.delivery import deliver_outputs
 from airflow_openai_batch.recipes.inbox import open_inbox, seed_inbox
 from airflow_openai_batch.recipes.pending_files import find_jobs
+from airflow_openai_batch.settings import find_output_root
 
 DAG_ID = "drain_request_files"
 SAMPLES = Path(__file__).resolve().parents[1] / "include" / "samples" / "request_files"
 SHARED = make_params()
-INBOX = str(SHARED["output_uri"].value).replace("{run_id}", f"{DAG_ID}/inbox")
+INBOX = f"{find_output_root()}/{DAG_ID}/inbox"
 
 DOC_MD = """
 ### What gpt-batch-splitter and gpt-batch-manager do, in Airflow
@@ -113,7 +114,7 @@ with DAG(
         min_age_s = params["min_age"]
         with task_failures():
             inbox = open_inbox(params["inbox"])
-            if params["inbox"] == INBOX and seed_inbox(inbox, resolve_location(str(SAMPLES))):
+            if params["inbox"] == INBOX and seed_inbox(inbox, resolve_plain(str(SAMPLES))):
                 min_age_s = 0
             found = find_jobs(inbox, max_files=params["max_files"], min_age_s=min_age_s)
             for job in found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 DAG_ID = "embed_documents"
 PROMPT = "include/prompts/embed_chunks.yaml"
 SAMPLES = Path(__file__).resolve().parents[1] / "include" / "samples" / "documents" / "guides"
-LOCAL_QDRANT = str(Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "qdrant" / DAG_ID)
 SHARED = ("conn_id", "mode", "realtime_threshold", "poll_interval", "max_cost_usd")
 
 DOC_MD = """
@@ -46,8 +44,8 @@ DOC_MD = """
   with a measure that needs no queries: how often a chunk's nearest neighbour is of its own document.
 
 **Try it**: trigger it with the form as it is: eight household guides go into a collection in files on this machine
-(`$AIRFLOW_HOME/qdrant/embed_documents`). Trigger it again: nothing is new. Change a paragraph, or name a document of
-your own in *Documents*, and trigger it once more.
+(`.qdrant/embed_documents` below `output_root`). Trigger it again: nothing is new. Change a paragraph, or name a
+document of your own in *Documents*, and trigger it once more.
 
 **Clear any red task**: what was answered is kept.
 
@@ -95,7 +93,7 @@ def make_form() -> dict[str, Param]:
             description="One per line. Each is embedded in real time.",
         ),
         "output_uri": Param(
-            default=str(every["output_uri"].value).replace("{run_id}", f"{DAG_ID}/{{run_id}}"),
+            default=every["output_uri"].value,
             type="string",
             title="Output",
             description="Directory. {run_id} stands for the id of this run.",
@@ -119,22 +117,13 @@ def make_form() -> dict[str, Param]:
             description="So many for each query.",
             section="Chunks",
         ),
-        "qdrant_path": Param(
-            default=LOCAL_QDRANT,
-            type="string",
-            title="Local files",
-            description="Folder of this machine, where there is no connection. One process at a time.",
-            section="Chunks",
-        ),
     }
     show_names({name: param for name, param in own.items() if name not in SHARED})
     return own | shared
 
 
 def open_store(params: dict[str, Any]) -> PointStore:
-    return PointStore(
-        collection=params["collection"], conn_id=params["qdrant_conn_id"] or "", path=params["qdrant_path"]
-    )
+    return PointStore(collection=params["collection"], conn_id=params["qdrant_conn_id"] or "", name=DAG_ID)
 
 
 def read_prompt_file() -> PromptSpec:

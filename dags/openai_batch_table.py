@@ -44,7 +44,7 @@ should type. A prompt that is worth keeping belongs into a YAML file: `prompt="p
 def make_form() -> dict[str, Param]:
     """What is asked about first, then what every job of this package can be told."""
     shared = make_params()
-    root = str(shared.pop("output_uri").value)
+    output = str(shared.pop("output_uri").value)
     del shared["input_uri"]
     own = {
         "source": Param(
@@ -74,7 +74,7 @@ def make_form() -> dict[str, Param]:
             "list. Empty: the answer is one text.",
         ),
         "output_uri": Param(
-            default=root.replace("{run_id}", f"{DAG_ID}/{{run_id}}"),
+            default=output,
             type="string",
             title="Output",
             description="Directory. {run_id} stands for the id of this run. The same directory again goes on with the "

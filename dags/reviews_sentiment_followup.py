@@ -7,9 +7,10 @@ from typing import Any
 from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.sdk import DAG, Asset, Param, get_current_context, task
 
-from airflow_openai_batch.dag_params import make_params
+from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.recipes.night_report import write_followup
-from airflow_openai_batch.recipes.nights import Night, find_newest_table
+from airflow_openai_batch.recipes.nights import Night, find_newest_table, read_event
+from airflow_openai_batch.settings import find_output_root
 
 REVIEWS = Asset("reviews_sentiment")
 
@@ -40,7 +41,7 @@ with DAG(
             description="Which reviews to follow up on. (sentiment)",
         ),
         "output_uri": Param(
-            default=str(make_params()["output_uri"].value).replace("{run_id}", "reviews_sentiment_nightly"),
+            default=f"{find_output_root()}/reviews_sentiment_nightly",
             type="string",
             title="Directory of the nights",
             description="Of a run that is triggered by hand: where to look for the newest day. (output_uri)",
@@ -55,9 +56,11 @@ with DAG(
         events = context["triggering_asset_events"]
         updates = {event.extra["day"]: event.extra for event in events.get(REVIEWS, ())}
         if updates:  # a night that was cleared and run again is one day all the same
-            nights = [Night.from_xcom({**extra, "source": ""}) for _, extra in sorted(updates.items())]
+            with task_failures():
+                nights = [read_event(extra) for _, extra in sorted(updates.items())]
             return [night.to_xcom() for night in nights]
-        night = find_newest_table(context["params"]["output_uri"])
+        with task_failures():
+            night = find_newest_table(context["params"]["output_uri"])
         if night is None:
             raise AirflowSkipException("There is no day yet: run reviews_sentiment_nightly first.")
         return [night.to_xcom()]

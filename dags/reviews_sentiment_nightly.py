@@ -17,6 +17,7 @@ from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.recipes.night_report import report_night
 from airflow_openai_batch.recipes.nights import Night, find_night
+from airflow_openai_batch.settings import find_output_root
 from airflow_openai_batch.task_group import openai_batch_task_group
 
 try:
@@ -96,7 +97,7 @@ with DAG(
             "(day)",
         ),
         "output_uri": Param(
-            default=str(SHARED["output_uri"].value).replace("{run_id}", DAG_ID),
+            default=f"{find_output_root()}/{DAG_ID}",
             type="string",
             title="Output",
             description="Directory of all nights: days/, table/, followup/. (output_uri)",

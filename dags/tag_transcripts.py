@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 DAG_ID = "tag_transcripts"
 PROMPT = "include/prompts/tags.yaml"
 SAMPLES = Path(__file__).resolve().parents[1] / "include" / "samples" / "transcripts"
-LOCAL_QDRANT = str(Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "qdrant" / DAG_ID)
 SHARED = ("conn_id", "max_failed_fraction", "mode", "poll_interval", "max_cost_usd")
 
 DOC_MD = """
@@ -55,7 +53,7 @@ DOC_MD = """
 * **report** leaves `summary.md`: read, written, skipped, cost and the most frequent tags.
 
 **Try it**: trigger it with the form as it is. The first run puts 22 sample transcripts into a collection in files on
-this machine (`$AIRFLOW_HOME/qdrant/tag_transcripts`). The second finds nothing to do. Then raise `version` in
+this machine (`.qdrant/tag_transcripts` below `output_root`). The second finds nothing to do. Then raise `version` in
 `include/prompts/tags.yaml` and run it again. *Only the sample* stops after the sample; the same *Output* again goes on
 from there.
 
@@ -75,7 +73,7 @@ from there.
 def make_form() -> dict[str, Param]:
     """Where the transcripts are and which of them; what every job can be told comes folded, in sections."""
     every = make_params()
-    output = str(every["output_uri"].value).replace("{run_id}", f"{DAG_ID}/{{run_id}}")
+    output = every["output_uri"].value
     shared = {name: every[name] for name in SHARED}
     shared["max_failed_fraction"].value = 0.1
     own = {
@@ -140,21 +138,12 @@ def make_form() -> dict[str, Param]:
             description="Key of the payload with a title, if there is one.",
             section="Payload",
         ),
-        "qdrant_path": Param(
-            default=LOCAL_QDRANT,
-            type="string",
-            title="Local files",
-            description="Folder of this machine, where there is no connection. One process at a time.",
-            section="Payload",
-        ),
     }
     return {**show_names(own), "conn_id": shared.pop("conn_id"), **shared}
 
 
 def open_store(params: dict[str, Any]) -> PointStore:
-    return PointStore(
-        collection=params["collection"], conn_id=params["qdrant_conn_id"] or "", path=params["qdrant_path"]
-    )
+    return PointStore(collection=params["collection"], conn_id=params["qdrant_conn_id"] or "", name=DAG_ID)
 
 
 def read_fields(params: dict[str, Any]) -> Fields:
@@ -180,7 +169,7 @@ with DAG(
 
     @task
     def seed_samples(params: Any = None) -> int:
-        if params["qdrant_conn_id"] or params["qdrant_path"] != LOCAL_QDRANT:
+        if params["qdrant_conn_id"]:
             return 0
         with task_failures():
             return seed_transcripts(open_store(params), SAMPLES)

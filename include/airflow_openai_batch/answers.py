@@ -10,7 +10,8 @@ from typing import Any
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.preparation.manifest import MANIFEST
 from airflow_openai_batch.core.typed_answers import Answer, read_answers
-from airflow_openai_batch.locations import check_uri, resolve_location
+from airflow_openai_batch.givers import find_giver_of
+from airflow_openai_batch.locations import open_place
 
 __all__ = ["Answer", "iter_answers"]
 
@@ -46,9 +47,8 @@ def iter_answers(
     :raises JobError: if shards are not done.
     """
     where, prepared = _read_job(job, prepared)
-    check_uri(where, "output")
-    output = resolve_location(where)
-    place = resolve_location(prepared) if prepared else output.child("prepared")
+    output = open_place(where, "output", find_giver_of(where))
+    place = open_place(prepared, "output", find_giver_of(prepared)) if prepared else output.child("prepared")
     has_rows = bool(prepared) or place.child(MANIFEST).exists()
     left_out: Counter[str] = Counter()
     for answer in read_answers(
@@ -71,6 +71,4 @@ def _read_job(job: str | Mapping[str, Any], prepared: str | None) -> tuple[str, 
         raise ConfigError(
             "job is empty: give what the task of the job returned, or the URI of its directory. Look at its log."
         )
-    if prepared:
-        check_uri(prepared, "output")
     return job.strip().rstrip("/"), prepared

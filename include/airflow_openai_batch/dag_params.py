@@ -6,8 +6,8 @@ from typing import Any
 
 from airflow.sdk import Param
 
-from airflow_openai_batch.locations import find_output_root
 from airflow_openai_batch.operators.parameters import read_mode
+from airflow_openai_batch.settings import find_output_root
 
 _STEPS = "upload → create → wait → download → resend_leftovers"
 # A table, since Airflow's UI folds the lines of a drawing in a code block into one.
@@ -57,11 +57,11 @@ def make_params() -> dict[str, Param]:
             "per line.",
         ),
         "output_uri": Param(
-            default=f"{find_output_root()}/{{run_id}}",
+            default=f"{find_output_root()}/{{dag_id}}/{{run_id}}",
             type="string",
             title="Output",
-            description="Directory of the job. {run_id} stands for the id of this run, fit for a path. The same "
-            "directory again goes on with the same job.",
+            description="Directory of the job. {dag_id} and {run_id} stand for the ids of the DAG and of this run, fit "
+            "for a path. The same directory again goes on with the same job.",
         ),
         "conn_id": Param(
             default="openai_default",

@@ -94,6 +94,23 @@ def find_giver_of(value: str, param: str | None = None) -> Giver:
     return Giver.FORM
 
 
+def find_conn_ids(dag: DAG) -> set[str]:
+    """Connections that the code of a DAG names: in the defaults of its parameters and the arguments of its tasks.
+
+    Those of places (``s3://conn_id@bucket/``) are not among them: who may use a place may not use its password for
+    something else.
+    """
+    names = {value for name, value in _read_defaults(dag).items() if _is_conn_id(name, value)}
+    for task in dag.tasks:
+        given = getattr(task, "partial_kwargs", None) or vars(task)
+        names |= {value for name, value in given.items() if _is_conn_id(name, value)}
+    return names
+
+
+def _is_conn_id(name: str, value: Any) -> bool:
+    return name.endswith("conn_id") and isinstance(value, str) and bool(value) and not is_template(value)
+
+
 class _Judge:
     """Judges raw values of one task."""
 
@@ -101,7 +118,7 @@ class _Judge:
         self._dag = dag
         self._task = task
         self._params = params
-        self.defaults = _read_defaults(dag, task)
+        self.defaults = _read_defaults(dag)
 
     def judge_field(self, name: str) -> Giver:
         is_mapped = hasattr(self._task, "partial_kwargs")
@@ -196,14 +213,16 @@ def _read_expanded(expand_input: Any, name: str) -> Iterator[Any]:
                 yield item.get(name, item)
 
 
-def _read_defaults(dag: Any, task: Any) -> dict[str, Any]:
-    """What the code says of each parameter; those of the task go before the DAG's, as in Airflow."""
-    found: dict[str, Any] = {}
-    for params in (getattr(dag, "params", None) or {}, getattr(task, "params", None) or {}):
-        for name in params:
-            param = params.get_param(name) if hasattr(params, "get_param") else params[name]
-            found[name] = getattr(param, "value", param)
-    return found
+def _read_defaults(dag: Any) -> dict[str, Any]:
+    """What the code says of each parameter of the DAG.
+
+    Not what it says of a task's: Airflow writes the values of the run into the parameters that the task holds.
+    """
+    params = getattr(dag, "params", None) or {}
+    found = {
+        name: params.get_param(name) if hasattr(params, "get_param") else params[name] for name in params
+    }
+    return {name: getattr(param, "value", param) for name, param in found.items()}
 
 
 def _walk_arguments(given: Any) -> Iterator[tuple[str | int, Any]]:

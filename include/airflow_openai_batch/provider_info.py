@@ -7,14 +7,19 @@ from typing import Any
 from airflow_openai_batch import __version__
 
 _OPTIONS = {
-    "allowed_input_roots": "Comma-separated URIs; inputs must lie below one of them. Unset: no restriction.",
-    "allowed_output_roots": "Comma-separated URIs; job directories must lie below one of them. Unset: no restriction.",
-    "allowed_conn_ids": "Comma-separated connection ids that the operators may use. Unset: no restriction.",
+    "allowed_input_roots": "Comma-separated URIs; inputs must lie below one of them, also those that DAG code names. "
+    "Unset: DAG code may name any; a form what lies below input_root, output_root or the samples.",
+    "allowed_output_roots": "Comma-separated URIs; job directories must lie below one of them, also those that DAG "
+    "code names. Unset: DAG code may name any; a form what lies below output_root.",
+    "allowed_conn_ids": "Comma-separated connection ids that the operators may use. Unset: any in DAG code; in a form "
+    "those that the DAG's code names, such as the default of conn_id.",
     "webhook_conn_ids": "Comma-separated ids of the connections whose webhooks are taken. Unset: openai_default.",
     "shared_disk": "true where all workers mount the disk that paths and file:// lead to. Unset: a run that keeps its "
     "files on a worker's disk is warned, where the executor may use several machines.",
     "renamed_dags": "new_name=old_name, with commas between: DAGs that go on with the jobs of what they were called. "
     "Unset: a job is acted on by the DAG that planned it.",
+    "input_root": "Comma-separated URIs below which whoever triggers a DAG may name inputs, where allowed_input_roots "
+    "is unset. Unlike that list it does not bind DAG code. Unset: none but output_root and the samples.",
     "output_root": "Where the DAGs' default job directories lie. Unset: $AIRFLOW_HOME/openai_batch.",
     "books_root": "Where it is written what connections with a monthly budget have spent; all workers must share it. "
     "Unset: output_root.",

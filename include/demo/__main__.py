@@ -15,7 +15,7 @@ from demo.corpus import MAX_ANSWER_TOKENS
 from demo.openai_side import OpenAISide, emulated, find_account
 from demo.processes import Child, ChildFailedError, clean_environment, exit_on_signals
 from demo.progress import ProgressLine
-from demo.standalone import ROOT, LocalAirflow
+from demo.standalone import ROOT, LocalAirflow, allow_forms
 
 REQUESTS = 20_000
 TOKENS_PER_SHARD = 500_000
@@ -38,7 +38,8 @@ def main() -> int:
         target = account if account and sys.stdin.isatty() else stand_in
         if account and target is stand_in:
             print("  OPENAI_API_KEY is set, but nobody can be asked here: the emulator is used.")
-        airflow = stack.enter_context(LocalAirflow(home / "airflow", env=target.connection()))
+        env = target.connection() | allow_forms(folder)
+        airflow = stack.enter_context(LocalAirflow(home / "airflow", env=env))
         print(f"  Airflow: {airflow.url} (admin / admin)")
         _wait_for_corpus(corpus, requests)
         if not target.emulated:

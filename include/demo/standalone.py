@@ -30,6 +30,14 @@ STILL_WAITING_S = 30.0
 """Healthy after 20 to 45 s on two cores; a busy machine may need longer."""
 
 
+def allow_forms(folder: Path) -> dict[str, str]:
+    """Settings by which a form may name inputs and outputs below a folder."""
+    return {
+        "AIRFLOW__OPENAI_BATCH__INPUT_ROOT": f"file://{folder}",
+        "AIRFLOW__OPENAI_BATCH__ALLOWED_OUTPUT_ROOTS": f"file://{folder}",
+    }
+
+
 class LocalAirflow(AirflowApi):
     """Starts on entering the ``with`` block and is gone without a trace of a process after it.
 

@@ -31,8 +31,13 @@ def main(home: Path = HOME) -> None:
     with exit_on_signals(), contextlib.ExitStack() as stack:
         print("Starting Airflow, half a minute ...", flush=True)
         openai = stack.enter_context(emulated(home, port=free_port(EMULATOR_PORT), batch_s=20))
-        env = openai.connection() | {"AIRFLOW__OPENAI_BATCH__OUTPUT_ROOT": f"file://{home}/jobs"}
-        sample = home / "requests.jsonl"
+        sample, inputs = home / "requests.jsonl", home / "inputs"
+        inputs.mkdir(parents=True, exist_ok=True)
+        env = openai.connection() | {
+            # What a form may name: this sample, what is put into a folder for it, and what jobs wrote.
+            "AIRFLOW__OPENAI_BATCH__INPUT_ROOT": f"file://{sample}, file://{inputs}",
+            "AIRFLOW__OPENAI_BATCH__OUTPUT_ROOT": f"file://{home}/jobs",
+        }
         if not sample.exists():  # a new one would be a changed input to the jobs that are there
             write_requests(sample, SAMPLE_REQUESTS)
         is_old = (home / "airflow" / "airflow.db").exists()
@@ -56,7 +61,8 @@ def _describe(home: Path, sample: Path, airflow: LocalAirflow, openai: OpenAISid
 Airflow    {airflow.url}/dags/openai_batch   (login admin / admin)
 OpenAI     {openai.url}   (emulated; connection openai_default leads there)
 Sample     {sample}   ({SAMPLE_REQUESTS} requests; give it as input_uri in the form of "Trigger")
-Results    {home}/jobs/<run id>/
+Inputs     {home}/inputs/   (forms may name files of yours that you put here)
+Results    {home}/jobs/<DAG id>/<run id>/
 Logs       {airflow.home}/components/
 
 To use this environment in another shell, and to run the sample from there:

@@ -18,7 +18,7 @@ from pathlib import Path
 from airflow_openai_batch.testing.server import OpenAIServer
 from bench.table import print_table
 from demo.openai_side import OpenAISide
-from demo.standalone import ROOT, LocalAirflow
+from demo.standalone import ROOT, LocalAirflow, allow_forms
 from fixtures.job import chat_line
 
 HERE = Path(__file__).parent
@@ -52,10 +52,14 @@ def measure(folder: Path, shards: int, rounds: int) -> None:
     starts = folder / "starts.txt"
     with OpenAIServer() as server:
         side = OpenAISide(server.base_url, "sk-bench", emulated=True)
-        env = side.connection() | {
-            "BENCH_STARTS": str(starts),
-            "AIRFLOW__CORE__PLUGINS_FOLDER": str(HERE / "airflow_plugins"),
-        }
+        env = (
+            side.connection()
+            | allow_forms(folder)
+            | {
+                "BENCH_STARTS": str(starts),
+                "AIRFLOW__CORE__PLUGINS_FOLDER": str(HERE / "airflow_plugins"),
+            }
+        )
         with LocalAirflow(folder / "airflow", dags=dags, env=env) as airflow:
             seconds: dict[str, list[float]] = {name: [] for name in (*OURS, PEER)}
             for number in range(rounds + 1):  # the first round warms up

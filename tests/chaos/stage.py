@@ -11,7 +11,7 @@ from pathlib import Path
 
 from airflow_openai_batch.testing.process import EmulatorProcess
 from chaos.warm_airflow import WarmAirflow
-from demo.standalone import ROOT, LocalAirflow
+from demo.standalone import ROOT, LocalAirflow, allow_forms
 from fixtures.postgres import run_postgres
 
 KEY = "sk-chaos-Zb4qR9"
@@ -80,7 +80,9 @@ def set_stage(folder: Path, seed: int) -> Iterator[Stage]:
         options = {"idle_in_transaction_session_timeout": "6s", "max_connections": 200}
         database = stack.enter_context(run_postgres(**options))
         env = {f"AIRFLOW__{name}": str(value) for name, value in make_settings().items()}
-        env |= {
+        own = (f"openai-chaos-{seed}-{number}" for number in range(500))  # of runs whose key is rotated
+        env |= allow_forms(folder) | {
+            "AIRFLOW__OPENAI_BATCH__ALLOWED_CONN_IDS": ", ".join(["openai_default", *own]),
             "AIRFLOW_CONN_OPENAI_DEFAULT": emulator.airflow_connection(KEY),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://airflow@{database}/airflow",
             "PYTHONPATH": f"{ROOT / 'include'}:{ROOT / 'tests'}",

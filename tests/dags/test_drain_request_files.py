@@ -161,6 +161,7 @@ def test_where_nothing_waits_nothing_is_sent(drain: Any, openai_server: OpenAISe
     assert openai_server.files() == []
 
 
+@pytest.mark.usefixtures("form_names_s3")
 def test_an_inbox_may_lie_in_an_object_store(run_dag: RunDag, s3: ObjectStore) -> None:
     s3.put("in/a.jsonl", "\n".join(chat_line(f"r-{n}") for n in range(3)).encode())
     run = run_dag(DAG_ID, {"inbox": s3.uri("in"), "mode": "realtime", "min_age": 0})

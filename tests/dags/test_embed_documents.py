@@ -28,8 +28,8 @@ def guides(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> PointStore:
-    return PointStore(collection="documents", path=str(tmp_path / "qdrant"))
+def store(form_roots: Path) -> PointStore:
+    return PointStore(collection="documents", name="embed_documents")
 
 
 @pytest.fixture
@@ -41,7 +41,6 @@ def embed(run_dag: RunDag, store: PointStore, guides: Path, tmp_path: Path) -> E
             "embed_documents",
             {
                 "documents": f"{guides}/",
-                "qdrant_path": store.path,
                 "output_uri": f"file://{tmp_path}/{output}",
                 "poll_interval": 0.1,
                 **conf,

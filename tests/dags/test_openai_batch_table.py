@@ -184,8 +184,12 @@ def test_a_sample_leaves_the_other_rows_open_and_the_rest_goes_on_from_it(
 
 
 def test_rows_of_a_query_and_a_schema_of_ones_own(
-    ask: Callable[..., FinishedRun], tmp_path: Path, define_connection: Callable[..., str]
+    ask: Callable[..., FinishedRun],
+    tmp_path: Path,
+    define_connection: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__ALLOWED_SQL_CONN_IDS", "shop")
     with sqlite3.connect(tmp_path / "shop.db") as connection:
         connection.execute("CREATE TABLE reviews (id INTEGER, text TEXT)")
         connection.executemany("INSERT INTO reviews VALUES (?, ?)", [(1, "good"), (2, "poor")])

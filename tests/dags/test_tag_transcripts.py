@@ -29,8 +29,8 @@ Tag = Callable[..., "FinishedRun"]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> PointStore:
-    store = PointStore(collection="transcripts", path=str(tmp_path / "qdrant"))
+def store(form_roots: Path) -> PointStore:
+    store = PointStore(collection="transcripts", name="tag_transcripts")
     seed_transcripts(store, SAMPLES)
     return store
 
@@ -43,7 +43,6 @@ def tag(run_dag: RunDag, store: PointStore, tmp_path: Path) -> Tag:
         return run_dag(
             "tag_transcripts",
             {
-                "qdrant_path": store.path,
                 "output_uri": f"file://{tmp_path}/{output}",
                 "poll_interval": 0.1,
                 **conf,

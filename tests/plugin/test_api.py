@@ -289,9 +289,14 @@ def test_a_directory_that_is_gone_is_told_and_breaks_nothing(
 
 
 def test_directories_outside_the_allowed_roots_are_not_opened(
-    page: httpx.Client, run_dag: RunDag, job: Job, tmp_path_factory: pytest.TempPathFactory
+    page: httpx.Client,
+    run_dag: RunDag,
+    job: Job,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What the API server allows counts, whatever a worker did."""
+    monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__ALLOWED_OUTPUT_ROOTS", "/")
     outside = tmp_path_factory.getbasetemp().parent / f"outside-{time.time_ns()}"
     try:
         run = run_dag("openai_batch", job.conf(output_uri=f"file://{outside}"))

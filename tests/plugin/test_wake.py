@@ -25,7 +25,7 @@ import pytest
 from airflow_openai_batch.plugin.wake import MIN_AGE_S
 from airflow_openai_batch.testing.server import OpenAIServer
 from airflow_openai_batch.testing.webhooks import sign_webhook
-from demo.standalone import ROOT, LocalAirflow
+from demo.standalone import ROOT, LocalAirflow, allow_forms
 from fixtures.job import Job, chat_line
 from fixtures.postgres import run_postgres
 from fixtures.wait import wait_until
@@ -117,8 +117,11 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     for name in ("openai_batch.py", "openai_batch_one_task.py"):
         shutil.copy(ROOT / "dags" / name, dags)
     (dags / "woken.py").write_text(DAGS)
-    receivers = {"AIRFLOW__OPENAI_BATCH__WEBHOOK_CONN_IDS": "signed"}
-    with OpenAIServer() as server, LocalAirflow(folder / "airflow", dags=dags, env=receivers) as airflow:
+    env = allow_forms(tmp_path_factory.getbasetemp()) | {
+        "AIRFLOW__OPENAI_BATCH__WEBHOOK_CONN_IDS": "signed",
+        "AIRFLOW__OPENAI_BATCH__ALLOWED_CONN_IDS": "signed",
+    }
+    with OpenAIServer() as server, LocalAirflow(folder / "airflow", dags=dags, env=env) as airflow:
         # A worker's first call makes the API server build schemas, for seconds in which it answers nobody.
         httpx.get(f"{airflow.url}/execution/health", timeout=180, trust_env=False)
         airflow.request("POST", "/api/v2/connections", json={

@@ -22,7 +22,7 @@ LEVELS = (
     {"find_sent"},
     {"shard_actions"},
     {"driver", "sweep"},
-    {"hook", "givers", "permissions", "locations", "metrics"},
+    {"hook", "settings", "givers", "permissions", "locations", "metrics"},
     {"triggers"},
     {"operators", "sensors"},
     {"dag_params", "recipes", "answers", "run_looks", "alerts"},
@@ -32,7 +32,17 @@ LEVELS = (
 APART = {
     "testing": {"core"},
     "cli": {"core", "testing"},
-    "plugin": {"core", "client", "hook", "locations", "permissions", "operators", "triggers"},
+    "plugin": {
+        "core",
+        "client",
+        "hook",
+        "givers",
+        "locations",
+        "permissions",
+        "settings",
+        "operators",
+        "triggers",
+    },
     "provider_info": set(),
 }
 """What nothing above imports, with what it may import."""

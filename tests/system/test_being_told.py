@@ -18,7 +18,7 @@ import pytest
 
 from airflow_openai_batch.testing.server import OpenAIServer
 from demo.openai_side import OpenAISide
-from demo.standalone import LocalAirflow
+from demo.standalone import LocalAirflow, allow_forms
 from fixtures.job import Job, chat_line
 from fixtures.wait import wait_until
 
@@ -158,6 +158,7 @@ def airflow(
     side = OpenAISide(server.base_url, "sk-test", emulated=True)
     env = {
         **side.connection(),
+        **allow_forms(tmp_path_factory.getbasetemp()),
         "PYTHONPATH": f"{ROOT / 'include'}:{ROOT / 'tests'}",
         # A busy machine takes long to load what answers a callback's questions.
         "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "400",

@@ -150,7 +150,7 @@ def test_an_input_is_all_that_has_to_be_given(
 ) -> None:
     shared_openai_server.configure(in_progress_s=0)  # the form's poll interval is a minute
     job = make_job(tmp_path, requests=3, name="default")
-    folder = local_airflow.home / "openai_batch"
+    folder = local_airflow.home / "openai_batch" / "openai_batch"
     before = set(folder.glob("*"))
     run = local_airflow.trigger("openai_batch", {"input_uri": str(job.input)})
     assert local_airflow.wait(run, timeout_s=120) == "success", local_airflow.explain(run)

@@ -4,7 +4,9 @@
 
     OpenAIBatchError
     ├── ConfigError              a setting or parameter cannot be used as it is
-    │   └── NoPlanError          the directory has no plan.json, seen from here
+    │   ├── NoPlanError          the directory has no plan.json, seen from here
+    │   ├── NotAllowedError      the configuration does not let this run use a place or connection
+    │   └── OutOfBoundsError     a symbolic link leads outside
     ├── InputError               the input cannot be sent as it is
     │   ├── BadLinesError        lines that could not be requests, with on_bad_line=fail
     │   ├── EmptyInputError      no request in the input, with on_empty=fail
@@ -59,6 +61,14 @@ class NoPlanError(ConfigError):
     def __init__(self, uri: str, way_out: str = "split the input first.") -> None:
         super().__init__(f"{uri}: there is no plan.json; {way_out}")
         self.uri = uri
+
+
+class NotAllowedError(ConfigError):
+    """``[openai_batch]`` does not let this run use a place or a connection; the message says what would."""
+
+
+class OutOfBoundsError(ConfigError):
+    """A symbolic link leads from where files may be read or written to where they may not."""
 
 
 class InputError(OpenAIBatchError):

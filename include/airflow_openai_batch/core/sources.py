@@ -13,10 +13,9 @@ from airflow_openai_batch.core import job
 from airflow_openai_batch.core.compression import Compression, compression_of
 from airflow_openai_batch.core.errors import ConfigError, InputError, JobError, UnreadableInputError
 from airflow_openai_batch.core.server_words import clean_words, describe_error
-from airflow_openai_batch.core.storage import Location
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.core.storage import Resolver
+    from airflow_openai_batch.core.storage import Location, Resolver
 
 _MAGIC = frozenset("*?[")
 _VERSION_KEYS = ("ETag", "etag", "generation", "version_id", "md5Hash", "content_md5")
@@ -85,7 +84,7 @@ def _resolve(uri: str, resolve: Resolver) -> Location:
     if (
         location.is_local and "://" not in location.uri
     ):  # a relative path would mean another file to the next task
-        return Location(location.fs, location.path, location.path)
+        return location.at(location.path, location.path)
     return location
 
 
@@ -101,6 +100,7 @@ def _is_glob(location: Location) -> bool:
 def describe_file(location: Location) -> SourceFile:
     """:raises InputError: if it is no file that can be read."""
     location.fs.invalidate_cache()
+    location.check_bounds()
     with explained(location.uri):
         info = location.fs.info(location.path)
         if info.get("type") == "directory":
@@ -171,7 +171,7 @@ def _expand(pattern: Location, output: Location) -> tuple[list[SourceFile], int]
     base_uri = pattern.uri[: len(pattern.uri) - tail]
     jobs = _JobDirectories(pattern, output, base)
     kept = [path for path in paths if not jobs.own(path)]
-    files = [describe_file(Location(pattern.fs, path, base_uri + path[len(base) :])) for path in kept]
+    files = [describe_file(pattern.at(path, base_uri + path[len(base) :])) for path in kept]
     return files, len(paths) - len(kept)
 
 
@@ -199,7 +199,7 @@ class _JobDirectories:
 
     def _is_job(self, directory: str) -> bool:
         if directory not in self._known:
-            place = Location(self._pattern.fs, directory, directory)
+            place = self._pattern.at(directory, directory)
             try:
                 self._known[directory] = job.read_plan(place) is not None
             except (JobError, OSError):

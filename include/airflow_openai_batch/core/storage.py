@@ -9,12 +9,14 @@ import contextlib
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, cast
 
 import fsspec
 
+from airflow_openai_batch.core.errors import OutOfBoundsError
 from airflow_openai_batch.core.server_words import describe_error
+from airflow_openai_batch.core.uris import is_path_below
 
 WRITE_BLOCK_BYTES = 8 * 2**20
 """Multipart size for object stores: 200 MB in 4 s against an S3 server, with 8 MB of memory a file."""
@@ -27,9 +29,33 @@ class Location:
     fs: Any
     path: str
     uri: str
+    bounds: tuple[str, ...] | None = None
+    """Real paths of a local disk that everything reached from here must stay below; None: it may lie anywhere.
+
+    Looked at whenever a file is opened, since a link may lie in any folder, and below a glob in any file.
+    """
 
     def child(self, name: str) -> Location:
-        return Location(self.fs, f"{self.path.rstrip('/')}/{name}", f"{self.uri.rstrip('/')}/{name}")
+        return self.at(f"{self.path.rstrip('/')}/{name}", f"{self.uri.rstrip('/')}/{name}")
+
+    def at(self, path: str, uri: str) -> Location:
+        """Another place of the same store, within the same bounds."""
+        return replace(self, path=path, uri=uri)
+
+    def within(self, bounds: tuple[str, ...]) -> Location:
+        """The same place, from which nothing leads out of these real paths."""
+        return replace(self, bounds=bounds)
+
+    def check_bounds(self) -> None:
+        """:raises OutOfBoundsError: if a symbolic link leads from here to where it may not lead."""
+        if self.bounds is None or not self.is_local:
+            return
+        real = os.path.realpath(self.path)
+        if not any(is_path_below(real, bound) for bound in self.bounds):
+            raise OutOfBoundsError(
+                f"{self.uri}: leads through a symbolic link to {real}, outside of {', '.join(self.bounds)}. Put the "
+                "file itself there, or allow the place that it leads to."
+            )
 
     @property
     def is_local(self) -> bool:
@@ -37,19 +63,23 @@ class Location:
         return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
 
     def exists(self) -> bool:
+        self.check_bounds()
         self.fs.invalidate_cache()
         return bool(self.fs.exists(self.path))
 
     def read_bytes(self) -> bytes:
         """:raises FileNotFoundError: if it is not there."""
+        self.check_bounds()
         return cast("bytes", self.fs.cat_file(self.path))
 
     def size(self) -> int:
+        self.check_bounds()
         self.fs.invalidate_cache()
         return int(self.fs.info(self.path)["size"])
 
     def open_read(self) -> BinaryIO:
         """A seekable reader. Read-ahead only: a plan's ranges are read in order."""
+        self.check_bounds()
         return cast(
             "BinaryIO", self.fs.open(self.path, "rb", cache_type="readahead", block_size=WRITE_BLOCK_BYTES)
         )
@@ -68,6 +98,7 @@ class Location:
         Atomic on a local disk (hard link) and where the store knows conditional writes (S3 and others:
         fsspec's ``mode="create"``); elsewhere a look before the write, see `creates_exclusively`.
         """
+        self.check_bounds()
         if self.is_local:
             return self._link_exclusive(data)
         try:
@@ -104,6 +135,7 @@ class Location:
         An exception inside fsspec's own ``with open("wb")`` publishes the part that was written, hence
         the temporary name.
         """
+        self.check_bounds()
         self.fs.makedirs(self.fs._parent(self.path), exist_ok=True)
         temporary = f"{self.path}.{uuid.uuid4().hex}.tmp"
         file = self.fs.open(temporary, "wb", block_size=WRITE_BLOCK_BYTES)
@@ -123,6 +155,7 @@ class Location:
 
     def names(self, *, recursive: bool = False) -> list[str]:
         """Names of the files below, relative to here, sorted; temporary files left out. Never cached."""
+        self.check_bounds()
         self.fs.invalidate_cache()
         try:
             found = self.fs.find(self.path, maxdepth=None if recursive else 1)
@@ -146,6 +179,7 @@ class Location:
         return None
 
     def remove(self) -> None:
+        self.check_bounds()
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self.path)
 

@@ -10,7 +10,8 @@ from airflow.providers.common.compat.sdk import DecoratedOperator, task_decorato
 
 from airflow_openai_batch.core.preparation import read_manifest
 from airflow_openai_batch.core.row_sources.item_rows import PROMPT_COLUMN
-from airflow_openai_batch.locations import resolve_location
+from airflow_openai_batch.givers import find_giver
+from airflow_openai_batch.locations import open_place
 from airflow_openai_batch.operators.calling import make_caller
 from airflow_openai_batch.operators.parameters import read_number
 from airflow_openai_batch.operators.prepare_stream import StreamPrepareOperator
@@ -76,7 +77,7 @@ class OpenAIBatchDecoratedOperator(DecoratedOperator, OpenAIBatchJobOperator):
         prepare = self._make_prepare(context)
         if run_within(prepare, context) is None:  # it was a preview
             return None
-        manifest = read_manifest(resolve_location(prepare.output_uri))
+        manifest = read_manifest(open_place(prepare.output_uri, "output", find_giver(context, "output_uri")))
         return find_requests(prepare.output_uri) if manifest and manifest.counts.requests else None
 
     def describe(self, where: str) -> dict[str, Any]:
@@ -103,7 +104,7 @@ class OpenAIBatchDecoratedOperator(DecoratedOperator, OpenAIBatchJobOperator):
             arguments=[list(self.op_args), dict(self.op_kwargs)],
             prompt=default if self.prompt is None else self.prompt,
             prompt_overrides=fields,
-            output_uri=f"{self.read_job_uri(ti)}/{PREPARED}",
+            output_uri=f"{self.read_job_uri(context)}/{PREPARED}",
             dedupe=self.dedupe,
             on_bad_row=self.on_bad_row,
             on_empty=self.on_empty,
@@ -121,13 +122,12 @@ class OpenAIBatchDecoratedOperator(DecoratedOperator, OpenAIBatchJobOperator):
         :raises ConfigError: for a value that cannot be used.
         :raises RemoteError: if OpenAI refuses the key.
         """
-        ti = context["ti"]
-        where = self.read_job_uri(ti)
+        where = self.read_job_uri(context)
         self.landing_rules()
         read_policy(self, make_caller(context))
         read_number("max_failed_fraction", self.max_failed_fraction, minimum=0.0)
         split = self.make_split(find_requests(f"{where}/{PREPARED}"))
-        split.check_first(where, ti.dag_id, sends_nothing=bool(self.preview))
+        split.check_first(where, context, sends_nothing=bool(self.preview))
 
 
 def find_requests(prepared: str) -> str:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_openai_batch.core.batch_view import BatchView, choose_kept
 from airflow_openai_batch.core.errors import BudgetError, ConfigError
 from airflow_openai_batch.core.shard_state import Goal
-from airflow_openai_batch.locations import check_conn_id
+from airflow_openai_batch.givers import find_giver
 from airflow_openai_batch.operators.calling import make_caller
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.monthly_budget import find_monthly_budget
 from airflow_openai_batch.operators.shard_step import ShardStepOperator
+from airflow_openai_batch.permissions import check_conn_id
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -61,7 +62,7 @@ class OpenAIBatchCreateOperator(ShardStepOperator):
     def _create_bare(self, context: Context) -> dict[str, Any]:
         if not self.input_file_id:
             raise ConfigError("either shard (an item of the split's output) or input_file_id must be given.")
-        check_conn_id(self.conn_id)
+        check_conn_id(self.conn_id, find_giver(context, "conn_id"))
         if find_monthly_budget(self.conn_id) is not None:
             raise BudgetError(
                 f"connection {self.conn_id!r} has a monthly_budget_usd, and what {self.input_file_id} may cost is not "

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_openai_batch.core.errors import ConfigError, TransientError
 from airflow_openai_batch.core.shard_state import Goal
-from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
+from airflow_openai_batch.givers import find_giver
+from airflow_openai_batch.locations import open_place
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.shard import LandingOperator
+from airflow_openai_batch.permissions import check_conn_id
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -40,16 +42,15 @@ class OpenAIBatchDownloadOperator(LandingOperator):
         if self.shard is not None:
             return super().execute(context)
         with task_failures():
-            return self._download_bare()
+            return self._download_bare(context)
 
-    def _download_bare(self) -> dict[str, Any]:
+    def _download_bare(self, context: Context) -> dict[str, Any]:
         if not (self.batch_id and self.output_uri):
             raise ConfigError(
                 "either shard (an item of the split's output) or batch_id and output_uri must be given."
             )
-        check_uri(self.output_uri, "output")
-        check_conn_id(self.conn_id)
-        folder = resolve_location(self.output_uri)
+        folder = open_place(self.output_uri, "output", find_giver(context, "output_uri"))
+        check_conn_id(self.conn_id, find_giver(context, "conn_id"))
         with self._connect() as client:
             return self._download_files(client, self.batch_id, folder)
 

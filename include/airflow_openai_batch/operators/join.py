@@ -13,7 +13,8 @@ from airflow_openai_batch.core.errors import ConfigError, JobError
 from airflow_openai_batch.core.join import join_answers
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.table_files import FORMATS, TableOptions, find_format
-from airflow_openai_batch.locations import check_uri, resolve_location
+from airflow_openai_batch.givers import Giver, find_giver
+from airflow_openai_batch.locations import open_place
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.parameters import read_choice, read_flag, read_number
 from airflow_openai_batch.operators.run_place import place_of_run
@@ -104,10 +105,11 @@ class OpenAIBatchJoinOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         with task_failures():
             allowed = read_number("max_rejected_fraction", self.max_rejected_fraction, minimum=0.0)
-            place = self._open_output(context["ti"])
+            place = self._open_output(context)
+            has_job = bool(self.job and self.job.strip())
             joined = join_answers(
-                _open("prepared", self.prepared),
-                _open("job", self.job) if self.job and self.job.strip() else None,
+                _open("prepared", self.prepared, find_giver(context, "prepared")),
+                _open("job", self.job, find_giver(context, "job")) if has_job else None,
                 place,
                 format=self._read_format(place.uri),
                 options=TableOptions(
@@ -133,14 +135,14 @@ class OpenAIBatchJoinOperator(BaseOperator):
             "cost_usd": joined.cost_usd,
         }
 
-    def _open_output(self, ti: Any) -> Location:
+    def _open_output(self, context: Context) -> Location:
         pattern = self.output_uri.strip()
         if not pattern or pattern.endswith("/"):
             raise ConfigError(
                 f"output_uri={self.output_uri!r}: name the file to write, for instance s3://bucket/answers.parquet."
             )
-        uri = place_of_run(pattern, ti.run_id, ti.dag_id, lambda uri: check_uri(uri, "output"))
-        return resolve_location(uri)
+        giver = find_giver(context, "output_uri")
+        return open_place(place_of_run(pattern, context["ti"], giver), "output", giver)
 
     def _read_format(self, uri: str) -> TableFormat:
         if self.format is None or str(self.format).strip().lower() in ("", "none"):
@@ -160,11 +162,10 @@ def check_rejected(joined: Joined, allowed: float) -> None:
         )
 
 
-def _open(name: str, uri: str) -> Location:
+def _open(name: str, uri: str, giver: Giver) -> Location:
     if not uri or not uri.strip():
         raise ConfigError(f"{name} is empty: the task before pushed none. Look at its log.")
-    check_uri(uri, "output")
-    return resolve_location(uri.strip().rstrip("/"))
+    return open_place(uri.strip().rstrip("/"), "output", giver)
 
 
 class _ProgressLog:

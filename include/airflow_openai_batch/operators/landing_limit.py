@@ -11,8 +11,8 @@ from airflow.providers.common.compat.sdk import conf
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.landing_slots import count_default_slots, take_landing_slot
 from airflow_openai_batch.core.plurals import number_of
-from airflow_openai_batch.locations import SECTION
 from airflow_openai_batch.operators.parameters import read_optional_int
+from airflow_openai_batch.settings import SECTION
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from airflow.providers.common.compat.sdk import conf
 from airflow.sdk import get_current_context
 from airflow.utils.net import get_hostname
 
-from airflow_openai_batch.locations import SECTION, is_local
+from airflow_openai_batch.core.uris import is_local_uri
+from airflow_openai_batch.settings import SECTION
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -33,7 +34,7 @@ def describe_local_paths(uris: Iterable[str]) -> str | None:
 
     Whether a disk is shared cannot be seen from one machine, so ``[openai_batch] shared_disk`` says it.
     """
-    local = [uri for uri in uris if is_local(uri)]
+    local = [uri for uri in uris if is_local_uri(uri)]
     executor = _find_remote_executor()
     if not local or executor is None or conf.getboolean(SECTION, "shared_disk", fallback=False):
         return None
@@ -52,7 +53,7 @@ def find_host() -> str:
 def explain_missing_plan(error: NoPlanError) -> str:
     """Names both machines where the split wrote the plan on the disk of another; called while a task runs."""
     here, there = find_host(), next(_find_split_hosts(get_current_context()), None)
-    if not is_local(error.uri) or there in (None, here):
+    if not is_local_uri(error.uri) or there in (None, here):
         return str(error)
     return (
         f"{error.uri}: there is no plan.json on the disk of {here}, where this task runs; the split wrote it on the "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from airflow_openai_batch.core.monthly_book import MonthlyBook
 from airflow_openai_batch.core.monthly_budget import MonthlyBudget
-from airflow_openai_batch.locations import find_books_folder, resolve_location
+from airflow_openai_batch.locations import resolve_location
+from airflow_openai_batch.settings import find_books_folder
 
 
 def find_monthly_budget(conn_id: str) -> MonthlyBudget | None:

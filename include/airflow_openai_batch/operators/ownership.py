@@ -8,7 +8,7 @@ from airflow.providers.common.compat.sdk import conf
 
 from airflow_openai_batch.core.errors import ForeignJobError
 from airflow_openai_batch.core.generations import read_last_plan
-from airflow_openai_batch.locations import SECTION
+from airflow_openai_batch.settings import SECTION
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.storage import Location

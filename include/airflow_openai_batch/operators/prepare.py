@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -24,7 +25,8 @@ from airflow_openai_batch.core.preparation.prepare import OnExisting, Prepared, 
 from airflow_openai_batch.core.preparation.source_note import check_files, note_files, note_query
 from airflow_openai_batch.core.row_sources import find_row_files, open_row_files
 from airflow_openai_batch.core.row_sources.choice import FORMATS
-from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
+from airflow_openai_batch.givers import Giver, find_giver
+from airflow_openai_batch.locations import make_resolver, open_place
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.ownership import check_owner
@@ -39,6 +41,8 @@ from airflow_openai_batch.operators.prompt_files import load_prompt
 from airflow_openai_batch.operators.query import open_query
 from airflow_openai_batch.operators.run_place import place_of_run
 from airflow_openai_batch.operators.split import PROGRESS_EVERY_S
+from airflow_openai_batch.permissions import check_conn_id
+from airflow_openai_batch.settings import read_list as read_setting
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -157,11 +161,15 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
         self.on_none_left = on_none_left
         self.on_existing = on_existing
         self.preview = preview
+        self._find_giver: Callable[[str], Giver] = lambda field: Giver.FORM
 
     def execute(self, context: Context) -> str | None:
         ti = context["ti"]
+        self._find_giver = functools.partial(find_giver, context)
         with task_failures():
-            spec = load_prompt(self.prompt, self.prompt_overrides or {}, _dag_folder(context))
+            spec = load_prompt(
+                self.prompt, self.prompt_overrides or {}, _dag_folder(context), self._find_giver("prompt")
+            )
             preview = read_optional_int("preview", self.preview)
             output = self._find_output(ti)
             if preview:
@@ -202,9 +210,9 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
             raise ConfigError(
                 "output_uri is empty: name a directory, for instance s3://bucket/jobs/{run_id}/prepared."
             )
-        pattern = self.output_uri.strip().rstrip("/")
-        uri = place_of_run(pattern, ti.run_id, ti.dag_id, lambda uri: check_uri(uri, "output"))
-        output = resolve_location(uri)
+        giver = self._find_giver("output_uri")
+        uri = place_of_run(self.output_uri.strip().rstrip("/"), ti, giver)
+        output = open_place(uri, "output", giver)
         if (manifest := read_manifest(output)) is not None:
             check_owner(manifest.created_by, output.uri, ti.dag_id)
         return output
@@ -311,12 +319,10 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
             raise ConfigError("Name either a source, or sql with conn_id: one of the two.")
         if sql:
             return self._find_query(sql)
-        for uri in named:
-            check_uri(uri, "input")
         found = find_row_files(
             named,
             output,
-            resolve_location,
+            make_resolver("input", self._find_giver("source")),
             format=read_choice("format", self.format, FORMATS),
             delimiter=self.delimiter or None,
             encoding=self.encoding or "",
@@ -341,7 +347,8 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
         if not self.conn_id:
             raise ConfigError("conn_id is empty: name the connection to the database that sql is for.")
         conn_id, parameters = self.conn_id, self.sql_parameters
-        check_conn_id(conn_id)
+        if conn_id not in read_setting("allowed_sql_conn_ids"):
+            check_conn_id(conn_id, self._find_giver("conn_id"))
         return FoundSource(
             note=note_query(sql, conn_id, parameters),
             open=lambda max_rows: open_query(sql, conn_id, parameters, max_rows=max_rows),
@@ -351,8 +358,7 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
         root = (self.images_root or "").strip().rstrip("/")
         if not root or root.lower() == "none":
             return None if source.files is None else source.files.prefix
-        check_uri(root, "input")
-        return resolve_location(root)
+        return open_place(root, "input", self._find_giver("images_root"))
 
 
 class FoundSource(NamedTuple):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -12,8 +13,14 @@ from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.prompts import PromptSpec, read_prompt
 from airflow_openai_batch.core.prompts.answer_columns import read_answer_columns
 from airflow_openai_batch.core.sources import explained
-from airflow_openai_batch.locations import resolve_location
+from airflow_openai_batch.core.storage import resolve_plain
+from airflow_openai_batch.givers import Giver
+from airflow_openai_batch.locations import open_place
 
+if TYPE_CHECKING:
+    from airflow_openai_batch.core.storage import Location
+
+_ENDINGS = (".yaml", ".yml")
 _UNSET = ("", "none", "null")
 _STRUCTURED = ("response_schema", "parameters", "images")
 ANSWER_COLUMNS = "answer_columns"
@@ -21,7 +28,10 @@ ANSWER_COLUMNS = "answer_columns"
 
 
 def load_prompt(
-    prompt: str | Path | Mapping[str, Any], overrides: Mapping[str, Any], dag_folder: Path | None
+    prompt: str | Path | Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    dag_folder: Path | None,
+    giver: Giver = Giver.FORM,
 ) -> PromptSpec:
     """The prompt spec.
 
@@ -30,6 +40,8 @@ def load_prompt(
     :param overrides: fields that take the place of those in it; empty ones do not. What a form or a template gives
         as text is read: ``response_schema``, ``parameters`` and ``images`` as JSON, and ``answer_columns`` (see
         `read_answer_columns`) as a ``response_schema``.
+    :param giver: who named the prompt. Without it, it may have been whoever triggered the run: a path beside the DAG,
+        or a place that is allowed as an input.
     :raises ConfigError: that names the field or where was looked.
     :raises InputError: if the file cannot be read.
     """
@@ -39,7 +51,7 @@ def load_prompt(
     name = str(prompt).strip()
     if not name:
         raise ConfigError("prompt is empty: name a YAML file, or give its fields as a dict.")
-    return read_prompt(_read_text(name, dag_folder), overrides=given, where=name)
+    return read_prompt(_read_text(name, dag_folder, giver), overrides=given, where=name)
 
 
 def _read_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,9 +81,9 @@ def _decode(name: str, text: str) -> Any:
         raise ConfigError(f"{name}: is not valid JSON ({error}).") from None
 
 
-def _read_text(name: str, dag_folder: Path | None) -> bytes:
+def _read_text(name: str, dag_folder: Path | None, giver: Giver) -> bytes:
     if "://" in name:
-        place = resolve_location(name)
+        place = open_place(name, "input", giver)
         with explained(name):
             return place.read_bytes()
     candidates = [Path(name).expanduser()]
@@ -79,9 +91,17 @@ def _read_text(name: str, dag_folder: Path | None) -> bytes:
         candidates = [folder / name for folder in _folders(dag_folder)]
     for path in candidates:
         if path.is_file():
-            return path.read_bytes()
+            return _open_beside(path, name, dag_folder, giver).read_bytes()
     looked = ", ".join(str(path) for path in candidates)
     raise ConfigError(f"{name}: there is no such prompt file. Looked at {looked}.")
+
+
+def _open_beside(path: Path, name: str, dag_folder: Path | None, giver: Giver) -> Location:
+    """A file on this machine. Beside the DAG a form may name prompts, but nothing else that may lie there."""
+    is_ours = path.suffix in _ENDINGS and not Path(name).is_absolute()
+    if giver is Giver.FORM and is_ours and not name.startswith("~"):
+        return resolve_plain(str(path)).within(tuple(os.path.realpath(each) for each in _folders(dag_folder)))
+    return open_place(str(path), "input", giver)
 
 
 def _folders(dag_folder: Path | None) -> Iterable[Path]:

@@ -31,7 +31,8 @@ from airflow_openai_batch.core.report_markdown import write_markdown
 from airflow_openai_batch.core.sample import choose_sample, extrapolate, has_sample
 from airflow_openai_batch.core.shard_reader import ShardReader
 from airflow_openai_batch.core.spending import Spent, read_spending
-from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
+from airflow_openai_batch.givers import find_giver
+from airflow_openai_batch.locations import open_place
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.ownership import check_owner
 from airflow_openai_batch.operators.parameters import (
@@ -40,7 +41,8 @@ from airflow_openai_batch.operators.parameters import (
     read_number,
     read_optional_int,
 )
-from airflow_openai_batch.operators.source_access import resolve_source
+from airflow_openai_batch.operators.source_access import make_source_resolver
+from airflow_openai_batch.permissions import check_conn_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +52,8 @@ if TYPE_CHECKING:
     from airflow_openai_batch.core.ledger import Event
     from airflow_openai_batch.core.plan import Plan
     from airflow_openai_batch.core.request_line import RequestLine
-    from airflow_openai_batch.core.storage import Location
+    from airflow_openai_batch.core.storage import Location, Resolver
+    from airflow_openai_batch.givers import Giver
 
 ASSET_ALIAS = "openai_batch_results"
 """Schedule a DAG on this alias to run after any job; on the directory's own asset to run after one."""
@@ -109,12 +112,13 @@ class OpenAIBatchReportOperator(BaseOperator):
         with task_failures():
             allowed = read_number("max_failed_fraction", self.max_failed_fraction, minimum=0.0)
             sample = read_optional_int("sample_requests", self.sample_requests)
-            output, plan = self._open(context["ti"].dag_id)
+            giver = find_giver(context, "job")
+            output, plan = self._open(context["ti"].dag_id, giver)
             context["ti"].xcom_push("job", output.uri)
             summaries = list(_read_summaries(output, plan))
-            report = self._write(output, plan, summaries, sample)
+            report = self._write(output, plan, summaries, sample, make_source_resolver(context))
             if not read_flag("keep_remote_files", self.keep_remote_files):
-                self._sweep(output, plan, summaries)
+                self._sweep(output, plan, summaries, find_giver(context, "conn_id"))
         self.log.info("%s", write_markdown(report))
         if sample is not None and not report.complete:
             return self._end_sample(output, plan, sample, report)
@@ -124,11 +128,10 @@ class OpenAIBatchReportOperator(BaseOperator):
         context["outlet_events"][AssetAlias(ASSET_ALIAS)].add(asset, extra=_event_extra(extra))
         return {**extra, "report": output.child(job.REPORT_MARKDOWN).uri}
 
-    def _open(self, dag_id: str) -> tuple[Location, Plan]:
+    def _open(self, dag_id: str, giver: Giver) -> tuple[Location, Plan]:
         if not self.job:
             raise ConfigError("job is empty: the split pushed no job. Look at its log.")
-        check_uri(self.job, "output")
-        output = resolve_location(self.job)
+        output = open_place(self.job, "output", giver)
         plan = job.read_plan(output)
         if plan is None:
             raise NoPlanError(output.uri)
@@ -145,21 +148,26 @@ class OpenAIBatchReportOperator(BaseOperator):
         self.log.info("The sample has landed. %s", report.sample.outlook)
         return {"sample_requests": sample, "extrapolation": report.sample.outlook}
 
-    def _sweep(self, output: Location, plan: Plan, summaries: Sequence[ShardSummary]) -> None:
+    def _sweep(self, output: Location, plan: Plan, summaries: Sequence[ShardSummary], giver: Giver) -> None:
         """The results are safe by now: whatever is wrong at OpenAI fails nothing here."""
         from airflow_openai_batch.hook import OpenAIBatchHook  # a second of imports, see `DEFAULT_CONN_ID`
         from airflow_openai_batch.sweep import sweep_files
 
         sends = {summary.shard: summary.sends for summary in summaries if summary.landed is not None}
         try:
-            check_conn_id(self.conn_id)
+            check_conn_id(self.conn_id, giver)
             with OpenAIBatchHook(self.conn_id).get_batch_client() as client:
                 sweep_files(client, plan, output.uri, sends)
         except OpenAIBatchError as error:
             self.log.warning("No look for files left at OpenAI, which expire by themselves: %s", error)
 
     def _write(
-        self, output: Location, plan: Plan, summaries: Sequence[ShardSummary], sample: int | None
+        self,
+        output: Location,
+        plan: Plan,
+        summaries: Sequence[ShardSummary],
+        sample: int | None,
+        resolve: Resolver,
     ) -> Report:
         """:raises AccountingError: if a request is in no row or in two; no report is written then."""
         done = {summary.shard: summary for summary in summaries if summary.landed is not None}
@@ -171,7 +179,7 @@ class OpenAIBatchReportOperator(BaseOperator):
             unfinished=unfinished,
         )
         bad = [number for number, summary in done.items() if _has_bad_rows(summary)]
-        written = write_failed(_read_shards(output, plan, bad), output.child(job.FAILED))
+        written = write_failed(_read_shards(output, plan, bad, resolve), output.child(job.FAILED))
         if written:
             self.log.info(
                 "%s: %s requests to look at or send again.", output.child(job.FAILED).uri, f"{written:,}"
@@ -242,10 +250,10 @@ def _describe_unfinished(last: Event) -> str:
 
 
 def _read_shards(
-    output: Location, plan: Plan, numbers: list[int]
+    output: Location, plan: Plan, numbers: list[int], resolve: Resolver
 ) -> Iterator[tuple[Iterator[RequestLine], Location]]:
     for number in numbers:
-        reader = ShardReader(plan, plan.shards[number], output, resolve_source)
+        reader = ShardReader(plan, plan.shards[number], output, resolve)
         yield reader.lines(), output.child(job.part(number))
 
 

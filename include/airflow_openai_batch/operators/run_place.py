@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.core import job
-from airflow_openai_batch.core.errors import JobError
+from airflow_openai_batch.core.errors import ConfigError, JobError
 from airflow_openai_batch.locations import resolve_location
+from airflow_openai_batch.permissions import check_uri
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.givers import Giver
 
 PLACEHOLDER = "{run_id}"
+DAG_PLACEHOLDER = "{dag_id}"
 MOST_CHARS = 180
 """Of a name: file systems take 255 bytes, and names are made longer while a file is written."""
 _MARK_DIGITS = 10
@@ -30,27 +37,49 @@ def make_path_safe(run_id: str) -> str:
     return f"{clean.strip('.') or 'run'}-{mark}"
 
 
-def place_of_run(pattern: str, run_id: str, dag_id: str, check: Callable[[str], None]) -> str:
-    """The URI with the run's name in the place of ``{run_id}``.
+def place_of_run(pattern: str, ti: Any, giver: Giver) -> str:
+    """The URI with the run's name in the place of ``{run_id}``, and the DAG's in that of ``{dag_id}``.
 
-    :param check: whether one may go there; asked before anything is read.
+    :param ti: the task instance that runs.
+    :param giver: who named the place; whether they may go there is asked before anything is read.
 
-    Releases before 0.2 did not tell apart run ids that look alike. Where a plan of this very run lies in a directory
-    that is called as they did it, the run stays there: what it has paid for lies there.
+    Releases before 0.2 did not tell apart run ids that look alike, and put jobs of all DAGs side by side. Where a plan
+    of this very run lies in a directory that is called as they did it, the run stays there: what it has paid for lies
+    there.
     """
+    run_id, dag_id = str(ti.run_id), str(ti.dag_id)
+    check = functools.partial(check_uri, role="output", giver=giver)
     name, old = make_path_safe(run_id), _clean(run_id)
-    place = pattern.replace(PLACEHOLDER, name)
+    filled = pattern.replace(DAG_PLACEHOLDER, make_path_safe(dag_id))
+    place = filled.replace(PLACEHOLDER, name)
     check(place)
-    if place == pattern or name == old:
+    if place == filled:
         return place
-    before, _, after = pattern.partition(PLACEHOLDER)
-    root = f"{before}{old}{after.partition('/')[0]}".replace(PLACEHOLDER, old)
-    former = pattern.replace(PLACEHOLDER, old)
-    for uri in dict.fromkeys((former, root, f"{root}/job")):
-        check(uri)
-        if _is_planned_by(uri, f"{dag_id}/{run_id}"):
+    for each in dict.fromkeys((filled, pattern.replace(f"{DAG_PLACEHOLDER}/", ""))):
+        former = each.replace(PLACEHOLDER, old)
+        if former != place and _is_former(each, old, f"{dag_id}/{run_id}", check):
             return former
     return place
+
+
+def find_shared_place(pattern: str, ti: Any) -> str:
+    """What all runs of a DAG share of their place."""
+    shared = pattern.partition(PLACEHOLDER)[0].strip().rstrip("/")
+    return shared.replace(DAG_PLACEHOLDER, make_path_safe(ti.dag_id))
+
+
+def _is_former(pattern: str, old: str, run_key: str, check: Callable[[str], None]) -> bool:
+    """Whether an earlier release put a job of this run there."""
+    before, _, after = pattern.partition(PLACEHOLDER)
+    root = f"{before}{old}{after.partition('/')[0]}".replace(PLACEHOLDER, old)
+    for uri in dict.fromkeys((pattern.replace(PLACEHOLDER, old), root, f"{root}/job")):
+        try:
+            check(uri)
+        except ConfigError:  # it was no place for this run before either
+            continue
+        if _is_planned_by(uri, run_key):
+            return True
+    return False
 
 
 def _clean(run_id: str) -> str:

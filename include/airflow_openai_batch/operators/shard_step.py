@@ -19,7 +19,8 @@ from airflow_openai_batch.core.errors import ConfigError, OpenAIBatchError
 from airflow_openai_batch.core.queue_room import QueueLimit, find_room
 from airflow_openai_batch.core.steps import AwaitRoom, Pause, Reached
 from airflow_openai_batch.driver import ShardDriver, Waiting
-from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
+from airflow_openai_batch.givers import Giver, find_giver, find_giver_in
+from airflow_openai_batch.locations import open_place
 from airflow_openai_batch.operators.calling import make_caller
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.instance_label import show_label
@@ -38,7 +39,8 @@ from airflow_openai_batch.operators.sending import (
     read_policy,
     read_realtime_limits,
 )
-from airflow_openai_batch.operators.source_access import resolve_source
+from airflow_openai_batch.operators.source_access import make_source_resolver
+from airflow_openai_batch.permissions import check_conn_id
 from airflow_openai_batch.shard_files import LandingRules, ShardFiles, open_shard
 
 if TYPE_CHECKING:
@@ -146,6 +148,8 @@ class ShardStepOperator(BaseOperator):
         self.waits_for = ""
         self._learnt = QueueLimit()
         self._settled: tuple[str, ...] = ()
+        self._giver: Giver | None = None
+        self._resolve_source = make_source_resolver(None)
 
     @property
     def label(self) -> str:
@@ -171,9 +175,23 @@ class ShardStepOperator(BaseOperator):
         :raises ConfigError: if the reference, the output or the connection cannot be used.
         """
         job, number = read_ref(self.shard)
-        check_uri(job, "output")
-        check_conn_id(self.conn_id)
-        return open_shard(resolve_location(job), number, resolve_source, self.landing_rules())
+        giver = self._read_giver()
+        output = open_place(job, "output", giver)
+        return open_shard(output, number, self._resolve_source, self.landing_rules())
+
+    def check_givers(self, context: Context) -> None:
+        """:raises ConfigError: if whoever named the connection may not use it."""
+        self._giver = find_giver(context, "shard")
+        self._resolve_source = make_source_resolver(context)
+        vars(self).pop("files", None)  # found for the task's name, before it was known who named them
+        with task_failures():
+            check_conn_id(self.conn_id, find_giver(context, "conn_id"))
+
+    def _read_giver(self) -> Giver:
+        """Who named the shard; before the task runs, for its name in the UI, without the run's parameters."""
+        if self._giver is not None:
+            return self._giver
+        return find_giver_in(self.dag, self.task_id, {}, "shard") if self._dag is not None else Giver.FORM
 
     def landing_rules(self) -> LandingRules:
         """How answers become rows; operators that land read their parameters here."""
@@ -194,6 +212,7 @@ class ShardStepOperator(BaseOperator):
         return self._go_on(context, admitted=status == "room", twins=status == "duplicate")
 
     def _go_on(self, context: Context, *, admitted: bool = False, twins: bool = False) -> dict[str, Any]:
+        self.check_givers(context)
         while (outcome := self.drive(context, admitted=admitted, twins=twins)) is not None:
             admitted = self._wait(context, outcome)
         self.waits_for = ""

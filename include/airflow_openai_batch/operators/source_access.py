@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_openai_batch.locations import check_uri, resolve_location
+from airflow_openai_batch.givers import Giver, find_giver_in
+from airflow_openai_batch.locations import make_resolver
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.core.storage import Location
+    from airflow.sdk import Context
+
+    from airflow_openai_batch.core.storage import Resolver
+
+_FIELD = "input_uri"
 
 
-def resolve_source(uri: str) -> Location:
-    """A place that a plan names, which is data: whoever can write ``plan.json`` must not read more by it.
+def make_source_resolver(context: Context | None) -> Resolver:
+    """For the places that a plan names, which is data: whoever can write ``plan.json`` must not read more by it.
 
-    :raises ConfigError: if it may not be read.
+    It reads what the input of this DAG could have been: where the form says the input of a task, what a form may name.
+
+    :param context: of the task; without it, what a form may name.
     """
-    check_uri(uri, "input")
-    return resolve_location(uri)
+    dag = None if context is None else context.get("dag")
+    if context is None or dag is None:
+        return make_resolver("input", Giver.FORM if context is None else Giver.CODE)
+    params = context.get("params") or {}
+    tasks = [task for task in dag.tasks if _FIELD in task.template_fields]
+    givers = [find_giver_in(dag, task.task_id, params, _FIELD) for task in tasks]
+    return make_resolver("input", max(givers, default=Giver.CODE))

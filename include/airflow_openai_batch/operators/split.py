@@ -21,7 +21,8 @@ from airflow_openai_batch.core.policy import Policy
 from airflow_openai_batch.core.queue_room import QUEUE_SHARE
 from airflow_openai_batch.core.repair import Repair, find_repair, reopen_shards
 from airflow_openai_batch.core.split import Counting, ScanProgress, split_job
-from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
+from airflow_openai_batch.givers import Giver, find_giver
+from airflow_openai_batch.locations import make_resolver, open_place
 from airflow_openai_batch.operators.calling import make_caller
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.local_disk import SPLIT_HOST, describe_local_paths, find_host
@@ -37,7 +38,8 @@ from airflow_openai_batch.operators.parameters import (
     read_optional_number,
 )
 from airflow_openai_batch.operators.run_conf import describe_unknown_keys
-from airflow_openai_batch.operators.run_place import make_path_safe, place_of_run
+from airflow_openai_batch.operators.run_place import find_shared_place, make_path_safe, place_of_run
+from airflow_openai_batch.permissions import check_conn_id, check_uri
 
 __all__ = ["OpenAIBatchSplitOperator", "describe_existing", "make_path_safe"]
 
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_openai_batch.core.queue_room import QueueLimit
-    from airflow_openai_batch.core.storage import Location
+    from airflow_openai_batch.core.storage import Location, Resolver
     from airflow_openai_batch.hook import OpenAIBatchHook
 
 PROGRESS_EVERY_S = 10.0
@@ -158,16 +160,18 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         self.sample_requests = sample_requests
         self.count_images = count_images
         self._unknown_keys = ""
+        self._givers = _Givers()
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         ti = context["ti"]
+        self._givers = _Givers.read(context)
         self._unknown_keys = describe_unknown_keys(context)
         if self._unknown_keys:
             self.log.warning("%s", self._unknown_keys)
         with task_failures():
             plan_only = read_flag("plan_only", self.plan_only)
             costs = self._read_costs()
-            job_uri = self._read_job_uri(ti)
+            job_uri = self._read_job_uri(context)
             repair = self._read_repair(job_uri, costs)
             output = self._check_places(job_uri, plan_only, ti.dag_id)
             if (warning := describe_local_paths([*self._inputs, job_uri])) is not None:
@@ -189,7 +193,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         if output.is_local:
             ti.xcom_push(SPLIT_HOST, find_host())
         ti.xcom_push("job", output.uri)
-        ti.xcom_push("asset", self.output_uri.partition("{run_id}")[0].strip().rstrip("/"))
+        ti.xcom_push("asset", find_shared_place(self.output_uri, ti))
         ti.xcom_push("estimate", {**forecast.to_xcom(), "conn_id": self.conn_id})
         if plan_only or not plan.shards:
             self.log.info("%s; what comes after is skipped.", "Dry run" if plan_only else "No requests")
@@ -208,13 +212,15 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
             raise ConfigError(
                 "repair goes on with a job: not with on_existing=fail or restart, nor with a sample."
             )
-        plan = job.read_plan(resolve_location(job_uri))
+        plan = job.read_plan(open_place(job_uri, "output", self._givers.output))
         if plan is None:
             raise ConfigError(
                 f"{job_uri}: there is no job to repair. output_uri must be the directory of one."
             )
         if not any(uri.strip() for uri in read_list("input_uri", self.input_uri)):
             self.input_uri = [source.uri for source in plan.sources]
+            # Whoever names the directory of a job names what its plan says.
+            self._givers = self._givers._replace(input=self._givers.output)
         return True
 
     def _reopen(
@@ -226,14 +232,15 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
             reopen_shards(plan, output, repair, by=make_caller(context).by, now=time.time())
         return [{"job": output.uri, "shard": shard} for shard in repair.shards or [0]]
 
-    def check_first(self, job_uri: str, dag_id: str, *, sends_nothing: bool) -> None:
+    def check_first(self, job_uri: str, context: Context, *, sends_nothing: bool) -> None:
         """What can be said before there is an input: for operators that make theirs with effort.
 
         :raises ConfigError: for a value that cannot be used.
         :raises RemoteError: if OpenAI refuses the key.
         """
+        self._givers = _Givers.read(context)
         self._read_costs()
-        self._check_places(job_uri, sends_nothing, dag_id)
+        self._check_places(job_uri, sends_nothing, context["ti"].dag_id)
 
     def _check_budget(self, forecast: Forecast, max_cost_usd: float | None, plan_only: bool) -> None:
         """:raises BudgetError: if it could cost too much. A dry run says so and does not fail: it sends nothing."""
@@ -265,13 +272,13 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
             policy = Policy(mode=policy.mode, realtime_threshold=threshold)
         return _Costs(policy, read_optional_number("max_cost_usd", self.max_cost_usd, minimum=0.0), sample)
 
-    def _read_job_uri(self, ti: Any) -> str:
+    def _read_job_uri(self, context: Context) -> str:
         if not self.output_uri.strip():
             raise ConfigError(
                 "output_uri is empty: name a directory for the job, for instance s3://bucket/jobs/{run_id}."
             )
         pattern = self.output_uri.strip().rstrip("/")
-        return place_of_run(pattern, ti.run_id, ti.dag_id, lambda uri: check_uri(uri, "output"))
+        return place_of_run(pattern, context["ti"], self._givers.output)
 
     def _check_places(self, job_uri: str, plan_only: bool, dag_id: str) -> Location:
         """Fail before a long scan, not after it.
@@ -280,11 +287,10 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         :raises ForeignJobError: if the job that lies there is another DAG's.
         :raises RemoteError: if OpenAI refuses the key.
         """
-        check_uri(job_uri, "output")
         for uri in self._inputs:
-            check_uri(uri, "input")
-        check_conn_id(self.conn_id)
-        output = resolve_location(job_uri)
+            check_uri(uri, "input", self._givers.input)
+        check_conn_id(self.conn_id, self._givers.connection)
+        output = open_place(job_uri, "output", self._givers.output)
         check_job_owner(output, dag_id)
         if (problem := output.find_write_problem()) is not None:
             raise ConfigError(
@@ -312,11 +318,15 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
             )
         return uris
 
+    @property
+    def _resolver(self) -> Resolver:
+        return make_resolver("input", self._givers.input)
+
     def _split(self, output: Location, run_key: str) -> Plan:
         result = split_job(
             self._inputs,
             output,
-            resolve=resolve_location,
+            resolve=self._resolver,
             limits=self._read_limits(output),
             counting=Counting(
                 mode=read_choice("count_tokens", self.count_tokens, ("auto", "exact", "bound")),
@@ -357,8 +367,20 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         """What the queues of the input's models hold, by the parameter or the connection."""
         account = self._hook.get_limits()
         asked = read_optional_int("enqueued_token_limit", self.enqueued_token_limit)
-        models = peek_models(self._inputs, output, resolve_location) if account != AccountLimits() else ()
+        models = peek_models(self._inputs, output, self._resolver) if account != AccountLimits() else ()
         return account.smallest_queue_limit(models, tokens=asked)
+
+
+class _Givers(NamedTuple):
+    """Who gave which parameter."""
+
+    input: Giver = Giver.FORM
+    output: Giver = Giver.FORM
+    connection: Giver = Giver.FORM
+
+    @classmethod
+    def read(cls, context: Context) -> _Givers:
+        return cls(*(find_giver(context, field) for field in ("input_uri", "output_uri", "conn_id")))
 
 
 class _Costs(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import AirflowFailException, SkipMixin, TaskDeferred
 from airflow.sdk import AssetAlias
@@ -15,13 +15,15 @@ from airflow_openai_batch.core.errors import ConfigError, NoPlanError
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.report import name_some
 from airflow_openai_batch.core.sample import choose_sample, make_refs
-from airflow_openai_batch.locations import check_uri, find_output_root, resolve_location
+from airflow_openai_batch.givers import find_giver
+from airflow_openai_batch.locations import open_place
 from airflow_openai_batch.operators.failures import OpenAIBatchException, task_failures
 from airflow_openai_batch.operators.parameters import read_optional_int
 from airflow_openai_batch.operators.report import ASSET_ALIAS, OpenAIBatchReportOperator
-from airflow_openai_batch.operators.run_place import place_of_run
+from airflow_openai_batch.operators.run_place import find_shared_place, place_of_run
 from airflow_openai_batch.operators.shard import LandingOperator, OpenAIBatchShardOperator
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
+from airflow_openai_batch.settings import find_output_root
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
@@ -51,6 +53,8 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
         below ``[openai_batch] output_root`` of Airflow's configuration, or ``$AIRFLOW_HOME/openai_batch``.
     """
 
+    part_fields: ClassVar[Mapping[str, str]] = {"job": "output_uri", "shard": "output_uri"}
+    """What its operators call the job directory, see `find_giver`."""
     template_fields: Sequence[str] = (
         *dict.fromkeys(
             name
@@ -198,7 +202,7 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
         report = self._make(
             OpenAIBatchReportOperator,
             job=where,
-            asset_uri=self.asset_uri or str(self.output_uri).partition("{run_id}")[0].strip().rstrip("/"),
+            asset_uri=self.asset_uri or find_shared_place(str(self.output_uri), context["ti"]),
         )
         try:
             found = run_within(report, context)
@@ -235,7 +239,7 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
 
         :raises NoPlanError: if the plan has gone since.
         """
-        output = resolve_location(self.read_job_uri(context["ti"]))
+        output = open_place(self.read_job_uri(context), "output", find_giver(context, "output_uri"))
         plan = job.read_plan(output)
         if plan is None:
             raise NoPlanError(output.uri, "it was there; clear the task.")
@@ -250,10 +254,10 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
         index = "" if ti.map_index is None or ti.map_index < 0 else f"/{ti.map_index}"
         self.output_uri = f"{find_output_root()}/{ti.dag_id}/{{run_id}}/{ti.task_id}{index}"
 
-    def read_job_uri(self, ti: Any) -> str:
+    def read_job_uri(self, context: Context) -> str:
         """The job directory of this run."""
         pattern = str(self.output_uri).strip().rstrip("/")
-        return place_of_run(pattern, ti.run_id, ti.dag_id, lambda uri: check_uri(uri, "output"))
+        return place_of_run(pattern, context["ti"], find_giver(context, "output_uri"))
 
 
 def run_within(operator: BaseOperator, context: Context) -> Any:

@@ -16,7 +16,8 @@ from airflow_openai_batch.core.errors import OpenAIBatchError, RemoteError
 from airflow_openai_batch.core.models import base_model
 from airflow_openai_batch.core.queue_room import QueueLimit, sum_held
 from airflow_openai_batch.core.refusals import classify_refusal
-from airflow_openai_batch.locations import check_conn_id
+from airflow_openai_batch.givers import Giver
+from airflow_openai_batch.permissions import check_conn_id
 from airflow_openai_batch.plugin.iso import to_iso
 from airflow_openai_batch.triggers.batch_list import BatchList, BatchSource
 from airflow_openai_batch.triggers.queue_book import QueueBook
@@ -72,7 +73,7 @@ class Account:
             await _close(client)
 
     async def _connect(self) -> BatchSource:
-        check_conn_id(self.conn_id)
+        check_conn_id(self.conn_id, Giver.CODE)  # a split pushed it, which has looked at who gave it
         from airflow_openai_batch.triggers.connect import connect  # the client's imports take a second
 
         return await connect(self.conn_id)

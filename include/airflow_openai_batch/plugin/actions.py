@@ -19,8 +19,10 @@ from airflow_openai_batch.core import job
 from airflow_openai_batch.core.batch_view import BatchStatus
 from airflow_openai_batch.core.errors import NotFoundError
 from airflow_openai_batch.core.known_batches import is_of_job
-from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
+from airflow_openai_batch.givers import Giver
+from airflow_openai_batch.locations import open_place
 from airflow_openai_batch.operators.ownership import find_other_owner
+from airflow_openai_batch.permissions import check_conn_id
 from airflow_openai_batch.plugin.access import GetUserDep, check_origin
 from airflow_openai_batch.plugin.api import AllRights, OneJob, read_row
 from airflow_openai_batch.plugin.job_rows import JobId, find_conn_ids
@@ -84,9 +86,9 @@ def cancel(
         conn_id = find_conn_ids(session, [job_id]).get(job_id)
     if conn_id is None:
         raise HTTPException(404, "Airflow does not know the job's connection any more.")
-    check_uri(row.uri, "output")
-    check_conn_id(conn_id)
-    plan = job.read_plan(resolve_location(row.uri))
+    # What a split pushed: it has looked at who gave it.
+    check_conn_id(conn_id, Giver.CODE)
+    plan = job.read_plan(open_place(row.uri, "output", Giver.CODE))
     if plan is not None and (owner := find_other_owner(plan.created_by, job_id.dag_id)):
         rights.check_edit(owner)
     status = _cancel(conn_id, wish.batch_id, row.uri, plan)
@@ -134,8 +136,7 @@ def get_failed(rights: AllRights, job_id: OneJob) -> StreamingResponse:
     rights.check_contents(job_id.dag_id)
     with create_session(scoped=False) as session:
         row = read_row(session, job_id)
-    check_uri(row.uri, "output")
-    output = resolve_location(row.uri)
+    output = open_place(row.uri, "output", Giver.CODE)
     plan = job.read_plan(output)
     if plan is None:
         raise HTTPException(404, NO_FILE)

@@ -16,7 +16,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from airflow_openai_batch.core.errors import OpenAIBatchError
 from airflow_openai_batch.core.job_snapshot import JobSnapshot, SnapshotReader
 from airflow_openai_batch.core.server_words import clean_words
-from airflow_openai_batch.locations import check_uri, resolve_location
+from airflow_openai_batch.givers import Giver
+from airflow_openai_batch.locations import open_place
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +62,8 @@ class Directory:
         began = time.monotonic()
         try:
             if self._reader is None:
-                check_uri(self.uri, "output")
-                self._reader = SnapshotReader(resolve_location(self.uri))
+                # A split pushed it, which has looked at who gave it.
+                self._reader = SnapshotReader(open_place(self.uri, "output", Giver.CODE))
             self.snapshot, self.error = self._reader.read(), None
         except OpenAIBatchError as error:
             self.error, self._reader = str(error)[:500], None

@@ -15,7 +15,8 @@ from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.pricing import BATCH_SHARE
 from airflow_openai_batch.core.report import Report
 from airflow_openai_batch.core.report_markdown import format_duration
-from airflow_openai_batch.locations import check_uri, resolve_location
+from airflow_openai_batch.givers import find_giver_of
+from airflow_openai_batch.locations import open_place
 from airflow_openai_batch.recipes.json_rows import Row, read_rows
 from airflow_openai_batch.recipes.video_frames import INDEX
 from airflow_openai_batch.recipes.workbook import Sheet, write_workbook
@@ -92,8 +93,7 @@ def compare_captions(video_uri: str) -> dict[str, Any]:
     :returns: where they are, and the outcomes.
     :raises InputError: if nothing was captioned.
     """
-    check_uri(video_uri, "output")
-    place = resolve_location(video_uri.rstrip("/"))
+    place = open_place(video_uri.rstrip("/"), "output", find_giver_of(video_uri))
     found = list(_find_captioned(place))
     if not found:
         raise InputError(f"{place.uri}: nothing was captioned yet. Look at the tasks before.")

@@ -24,7 +24,8 @@ import msgspec
 from airflow_openai_batch.core.errors import EmptyInputError
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.row_sources.object_rows import list_objects
-from airflow_openai_batch.locations import check_uri, resolve_location
+from airflow_openai_batch.givers import find_giver_of
+from airflow_openai_batch.locations import open_place
 from airflow_openai_batch.recipes.cd_catalogues import find_candidates, open_catalogue
 from airflow_openai_batch.recipes.cd_checks import Checker, Limits
 from airflow_openai_batch.recipes.cd_covers import FIELDS, Cover, clean_cover
@@ -59,8 +60,7 @@ def list_photos(photos_uri: str, output_uri: str) -> str | None:
     :returns: the round's directory; None where there is nothing to ask.
     :raises EmptyInputError: if there is no photograph below ``photos_uri``.
     """
-    check_uri(photos_uri, "input")
-    prefix = resolve_location(photos_uri.rstrip("/"))
+    prefix = open_place(photos_uri.rstrip("/"), "input", find_giver_of(photos_uri, "photos_uri"))
     found = [each for each in list_objects(prefix) if each.uri.lower().endswith(_ENDINGS)]
     if not found:
         raise EmptyInputError(f"{photos_uri}: has no photograph ({', '.join(_ENDINGS)}) below it.")
@@ -190,8 +190,7 @@ def write_catalogue(output_uri: str) -> str:
 
 
 def _open(output_uri: str) -> Location:
-    check_uri(output_uri, "output")
-    return resolve_location(output_uri.rstrip("/"))
+    return open_place(output_uri.rstrip("/"), "output", find_giver_of(output_uri, "output_uri"))
 
 
 def _photo_key(row: Row) -> str:

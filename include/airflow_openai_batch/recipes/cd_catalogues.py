@@ -11,12 +11,16 @@ import msgspec
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_openai_batch.core.errors import ConfigError, InputError, OpenAIBatchError
-from airflow_openai_batch.locations import check_conn_id, check_uri, resolve_location
+from airflow_openai_batch.givers import find_giver_of
+from airflow_openai_batch.locations import open_place
+from airflow_openai_batch.permissions import check_conn_id
 from airflow_openai_batch.recipes.cd_covers import FIELDS, Cover, fold, read_year, score_match
 from airflow_openai_batch.recipes.json_rows import read_rows
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from airflow_openai_batch.core.storage import Location
 
 MOST_CANDIDATES = 5
 """A model that judges more of them judges worse, and each costs tokens."""
@@ -74,19 +78,20 @@ def open_catalogue(conn_id: str, file_uri: str) -> Catalogue:
     """
     if conn_id.strip().lower() not in ("", "none"):
         return HttpCatalogue.from_connection(conn_id.strip())
-    check_uri(file_uri, "input")
-    return FileCatalogue(file_uri)
+    return FileCatalogue(open_place(file_uri, "input", find_giver_of(file_uri, "catalogue_uri")))
 
 
 class FileCatalogue:
     """Records in a file, all in memory: about 1 KB each. For trying, and for catalogues of some ten thousand."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, place: Location) -> None:
         self._records: list[tuple[str, Cover]] = []
         self._by_word: dict[str, list[int]] = {}
-        for row in read_rows(resolve_location(uri), made_by="that makes it"):
+        for row in read_rows(place, made_by="that makes it"):
             if not row.get("id"):
-                raise InputError(f"{uri}: a record has no id. Each needs one, beside {', '.join(FIELDS)}.")
+                raise InputError(
+                    f"{place.uri}: a record has no id. Each needs one, beside {', '.join(FIELDS)}."
+                )
             self._records.append((str(row["id"]), Cover.from_row(row)))
             for word in fold(row.get("title")) | fold(row.get("artist")):
                 self._by_word.setdefault(word, []).append(len(self._records) - 1)
@@ -136,8 +141,12 @@ class HttpCatalogue:
     @classmethod
     def from_connection(cls, conn_id: str) -> HttpCatalogue:
         """:raises ConfigError: if the connection says something that cannot be used."""
-        check_conn_id(conn_id)
+        check_conn_id(conn_id, find_giver_of(conn_id, "catalogue_conn_id"))
         connection = BaseHook.get_connection(conn_id)
+        if connection.conn_type != "http":  # the password of another is none that its host should see
+            raise ConfigError(
+                f"connection {conn_id!r}: is of type {connection.conn_type!r}; it must be of type 'http'."
+            )
         host = connection.host or ""
         if "://" not in host:
             host = f"{connection.schema or 'https'}://{host}"

@@ -24,7 +24,6 @@ from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.raw_answers import RawAnswers, SendFiles
 from airflow_openai_batch.core.rejected import RejectedLine
 from airflow_openai_batch.core.sources import describe_file
-from airflow_openai_batch.locations import resolve_location
 from airflow_openai_batch.recipes.pending_files import hash_file
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def deliver_outputs(inbox: Inbox, job_uri: str) -> list[dict[str, Any]] | None:
 
     :raises AccountingError: if the lines written are not as many as the file has requests.
     """
-    place = resolve_location(job_uri)
+    place = inbox.open_job(job_uri)
     plan = job.read_plan(place)
     if plan is None:
         raise JobError(f"{place.uri}: there is no plan.json; clear the split.")

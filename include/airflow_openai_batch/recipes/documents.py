@@ -17,14 +17,15 @@ from airflow_openai_batch.core.errors import ConfigError, EmptyInputError, JobEr
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.row_sources.object_rows import list_objects, open_objects
 from airflow_openai_batch.core.sources import SourceFile, explained, version_of
-from airflow_openai_batch.core.storage import Location
-from airflow_openai_batch.locations import check_uri, resolve_location
+from airflow_openai_batch.givers import find_giver_of
+from airflow_openai_batch.locations import open_place
 from airflow_openai_batch.operators.report import make_asset_uri
 from airflow_openai_batch.recipes.document_chunks import Chunk, cut_document
 from airflow_openai_batch.recipes.job_folder import read_note, write_note
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.prompts import PromptSpec
+    from airflow_openai_batch.core.storage import Location
     from airflow_openai_batch.recipes.qdrant_points import PointId, Points, PointStore
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ def read_documents(
     if not 100 <= max_chars <= 20_000:  # 8,191 tokens are the models' limit
         raise ConfigError(f"max_chars={max_chars:,}: must be 100 to 20,000 characters a chunk.")
     asked = hashlib.sha256(
-        msgspec.json.encode([store.collection, store.conn_id or store.path, source, max_chars, prompt.sha256])
+        msgspec.json.encode([store.collection, store.place, source, max_chars, prompt.sha256])
     ).hexdigest()
     done = read_note(folder.child(NOTE), Reading)
     if done is not None:
@@ -157,8 +158,7 @@ def find_documents(source: str) -> tuple[Location, list[SourceFile]]:
     uri = source.strip()
     if not uri:
         raise ConfigError("documents is empty: name a prefix that ends in /, or one document.")
-    check_uri(uri, "input")
-    place = resolve_location(uri)
+    place = open_place(uri, "input", find_giver_of(uri, "documents"))
     files: list[SourceFile]
     with explained(uri):
         info = None if uri.endswith("/") else place.fs.info(place.path)
@@ -166,7 +166,7 @@ def find_documents(source: str) -> tuple[Location, list[SourceFile]]:
         files = list_objects(place)
     else:
         files = [SourceFile(place, int(info.get("size") or 0), version_of(info), None)]
-        place = Location(place.fs, place.path.rpartition("/")[0], place.uri.rpartition("/")[0])
+        place = place.at(place.path.rpartition("/")[0], place.uri.rpartition("/")[0])
     if not files:
         raise EmptyInputError(f"{uri}: there is no document below it.")
     return place, files

@@ -13,24 +13,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from airflow_openai_batch.core.errors import JobError
 from airflow_openai_batch.core.sources import explained
-from airflow_openai_batch.core.storage import Location
-from airflow_openai_batch.locations import check_uri, resolve_location
+from airflow_openai_batch.givers import find_giver_of
+from airflow_openai_batch.locations import open_place
+from airflow_openai_batch.permissions import check_uri
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.sources import SourceFile
+    from airflow_openai_batch.core.storage import Location
 
 SUFFIX = ".jsonl"
 OUTPUT_SUFFIX = ".output.jsonl"
 ERROR_SUFFIX = ".error.jsonl"
 WORK = "_batch"
 _ID_DIGITS = 16
+_JOB_NAME = re.compile(rf"[0-9a-f]{{{_ID_DIGITS}}}")
 
 
 class Delivered(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +75,16 @@ class Inbox:
     def job(self, sha256: str) -> Location:
         return self.place.child(f"{WORK}/{sha256[:_ID_DIGITS]}")
 
+    def open_job(self, uri: str) -> Location:
+        """:raises JobError: if it is no job of this inbox."""
+        start = f"{self.place.uri}/{WORK}/"
+        name = uri.removeprefix(start)
+        if not uri.startswith(start) or not _JOB_NAME.fullmatch(name):
+            raise JobError(
+                f"{uri}: is no job of the inbox {self.place.uri}. Clear the task that finds the files."
+            )
+        return self.place.child(f"{WORK}/{name}")
+
     def read_names(self, job: Location) -> list[str]:
         """The files that a job's answers are for, the one that it was planned for first."""
         try:
@@ -104,9 +119,9 @@ def _is_request_file(name: str) -> bool:
 def open_inbox(uri: str) -> Inbox:
     """:raises ConfigError: if it may not be read or written."""
     uri = uri.strip().rstrip("/")
-    check_uri(uri, "input")
-    check_uri(uri, "output")
-    return Inbox(resolve_location(uri))
+    giver = find_giver_of(uri, "inbox")
+    check_uri(uri, "input", giver)
+    return Inbox(open_place(uri, "output", giver))
 
 
 def seed_inbox(inbox: Inbox, samples: Location) -> int:
@@ -120,4 +135,4 @@ def seed_inbox(inbox: Inbox, samples: Location) -> int:
 
 
 def _names_note(job: Location) -> Location:
-    return Location(job.fs, f"{job.path}.files.json", f"{job.uri}.files.json")
+    return job.at(f"{job.path}.files.json", f"{job.uri}.files.json")

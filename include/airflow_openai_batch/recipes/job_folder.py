@@ -8,7 +8,8 @@ import msgspec
 from airflow.sdk import get_current_context
 
 from airflow_openai_batch.core.errors import ConfigError, JobError
-from airflow_openai_batch.locations import check_uri, resolve_location
+from airflow_openai_batch.givers import find_giver_of
+from airflow_openai_batch.locations import open_place
 from airflow_openai_batch.operators.run_place import place_of_run
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ def open_folder(output_uri: str, run_id: str) -> Location:
     pattern = output_uri.strip().rstrip("/")
     if not pattern:
         raise ConfigError("output_uri is empty: name a directory for the run.")
-    dag_id = get_current_context()["ti"].dag_id
-    return resolve_location(place_of_run(pattern, run_id, dag_id, lambda uri: check_uri(uri, "output")))
+    giver = find_giver_of(output_uri, "output_uri")
+    return open_place(place_of_run(pattern, get_current_context()["ti"], giver), "output", giver)
 
 
 def read_note(place: Location, kind: type[_Note]) -> _Note | None:

@@ -7,7 +7,8 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_openai_batch.locations import check_conn_id
+from airflow_openai_batch.givers import find_giver_of
+from airflow_openai_batch.permissions import check_conn_id
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.prompts import PromptSpec
@@ -33,7 +34,7 @@ def embed_queries(queries: Sequence[str], prompt: PromptSpec, conn_id: str) -> l
     """A vector for each query, by the model of the chunks, in one call in real time."""
     from airflow_openai_batch.hook import OpenAIBatchHook  # a second of imports
 
-    check_conn_id(conn_id)
+    check_conn_id(conn_id, find_giver_of(conn_id, "conn_id"))
     with OpenAIBatchHook(conn_id).get_batch_client() as client:
         return client.embed(list(queries), model=prompt.model, **prompt.parameters)
 

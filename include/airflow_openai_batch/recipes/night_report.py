@@ -11,7 +11,9 @@ import msgspec
 from airflow_openai_batch.core.kept_files import KeptFile
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.table_files import TableOptions, open_table
-from airflow_openai_batch.locations import check_uri, resolve_location
+from airflow_openai_batch.givers import find_giver_of
+from airflow_openai_batch.locations import resolve_location
+from airflow_openai_batch.permissions import check_uri
 from airflow_openai_batch.recipes.sentiments import DayCounts, encode_counts, select_rows, write_sentiments
 from airflow_openai_batch.recipes.trend import LOOK, describe_trend, read_trend, write_trend_table
 
@@ -59,7 +61,7 @@ def write_followup(night: Night, sentiment: str) -> dict[str, Any]:
 
     :raises ConfigError: for a place that is not allowed: whoever may create asset events names it in one.
     """
-    check_uri(night.root, "output")
+    check_uri(night.root, "output", find_giver_of(night.root))
     schema, batches = select_rows(night.table, sentiment)
     place = resolve_location(f"{night.root}/followup/{night.day}.csv")
     kept = KeptFile(place, mark=schema.names[0])  # people write into it

@@ -12,7 +12,9 @@ from zoneinfo import ZoneInfo
 
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.sources import explained
-from airflow_openai_batch.locations import check_uri, resolve_location
+from airflow_openai_batch.givers import find_giver_of
+from airflow_openai_batch.locations import open_place
+from airflow_openai_batch.permissions import check_uri
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.storage import Location
@@ -97,17 +99,19 @@ def find_night(
             f"{pattern}: holds no {PLACEHOLDER}, so every night would ask about the same rows again."
         )
     root = root.strip().rstrip("/")
-    check_uri(root, "output")
-    check_uri(pattern, "input")
+    check_uri(root, "output", find_giver_of(root, "output_uri"))
     chosen = _read_day(day)
     wanted = chosen or (interval_start or run_after).astimezone(ZoneInfo(timezone)).date()
     if chosen is None and run_type not in _BY_ITSELF:
-        own, wanted = wanted, _find_newest(pattern, wanted) or wanted
+        own, wanted = wanted, _find_newest(_open_pattern(pattern), wanted) or wanted
         if own != wanted:
             log.info("%s has no file; started by hand, this run takes the newest day that has one.", own)
     night = Night(day=wanted, source=pattern.replace(PLACEHOLDER, str(wanted)), root=root)
-    place = resolve_location(night.source)
-    if not _glob(place, place.path):
+    place = open_place(night.source, "input", find_giver_of(pattern, "reviews"))
+    found = _glob(place, place.path)
+    for path in found:  # who prepares them takes what it gets from here
+        place.at(path, path).check_bounds()
+    if not found:
         log.info("%s: there is no such file.", night.source)
         return None
     log.info("The night of %s: %s", night.day, night.source)
@@ -117,10 +121,26 @@ def find_night(
 def find_newest_table(root: str) -> Night | None:
     """The latest day below ``root`` that has a table."""
     root = root.strip().rstrip("/")
-    check_uri(root, "output")
-    pattern = f"{root}/table/day={PLACEHOLDER}/reviews.parquet"
-    day = _find_newest(pattern, date.max)
+    table = open_place(
+        f"{root}/table/day={_MARK}/reviews.parquet", "output", find_giver_of(root, "output_uri")
+    )
+    day = _find_newest(table, date.max)
     return None if day is None else Night(day=day, source="", root=root)
+
+
+def read_event(extra: dict[str, Any]) -> Night:
+    """The night that an asset event is about. Who may write events may put any place into one.
+
+    :raises ConfigError: if it may not be written to.
+    """
+    night = Night(day=date.fromisoformat(str(extra["day"])), source="", root=str(extra["root"]).rstrip("/"))
+    check_uri(night.root, "output", find_giver_of(night.root, "output_uri"))
+    return night
+
+
+def _open_pattern(pattern: str) -> Location:
+    giver = find_giver_of(pattern, "reviews")
+    return open_place(pattern.replace(PLACEHOLDER, _MARK), "input", giver)
 
 
 def _read_day(value: Any) -> date | None:
@@ -134,8 +154,8 @@ def _read_day(value: Any) -> date | None:
         ) from None
 
 
-def _find_newest(pattern: str, until: date) -> date | None:
-    place = resolve_location(pattern.replace(PLACEHOLDER, _MARK))
+def _find_newest(place: Location, until: date) -> date | None:
+    """:param place: with `_MARK` where the day stands."""
     first, *others = re.split(re.escape(_MARK), place.path)
     named = "(?P=day)".join(_to_regex(part) for part in others)
     expression = re.compile(rf"{_to_regex(first)}(?P<day>\d{{4}}-\d\d-\d\d){named}")

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from airflow_openai_batch.core.errors import ConfigError
-from airflow_openai_batch.locations import check_conn_id, check_uri
+from airflow_openai_batch.givers import find_giver_of
+from airflow_openai_batch.permissions import check_conn_id
 from airflow_openai_batch.recipes.qdrant_errors import explained_store
+from airflow_openai_batch.recipes.qdrant_folder import check_collection, find_qdrant_folder, make_private
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient, models
@@ -49,26 +50,27 @@ class PointStore:
     """Where a collection is.
 
     :param conn_id: a connection of type ``qdrant``: host and port, or ``url`` in its extra; the API key as password.
-        Empty: files below ``path``.
-    :param path: a folder of this machine, for one process at a time.
+        Empty: files on this machine.
+    :param name: of the files on this machine, for one process at a time; where they lie is not to be chosen, see
+        `qdrant_folder`.
     """
 
     collection: str
     conn_id: str = ""
-    path: str = ""
+    name: str = ""
 
     def __post_init__(self) -> None:
-        if not self.collection.strip():
-            raise ConfigError("collection is empty: name the Qdrant collection.")
-        if not self.conn_id and not self.path.strip():
-            raise ConfigError("Name a connection to Qdrant, or a folder of this machine for its files.")
-        if not self.conn_id and "://" in self.path.removeprefix("file://"):
-            raise ConfigError(
-                f"{self.path}: Qdrant's files cannot lie in object storage. Name a folder, or a connection to a server."
-            )
+        check_collection(self.collection)
+        if not self.conn_id and not self.name:
+            raise ConfigError("Give a connection to Qdrant, or a name for its files on this machine.")
+
+    @property
+    def place(self) -> str:
+        """The connection's id, or the folder."""
+        return self.conn_id or str(find_qdrant_folder(self.name))
 
     def __str__(self) -> str:
-        place = f"connection {self.conn_id!r}" if self.conn_id else self.path
+        place = f"connection {self.conn_id!r}" if self.conn_id else self.place
         return f"collection {self.collection!r} ({place})"
 
     @contextlib.contextmanager
@@ -95,16 +97,15 @@ class PointStore:
             ) from None
         if self.conn_id:
             return QdrantClient(timeout=TIMEOUT_S, check_compatibility=False, **self._read_connection())
-        check_uri(self.path, "output")
-        folder = Path(self.path.removeprefix("file://")).expanduser()
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder = find_qdrant_folder(self.name)
+        make_private(folder)
         return QdrantClient(path=str(folder))
 
     def _read_connection(self) -> dict[str, Any]:
         """What the provider's hook reads of it; a host may be an address with scheme, too."""
         from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
-        check_conn_id(self.conn_id)
+        check_conn_id(self.conn_id, find_giver_of(self.conn_id, "qdrant_conn_id"))
         try:
             found = BaseHook.get_connection(self.conn_id)
         except AirflowNotFoundException:
@@ -112,6 +113,10 @@ class PointStore:
                 f"connection {self.conn_id!r} does not exist. Create it with type Qdrant, or set "
                 f"AIRFLOW_CONN_{self.conn_id.upper()}, or leave it empty for files on this machine."
             ) from None
+        if found.conn_type != "qdrant":  # the password of another is none that its host should see
+            raise ConfigError(
+                f"connection {self.conn_id!r}: is of type {found.conn_type!r}; it must be of type 'qdrant'."
+            )
         extra = found.extra_dejson
         url = extra.get("url") or (
             found.host if urlsplit(found.host or "").scheme in ("http", "https") else None

@@ -231,7 +231,7 @@ def _digest(
 ) -> str:
     what: list[Any] = [
         store.collection,
-        store.conn_id or store.path,
+        store.place,
         dict(filters),
         fields,
         prompt.name,

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_openai_batch.core.errors import ConfigError, InputError
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.sources import describe_file, explained
-from airflow_openai_batch.locations import check_uri, resolve_location
+from airflow_openai_batch.givers import find_giver_of
+from airflow_openai_batch.locations import open_place
 from airflow_openai_batch.operators.split import make_path_safe
 from airflow_openai_batch.recipes.json_rows import Row, read_rows, write_rows
 
@@ -70,13 +71,12 @@ def extract_frames(video_uri: str, output_uri: str, sampling: Sampling) -> str:
     :raises ConfigError: if PyAV is missing.
     :raises InputError: if it is no video that can be read.
     """
-    check_uri(video_uri, "input")
-    check_uri(output_uri, "output")
-    video = describe_file(resolve_location(video_uri))
+    output = open_place(output_uri.rstrip("/"), "output", find_giver_of(output_uri, "output_uri"))
+    video = describe_file(open_place(video_uri, "input", find_giver_of(video_uri, "video_uri")))
     seen = f"{video.uri}\n{video.size}\n{video.etag}\n{sampling}"
     mark = hashlib.blake2b(seen.encode(), digest_size=4).hexdigest()
     name = make_path_safe(PurePosixPath(video.location.path).stem)
-    place = resolve_location(f"{output_uri.rstrip('/')}/{name}-{mark}")
+    place = output.child(f"{name}-{mark}")
     index = place.child(INDEX)
     if index.exists():
         count = sum(1 for _ in read_rows(index, made_by="extract_frames"))

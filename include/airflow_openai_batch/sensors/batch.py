@@ -15,7 +15,6 @@ from airflow_openai_batch.core.errors import BatchRejectedError, ConfigError
 from airflow_openai_batch.core.refusals import classify_refusal, describe_refused
 from airflow_openai_batch.core.shard_state import Goal
 from airflow_openai_batch.core.steps import AwaitRoom
-from airflow_openai_batch.locations import check_conn_id
 from airflow_openai_batch.operators.calling import make_caller
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.sending import read_policy
@@ -52,6 +51,7 @@ class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
         self.batch_id = batch_id
 
     def execute(self, context: Context) -> Any:
+        self.check_givers(context)
         if not self.deferrable:
             self.poke_interval = self.poll_interval_s
             return BaseSensorOperator.execute(self, context)
@@ -101,7 +101,6 @@ class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
         with task_failures():
             if not self.batch_id:
                 raise ConfigError("either shard (an item of the split's output) or batch_id must be given.")
-            check_conn_id(self.conn_id)
             self.linked_batch_id = self.batch_id
             with self._connect() as client:
                 return client.fetch(self.batch_id)

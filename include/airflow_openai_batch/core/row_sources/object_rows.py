@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from airflow_openai_batch.core.errors import OutOfBoundsError
 from airflow_openai_batch.core.row_sources.table import BLOCK_BYTES, BLOCK_ROWS, RowBlock, RowTable
 from airflow_openai_batch.core.server_words import describe_error
 from airflow_openai_batch.core.sources import SourceFile, explained, version_of
@@ -33,6 +35,7 @@ def list_objects(prefix: Location) -> list[SourceFile]:
         if (
             info.get("type") == "directory"
             or not name
+            or (prefix.is_local and not os.path.isfile(path))  # noqa: PTH113 - a link to a folder, a pipe, a device
             or any(part.startswith(".") for part in name.split("/"))
         ):
             continue
@@ -83,6 +86,8 @@ def _read_text(file: SourceFile) -> tuple[str | None, str]:
         data = file.location.read_bytes()
     except FileNotFoundError:
         return None, "is not there any more"
+    except OutOfBoundsError:
+        return None, "is a link that leads outside"
     except PermissionError as error:
         return None, f"may not be read ({describe_error(error)})"
     try:
