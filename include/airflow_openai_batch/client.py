@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
 import openai
 import tenacity
 
-from airflow_openai_batch.core.batch_view import LIST_MARGIN_S, LIST_PAGE, BatchView
+from airflow_openai_batch.core.batch_view import (
+    LIST_MARGIN_S,
+    LIST_PAGE,
+    BatchPage,
+    BatchView,
+    read_has_more,
+)
 from airflow_openai_batch.core.errors import (
     DownloadError,
+    FatalAccountError,
     NotFoundError,
+    RemoteError,
     RequestRefusedError,
     TransientError,
 )
+from airflow_openai_batch.core.paging import ListWalk
 from airflow_openai_batch.core.policy import DEFAULT_POLICY
+from airflow_openai_batch.core.results_check import Received, ResultCheck, ResultMeter
 from airflow_openai_batch.core.server_objects import (
     FileView,
     OddAnswerError,
@@ -96,8 +106,8 @@ class BatchClient:
             raise RequestRefusedError(f"{doing}: {describe_redirect(former[0], target)}")
         _read_batches(answer, doing)
 
-    def upload(self, name: str, file: BinaryIO) -> str:
-        """Stream ``file`` (read, seek, tell) to OpenAI and return the file's id.
+    def upload(self, name: str, file: BinaryIO) -> FileView:
+        """Stream ``file`` (read, seek, tell) to OpenAI.
 
         Sent once: a repeated upload would leave an orphan, and the next run of the task does it anyway.
         """
@@ -109,7 +119,7 @@ class BatchClient:
                 expires_after={"anchor": "created_at", "seconds": FILE_EXPIRY_S},
                 timeout=UPLOAD_TIMEOUT_S,
             )
-        return _read_made(answer, doing, "the file", FileView.from_dict).id
+        return _read_made(answer, doing, "the file", FileView.from_dict)
 
     def create(self, *, input_file_id: str, endpoint: str, metadata: dict[str, str]) -> BatchView:
         """Create a batch, once: without an idempotency header, a repeated POST could create two."""
@@ -135,26 +145,34 @@ class BatchClient:
             answer = self._openai.batches.with_raw_response.retrieve(batch_id)
         return _read_batch(answer, doing)
 
-    def find(self, job_key: str, since: float) -> tuple[BatchView, ...]:
-        """All batches with this job_key that were created after ``since`` (Unix seconds, less a margin).
+    def find(
+        self, job_key: str, since: float, *, files: Collection[str] = (), former: Collection[str] = ()
+    ) -> tuple[BatchView, ...]:
+        """All batches of a send that were created after ``since``, see `iter_batches` and `BatchView.is_of`.
 
         OpenAI has no filter on metadata: pages of 100, newest first, one call each.
         """
-        return tuple(batch for batch in self.iter_batches(since) if batch.job_key == job_key)
+        return tuple(
+            batch for batch in self.iter_batches(since) if batch.is_of(job_key, files=files, former=former)
+        )
 
     def iter_batches(self, since: float) -> Iterator[BatchView]:
-        after: str | None = None
+        """Newest first, back to ``since`` (Unix seconds of the server's clock, less a margin).
+
+        :raises ListError: if the list cannot be read that far.
+        """
+        walk = ListWalk(what="batches", limit=PAGE)
         while True:
-            page = _RETRY(self._list, after)
-            for batch in page:
+            page = _RETRY(self._list, walk.after)
+            for batch in page.batches:
                 if batch.created_at < since - LIST_MARGIN_S:
                     return
-                yield batch
-            if len(page) < PAGE:
+                if walk.is_new(batch.id):
+                    yield batch
+            if not walk.advance([batch.id for batch in page.batches], page.has_more):
                 return
-            after = page[-1].id
 
-    def _list(self, after: str | None) -> list[BatchView]:
+    def _list(self, after: str | None) -> BatchPage:
         with translated("listing batches"):
             answer = self._openai.batches.with_raw_response.list(limit=PAGE, after=after or openai.omit)
         return _read_batches(answer, "listing batches")
@@ -198,39 +216,67 @@ class BatchClient:
         _read_content(answer, doing)
 
     def iter_files(self, *, purpose: str) -> Iterator[tuple[str, str]]:
-        """Id and name of all files of a purpose, newest first, one call per 10,000."""
-        after: str | None = None
-        while True:
-            page = _RETRY(self._list_files, purpose, after)
-            yield from page
-            if len(page) < FILES_PAGE:
-                return
-            after = page[-1][0]
+        """Id and name of all files of a purpose, newest first, one call per 10,000.
 
-    def _list_files(self, purpose: str, after: str | None) -> list[tuple[str, str]]:
+        :raises ListError: if the list cannot be read to its end.
+        """
+        walk = ListWalk(what="files", limit=FILES_PAGE)
+        while True:
+            page, has_more = _RETRY(self._list_files, purpose, walk.after)
+            yield from (file for file in page if walk.is_new(file[0]))
+            if not walk.advance([file_id for file_id, _ in page], has_more):
+                return
+
+    def _list_files(self, purpose: str, after: str | None) -> tuple[list[tuple[str, str]], bool | None]:
         doing = "listing files"
         with translated(doing):
             answer = self._openai.files.with_raw_response.list(
                 purpose=purpose, limit=FILES_PAGE, after=after or openai.omit
             )
-        files = _read_shown(
-            answer, doing, "the list", lambda page: list(map(FileView.from_dict, read_page(page)))
-        )
-        return [(file.id, file.filename) for file in files]
+        return _read_shown(answer, doing, "the list", _read_files)
 
-    def download(self, file_id: str, target: Location) -> int:
-        """Stream a file into object storage and return its bytes; a cut connection is done anew.
+    def describe_file(self, file_id: str) -> FileView | None:
+        """What the server says of a file; ``None`` where it says nothing: not every one knows file objects."""
+        try:
+            return _DESCRIBE_RETRY(self._describe_file, file_id)
+        except FatalAccountError as error:
+            if error.status_code == 401:
+                raise
+            return None  # a key may be allowed to read contents alone
+        except RemoteError as error:
+            log.debug("The server does not describe %s: %s", file_id, error)
+            return None
 
-        The target appears whole or not at all. Lines are JSON objects, so a file that ends in the middle of
-        one is short.
+    def _describe_file(self, file_id: str) -> FileView:
+        doing = f"looking at {file_id}"
+        with translated(doing):
+            answer = self._openai.files.with_raw_response.retrieve(file_id)
+        return _read_shown(answer, doing, "the file", FileView.from_dict)
 
-        :raises DownloadError: if it did not arrive whole, five times.
+    def download(
+        self, file_id: str, target: Location, *, lines_at_least: int = 0, believe_all: bool = False
+    ) -> Received:
+        """Stream a result file into object storage; what is cut, or not what it should be, is fetched anew.
+
+        The target appears whole or not at all, and only what was checked: bytes against the file object's, lines
+        against the batch's counts, and that there are lines with ids at all.
+
+        :param lines_at_least: what the batch's counts promise of this file.
+        :param believe_all: take whatever comes; somebody has decided so.
+        :raises DownloadError: if it did not arrive whole, or as what it should be, five times.
         :raises NotFoundError: if OpenAI does not know the file (yet).
         """
-        return int(_DOWNLOAD_RETRY(self._download, file_id, target))
+        told = None if believe_all else self.describe_file(file_id)
+        check = ResultCheck(
+            name=file_id, told_bytes=None if told is None else told.bytes, lines_at_least=lines_at_least
+        )
+        received = _DOWNLOAD_RETRY(self._download, file_id, target, None if believe_all else check)
+        if check.note:
+            log.warning("%s is taken as it is, twice the same came: %s.", file_id, check.note)
+        return received
 
-    def _download(self, file_id: str, target: Location) -> int:
-        received, last = 0, b""
+    def _download(self, file_id: str, target: Location, check: ResultCheck | None) -> Received:
+        meter, arrived = ResultMeter(), 0
         try:
             with (
                 translated(f"downloading {file_id}"),
@@ -239,27 +285,27 @@ class BatchClient:
             ):
                 for chunk in response.iter_bytes(CHUNK_BYTES):
                     sink.write(chunk)
-                    received += len(chunk)
-                    last = chunk[-1:] or last
-                _check_whole(file_id, response.headers, received, last)
+                    meter.feed(chunk)
+                    arrived += len(chunk)
+                received = meter.end()
+                if check is not None:
+                    _check_length(file_id, response.headers, received.bytes)
+                    check.judge(received)
         except STREAM_ERRORS as error:
             kind = type(error).__name__
-            raise DownloadError(f"downloading {file_id}: cut after {received:,} bytes ({kind})") from None
+            raise DownloadError(f"downloading {file_id}: cut after {arrived:,} bytes ({kind})") from None
         return received
 
 
 _DOWNLOAD_RETRY = _RETRY.copy(retry=tenacity.retry_if_exception_type((TransientError, DownloadError)))
+_DESCRIBE_RETRY = _RETRY.copy(stop=tenacity.stop_after_attempt(2))
 
 
-def _check_whole(file_id: str, headers: Mapping[str, str], received: int, last: bytes) -> None:
+def _check_length(file_id: str, headers: Mapping[str, str], received: int) -> None:
     announced = headers.get("content-length")
     if announced is not None and not headers.get("content-encoding") and int(announced) != received:
         raise DownloadError(
             f"downloading {file_id}: {received:,} bytes arrived, {int(announced):,} were announced"
-        )
-    if received and last not in (b"\n", b"}"):
-        raise DownloadError(
-            f"downloading {file_id}: the last of {received:,} bytes is in the middle of a line"
         )
 
 
@@ -280,7 +326,7 @@ class AsyncBatchClient:
             answer = await self._openai.batches.with_raw_response.retrieve(batch_id)
         return _read_batch(answer, f"fetching {batch_id}")
 
-    async def list_page(self, after: str | None) -> list[BatchView]:
+    async def list_page(self, after: str | None) -> BatchPage:
         """Up to 100 batches, newest first, that come after the one named."""
         with translated("listing batches"):
             answer = await self._openai.batches.with_raw_response.list(limit=PAGE, after=after or openai.omit)
@@ -306,10 +352,18 @@ def _read_batch(answer: Any, doing: str) -> BatchView:
     return _read_shown(answer, doing, "the batch", BatchView.from_dict)
 
 
-def _read_batches(answer: Any, doing: str) -> list[BatchView]:
+def _read_batches(answer: Any, doing: str) -> BatchPage:
     return _read_shown(
-        answer, doing, "the list", lambda page: list(map(BatchView.from_dict, read_page(page)))
+        answer,
+        doing,
+        "the list",
+        lambda page: BatchPage(list(map(BatchView.from_dict, read_page(page))), read_has_more(page)),
     )
+
+
+def _read_files(page: dict[str, Any]) -> tuple[list[tuple[str, str]], bool | None]:
+    files = map(FileView.from_dict, read_page(page))
+    return [(file.id, file.filename) for file in files], read_has_more(page)
 
 
 def _read_shown(answer: Any, doing: str, what: str, read: Callable[[dict[str, Any]], T]) -> T:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.core import job
-from airflow_openai_batch.core.batch_view import LIST_MARGIN_S
+from airflow_openai_batch.core.batch_view import CLOCK_MARGIN_S, LIST_MARGIN_S
 from airflow_openai_batch.core.errors import NotFoundError
 from airflow_openai_batch.core.known_batches import (
     WORTH_WRITING,
@@ -19,35 +19,41 @@ from airflow_openai_batch.core.known_batches import (
 if TYPE_CHECKING:
     from airflow_openai_batch.client import BatchClient
     from airflow_openai_batch.core.batch_view import BatchView
+    from airflow_openai_batch.core.shard_state import ShardState
     from airflow_openai_batch.shard_files import ShardFiles
 
 
-def find_sent(client: BatchClient, files: ShardFiles, send: int) -> tuple[BatchView, ...]:
-    """All batches that carry this send of the shard, however long ago they were created.
+def find_sent(client: BatchClient, files: ShardFiles, state: ShardState) -> tuple[BatchView, ...]:
+    """All batches that carry the current send of the shard, however long ago they were created.
 
     One call per 100 batches that were created since the last search of any shard that wrote down what it found, and
     one for each batch of this send.
+
+    :raises ListError: if the list of batches cannot be read to its end.
     """
     place, plan = files.output.child(job.KNOWN_BATCHES), files.plan
+    since = plan.created_at - CLOCK_MARGIN_S  # that is the clock of the worker that split
     known = read_known(place, plan)
+    key = files.key(state.send)
     newest: BatchView | None = None
     ours: list[BatchView] = []
+    found: dict[str, BatchView] = {}
     new = 0
-    for batch in _list_new(client, known, plan.created_at):
+    for batch in _list_new(client, known, since):
         newest = newest or batch
         new += batch.created_at > known.listed_at or not known.newest
         if is_of_job(batch, files.output.uri, plan):
             ours.append(batch)
+        if batch.is_of(key, files=state.sent_files, former=state.former_batches):
+            found[batch.id] = batch
     if newest is not None and new >= WORTH_WRITING:
         write_known(place, known.joined(ours, newest))
-    key = files.key(send)
-    found = {batch.id: batch for batch in ours if batch.job_key == key}
     try:
-        for batch_id in known.of(files.shard.shard, send):
+        for batch_id in known.of(files.shard.shard, state.send):
             if batch_id not in found:
                 found[batch_id] = client.fetch(batch_id)
     except NotFoundError:  # OpenAI forgets no batch: one answer is not enough to pay again
-        return client.find(key, plan.created_at)
+        return client.find(key, since, files=state.sent_files, former=state.former_batches)
     return tuple(found.values())
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow_openai_batch.core import job, machine, steps
-from airflow_openai_batch.core.batch_view import final_time
+from airflow_openai_batch.core.batch_view import CLOCK_MARGIN_S
 from airflow_openai_batch.core.breaker import Breaker
 from airflow_openai_batch.core.errors import (
     AnswerError,
@@ -20,6 +20,7 @@ from airflow_openai_batch.core.errors import (
     NotFoundError,
     RemoteError,
     TransientError,
+    UnprovenError,
 )
 from airflow_openai_batch.core.landing_news import tell_landing
 from airflow_openai_batch.core.ledger import Event, Kind, ShardLedger
@@ -27,7 +28,9 @@ from airflow_openai_batch.core.machine import Circumstances, Seen
 from airflow_openai_batch.core.phases import measure_phases
 from airflow_openai_batch.core.policy import Policy
 from airflow_openai_batch.core.queue_room import QueueLimit
+from airflow_openai_batch.core.refusals import is_file_not_ready
 from airflow_openai_batch.core.report import ShardSummary
+from airflow_openai_batch.core.results_check import RESULTS_UNPROVEN
 from airflow_openai_batch.core.send_slots import RealtimeBusyError
 from airflow_openai_batch.core.shard_month import ShardMonth
 from airflow_openai_batch.core.shard_state import ShardState, fold_events
@@ -37,6 +40,7 @@ from airflow_openai_batch.find_sent import find_sent
 
 if TYPE_CHECKING:
     from airflow_openai_batch.client import BatchClient
+    from airflow_openai_batch.core.batch_view import BatchView
     from airflow_openai_batch.core.caller import Caller
     from airflow_openai_batch.core.landed import Landed
     from airflow_openai_batch.core.monthly_budget import MonthlyBudget
@@ -44,10 +48,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FILE_LAG_S = 60.0
-"""A result file can lag behind the status `completed`; look again after this."""
-FILE_LAG_MAX_S = 3600.0
-"""After this long a missing result file is an error, not a delay."""
+_PUT_OFF_LEAST_S = 30.0
+"""A server that says "in a second" again and again is asked at twice the distance each time ..."""
+_PUT_OFF_LEAST_MAX_S = 900.0
+"""... up to this."""
+_PUT_OFF_MAX_S = 86_400.0
+"""No ``Retry-After`` is taken for longer."""
 
 Waiting = Wait | Pause | AwaitRoom
 """What `ShardDriver.drive` hands back when nothing is to be done now."""
@@ -164,14 +170,18 @@ class ShardActions:
     @_carry_out.register
     def _(self, step: steps.Find, state: ShardState) -> Seen | Waiting:
         looked_at = self.clock()
-        if step.since is None:  # it was never sent, as far as the ledger goes
-            candidates = find_sent(self.client, self.files, state.send)
-        else:
-            candidates = self.client.find(self.files.key(state.send), step.since)
+        candidates = self._find(state, step.since)
         return Seen(
             candidates=candidates,
             looked_at=looked_at,
             batch=next((each for each in candidates if each.id == state.batch_id), None),
+        )
+
+    def _find(self, state: ShardState, since: float | None) -> tuple[BatchView, ...]:
+        if since is None:  # it was never sent, as far as the ledger goes
+            return find_sent(self.client, self.files, state)
+        return self.client.find(
+            self.files.key(state.send), since, files=state.sent_files, former=state.former_batches
         )
 
     @_carry_out.register
@@ -205,9 +215,16 @@ class ShardActions:
     def _(self, step: steps.Upload, state: ShardState) -> Seen | Waiting:
         self._check_spending(state)
         self._month.check(state)
-        file_id = self.files.upload(f"{self.files.key(state.send)}.jsonl", state, self.client)
-        log.info("%s: uploaded %s bytes as %s.", self.files.name, f"{state.content.bytes:,}", file_id)
-        self._record("uploaded", state, file_id=file_id, file_sha256=state.content.sha256)
+        try:
+            file = self.files.upload(f"{self.files.key(state.send)}.jsonl", state, self.client)
+        except TransientError as error:
+            if error.retry_after_s is None:
+                raise
+            self._put_off(error, state, error.retry_after_s, status="busy")
+            return Seen(candidates=())
+        log.info("%s: uploaded %s bytes as %s.", self.files.name, f"{state.content.bytes:,}", file.id)
+        times = {} if file.created_at is None else {"created_at": file.created_at}
+        self._record("uploaded", state, file_id=file.id, file_sha256=state.content.sha256, times=times)
         return Seen(candidates=())  # looked a moment ago, and nothing of ours was sent since
 
     @_carry_out.register
@@ -222,19 +239,37 @@ class ShardActions:
                 endpoint=self.files.shard.endpoint,
                 metadata={**self.files.describe(state), **self.caller.to_metadata()},
             )
-        except NotFoundError:
-            self._month.take_back()
-            self._record("lost", state, message=f"OpenAI does not know {state.file_id} any more")
-            return Seen()
         except RemoteError as error:
-            if not isinstance(error, TransientError | AnswerError):  # a refusal: nothing was created
-                self._month.take_back()
-                self._record("declined", state, code=error.code, message=str(error)[:300])
-            raise
+            self._meet_refusal(error, state)
+            return Seen()
         log.info("%s: created %s for %s requests.", self.files.name, batch.id, f"{state.content.requests:,}")
         self._record("created", state, batch_id=batch.id, file_id=state.file_id)
         self.count("sends", sent_as="batch")
         return Seen(batch=batch)
+
+    def _meet_refusal(self, error: RemoteError, state: ShardState) -> None:
+        """Write down what the answer to a call for a batch means for the next one.
+
+        :raises RemoteError: if waiting here does not cure it.
+        """
+        # What was answered cannot be told, or no answer came: a batch may be there all the same.
+        unsure = isinstance(error, TransientError | AnswerError) and error.status_code != 429
+        if not unsure:  # an answer, not a lost one: nothing was created
+            self._month.take_back()
+        if isinstance(error, NotFoundError) or (not unsure and is_file_not_ready(str(error))):
+            self._record("declined", state, status="file_missing", code=error.code, message=str(error)[:300])
+        elif isinstance(error, TransientError) and error.retry_after_s is not None:
+            self._put_off(error, state, error.retry_after_s, status="unsure" if unsure else "busy")
+        else:
+            if not unsure:
+                self._record("declined", state, code=error.code, message=str(error)[:300])
+            raise error
+
+    def _put_off(self, error: TransientError, state: ShardState, asked_s: float, status: str) -> None:
+        """The server says when it wants to be asked again; and no sooner from one time to the next."""
+        least_s = min(_PUT_OFF_LEAST_S * 2 ** min(state.declines, 10), _PUT_OFF_LEAST_MAX_S)
+        until = self.clock() + min(max(asked_s, least_s), _PUT_OFF_MAX_S)
+        self._record("declined", state, status=status, code=error.code, message=str(error)[:300], until=until)
 
     def _claim(self, kind: Kind, state: ShardState) -> bool:
         """Say what is about to be paid for; false where somebody else said so first."""
@@ -259,14 +294,17 @@ class ShardActions:
             return Seen(batch=self.client.fetch(step.batch_id))
         except NotFoundError:
             # One 404 is not enough to pay again: believe it only where the list does not know the batch either.
-            since = state.first_intent_at or self.files.plan.created_at
-            listed = self.client.find(self.files.key(state.send), since)
+            since = state.first_file_at or (self.files.plan.created_at - CLOCK_MARGIN_S)
+            listed = self._find(state, since)
             found = next((batch for batch in listed if batch.id == step.batch_id), None)
             return Seen(batch=found, vanished=found is None)
 
     @_carry_out.register
     def _(self, step: steps.RecordEnded, state: ShardState) -> Seen | Waiting:
-        batch = step.batch
+        self._record_ended(step.batch, state)
+        return Seen()
+
+    def _record_ended(self, batch: BatchView, state: ShardState) -> None:
         self._record(
             "ended",
             state,
@@ -274,9 +312,11 @@ class ShardActions:
             status=str(batch.status),
             output_file_id=batch.output_file_id,
             error_file_id=batch.error_file_id,
+            completed=batch.completed,
+            failed=batch.failed,
+            total=batch.total,
             times=batch.times,
         )
-        return Seen()
 
     @_carry_out.register
     def _(self, step: steps.RecordRefused, state: ShardState) -> Seen | Waiting:
@@ -345,15 +385,68 @@ class ShardActions:
                 self.files.name,
             )
         try:
+            state = self._look_again(state)
             with self.landing_slot():
-                landing = self.files.land(state, self.client, final=step.final)
-        except NotFoundError as error:
-            final_at = max(final_time(ended.times) or 0.0 for ended in state.ended)
-            if self.clock() > final_at + FILE_LAG_MAX_S:
-                raise
-            return Pause(self.clock() + FILE_LAG_S, f"a result file is not there yet ({error})")
+                gone = self.files.fetch(state, self.client, step.gives_up)
+                if gone:
+                    state = self._record_gone(gone, state)
+                landing = self.files.land(state, final=step.final)
+        except UnprovenError as error:
+            log.warning("%s: %s.", self.files.name, error)
+            self._record("doubted", state, code=error.code, message=str(error)[:500])
+            return Seen()
         self._record_landing(landing, state)
         return Seen()
+
+    def _look_again(self, state: ShardState) -> ShardState:
+        """Where the results are in doubt: whether the batch says something else by now.
+
+        :raises UnprovenError: if the batch itself is not there.
+        """
+        ended = next((each for each in state.ended if each.send == state.send), None)
+        if not state.doubts or ended is None or ended.batch_id is None:
+            return state
+        try:
+            batch = self.client.fetch(ended.batch_id)
+        except NotFoundError as error:  # then a file that is not there says nothing, either
+            raise UnprovenError(str(error), code=RESULTS_UNPROVEN) from None
+        said = (batch.output_file_id, batch.error_file_id, batch.completed, batch.failed, batch.total)
+        known = (ended.output_file_id, ended.error_file_id, ended.completed, ended.failed, ended.total)
+        if batch.status.is_final and said != known:
+            self._record_ended(batch, state)
+            return self.read_state()
+        return state
+
+    def _record_gone(self, gone: dict[int, tuple[str, ...]], state: ShardState) -> ShardState:
+        """So that a landing that is done again does not look for it again."""
+        for ended in state.ended:
+            if not (kinds := gone.get(ended.send)):
+                continue
+            log.warning(
+                "%s: the %s file of %s is gone: what was in it is lost.",
+                self.files.name,
+                " and ".join(kinds),
+                ended.batch_id,
+            )
+            self._ledger.append(
+                Event(
+                    kind="ended",
+                    send=ended.send,
+                    at=self.clock(),
+                    by=self.caller.by,
+                    plan=self.files.plan.name,
+                    batch_id=ended.batch_id,
+                    status=ended.status,
+                    output_file_id=None if "output" in kinds else ended.output_file_id,
+                    error_file_id=None if "error" in kinds else ended.error_file_id,
+                    completed=ended.completed,
+                    failed=ended.failed,
+                    total=ended.total,
+                    gone=sorted({*ended.gone, *kinds}),
+                    times=ended.times,
+                )
+            )
+        return self.read_state()
 
     def _record_landing(self, landing: Landing, state: ShardState) -> None:
         landed, leftover = landing.landed, landing.leftover

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -23,11 +23,13 @@ from airflow_openai_batch.core.request_line import RequestLine
 from airflow_openai_batch.core.segments import Segments
 from airflow_openai_batch.core.shard_reader import CheckedStream, ShardReader
 from airflow_openai_batch.core.shard_state import Content, Ended, ShardState
+from airflow_openai_batch.result_files import fetch_results
 
 if TYPE_CHECKING:
     from airflow_openai_batch.client import BatchClient
     from airflow_openai_batch.core.landed import Landed
     from airflow_openai_batch.core.plan import Plan, Shard
+    from airflow_openai_batch.core.server_objects import FileView
     from airflow_openai_batch.core.storage import Location, Resolver
 
 log = logging.getLogger(__name__)
@@ -106,8 +108,8 @@ class ShardFiles:
     def reader(self) -> ShardReader:
         return ShardReader(self.plan, self.shard, self.output, self.resolve)
 
-    def upload(self, name: str, state: ShardState, client: BatchClient) -> str:
-        """Upload what the current send carries and return the file's id.
+    def upload(self, name: str, state: ShardState, client: BatchClient) -> FileView:
+        """Upload what the current send carries.
 
         :raises InputChangedError: if the bytes are not those of the plan (or of the leftover).
         """
@@ -151,15 +153,33 @@ class ShardFiles:
     ) -> Iterator[RequestLine]:
         return find_leftover(lines, sends, endpoint=self.shard.endpoint, rules=self.rules.outcomes)
 
-    def land(self, state: ShardState, client: BatchClient, *, final: bool = False) -> Landing:
-        """Fetch what is not in ``raw/`` yet, write the part, and the leftover if there is one.
+    def fetch(
+        self, state: ShardState, client: BatchClient, gives_up: Collection[str] = ()
+    ) -> dict[int, tuple[str, ...]]:
+        """Bring into ``raw/`` what batches returned and is not there yet, or is not what it should be.
+
+        :param gives_up: doubts that hold nothing up any more.
+        :return: by send, the kinds of files that the server does not have (any more).
+        :raises UnprovenError: if results are not there, or not what their batch promises.
+        """
+        gone = {
+            ended.send: fetch_results(
+                ended,
+                self._raw(ended.send),
+                client,
+                checked=ended.send <= state.landed_send,
+                gives_up=gives_up,
+            )
+            for ended in state.ended
+        }
+        return {send: kinds for send, kinds in gone.items() if kinds}
+
+    def land(self, state: ShardState, *, final: bool = False) -> Landing:
+        """Write the part from what is in ``raw/``, and the leftover if there is one.
 
         :param final: nothing is sent again, so nothing is left over.
-        :raises NotFoundError: if OpenAI does not know a result file (yet).
         :raises AccountingError: if input, plan and rows do not agree.
         """
-        for ended in state.ended:
-            self._fetch(ended, client)
         sends = self._describe_sends(state)
         landed = land_shard(
             self._lines(),
@@ -191,19 +211,6 @@ class ShardFiles:
             "error": self.output.child(job.raw_error(number, send)),
         }
 
-    def _fetch(self, ended: Ended, client: BatchClient) -> None:
-        places = self._raw(ended.send)
-        for kind, file_id in (("output", ended.output_file_id), ("error", ended.error_file_id)):
-            if file_id and not places[kind].exists():
-                received = client.download(file_id, places[kind])
-                log.info(
-                    "%s: downloaded %s bytes of %s to %s.",
-                    self.name,
-                    f"{received:,}",
-                    file_id,
-                    places[kind].uri,
-                )
-
     def _describe_sends(self, state: ShardState) -> list[SendFiles]:
         return [self._describe(ended, forgiven=ended.send <= state.forgiven_through) for ended in state.ended]
 
@@ -219,6 +226,7 @@ class ShardFiles:
             completed_at=final_time(ended.times),
             ended_as=ended.status,
             carried=ended.carried,
+            gone=ended.gone,
             forgiven=forgiven,
             files=files,
         )

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from airflow_openai_batch.core.batch_view import BatchStatus
+from airflow_openai_batch.core.batch_view import CLOCK_MARGIN_S, BatchStatus
 from airflow_openai_batch.core.plan import job_key
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ def sweep_files(client: BatchClient, plan: Plan, output_uri: str, sends: Mapping
     :raises RemoteError: if OpenAI cannot be asked; what is left expires by itself.
     """
     keys = set(iter_keys(plan, output_uri, sends))
-    batches = {batch.id: batch for batch in client.iter_batches(plan.created_at) if batch.job_key in keys}
+    since = plan.created_at - CLOCK_MARGIN_S  # that is the clock of the worker that split
+    batches = {batch.id: batch for batch in client.iter_batches(since) if batch.job_key in keys}
     _cancel_forgotten(client, batches.values())
     inputs = {batch.input_file_id for batch in batches.values()}
     results = {

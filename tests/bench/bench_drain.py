@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from unittest import mock
 
-from airflow_openai_batch.core.batch_view import BatchStatus, BatchView
+from airflow_openai_batch.core.batch_view import BatchPage, BatchStatus, BatchView
 from airflow_openai_batch.core.queue_room import Need, QueueLimit
 from airflow_openai_batch.core.refusals import classify_refusal
 from airflow_openai_batch.testing.emulator import Emulator
@@ -161,10 +161,10 @@ class Source:
     openai: Emulator
     calls: int = 0
 
-    async def list_page(self, after: str | None) -> list[BatchView]:
+    async def list_page(self, after: str | None) -> BatchPage:
         await self._call()
         page = self.openai.list_batches(after=after, limit=100)
-        return [BatchView.from_dict(batch) for batch in page["data"]]
+        return BatchPage([BatchView.from_dict(batch) for batch in page["data"]], page["has_more"])
 
     async def fetch(self, batch_id: str) -> BatchView:
         await self._call()

@@ -20,7 +20,7 @@ POLICY_S = {
     "grace_s": 5.0,  # after a batch's expiry, which the emulator sets to `stage.WINDOW_S`
 }
 WAITS_S: dict[str, dict[str, Any]] = {
-    "airflow_openai_batch.shard_actions": {"FILE_LAG_S": 2.0},
+    "airflow_openai_batch.core.results_check": {"LOOK_WAITS_S": (2.0,)},
     "airflow_openai_batch.core.machine": {"FILE_WAITS_S": (1.0, 1.0, 2.0, 2.0), "NEW_BATCH_LOOK_S": 2.0},
     "airflow_openai_batch.core.shard_state": {"FILE_WAITS_S": (1.0, 1.0, 2.0, 2.0)},
     "airflow_openai_batch.core.admission": {"RESERVED_S": 15.0, "HEAD_WAIT_S": 20.0},

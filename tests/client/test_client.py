@@ -46,7 +46,7 @@ def client(openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def make_batch(client: BatchClient, lines: int = 3) -> str:
-    file_id = client.upload("lines.jsonl", io.BytesIO(b"".join(make_line(n) for n in range(lines))))
+    file_id = client.upload("lines.jsonl", io.BytesIO(b"".join(make_line(n) for n in range(lines)))).id
     return client.create(input_file_id=file_id, endpoint="/v1/chat/completions", metadata={"job_key": "k"}).id
 
 
@@ -94,7 +94,7 @@ def test_find_looks_through_all_pages_but_not_past_the_time(
     openai_server: OpenAIServer, client: BatchClient
 ) -> None:
     first = make_batch(client)
-    file_id = client.upload("lines.jsonl", io.BytesIO(make_line(1)))
+    file_id = client.upload("lines.jsonl", io.BytesIO(make_line(1))).id
     for n in range(120):
         client.create(input_file_id=file_id, endpoint="/v1/chat/completions", metadata={"job_key": str(n)})
     assert [batch.id for batch in client.find("k", since=0.0)] == [first]
@@ -111,7 +111,7 @@ def test_a_cut_download_is_done_anew_and_arrives_whole(
     target = resolve_plain(str(tmp_path / "raw" / "out.jsonl"))
     received = client.download(batch.output_file_id or "", target)
     assert len(target.read_bytes().splitlines()) == 50
-    assert received == target.size()
+    assert received.bytes == target.size()
 
 
 def test_a_download_that_never_arrives_leaves_nothing(

@@ -74,7 +74,7 @@ def connect(server: OpenAIServer) -> BatchClient:
 
 def create_others(server: OpenAIServer, count: int) -> None:
     with connect(server) as client:
-        file_id = client.upload("lines.jsonl", io.BytesIO(request_line().encode() + b"\n"))
+        file_id = client.upload("lines.jsonl", io.BytesIO(request_line().encode() + b"\n")).id
         for _ in range(count):
             client.create(input_file_id=file_id, endpoint="/v1/chat/completions", metadata={})
 

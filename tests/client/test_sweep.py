@@ -37,7 +37,7 @@ def plan(tmp_path: Path) -> Plan:
 def send(client: BatchClient, job_key: str) -> tuple[str, str]:
     """:return: the ids of the uploaded file and of the batch."""
     lines = f"{request_line('a')}\n".encode()
-    file_id = client.upload(f"{job_key}.jsonl", io.BytesIO(lines))
+    file_id = client.upload(f"{job_key}.jsonl", io.BytesIO(lines)).id
     batch = client.create(
         input_file_id=file_id, endpoint="/v1/chat/completions", metadata={"job_key": job_key}
     )

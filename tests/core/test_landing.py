@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_openai_batch.core.errors import AccountingError, DownloadError, InputChangedError
+from airflow_openai_batch.core.errors import AccountingError, InputChangedError
 from airflow_openai_batch.core.failed_requests import find_failed, write_failed
 from airflow_openai_batch.core.landing import land_shard
 from airflow_openai_batch.core.leftovers import find_leftover, write_leftover
@@ -204,14 +204,28 @@ def test_format_of_responses_is_checked_too(shard: ShardOnDisk) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 20, 200])
-def test_raw_file_cut_short_stops_the_landing_and_names_the_line(shard: ShardOnDisk, cut: int) -> None:
+def test_a_line_that_is_no_json_is_the_row_of_its_request(shard: ShardOnDisk, cut: int) -> None:
+    shard.requests = [request("a"), request("b"), request("c")]
+    torn = answer("b", chat_body("secret"))[:-cut]
+    shard.add_send([torn, answer("a", chat_body()), b"no line at all {", answer("c", chat_body())])
+    landed = shard.land()
+    rows = shard.rows()
+    assert [row["status"] for row in rows] == ["ok", "invalid_output", "ok"]
+    assert rows[1]["error_code"] == "unreadable_answer"
+    assert "secret" not in rows[1]["error_message"]
+    assert (landed.strays, landed.retryable) == (1, 1)
+
+
+def test_an_id_inside_a_torn_answer_is_not_taken_for_its_own(shard: ShardOnDisk) -> None:
     shard.requests = [request("a"), request("b")]
-    content = answer("a", chat_body()) + b"\n" + answer("b", chat_body("secret"))
-    shard.add_send(content[:-cut])
-    with pytest.raises(DownloadError, match=r"^00000\.1\.0\.jsonl:2: the line is not JSON") as caught:
-        shard.land()
-    assert "secret" not in str(caught.value)
-    assert not Path(shard.part.path).exists()
+    shard.add_send(
+        [
+            b'{"id":"1","custom_id":"a","response":{"body":{"text":""broken","custom_id":"b"}}}',
+            b'{"response":{"body":{"text":""broken","custom_id":"b"}},"custom_id":"a"}',
+        ]
+    )
+    assert shard.land().strays == 1
+    assert [row["status"] for row in shard.rows()] == ["invalid_output", "missing"]
 
 
 def test_line_ends_and_separators_do_not_split_answers(shard: ShardOnDisk) -> None:

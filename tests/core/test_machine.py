@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from airflow_openai_batch.core import machine, steps
-from airflow_openai_batch.core.batch_view import BatchError, BatchStatus, BatchView
+from airflow_openai_batch.core.batch_view import CLOCK_MARGIN_S, BatchError, BatchStatus, BatchView
 from airflow_openai_batch.core.errors import BatchRejectedError, FatalAccountError, JobError
 from airflow_openai_batch.core.job_progress import STATES
 from airflow_openai_batch.core.ledger import Event, Kind
@@ -86,7 +86,7 @@ def test_a_failed_candidate_never_wins_over_a_running_one() -> None:
 def test_a_look_that_is_older_than_somebody_elses_call_is_done_again() -> None:
     theirs = after(UPLOADED, INTENT, by="dag/other/task[0]")
     late = 2.0 + Policy().create_timeout_s + 1
-    assert ask(theirs, Seen(candidates=(), looked_at=1.0), now=late) == steps.Find(2.0)
+    assert ask(theirs, Seen(candidates=(), looked_at=1.0), now=late) == steps.Find(2.0 - CLOCK_MARGIN_S)
     assert ask(theirs, Seen(candidates=(), looked_at=late), now=late) == steps.Create()
 
 
@@ -281,9 +281,11 @@ def test_two_batches_of_one_send_are_settled_whenever_they_are_seen() -> None:
     mine, theirs = batch("in_progress", at=9.0), batch("in_progress", id="batch_0", at=5.0)
     once = after(UPLOADED, INTENT, CREATED)
     assert ask(once, Seen(batch=mine)) == steps.Wait(mine)
-    assert ask(once, Seen(batch=mine, twins=True)) == steps.Find(2.0), "the triggerer has seen one"
+    assert ask(once, Seen(batch=mine, twins=True)) == steps.Find(2.0 - CLOCK_MARGIN_S), (
+        "the triggerer has seen one"
+    )
     twice = after(UPLOADED, INTENT, INTENT, CREATED)
-    assert ask(twice, Seen(batch=mine)) == steps.Find(2.0)
+    assert ask(twice, Seen(batch=mine)) == steps.Find(2.0 - CLOCK_MARGIN_S)
     assert ask(twice, Seen(batch=mine, candidates=(mine,))) == steps.Wait(mine)
     step = ask(twice, Seen(batch=mine, candidates=(mine, theirs)))
     assert step == steps.Adopt(theirs, (mine,))

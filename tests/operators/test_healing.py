@@ -126,21 +126,10 @@ def test_the_ledger_of_another_plan_is_not_taken_for_this_ones(
 def test_a_result_file_that_lags_behind_the_status_is_waited_for(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_openai_batch.shard_actions.FILE_LAG_S", 0.1)
+    monkeypatch.setattr("airflow_openai_batch.core.results_check.LOOK_WAITS_S", (0.1,))
     openai_server.script(batch="completed", file_lag=2)
     assert run_dag("openai_batch_one_task", job.conf()).state == "success"
     assert [row["status"] for row in job.rows()] == ["ok"] * 3
-
-
-def test_a_result_file_that_never_comes_is_an_error_in_the_end(
-    run_dag: RunDag, openai_server: OpenAIServer, job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("airflow_openai_batch.shard_actions.FILE_LAG_S", 0.1)
-    monkeypatch.setattr("airflow_openai_batch.shard_actions.FILE_LAG_MAX_S", -1.0)  # an hour otherwise
-    openai_server.script(batch="completed", file_lag=2)
-    run = run_dag("openai_batch_one_task", job.conf())
-    assert run.state == "failed"
-    assert "404" in run.errors("shard", map_index=0)
 
 
 def test_what_is_left_over_can_be_uploaded_again_by_a_later_send(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_openai_batch.core.batch_view import LIST_PAGE, BatchView
+from airflow_openai_batch.core.batch_view import LIST_PAGE, BatchPage, BatchView, read_has_more
 from airflow_openai_batch.core.errors import NotFoundError
 from airflow_openai_batch.triggers.batch_list import BatchList
 from triggers.account import create_batches
@@ -33,7 +33,7 @@ class EmulatedSource:
         except ApiError:
             raise NotFoundError("404") from None
 
-    async def list_page(self, after: str | None) -> list[BatchView]:
+    async def list_page(self, after: str | None) -> BatchPage:
         from airflow_openai_batch.testing.refusals import ApiError
 
         self.pages += 1
@@ -41,7 +41,7 @@ class EmulatedSource:
             page = self._call("list_batches", after=after, limit=LIST_PAGE)
         except ApiError:
             raise NotFoundError("404") from None
-        return [BatchView.from_dict(batch) for batch in page["data"]]
+        return BatchPage([BatchView.from_dict(batch) for batch in page["data"]], read_has_more(page))
 
     async def cancel(self, batch_id: str) -> None:
         raise AssertionError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -25,7 +25,9 @@ LIST_PAGE = 100
 MOST_ERRORS = 100
 """Entries of ``errors.data`` that are read; each concerns a line."""
 LIST_MARGIN_S = 600.0
-"""Clocks differ, and OpenAI's ``created_at`` is its own: look this much further back."""
+"""A list may be sorted by another time stamp than it shows: look this much further back."""
+CLOCK_MARGIN_S = 86_400.0
+"""How far a worker's clock may be from the server's, where no time of the server's own is known."""
 
 
 class BatchStatus(StrEnum):
@@ -110,6 +112,16 @@ class BatchView:
     def job_key(self) -> str | None:
         return self.metadata.get("job_key")
 
+    def is_of(self, job_key: str, *, files: Collection[str] = (), former: Collection[str] = ()) -> bool:
+        """Whether it is one of this send.
+
+        :param files: that this send was created from, by which a batch is known where a server keeps no metadata.
+        :param former: batches of other sends, which may have carried the same files.
+        """
+        if self.job_key is not None:
+            return self.job_key == job_key
+        return self.input_file_id in files and self.id not in former
+
     @classmethod
     def from_dict(cls, batch: Any) -> BatchView:
         """Read the JSON form of OpenAI's batch object; counts, errors and metadata may be absent.
@@ -140,6 +152,21 @@ class BatchView:
             if isinstance(batch.get("model"), str) and batch["model"]
             else metadata.get("model"),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPage:
+    """One page of the list of batches, newest first."""
+
+    batches: list[BatchView]
+    has_more: bool | None = None
+    """``None`` where the server does not say."""
+
+
+def read_has_more(page: Mapping[str, Any]) -> bool | None:
+    """What a page of a list says of the next one; anything but a truth value says nothing."""
+    said = page.get("has_more")
+    return said if isinstance(said, bool) else None
 
 
 def _read_metadata(value: Any) -> dict[str, str]:

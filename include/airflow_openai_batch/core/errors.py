@@ -27,7 +27,9 @@
         ├── RequestRefusedError  any other 4xx, and a redirect
         ├── AnswerError          a 2xx whose content is not what the call promises
         ├── BatchRejectedError   the batch failed validation; nothing ran, nothing was billed
+        ├── ListError            a list cannot be read to its end
         └── DownloadError        a file did not arrive whole
+            └── UnprovenError    a batch's results are not (yet) what it says they are
 
 `send_slots.RealtimeBusyError` is one, too: enough real-time sends are running.
 
@@ -185,3 +187,14 @@ class DownloadError(RemoteError):
     """A file did not arrive whole."""
 
     permanent = False
+
+
+class UnprovenError(DownloadError):
+    """What a batch left is not there, or is not what its counts promise. Nothing may be sent again for what it lacks.
+
+    :param code: one of `results_check`'s.
+    """
+
+
+class ListError(RemoteError):
+    """A list cannot be read to its end: what was not found in it may be there all the same."""

@@ -33,6 +33,7 @@ STATES: dict[str, str] = {
     "lost": "to be uploaded again",
     "realtime": "sent in real time",
     "ended": "answered",
+    "doubted": "waits for its results",
     "landed": "landed",
     "stopped": "made no progress",
     "done": DONE,

@@ -38,6 +38,7 @@ SHARD_STATES: dict[str, str] = {
     "lost": "sending",
     "realtime": "running",
     "ended": "landing",
+    "doubted": "landing",
     "landed": "landing",
     "stopped": "failed",
     "done": "done",

@@ -44,7 +44,6 @@ def land_shard(
     :param requests: the shard's request lines, in input order.
     :param sends: the sends so far, oldest first, each with the files that came back.
     :param part: where the Parquet file goes (``results/part-00000.parquet``).
-    :raises DownloadError: if a raw file holds a line that is no JSON.
     :raises InputChangedError: if a request line is none any more.
     :raises AccountingError: if ``requests`` gives more or fewer than the plan says.
     """

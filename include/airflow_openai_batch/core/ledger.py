@@ -29,6 +29,7 @@ Kind = Literal[
     "lost",
     "realtime",
     "ended",
+    "doubted",
     "landed",
     "stopped",
     "done",
@@ -40,10 +41,11 @@ Kind = Literal[
 ``intent``: about to create its batch. ``declined``: OpenAI answered the call with a refusal, so there is no batch.
 ``created``: the batch is there. ``duplicate``: another batch of this send was cancelled. ``refused``: it failed
 validation; nothing ran. ``lost``: OpenAI no longer knows the uploaded file. ``realtime``: the requests of
-this send go out one by one. ``ended``: the batch is final, or the last request was answered. ``landed``: its
-answers are in ``raw/``. ``stopped``: five sends brought nothing, and whoever clears the task has another five.
-``done``: the shard's result rows are written. ``cleaned``: its files at OpenAI are deleted. ``reopened``: what has
-no good result is to be asked again (a repair).
+this send go out one by one. ``ended``: the batch is final, or the last request was answered. ``doubted``: its files
+are not there, or not what its counts promise, and are looked at again later. ``landed``: its answers are in ``raw/``.
+``stopped``: five sends brought nothing, or its results stayed in doubt, and whoever clears the task begins to count
+anew. ``done``: the shard's result rows are written. ``cleaned``: its files at OpenAI are deleted. ``reopened``: what
+has no good result is to be asked again (a repair); of a shard that was stopped for a doubt: without what is not there.
 """
 
 SCHEMA_VERSION = 1
@@ -71,7 +73,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     file_sha256: str | None = None
     batch_id: str | None = None
     status: str | None = None
-    """``ended``: of the batch. ``refused``: the kind of refusal."""
+    """``ended``: of the batch. ``refused``: the kind of refusal. ``declined``: ``file_missing``, ``busy``, or
+    ``unsure`` where the call may have created a batch all the same; nothing for what waiting does not cure."""
     code: str | None = None
     message: str | None = None
     output_file_id: str | None = None
@@ -79,10 +82,19 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     found: bool = False
     """``created``: the batch was found by its job_key, not created by the writer."""
     times: dict[str, float] = {}
-    """``ended``: OpenAI's own time stamps (``created_at``, ``in_progress_at`` ...), Unix seconds."""
+    """``ended``: OpenAI's own time stamps (``created_at``, ``in_progress_at`` ...), Unix seconds. ``uploaded``: the
+    file's ``created_at``, by the same clock."""
+    until: float = 0.0
+    """``declined``: the server asked to be left alone until then, Unix seconds by the writer's clock."""
     limit: int | None = None
     """``refused`` for queue room: the limit that OpenAI named, in ``unit``s."""
     unit: Literal["tokens", "requests"] = "tokens"
+    completed: int = 0
+    failed: int = 0
+    total: int = 0
+    """``ended``: the batch's counts; zeros where it has none."""
+    gone: list[str] = []
+    """``ended``: result files that the server did not have any more: ``output``, ``error``."""
     sent_as: Literal["batch", "realtime"] = "batch"
     """``ended``: how the requests went out."""
     leftover: int = 0

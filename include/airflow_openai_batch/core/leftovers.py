@@ -44,7 +44,6 @@ def find_leftover(
     """The requests that may be sent again, in input order: retryable, with attempts left, never those
     with a good answer.
 
-    :raises DownloadError: if a raw file holds a line that is no JSON.
     """
     with RawAnswers(sends) as raw:
         for settled in settle_requests(requests, raw, endpoint=endpoint, rules=rules):

@@ -14,7 +14,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-from airflow_openai_batch.core.batch_view import BatchStatus, BatchView, choose_kept, describe_duration
+from airflow_openai_batch.core.batch_view import (
+    CLOCK_MARGIN_S,
+    BatchStatus,
+    BatchView,
+    choose_kept,
+    describe_duration,
+)
 from airflow_openai_batch.core.errors import (
     BatchRejectedError,
     FatalAccountError,
@@ -25,6 +31,12 @@ from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.policy import DEFAULT_POLICY, Policy
 from airflow_openai_batch.core.queue_room import Need, QueueLimit, check_fits
 from airflow_openai_batch.core.refusals import Refusal, classify_refusal, describe_refused
+from airflow_openai_batch.core.results_check import (
+    MOST_LOOKS,
+    RESULTS_UNPROVEN,
+    count_looks,
+    wait_before,
+)
 from airflow_openai_batch.core.shard_state import FILE_WAITS_S, Goal, ShardState, find_holder
 from airflow_openai_batch.core.steps import (
     Adopt,
@@ -126,12 +138,34 @@ def next_step(
             forgiving=True,
         )
     if state.landed_send == state.send or any(ended.send == state.send for ended in state.ended):
-        return Land()
+        return _land(state, where)
     if state.batch_id is not None:
         return _follow(state, state.batch_id, seen, where, policy)
     if policy.first is not None and state.sampled is None and not state.claims:
         return TakeSample(policy.first)
     return _get_batch(state, seen, goal, where, policy)
+
+
+def _land(state: ShardState, where: Circumstances, *, final: bool = False) -> Step:
+    """Results that are in doubt are looked at again, for minutes; then the shard stops, or goes on without what is
+    gone for sure or costs nothing to ask again."""
+    if state.takes_all:
+        return Land(final, frozenset(MOST_LOOKS))
+    given_up = {code for code, looks in state.doubts.items() if looks >= count_looks(code)}
+    if RESULTS_UNPROVEN not in given_up:
+        until = state.doubted_at + wait_before(sum(state.doubts.values()))
+        if state.doubts and state.doubt_code not in given_up and where.now < until:
+            return Pause(until, f"looking again for what the batch promises ({state.doubt})")
+        return Land(final, frozenset(given_up))
+    looks = sum(state.doubts.values())
+    return Stop(
+        JobError(
+            f"shard {where.shard}: {state.doubt}. It was looked at {looks} times. Nothing is sent again, since answers "
+            "that were paid may still be there. Ask whoever runs the server, or the proxy before it, where they are, "
+            "then clear the task; to give them up and ask again, run the job once more with repair=true."
+        ),
+        forgiving=True,
+    )
 
 
 def _has_sample(state: ShardState, policy: Policy) -> bool:
@@ -149,7 +183,7 @@ def _has_files_to_delete(state: ShardState) -> bool:
 def _get_batch(state: ShardState, seen: Seen, goal: Goal, where: Circumstances, policy: Policy) -> Step:
     """Find before create: whoever died before writing it down may have created the batch."""
     if seen.candidates is None:
-        return Find(state.first_intent_at)
+        return Find(_since(state))
     kept, duplicates = choose_kept(list(seen.candidates))
     if kept is not None:
         return Adopt(kept, tuple(duplicates))
@@ -161,7 +195,7 @@ def _get_batch(state: ShardState, seen: Seen, goal: Goal, where: Circumstances, 
         return wait
     if late and policy.on_deadline == "publish" and not state.realtime:
         # The shard of a sample is not done with it: the next run may want all of it.
-        return Land(final=True) if policy.first is None else Reached()
+        return _land(state, where, final=True) if policy.first is None else Reached()
     if late and policy.on_deadline == "fail":
         return Stop(
             JobError(f"{_LATE}, {state.content.requests:,} requests are still to be sent. {_LATE_WAY_OUT}")
@@ -174,6 +208,13 @@ def _get_batch(state: ShardState, seen: Seen, goal: Goal, where: Circumstances, 
     return _prepare_batch(state, seen, where, policy, uploaded=uploaded)
 
 
+def _since(state: ShardState) -> float | None:
+    """Since when a batch of this send may be there, by the server's clock; ``None``: nothing is known of one."""
+    if state.first_intent_at is None or state.first_file_at is not None:
+        return state.first_file_at
+    return state.first_intent_at - CLOCK_MARGIN_S
+
+
 def _await_lost_reply(
     state: ShardState, seen: Seen, where: Circumstances, policy: Policy
 ) -> Pause | Find | None:
@@ -183,7 +224,7 @@ def _await_lost_reply(
     shown_at = max(claim.at for claim in state.claims) + policy.create_timeout_s
     if where.now < shown_at:
         return Pause(shown_at, "the list may not show yet what a lost reply was about")
-    return Find(state.first_intent_at) if seen.looked_at is not None and seen.looked_at < shown_at else None
+    return Find(_since(state)) if seen.looked_at is not None and seen.looked_at < shown_at else None
 
 
 def _prepare_batch(
@@ -222,7 +263,7 @@ def _look_again(state: ShardState, seen: Seen, where: Circumstances, policy: Pol
         return None
     done_at = max((claim.at for claim in state.claims if claim.by != where.me), default=0.0)
     stale = done_at and seen.looked_at < done_at + policy.create_timeout_s
-    return Find(state.first_intent_at) if stale else None
+    return Find(_since(state)) if stale else None
 
 
 def _await_others(state: ShardState, where: Circumstances, policy: Policy) -> Pause | None:
@@ -254,11 +295,15 @@ def _find_limit(state: ShardState, told: QueueLimit) -> QueueLimit:
 
 def _patience(state: ShardState, key: str, policy: Policy) -> tuple[float, str]:
     """Until when to wait (Unix seconds, 0 for not at all), and for what."""
+    return max((state.not_before, "the server asked to wait"), _wait_out_refusal(state, key, policy))
+
+
+def _wait_out_refusal(state: ShardState, key: str, policy: Policy) -> tuple[float, str]:
     if state.refused_at is None:
         return 0.0, ""
     if state.file_refusals:
         wait_s = FILE_WAITS_S[min(state.file_refusals, len(FILE_WAITS_S)) - 1]
-        return state.refused_at + wait_s, "OpenAI cannot find the uploaded file yet"
+        return state.refused_at + wait_s, "the server cannot find the uploaded file yet"
     if not state.queue_refusals:
         return 0.0, ""
     wait_s = min(policy.queue_wait_s * 2 ** min(state.queue_refusals - 1, 10), policy.queue_wait_max_s)
@@ -277,7 +322,7 @@ def _follow(state: ShardState, batch_id: str, seen: Seen, where: Circumstances, 
         return Observe(batch_id)
     if state.intents > 1 or seen.twins:  # else there is one: no reply was lost, and nobody else was at it
         if seen.candidates is None:
-            return Find(state.first_intent_at)
+            return Find(_since(state))
         kept, others = choose_kept([batch, *(each for each in seen.candidates if each.id != batch_id)])
         duplicates = tuple(each for each in others if each.id not in state.duplicates)
         if kept is not None and (kept.id != batch_id or duplicates):

@@ -27,6 +27,7 @@ from airflow_openai_batch.core.answers import read_answer, read_costs
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.schema_check import CheckLimitError, UnusableSchemaError, find_violation
 from airflow_openai_batch.core.server_words import clean_code, hide_secrets, hide_secrets_bytes
+from airflow_openai_batch.core.torn_lines import make_out_costs
 
 Status = Literal["ok", "failed", "invalid_output", "missing"]
 
@@ -124,6 +125,8 @@ class _Response(msgspec.Struct):
     status_code: Any = None
     request_id: Any = None
     body: msgspec.Raw = msgspec.Raw(b"null")
+    torn: bool = False
+    """Ours: the line was no JSON."""
 
 
 class _Line(msgspec.Struct):
@@ -132,6 +135,9 @@ class _Line(msgspec.Struct):
 
 
 _decode_line = msgspec.json.Decoder(_Line).decode
+
+
+_TORN = "The line with this answer is no JSON: nothing of it could be read but whose it is, and what it cost."
 
 
 def read_outcome(
@@ -170,6 +176,8 @@ def read_outcome(
     outcome.status_code = status_code
     outcome.request_id = response.request_id if isinstance(response.request_id, str) else None
     outcome.body = body
+    if response.torn is True and outcome.answer is not None:
+        outcome.error_message = outcome.answer.defect_message = _TORN
     return _hide_secrets(outcome)
 
 
@@ -195,7 +203,7 @@ def _open_odd_envelope(line: bytes) -> tuple[_Response | None, Any]:
     try:
         root = lenient_json.decode(line)
     except lenient_json.UnreadableJSONError:
-        return _Response(status_code=200, body=msgspec.Raw(b"")), None
+        return _Response(status_code=200, body=msgspec.Raw(make_out_costs(line)), torn=True), None
     response = root.get("response") if isinstance(root, dict) else None
     error = root.get("error") if isinstance(root, dict) else None
     if not isinstance(response, dict):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 import msgspec
 
 from airflow_openai_batch.core import lenient_json
-from airflow_openai_batch.core.errors import DownloadError
+from airflow_openai_batch.core.torn_lines import make_out_id
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.storage import Location
@@ -45,6 +44,8 @@ class SendFiles:
     ended_as: str = "completed"
     """The batch's last status. In an ``expired``, ``cancelled`` or ``failed`` batch a request without
     a line did not run; in a ``completed`` one it counts as an attempt."""
+    gone: tuple[str, ...] = ()
+    """Result files that the server did not have any more: ``output``, ``error``."""
     files: tuple[Location, ...] = ()
     """Output and error files and segments, those that exist. Order does not matter for different
     requests; of equal lines for one request the first counts."""
@@ -60,13 +61,12 @@ class _Named(msgspec.Struct):
 
 
 _decode_named = msgspec.json.Decoder(_Named).decode
-_ID = re.compile(rb'"custom_id"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 
 class RawAnswers:
     """The lines for each request. A context manager: it holds files open.
 
-    :raises DownloadError: if a line is no JSON, which is what a download cut short looks like.
+    A line that is no JSON stands for the request whose custom_id can be made out in it.
     """
 
     def __init__(self, sends: Sequence[SendFiles]) -> None:
@@ -125,11 +125,10 @@ class RawAnswers:
                 copy = tempfile.TemporaryFile(prefix="openai-batch-")  # noqa: SIM115
                 self._files.append(copy)
             self._descriptors.append(self._files[-1].fileno())
-            name = location.path.rsplit("/", 1)[-1]
-            for number, offset, line in _read_lines(source, copy):
+            for offset, line in _read_lines(source, copy):
                 if not line or line.isspace():
                     continue
-                custom_id = _read_id(line, name, number)
+                custom_id = _read_id(line)
                 if custom_id is None:
                     self.nameless += 1
                     continue
@@ -143,10 +142,10 @@ class RawAnswers:
             self._places[custom_id] = [known, place]
 
 
-def _read_lines(source: BinaryIO, copy: BinaryIO | None) -> Iterator[tuple[int, int, bytes]]:
-    """Line number, offset and bytes of each line, split on b"\\n" only; ``copy`` gets all bytes."""
+def _read_lines(source: BinaryIO, copy: BinaryIO | None) -> Iterator[tuple[int, bytes]]:
+    """Offset and bytes of each line, split on b"\n" only; ``copy`` gets all bytes."""
     rest: list[bytes] = []
-    number = offset = 0
+    offset = 0
     while block := source.read(READ_BYTES):
         if copy is not None:
             copy.write(block)
@@ -154,35 +153,28 @@ def _read_lines(source: BinaryIO, copy: BinaryIO | None) -> Iterator[tuple[int, 
         rest.append(first)
         for following in others:
             line = b"".join(rest)
-            number += 1
-            yield number, offset, line
+            yield offset, line
             offset += len(line) + 1
             rest = [following]
     if copy is not None:
         copy.flush()
     if line := b"".join(rest):
-        yield number + 1, offset, line
+        yield offset, line
 
 
-def _read_id(line: bytes, name: str, number: int) -> str | None:
+def _read_id(line: bytes) -> str | None:
     try:
         return _decode_named(line).custom_id
     except msgspec.ValidationError:
         return None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _read_odd_id(line, name, number)
+        return _read_odd_id(line)
 
 
-def _read_odd_id(line: bytes, name: str, number: int) -> str | None:
+def _read_odd_id(line: bytes) -> str | None:
     try:
         root = lenient_json.decode(line)
-    except lenient_json.UnreadableJSONError as error:
-        if str(error) == RecursionError.__name__ and (found := _ID.search(line)):
-            value = lenient_json.decode(found[1])
-            return value if isinstance(value, str) else None
-        raise DownloadError(
-            f"{name}:{number}: the line is not JSON ({len(line):,} bytes); the download was cut short or the "
-            "file was changed. Remove the file from raw/ and clear the download task to fetch it again."
-        ) from None
+    except lenient_json.UnreadableJSONError:
+        return make_out_id(line)
     value = root.get("custom_id") if isinstance(root, dict) else None
     return value if isinstance(value, str) else None

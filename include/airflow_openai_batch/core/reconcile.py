@@ -9,6 +9,7 @@ import msgspec
 
 from airflow_openai_batch.core.asked import Asked, read_asked
 from airflow_openai_batch.core.outcomes import MISSING, Outcome, OutcomeRules, Rank, read_outcome
+from airflow_openai_batch.core.results_check import RESULT_FILE_GONE
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.raw_answers import Place, RawAnswers, SendFiles
@@ -79,6 +80,14 @@ def _find_others(best: dict[int, Outcome], chosen: int | None) -> tuple[Judged, 
 
 def describe_missing(sends: Iterable[SendFiles]) -> tuple[str, str]:
     """Code and message of a request that no send returned a line for."""
+    sends = tuple(sends)
+    for send in reversed(sends):
+        if send.gone:
+            kinds = " and ".join(send.gone)
+            return RESULT_FILE_GONE, (
+                f"The {kinds} file of send {send.send} ({send.batch_id}) was deleted or had expired at the server "
+                "before it was fetched; what was in it is lost."
+            )
     names = ", ".join(f"{send.send} ({send.ended_as})" for send in sends)
     return MISSING, f"No line came back for this request in send {names}."
 
@@ -110,8 +119,8 @@ def _count_attempts(
 ) -> tuple[int, bool]:
     """Attempts, and whether the request is still open after the last send.
 
-    A request without a line in a batch that completed may have run: that counts. In one that expired
-    or was cancelled it did not, nor in a sample that did not carry it. A repair begins to count anew.
+    A request without a line in a batch that completed, or whose output is gone, may have run: that counts. In one
+    that expired or was cancelled it did not, nor in a sample that did not carry it. A repair begins to count anew.
 
     :param number: of the request in its shard, 0-based.
     """
@@ -122,7 +131,7 @@ def _count_attempts(
         if outcome is None and not _carries(send, number):
             continue
         if outcome is None:
-            ran = open_ and send.ended_as == "completed"
+            ran = open_ and (send.ended_as == "completed" or "output" in send.gone)
         else:
             ran, good = outcome.ran, good or outcome.rank is Rank.GOOD
             open_ = open_ and outcome.retryable

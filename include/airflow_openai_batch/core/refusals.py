@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 _LIMIT = re.compile(r"Limit:\s*([\d,]+)")
 _QUEUE_FULL = re.compile(r"[Ee]nqueued (token|request) limit reached")
-_FILE_NOT_VISIBLE = re.compile(r"Cannot find file")
+_FILE_NOT_READY = re.compile(
+    r"cannot find (?:the )?file|no such file object"
+    r"|\bfile\b[^:]{0,100}?(?:\bnot (?:yet )?(?:been )?(?:fully )?(?:processed|ready|uploaded)\b"
+    r"|\bis still (?:being )?(?:processed|processing|uploaded|uploading)\b"
+    r"|\bmust be processed\b|\bnot in (?:the )?\W?processed\b)",
+    re.IGNORECASE,
+)
+"""OpenAI, Azure and compatible servers, of a file that was just uploaded: it passes. A colon ends the search, so that
+a file's name in front of another reason says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,11 @@ def read_queue_limit(message: str) -> QueueLimit:
     return _read_full(message, "").queue_limit if _QUEUE_FULL.search(message) else QueueLimit()
 
 
+def is_file_not_ready(message: str) -> bool:
+    """Whether a refusal, of a call or of a batch, is about a file that the server does not show or use yet."""
+    return _FILE_NOT_READY.search(message) is not None
+
+
 def describe_refused(batch_id: str, refusal: Refusal) -> str:
     """The sentence for logs and errors."""
     reason = f"{refusal.code} {refusal.message}".strip()
@@ -63,7 +76,7 @@ def classify_refusal(errors: tuple[BatchError, ...]) -> Refusal:
 def _classify(error: BatchError) -> Refusal:
     if error.code == "token_limit_exceeded" or _QUEUE_FULL.search(error.message):
         return _read_full(error.message, error.code)
-    if _FILE_NOT_VISIBLE.search(error.message):
+    if is_file_not_ready(error.message):
         return Refusal("file_missing", error.code, error.message)
     place = f"line {error.line}: " if error.line is not None else ""
     kind: Literal["fatal", "permanent"] = "fatal" if error.code in ACCOUNT_CODES else "permanent"

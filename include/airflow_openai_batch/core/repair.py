@@ -23,6 +23,8 @@ class Repair:
     """Finished shards with rows that are not ``ok``, and how many."""
     unfinished: tuple[int, ...]
     """Shards that are not done, those that this run has reopened before among them."""
+    doubted: tuple[int, ...] = ()
+    """Of these: stopped because their results stayed in doubt. What is not there of them is given up."""
 
     @property
     def shards(self) -> list[int]:
@@ -36,9 +38,11 @@ class Repair:
             f"To repair: {number_of(sum(self.bad.values()), 'request')} without a good result in "
             f"{number_of(len(self.bad), 'finished shard')}; good answers are not asked again"
         )
-        return text + (
-            f". {number_of(len(self.unfinished), 'shard')} not done go on." if self.unfinished else "."
-        )
+        if self.unfinished:
+            text += f". {number_of(len(self.unfinished), 'shard')} not done go on"
+        if self.doubted:
+            text += f", {number_of(len(self.doubted), 'shard')} of them without results that the server does not show"
+        return f"{text}."
 
 
 def find_repair(plan: Plan, output: Location, run_key: str) -> Repair:
@@ -49,16 +53,18 @@ def find_repair(plan: Plan, output: Location, run_key: str) -> Repair:
     """
     ledger = JobLedger(output.child(job.STATE))
     bad: dict[int, int] = {}
-    unfinished = []
+    unfinished, doubted = [], []
     for shard in plan.shards:
         done = read_done(ledger, shard.shard, plan)
         if done is None:
             unfinished.append(shard.shard)
+            if ledger.list_kinds(shard.shard)[-2:] == ["doubted", "stopped"]:
+                doubted.append(shard.shard)
             continue
         rows = 0 if done.landed is None else done.landed.requests - done.landed.rows.get("ok", 0)
         if rows and not _was_opened(ledger, shard.shard, run_key):
             bad[shard.shard] = rows
-    return Repair(bad, tuple(unfinished))
+    return Repair(bad, tuple(unfinished), tuple(doubted))
 
 
 def _was_opened(ledger: JobLedger, shard: int, run_key: str) -> bool:
@@ -67,12 +73,12 @@ def _was_opened(ledger: JobLedger, shard: int, run_key: str) -> bool:
 
 
 def reopen_shards(plan: Plan, output: Location, repair: Repair, *, by: str, now: float) -> None:
-    """Say in the ledgers of the finished shards that a repair has begun; their tasks do the rest.
+    """Say in the ledgers of the shards that a repair has begun; their tasks do the rest.
 
     :param by: who asks, as in `Event.by`.
     :param now: Unix seconds.
     """
-    for shard in repair.bad:
+    for shard in (*repair.bad, *repair.doubted):
         ledger = ShardLedger(output.child(job.state_folder(shard)))
         send = max((event.send for event in ledger.read()), default=1)
         ledger.append(Event(kind="reopened", send=send, at=now, by=by, plan=plan.name))

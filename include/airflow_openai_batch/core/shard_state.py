@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -53,6 +54,12 @@ class Ended:
     output_file_id: str | None = None
     error_file_id: str | None = None
     times: dict[str, float] = field(default_factory=dict)
+    completed: int = 0
+    failed: int = 0
+    total: int = 0
+    """What the batch's counts promise; zeros where it has none."""
+    gone: tuple[str, ...] = ()
+    """Result files that the server did not have any more: ``output``, ``error``."""
     carried: int | None = None
     """A sample carried what was open of so many of the shard's first requests; ``None``: all that was open."""
 
@@ -76,9 +83,21 @@ class ShardState(msgspec.Struct, frozen=True, kw_only=True):
     send: int = 1
     file_id: str | None = None
     file_sha256: str | None = None
+    file_created_at: float | None = None
+    """By the server's clock, Unix seconds."""
     claims: tuple[Claim, ...] = ()
     """Of this send, oldest first; who holds it, `find_holder` says."""
     first_intent_at: float | None = None
+    first_file_at: float | None = None
+    """When the file of the first intent was created, by the server's clock: no batch of this send is older."""
+    sent_files: tuple[str, ...] = ()
+    """Files that a batch of this send may carry."""
+    former_batches: tuple[str, ...] = ()
+    """Batches of the sends before."""
+    declines: int = 0
+    """Calls for this send that the server put off, in a row."""
+    not_before: float = 0.0
+    """When the server wants to be asked again, Unix seconds."""
     intents: int = 0
     """Of this send. Only where there were several can there be several batches."""
     duplicates: tuple[str, ...] = ()
@@ -101,6 +120,18 @@ class ShardState(msgspec.Struct, frozen=True, kw_only=True):
     """In a row, without a batch that was admitted."""
     file_refusals: int = 0
     refused_at: float | None = None
+    doubts: dict[str, int] = {}
+    """Looks at the results of this send that found them wanting, by code, since somebody cleared the task."""
+    doubted_at: float = 0.0
+    """When the last of them was, Unix seconds."""
+    doubt: str = ""
+    """What it found wanting."""
+    doubt_code: str = ""
+    """One of `results_check`'s."""
+    doubt_is_final: bool = False
+    """The shard was stopped for it; a repair takes what is there."""
+    takes_all: bool = False
+    """A repair has said to go on with what is there of the results of this send."""
     setbacks: tuple[str, ...] = ()
     """What went wrong since the last progress, for the error that stops the shard."""
     done: Event | None = None
@@ -146,14 +177,25 @@ def _sampled(state: ShardState, event: Event) -> ShardState:
 
 def _uploaded(state: ShardState, event: Event) -> ShardState:
     state = _add_files(state, event.file_id)
-    return replace(state, file_id=event.file_id, file_sha256=event.file_sha256, file_refusals=0)
+    return replace(
+        state,
+        file_id=event.file_id,
+        file_sha256=event.file_sha256,
+        file_created_at=event.times.get("created_at"),
+        sent_files=_with(state.sent_files, event.file_id),
+        file_refusals=0,
+    )
 
 
 def _intent(state: ShardState, event: Event) -> ShardState:
     if event.send != state.send:
         return state
-    first = state.first_intent_at if state.first_intent_at is not None else event.at
-    return replace(_claim(state, event), first_intent_at=first, intents=state.intents + 1)
+    claimed = replace(
+        _claim(state, event), intents=state.intents + 1, sent_files=_with(state.sent_files, state.file_id)
+    )
+    if state.first_intent_at is not None:
+        return claimed
+    return replace(claimed, first_intent_at=event.at, first_file_at=state.file_created_at)
 
 
 def _claim(state: ShardState, event: Event) -> ShardState:
@@ -164,14 +206,20 @@ def _declined(state: ShardState, event: Event) -> ShardState:
     """Whoever comes next need not be patient with the intent."""
     if event.send != state.send:
         return state
-    return replace(state, claims=tuple(claim for claim in state.claims if claim.by != event.by))
+    if event.status != "unsure":
+        state = replace(state, claims=tuple(claim for claim in state.claims if claim.by != event.by))
+    if event.status == "file_missing":
+        return _await_file(state, state.file_refusals, event)
+    if not event.until:
+        return state
+    return replace(state, declines=state.declines + 1, not_before=event.until)
 
 
 def _created(state: ShardState, event: Event) -> ShardState:
     if event.send != state.send:
         return state
     state = _add_files(state, event.file_id)
-    return replace(state, batch_id=event.batch_id, created_at=event.at)
+    return replace(state, batch_id=event.batch_id, created_at=event.at, declines=0, not_before=0.0)
 
 
 def _duplicate(state: ShardState, event: Event) -> ShardState:
@@ -188,13 +236,23 @@ def _refused(state: ShardState, event: Event) -> ShardState:
     if event.limit is not None:
         refused = replace(refused, queue_limits={**state.queue_limits, event.unit: event.limit})
     if event.status == "file_missing":
-        again = state.file_refusals + 1
-        if again > len(FILE_WAITS_S):  # waiting did not help: upload anew
-            return replace(refused, file_id=None, file_sha256=None, file_refusals=0)
-        return replace(refused, file_refusals=again, refused_at=event.at)
+        return _await_file(refused, state.file_refusals, event)
     if event.status == "queue_full":
         return replace(refused, queue_refusals=state.queue_refusals + 1, refused_at=event.at)
     return refused  # the task failed with the reason; whoever clears it wants it tried again at once
+
+
+def _await_file(state: ShardState, waited: int, event: Event) -> ShardState:
+    """The same file again after a while; in the end it is uploaded anew, which is no progress.
+
+    :param waited: refusals for this file before.
+    """
+    if waited < len(FILE_WAITS_S):
+        return replace(state, file_refusals=waited + 1, refused_at=event.at)
+    setback = f"send {event.send}: the server did not find {state.file_id} within nine minutes"
+    return replace(
+        state, file_id=None, file_sha256=None, file_refusals=0, setbacks=(*state.setbacks, setback)
+    )
 
 
 def _lost(state: ShardState, event: Event) -> ShardState:
@@ -210,7 +268,7 @@ def _realtime(state: ShardState, event: Event) -> ShardState:
 
 def _ended(state: ShardState, event: Event) -> ShardState:
     if event.send != state.send:
-        return state
+        return _lose_files(state, event) if event.gone else state
     ended = Ended(
         send=event.send,
         batch_id=event.batch_id,
@@ -218,6 +276,10 @@ def _ended(state: ShardState, event: Event) -> ShardState:
         output_file_id=event.output_file_id,
         error_file_id=event.error_file_id,
         times=event.times,
+        completed=event.completed,
+        failed=event.failed,
+        total=event.total,
+        gone=tuple(event.gone),
         carried=state.sampled,
     )
     state = _add_files(state, event.output_file_id, event.error_file_id)
@@ -225,10 +287,40 @@ def _ended(state: ShardState, event: Event) -> ShardState:
     return replace(state, ended=(*others, ended), queue_refusals=0, file_refusals=0)
 
 
+def _lose_files(state: ShardState, event: Event) -> ShardState:
+    """Of a former send, whose files are wanted once more."""
+    ended = (
+        dataclasses.replace(
+            former,
+            output_file_id=event.output_file_id,
+            error_file_id=event.error_file_id,
+            gone=tuple(event.gone),
+        )
+        if former.send == event.send
+        else former
+        for former in state.ended
+    )
+    return replace(state, ended=tuple(ended))
+
+
+def _doubted(state: ShardState, event: Event) -> ShardState:
+    if event.send != state.send:
+        return state
+    code = event.code or ""
+    return replace(
+        state,
+        doubts={**state.doubts, code: state.doubts.get(code, 0) + 1},
+        doubted_at=event.at,
+        doubt=event.message or "",
+        doubt_code=code,
+        doubt_is_final=False,
+    )
+
+
 def _landed(state: ShardState, event: Event) -> ShardState:
     if event.send != state.send:
         return state
-    state = replace(state, landed_send=event.send)
+    state = replace(state, landed_send=event.send, doubts={}, doubt_is_final=False, takes_all=False)
     if not event.leftover:
         return replace(state, setbacks=())
     # Requests that a sample did not carry are left over by nature, and the account's trouble is not the shard's.
@@ -257,7 +349,7 @@ def _read_leftover(event: Event, leftover_send: int, *, first: int | None = None
 
 
 def _stopped(state: ShardState, event: Event) -> ShardState:
-    return replace(state, setbacks=())
+    return replace(state, setbacks=(), doubts={}, doubt_is_final=bool(state.doubts))
 
 
 def _done(state: ShardState, event: Event) -> ShardState:
@@ -269,8 +361,8 @@ def _cleaned(state: ShardState, event: Event) -> ShardState:
 
 
 def _reopened(state: ShardState, event: Event) -> ShardState:
-    if state.done is None:  # another run was first
-        return state
+    if state.done is None:  # another run was first, or the shard was stopped for a doubt
+        return replace(state, takes_all=True, doubt_is_final=False) if state.doubt_is_final else state
     last = max((ended.send for ended in state.ended), default=0)
     return replace(
         state,
@@ -289,18 +381,30 @@ def _add_files(state: ShardState, *file_ids: str | None) -> ShardState:
     return replace(state, remote_files=(*state.remote_files, *new)) if new else state
 
 
+def _with(names: tuple[str, ...], name: str | None) -> tuple[str, ...]:
+    return names if name is None or name in names else (*names, name)
+
+
 def _next_send(state: ShardState) -> ShardState:
     return replace(
         state,
         send=state.send + 1,
         claims=(),
         first_intent_at=None,
+        first_file_at=None,
+        sent_files=(),
+        former_batches=tuple(filter(None, (*state.former_batches, state.batch_id, *state.duplicates))),
+        declines=0,
+        not_before=0.0,
         intents=0,
         duplicates=(),
         realtime=False,
         batch_id=None,
         created_at=None,
         refused_at=None,
+        doubts={},
+        doubt_is_final=False,
+        takes_all=False,
     )
 
 
@@ -315,6 +419,7 @@ _STEPS = {
     "lost": _lost,
     "realtime": _realtime,
     "ended": _ended,
+    "doubted": _doubted,
     "landed": _landed,
     "stopped": _stopped,
     "done": _done,

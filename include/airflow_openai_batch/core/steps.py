@@ -116,10 +116,12 @@ class Pause:
 class Land:
     """Fetch the files of the ended sends, write the shard's rows, find what is left over.
 
-    ``final``: what is left over is not sent again; its rows say why.
+    ``final``: what is left over is not sent again; its rows say why. ``gives_up``: doubts about the results that hold
+    nothing up any more.
     """
 
     final: bool = False
+    gives_up: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

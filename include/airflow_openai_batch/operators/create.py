@@ -76,8 +76,9 @@ class OpenAIBatchCreateOperator(ShardStepOperator):
     def _find_or_create(self, client: BatchClient, input_file_id: str, context: Context) -> BatchView:
         caller = make_caller(context)
         key = hashlib.sha256(f"{input_file_id}|{self.endpoint}|{caller.instance}".encode()).hexdigest()
-        run_start = context["dag_run"].start_date
-        since = run_start.timestamp() if run_start else 0.0
+        # No batch is older than its file, by the server's own clock; the run's start moves when it is cleared.
+        file = client.describe_file(input_file_id)
+        since = 0.0 if file is None or file.created_at is None else file.created_at
         batch, duplicates = choose_kept(list(client.find(key, since)))
         for duplicate in duplicates:
             client.cancel(duplicate.id)

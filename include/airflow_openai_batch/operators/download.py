@@ -59,11 +59,19 @@ class OpenAIBatchDownloadOperator(LandingOperator):
         self.linked_batch_id = batch.id
         if not batch.status.is_final:
             raise TransientError(f"{batch.id} is {batch.status}: wait for it with OpenAIBatchSensor first.")
+        if batch.completed and not batch.output_file_id:
+            raise TransientError(
+                f"{batch.id} is {batch.status} with {batch.completed:,} answers by its counts, and names no output "
+                "file yet. The file is looked for again when the task is tried again."
+            )
         result: dict[str, Any] = {"batch_id": batch.id, "status": str(batch.status)}
+        lines = 0
         for kind, file_id in (("output", batch.output_file_id), ("error", batch.error_file_id)):
             target = folder.child(f"{batch.id}.{kind}.jsonl")
+            least = batch.completed if kind == "output" else max(0, batch.completed + batch.failed - lines)
             if file_id:
-                received = client.download(file_id, target)
-                self.log.info("Downloaded %s bytes to %s.", f"{received:,}", target.uri)
+                received = client.download(file_id, target, lines_at_least=least)
+                lines += received.lines
+                self.log.info("Downloaded %s bytes to %s.", f"{received.bytes:,}", target.uri)
             result[kind] = target.uri if file_id else None
         return result

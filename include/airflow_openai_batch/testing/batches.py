@@ -96,6 +96,8 @@ class Batch:
             body[f"{name}_at"] = None if stamp is None else int(stamp)
         for name in self.fault.omit:
             body[name] = None
+        if self.status in TERMINAL and now < self.stamps[self.status] + self.fault.file_ids_late_s:
+            body["output_file_id"] = body["error_file_id"] = None
         return body
 
     def _counts(self, now: float) -> JSON:

@@ -152,11 +152,14 @@ class Emulator:
             raise
         if expires_at is None and purpose == "batch":
             expires_at = now + BATCH_RETENTION_S
-        return self.files.add(StoredFile(file_id, filename, purpose, size, now, expires_at)).to_json()
+        file = self.files.add(StoredFile(file_id, filename, purpose, size, now, expires_at))
+        return self._skewed(file.to_json())
 
     def get_file(self, file_id: str) -> JSON:
         self.batches.settle()
-        return self.files.get(file_id).to_json()
+        if not self.settings.file_objects:
+            raise ApiError(405, "Method Not Allowed")
+        return self._skewed(self.files.get(file_id).to_json())
 
     def delete_file(self, file_id: str) -> JSON:
         self.batches.settle()
@@ -173,7 +176,7 @@ class Emulator:
         _check_limit(limit, 10_000)
         self.batches.settle()
         files, more = self.files.page(after=after, limit=limit, order=order, purpose=purpose)
-        return _list([file.to_json() for file in files], more)
+        return _list([self._skewed(file.to_json()) for file in files], more)
 
     def open_content(self, file_id: str) -> tuple[BinaryIO, StoredFile]:
         self.batches.settle()
@@ -197,11 +200,26 @@ class Emulator:
 
     def list_batches(self, *, after: str | None = None, limit: int = 20) -> JSON:
         _check_limit(limit, 100)
-        batches, more = self.batches.page(after, limit)
-        return _list([self._shown(batch) for batch in batches], more)
+        settings = self.settings
+        batches, more = self.batches.page(after, min(limit, settings.list_page_most or limit))
+        page = _list([self._shown(batch) for batch in batches], more)
+        if not settings.list_has_more:
+            del page["has_more"]
+        return page
 
     def _shown(self, batch: Batch) -> JSON:
-        return batch.to_json(self.clock.now())
+        shown = self._skewed(batch.to_json(self.clock.now()))
+        return shown if self.settings.keeps_metadata else {**shown, "metadata": None}
+
+    def _skewed(self, shown: JSON) -> JSON:
+        """With all times as this server's clock has them."""
+        skew = int(self.settings.clock_skew_s)
+        if not skew:
+            return shown
+        return {
+            name: value + skew if name.endswith("_at") and isinstance(value, int) else value
+            for name, value in shown.items()
+        }
 
     def kept_batches(self, job_key: str) -> list[str]:
         """Batches of a job_key that were neither refused nor cancelled: at most one should be."""

@@ -14,7 +14,7 @@ BatchOutcome = Literal[
 ]
 LineName = Literal[
     "missing", "duplicate", "string_body", "refusal", "content_filter", "length", "bad_schema", "not_json",
-    "empty", "missing_vector", "request_timeout", "batch_expired", "batch_cancelled",
+    "empty", "missing_vector", "request_timeout", "batch_expired", "batch_cancelled", "unparsable",
 ]  # fmt: skip
 
 
@@ -57,11 +57,15 @@ class BatchFault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     list_lag_s: float | None = None
 
     hide_output_file: bool = False
-    """``output_file_id`` is null although requests succeeded."""
+    """``output_file_id`` is null although requests succeeded, and stays so."""
+    file_ids_late_s: float = 0.0
+    """Both file ids are null for so long after the batch's end."""
     empty_error_file_id: bool = False
     """``error_file_id`` is ``""`` where there is no error file."""
     file_lag: int = 0
     """So many reads of each result file answer 404 first."""
+    deleted: tuple[Literal["output", "error"], ...] = ()
+    """Result files that somebody deletes as soon as they are there."""
     unfinished: Literal["error_file", "missing"] = "error_file"
     """Where requests that did not run are said so."""
     omit: tuple[Literal["request_counts", "usage", "model", "errors"], ...] = ()
@@ -118,6 +122,12 @@ class HttpFault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Cut the connection before the call has an effect, or after it, so that only the reply is lost."""
     truncate_bytes: int | None = None
     """Cut the connection after so many bytes of the answer's body."""
+    keep_lines: int | None = None
+    """End the answer's body in good order after so many whole lines, as a proxy does that gave up."""
+    page: str | None = None
+    """Answer 200 with this text, an HTML page, in the place of what was asked for."""
+    forget_after: bool = False
+    """Answer a list as if its ``after`` had not been given."""
     delay_s: float = 0.0
     """Real seconds before anything happens."""
     bytes_per_s: int | None = None

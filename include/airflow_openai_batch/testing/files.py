@@ -83,7 +83,7 @@ class Files:
         while self._expiry and self._expiry[0][0] <= now:
             _, file_id = heapq.heappop(self._expiry)
             if file_id in self._files:
-                self._drop(file_id)
+                self.drop(file_id)
 
     def find(self, file_id: str) -> StoredFile | None:
         return self._files.get(file_id)
@@ -100,10 +100,11 @@ class Files:
 
     def delete(self, file_id: str) -> JSON:
         self.get(file_id)
-        self._drop(file_id)
+        self.drop(file_id)
         return {"id": file_id, "object": "file", "deleted": True}
 
-    def _drop(self, file_id: str) -> None:
+    def drop(self, file_id: str) -> None:
+        """Whether it is shown yet or not."""
         del self._files[file_id]
         if not self._pins[file_id]:
             self._blobs.delete(file_id)

@@ -57,9 +57,14 @@ class Interference:
         if wait_s:
             receive = await _read_ahead(scope, receive)
             await asyncio.sleep(wait_s)
+        if fault is not None and fault.forget_after:
+            scope = {**scope, "query_string": _without_after(scope["query_string"])}
         if fault is not None and fault.drop == "before":
             self._record(route, "dropped before")
             await _cut(receive, send, "abort")
+        elif fault is not None and fault.page is not None:
+            self._record(route, "another page")
+            await _show_page(fault.page, receive, send)
         elif fault is not None and fault.status is not None:
             self._record(route, fault.status)
             await _refuse(fault, receive, send)
@@ -69,6 +74,8 @@ class Interference:
     async def _pass_on(
         self, scope: Scope, receive: Receive, send: Send, route: str, fault: HttpFault | None
     ) -> None:
+        if fault is not None and fault.keep_lines is not None:
+            send = _keep_lines_of(send, fault.keep_lines)
         status: int | str = 500
         sent = 0
         cut = False
@@ -98,6 +105,49 @@ class Interference:
             await _cut(receive, send, "abort")
         else:
             self._record(route, "truncated" if cut else status)
+
+
+def keep_lines(body: bytes, lines: int) -> bytes:
+    """The first lines of a body, each with its end."""
+    return b"".join(body.splitlines(keepends=True)[:lines])
+
+
+def _keep_lines_of(send: Send, lines: int) -> Send:
+    """Passes on only the first lines of an answer, when all of it is there."""
+    start: Message | None = None
+    body = bytearray()
+
+    async def keep(message: Message) -> None:
+        nonlocal start
+        if message["type"] == "http.response.start":
+            start = message
+            return
+        body.extend(message.get("body", b""))
+        if not message.get("more_body") and start is not None:
+            kept = keep_lines(bytes(body), lines)
+            await send(_with_length(start, len(kept)))
+            await send({"type": "http.response.body", "body": kept})
+
+    return keep
+
+
+def _with_length(start: Message, length: int) -> Message:
+    """The start of an answer whose body was changed on the way."""
+    headers = [(name, value) for name, value in start["headers"] if name.lower() != b"content-length"]
+    return {**start, "headers": [*headers, (b"content-length", str(length).encode())]}
+
+
+def _without_after(query: bytes) -> bytes:
+    return b"&".join(part for part in query.split(b"&") if not part.startswith(b"after="))
+
+
+async def _show_page(page: str, receive: Receive, send: Send) -> None:
+    while (await receive()).get("more_body"):
+        pass
+    body = page.encode()
+    headers = [(b"content-type", b"text/html"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _read_ahead(scope: Scope, receive: Receive) -> Receive:

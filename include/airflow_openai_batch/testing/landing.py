@@ -61,6 +61,8 @@ class Landing:
     output_tokens: int = 0
     output_lines: int = 0
     error_lines: int = 0
+    lost: int = 0
+    """Good answers that the output file leaves out."""
     done: bool = False
     _order: Iterator[tuple[int, int]] = field(init=False)
 
@@ -110,6 +112,7 @@ class Landing:
         self.completed += good
         self.failed += not good
         if fault == "missing":
+            self.lost += good
             return
         line = self._line(position, custom_id, reply, fault)
         if good:
@@ -133,6 +136,8 @@ class Landing:
         name = f"{self.batch_id[6:]}{position:06x}"
         response = {"status_code": reply.status, "request_id": f"req_{name}", "body": body}
         line = {"id": f"batch_req_{name}", "custom_id": custom_id, "response": response, "error": None}
+        if fault == "unparsable":
+            return _encode(line).replace(b'"object":"', b'"object":""', 1) + b"\n"
         return _encode(line) + b"\n"
 
     def _write_error(self, position: int, custom_id: str, code: str) -> None:

@@ -306,7 +306,9 @@ class Lifecycle:
         batch.counts = (landing.completed, landing.failed)
         batch.usage = (landing.input_tokens, landing.output_tokens)
         output_id, error_id = batch.result_ids
-        batch.output_file_id = self._store(batch, output_id, "output", landing.output_lines, at)
+        # A file of which every line was lost is there all the same, and says how long it is.
+        holds_output = landing.output_lines or landing.lost
+        batch.output_file_id = self._store(batch, output_id, "output", holds_output, at)
         batch.error_file_id = self._store(batch, error_id, "error", landing.error_lines, at)
         if batch.fault.hide_output_file:
             batch.output_file_id = None
@@ -328,6 +330,8 @@ class Lifecycle:
                 lag=batch.fault.file_lag,
             )
         )
+        if what in batch.fault.deleted:
+            self._files.drop(file_id)
         return file_id
 
     # -- refusals ------------------------------------------------------------------------------

@@ -49,6 +49,16 @@ class Settings:
     creates_per_hour: int = 2_000
     list_lag_s: float = 0.0
     """A new batch is missing from lists for so long."""
+    list_page_most: int | None = None
+    """No page of batches holds more, whatever limit was asked for."""
+    list_has_more: bool = True
+    """Whether lists say if there is more; some compatible servers do not."""
+    keeps_metadata: bool = True
+    """Whether a batch shows the metadata it was created with; some compatible servers forget it."""
+    clock_skew_s: float = 0.0
+    """Added to every time the server shows: its clock is not ours."""
+    file_objects: bool = True
+    """Whether a single file can be asked for; some compatible servers only give out contents."""
 
     max_requests_per_batch: int = 50_000
     max_embedding_inputs: int = 50_000

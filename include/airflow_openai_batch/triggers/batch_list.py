@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from airflow_openai_batch.core.batch_view import LIST_PAGE, BatchView
-from airflow_openai_batch.core.errors import NotFoundError, RequestRefusedError
+from airflow_openai_batch.core.batch_view import LIST_PAGE, BatchPage, BatchView
+from airflow_openai_batch.core.errors import ListError, NotFoundError, RequestRefusedError
+from airflow_openai_batch.core.paging import ListWalk
 
 DRY_PAGES = 5
 """So many pages without a find are worth it even for one batch: once found, it costs one page a cycle for ever."""
@@ -27,7 +28,7 @@ class BatchSource(Protocol):
 
     async def fetch(self, batch_id: str) -> BatchView: ...
 
-    async def list_page(self, after: str | None) -> list[BatchView]: ...
+    async def list_page(self, after: str | None) -> BatchPage: ...
 
     async def cancel(self, batch_id: str) -> None: ...
 
@@ -118,11 +119,13 @@ class BatchList:
         self, source: BatchSource, missing: set[str], new: set[str], since: float | None
     ) -> AsyncIterator[list[BatchView]]:
         """Pages from the top, as long as there may be more that is new."""
-        after: str | None = None
+        walk = ListWalk(what="batches", limit=LIST_PAGE)
         patience = dry_left = min(max(DRY_PAGES, len(new)), MAX_PAGES)
         pages = 0
         while True:
-            page = await source.list_page(after)
+            after = walk.after
+            listed = await source.list_page(after)
+            page = listed.batches
             pages += 1
             self._note(page, after)
             found = {view.id for view in page}
@@ -130,18 +133,17 @@ class BatchList:
             missing -= found
             new_left = new & missing
             yield page
-            if len(page) < LIST_PAGE:
+            if not _advance(walk, listed):
                 return
             goes_on = since is not None and page[-1].created_at >= since and pages < MAX_PAGES
             if not goes_on and (not new_left or dry_left <= 0):
                 return
-            after = page[-1].id
 
     async def _list_from(self, source: BatchSource, batch_id: str) -> list[BatchView]:
         """The page that begins with a batch, if it is where it was."""
         after = self._places[batch_id].after
         try:
-            page = await source.list_page(after)
+            page = (await source.list_page(after)).batches
         except (NotFoundError, RequestRefusedError):
             if after is None:
                 raise
@@ -159,3 +161,11 @@ class BatchList:
             self._places[view.id] = _Place((-view.created_at, self._listed), after)
             self._absences.pop(view.id, None)
             after = view.id
+
+
+def _advance(walk: ListWalk, page: BatchPage) -> bool:
+    """Whether to ask for another page. What a list that goes round in circles does not show is fetched alone."""
+    try:
+        return walk.advance([view.id for view in page.batches], page.has_more)
+    except ListError:
+        return False
