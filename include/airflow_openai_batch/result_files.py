@@ -43,7 +43,8 @@ def fetch_results(
     if not checked and RESULTS_UNPROVEN not in gives_up:
         check_named(ended)
     finished = ended.completed + ended.failed
-    gone, lines = [], 0
+    gone: list[str] = []
+    lines = 0
     for kind, file_id in (("output", ended.output_file_id), ("error", ended.error_file_id)):
         least = ended.completed if kind == "output" else ended.failed if gone else max(0, finished - lines)
         if file_id is None or (checked and places[kind].exists()):

@@ -14,6 +14,12 @@ from airflow_openai_batch.core.ledger import Event, Kind
 from airflow_openai_batch.core.machine import Circumstances, Seen
 from airflow_openai_batch.core.policy import DEFAULT_POLICY, Policy
 from airflow_openai_batch.core.queue_room import QueueLimit
+from airflow_openai_batch.core.results_check import (
+    MOST_LOOKS,
+    RESULT_FILE_GONE,
+    RESULTS_UNPROVEN,
+    wait_before,
+)
 from airflow_openai_batch.core.shard_state import Content, Goal, ShardState, fold_events
 
 NO_LIMIT = QueueLimit()
@@ -166,6 +172,46 @@ def test_a_file_openai_cannot_find_is_tried_again_four_times_and_then_uploaded_a
         assert isinstance(ask(state, Seen(candidates=()), now=state.refused_at or 0.0), steps.Pause)
         assert ask(state, Seen(candidates=()), now=1_000.0) == steps.Create()
     assert ask(after(UPLOADED, *([refusal] * 5)), Seen(candidates=()), now=1_000.0) == steps.Upload()
+
+
+def test_what_a_server_asked_to_wait_is_waited_by_whoever_comes_next() -> None:
+    busy = ("declined", {"status": "busy", "until": 5_402.0})
+    step = ask(after(UPLOADED, INTENT, busy), Seen(candidates=()), now=121.0, me="dag/another/task[0]")
+    assert step == steps.Pause(5_402.0, "the server asked to wait")
+    assert ask(after(UPLOADED, INTENT, busy), Seen(candidates=()), now=5_402.0) == steps.Create()
+    unsure = ("declined", {"status": "unsure", "until": 12.0})
+    claimed = ask(after(UPLOADED, INTENT, unsure), Seen(candidates=()), now=13.0, me="dag/another/task[0]")
+    assert isinstance(claimed, steps.Pause), "the call may have created a batch: its maker's time is not over"
+
+
+def test_results_in_doubt_are_looked_at_for_minutes_and_never_sent_again() -> None:
+    events: list[tuple[str, dict[str, object]]] = [UPLOADED, INTENT, CREATED, ENDED]
+    now, waits = 5.0, []
+    for _ in range(MOST_LOOKS[RESULTS_UNPROVEN] - 1):
+        events.append(("doubted", {"code": RESULTS_UNPROVEN, "message": "2 of 20 lines arrived"}))
+        state = after(*events)
+        step = ask(state, Seen(), now=state.doubted_at)
+        assert isinstance(step, steps.Pause)
+        assert "2 of 20 lines" in step.why
+        waits.append(step.until - state.doubted_at)
+        assert ask(state, Seen(), now=step.until) == steps.Land()
+    assert waits == [30, 60, 120, 240, 300]
+    events.append(("doubted", {"code": RESULTS_UNPROVEN, "message": "2 of 20 lines arrived"}))
+    stop = ask(after(*events), Seen(), now=now + 9_999)
+    assert isinstance(stop, steps.Stop)
+    assert "Nothing is sent again" in str(stop.error)
+    assert ask(after(*events, ("stopped", {})), Seen()) == steps.Land(), "whoever clears it has as many looks"
+    taken = ask(after(*events, ("stopped", {}), ("reopened", {})), Seen())
+    assert taken == steps.Land(gives_up=frozenset(MOST_LOOKS)), "a repair takes what is there"
+
+
+def test_a_file_that_is_gone_is_given_up_after_an_hour_of_looks() -> None:
+    gone = ("doubted", {"code": RESULT_FILE_GONE, "message": "404"})
+    looks = MOST_LOOKS[RESULT_FILE_GONE]
+    waits = [wait_before(n) for n in range(1, looks)]
+    assert sum(waits) >= 3_400
+    state = after(UPLOADED, INTENT, CREATED, ENDED, *([gone] * looks))
+    assert ask(state, Seen()) == steps.Land(gives_up=frozenset({RESULT_FILE_GONE}))
 
 
 def test_a_leftover_is_a_new_send_with_a_new_file() -> None:

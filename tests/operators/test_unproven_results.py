@@ -156,7 +156,7 @@ def test_of_a_deleted_file_the_rest_lands_and_max_attempts_says_whether_it_is_as
     assert [row["error_code"] for row in rows] == [
         "result_file_gone",
         "result_file_gone",
-        "http_400",
+        "invalid_request_error",
         "result_file_gone",
     ]
     assert "output file of send 1" in rows[0]["error_message"]

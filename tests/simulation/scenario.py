@@ -205,6 +205,11 @@ def _draw_settings(chance: random.Random, seed: int) -> dict[str, Any]:
         "finalizing_s": chance.choice((0.0, 0.0, 60.0, 600.0)),
         "cancelling_s": chance.choice((0.0, 30.0, 600.0)),
         "list_lag_s": chance.choice((0.0, 0.0, 0.0, 3.0, 30.0)),
+        "list_page_most": chance.choice((None, None, 1, 2)),
+        "list_has_more": chance.random() < 0.7,
+        "keeps_metadata": chance.random() < 0.9,
+        "clock_skew_s": chance.choice((0.0, 0.0, -900.0, 900.0)),
+        "file_objects": chance.random() < 0.8,
         "window_s": chance.choice((DAY_S, 3_600.0)) if in_progress_s <= 600 else DAY_S,
     }
 
@@ -238,7 +243,11 @@ _ENDINGS: tuple[Fault, ...] = (
     {"batch": "in_progress"},
     {"batch": "validating"},
     {"batch": "failed", "code": "billing_hard_limit_reached"},
-    {"batch": "completed", "hide_output_file": True},
+    {"batch": "completed", "file_ids_late_s": 40.0},
+    {"batch": "completed", "file_ids_late_s": 3_000.0},
+    {"batch": "completed", "deleted": ["output"]},
+    {"batch": "completed", "deleted": ["error"]},
+    {"batch": "cancelled", "cancelling_s": 30_000.0},
     {"batch": "completed", "empty_error_file_id": True},
 )
 _REFUSALS: tuple[Fault, ...] = (
@@ -282,6 +291,7 @@ _LINES: tuple[Fault, ...] = (
     {"line": "content_filter"},
     {"line": "bad_schema"},
     {"line": "not_json"},
+    {"line": "unparsable", "scope": "batch"},
 )
 _REALTIME_LINES: tuple[Fault, ...] = (
     {"line": 500, "scope": "realtime", "share": 0.5, "times": 2},
@@ -296,11 +306,31 @@ def _draw_http_faults(chance: random.Random) -> list[Fault]:
         fault: Fault = {"http": route, "skip": chance.choice((0, 0, 0, 1, 2, 5)), **chance.choice(_TROUBLES)}
         fault["times"] = chance.choice((1, 1, 2, 6, 12))
         if route.endswith("content") and chance.random() < 0.5:
-            fault = {"http": route, "truncate_bytes": chance.randint(0, 900), "times": chance.randint(1, 6)}
+            spoilt = chance.choice(
+                (
+                    {"truncate_bytes": chance.randint(0, 900)},
+                    {"keep_lines": chance.randint(0, 4)},
+                    {"page": "<html>Please log in.</html>"},
+                )
+            )
+            fault = {"http": route, **spoilt, "times": chance.choice((1, 2, 4, 6, 12, 40))}
+        if route == "GET /v1/batches" and chance.random() < 0.3:
+            fault = {"http": route, "forget_after": True, "times": chance.randint(1, 6)}
+        if route == "POST /v1/batches" and chance.random() < 0.3:
+            fault |= chance.choice(_NOT_VISIBLE)
+            fault.pop("drop", None)
+            fault.pop("delay_s", None)
         faults.append(fault)
     return faults
 
 
+_NOT_VISIBLE: tuple[Fault, ...] = (
+    {"status": 400, "code": None, "message": "Cannot find file file-x, or you do not have access to it."},
+    {"status": 400, "code": None, "message": "File file-x is not processed yet."},
+    {"status": 404, "code": None, "message": "No such File object: file-x"},
+    {"status": 429, "code": None, "retry_after_s": 5_400.0},
+    {"status": 503, "code": None, "retry_after_s": 1.0},
+)
 _ROUTES = (
     "POST /v1/files",
     "POST /v1/batches",

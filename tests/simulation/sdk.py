@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import openai
 
 from airflow_openai_batch.remote_errors import STREAM_ERRORS
-from airflow_openai_batch.testing.interference import route_of
+from airflow_openai_batch.testing.interference import keep_lines, route_of
 from airflow_openai_batch.testing.refusals import STATUS_CODES, ApiError, message_for
 
 if TYPE_CHECKING:
@@ -38,7 +38,10 @@ class SimulatedOpenAI:
         self._world = process.world
         self.files = SimpleNamespace(
             with_raw_response=SimpleNamespace(
-                create=self._upload, delete=self._delete_file, list=self._list_files
+                create=self._upload,
+                delete=self._delete_file,
+                list=self._list_files,
+                retrieve=self._get_file,
             ),
             with_streaming_response=SimpleNamespace(content=self._stream),
         )
@@ -73,6 +76,9 @@ class SimulatedOpenAI:
             self._call("DELETE", f"/v1/files/{file_id}", lambda: self._emulator.delete_file(file_id))
         )
 
+    def _get_file(self, file_id: str, **_: Any) -> Any:
+        return _shown(self._call("GET", f"/v1/files/{file_id}", lambda: self._emulator.get_file(file_id)))
+
     def _list_files(self, *, limit: int = 10_000, after: Any = None, purpose: Any = None, **_: Any) -> Any:
         page = self._call(
             "GET",
@@ -98,11 +104,14 @@ class SimulatedOpenAI:
 
     def _list(self, *, limit: int = 20, after: Any = None, **_: Any) -> Any:
         def act() -> dict[str, Any]:
+            forgets = fault is not None and fault.forget_after
+            asked_after = None if forgets else _given(after)
             if _given(after) is None:
                 self._process.listed_at = self._world.now()
-            return self._emulator.list_batches(limit=limit, after=_given(after))
+            return self._emulator.list_batches(limit=limit, after=asked_after)
 
-        return _shown(self._call("GET", "/v1/batches", act))
+        fault = self._meet("GET", "/v1/batches")
+        return _shown(self._answer("GET", "/v1/batches", act, fault))
 
     def _cancel(self, batch_id: str, **_: Any) -> Any:
         def act() -> dict[str, Any]:
@@ -127,6 +136,10 @@ class SimulatedOpenAI:
         path = f"/v1/files/{file_id}/content"
         fault = self._meet("GET", path)
         content = self._answer("GET", path, lambda: self._emulator.read_content(file_id), fault)
+        if fault is not None and fault.page is not None:
+            content = fault.page.encode()
+        if fault is not None and fault.keep_lines is not None:
+            content = keep_lines(content, fault.keep_lines)
         headers = {"content-length": str(len(content))}
         cut = None if fault is None else fault.truncate_bytes
 
@@ -159,7 +172,8 @@ class SimulatedOpenAI:
             raise _cut_off(route)
         if fault is not None and fault.status is not None:
             self._note(method, path, f"ANSWERED {fault.status}")
-            raise _refused(fault.status, fault.code or STATUS_CODES.get(fault.status), fault.retry_after_s)
+            code = fault.code or STATUS_CODES.get(fault.status)
+            raise _refused(fault.status, code, fault.retry_after_s, fault.message or "")
         return fault
 
     def _answer(

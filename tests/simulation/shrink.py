@@ -26,7 +26,16 @@ _PLAIN = (
     "realtime_threshold",
 )
 """Fields that may have their default instead; whatever else is there shrinks in a way of its own."""
-_SETTINGS = ("list_lag_s", "finalizing_s", "cancelling_s", "validating_s", "in_progress_s", "queue_limits")
+_SETTINGS = (
+    "list_lag_s",
+    "finalizing_s",
+    "cancelling_s",
+    "validating_s",
+    "in_progress_s",
+    "queue_limits",
+    "list_page_most",
+    "clock_skew_s",
+)
 _FAULT_FIELDS = ("skip", "times", "file_lag", "omit", "unfinished", "done", "shard")
 
 

@@ -53,7 +53,7 @@ def test_less_than_a_larger_sample(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_fails_shrinks_to_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BatchClient, "find", lambda self, job_key, since: ())
+    monkeypatch.setattr(BatchClient, "find", lambda self, job_key, since, **_: ())
     drawn = Scenario(
         seed=1,
         requests=2,

@@ -14,7 +14,7 @@ from airflow_openai_batch.core.errors import (
     BudgetError,
     FatalAccountError,
     JobError,
-    NotFoundError,
+    ListError,
     OpenAIBatchError,
 )
 from airflow_openai_batch.core.ledger import Event, ShardLedger
@@ -63,12 +63,12 @@ def judge(job: Job) -> Verdict:
     output = _open_output(job)
     plan = names.read_plan(output)
     assert plan is not None
-    faults, hidden = _count_faults(job), _count_hits(job, "hide_output_file")
-    unknown = hidden + faults["line missing"]
+    faults, deleted = _count_faults(job), _count_deleted(job)
+    unknown = deleted + faults["line missing"]
     rows = _read_rows(plan, output)
     _check_remote_files(job, plan, output)
     _check_rows(job, rows)
-    _check_money(job, hidden)
+    _check_money(job, deleted)
     _check_budget(job, unknown)
     _check_ledgers(job, plan, output)
     for shard in plan.shards:
@@ -97,8 +97,11 @@ def _check_remote_files(job: Job, plan: Plan, output: Location) -> None:
     """
     job.emulator.script.remove()
     excused = {file.id for file in job.emulator.files.alive if file.lag > 0}
+    knows_all = (
+        job.emulator.settings.keeps_metadata
+    )  # else a batch is not known for ours once its input is deleted
     for batch in job.emulator.batches:
-        if batch.created_at + job.world.scenario.list_lag_s > job.world.now():
+        if not knows_all or batch.created_at + job.world.scenario.list_lag_s > job.world.now():
             excused.update(batch.result_ids)
     process = Process(job.world, "publish")
     sends = {
@@ -143,7 +146,7 @@ def _find_unlucky(job: Job) -> set[str]:
     everyone = {f"r-{number}" for number in range(scenario.requests)}
     if scenario.finish_within_s is not None and scenario.on_deadline == "publish":
         return everyone
-    if any(fault.get("hide_output_file") or fault.get("scope") == "realtime" for fault in scenario.faults):
+    if any(fault.get("deleted") or fault.get("scope") == "realtime" for fault in scenario.faults):
         return everyone
     by_call = any(route in fault.get("http", "") for fault in scenario.faults for route in ("chat", "**"))
     if by_call and (scenario.mode != "batch" or scenario.on_deadline == "realtime"):
@@ -151,16 +154,16 @@ def _find_unlucky(job: Job) -> set[str]:
     return {custom_id for fault in scenario.faults for custom_id in fault.get("custom_id", ())}
 
 
-def _check_money(job: Job, hidden: int) -> None:
+def _check_money(job: Job, deleted: int) -> None:
     """No good answer twice, but for what nobody could know of.
 
-    That is: duplicates of one send that a lagging list kept from being found, and answers in a file that OpenAI
-    never named.
+    That is: duplicates of one send that a lagging list kept from being found, and answers in a file that somebody
+    deleted.
     """
     books, duplicates = job.emulator.books, _find_duplicates(job)
     duplicated = {custom_id for _, extra in duplicates for custom_id in _ids_of(job, extra)}
     for custom_id, good, _ in books.paid_twice(make_lines(job.world.scenario.requests).splitlines()):
-        lost = hidden + job.lost_answers[custom_id]
+        lost = deleted + job.lost_answers[custom_id]
         assert custom_id in duplicated or good <= 1 + lost, (
             f"a good answer was paid {good} times: {custom_id}"
         )
@@ -177,9 +180,10 @@ def _check_budget(job: Job, unknown: int) -> None:
     assert job.purse.excess is None or unknown, job.purse.excess
 
 
-def _count_hits(job: Job, name: str) -> int:
-    """How often faults struck that have this field set."""
-    return sum(rule.hits for rule in job.emulator.script.rules if getattr(rule.fault, name, None))
+def _count_deleted(job: Job) -> int:
+    """Batches whose output somebody deleted before it could be fetched."""
+    rules = job.emulator.script.rules
+    return sum(rule.hits for rule in rules if "output" in getattr(rule.fault, "deleted", ()))
 
 
 def _find_duplicates(job: Job) -> list[tuple[str, list[Batch]]]:
@@ -272,8 +276,11 @@ def _is_explained(job: Job, error: Exception) -> bool:
             scenario.finish_within_s is not None and len(scenario.runs) > 1
         )  # one cancels what another sends
         return at_odds or scenario.count_faults("batch") + scenario.count_faults("line") > 0
-    if isinstance(error, NotFoundError):
-        return any(fault.get("file_lag") for fault in scenario.faults)
+    if isinstance(error, ListError):
+        return any(fault.get("forget_after") for fault in scenario.faults)
+    if isinstance(error, JobError) and "Nothing is sent again" in str(error):
+        spoilt = ("file_ids_late_s", "keep_lines", "page", "truncate_bytes")
+        return any(fault.get(name) is not None for fault in scenario.faults for name in spoilt)
     return job.world.storage_failures > 0
 
 

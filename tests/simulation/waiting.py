@@ -85,10 +85,11 @@ def _iter_news(job: Job, view: BatchView) -> Iterator[float]:
 
 def _twins(job: Job, view: BatchView) -> Iterator[Batch]:
     """Other batches of the same send that still cost something."""
+    key = (job.emulator.batches.get(view.id).metadata or {})["job_key"]
     for batch in job.emulator.batches:
         if (
             batch.id != view.id
-            and (batch.metadata or {})["job_key"] == view.job_key
+            and (batch.metadata or {})["job_key"] == key
             and batch.status not in (*OVER, "cancelling")
         ):
             yield batch

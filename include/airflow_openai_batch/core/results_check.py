@@ -149,10 +149,8 @@ def check_named(ended: Ended) -> None:
     if ended.batch_id is None or ended.gone:
         return
     finished = ended.completed + ended.failed
-    nothing = not ended.output_file_id and not ended.error_file_id
-    if (ended.completed and not ended.output_file_id) or (
-        nothing and ended.status == "completed" and (finished or ended.total)
-    ):
+    named = bool(ended.output_file_id or ended.error_file_id)
+    if (ended.completed and not ended.output_file_id) or (ended.status == "completed" and not named):
         raise UnprovenError(
             f"{ended.batch_id} is {ended.status}, {ended.completed:,} of {max(finished, ended.total):,} requests "
             "have answers by its counts, and it names no output file",
