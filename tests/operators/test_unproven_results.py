@@ -51,7 +51,7 @@ def assert_all_there_once(run: FinishedRun, job: Job, server: OpenAIServer) -> N
 def test_files_that_are_named_late_are_waited_for_and_nothing_is_paid_twice(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job
 ) -> None:
-    openai_server.script(batch="completed", file_ids_late_s=0.7)
+    openai_server.script(batch="completed", file_ids_late=2)
     run = run_dag(DAG, job.conf())
     assert_all_there_once(run, job, openai_server)
     assert "doubted" in events(job)

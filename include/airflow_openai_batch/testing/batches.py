@@ -56,6 +56,8 @@ class Batch:
     counts: tuple[int, int] | None = None
     """Completed and failed, once known."""
     usage: tuple[int, int] | None = None
+    shown: int = 0
+    """How often it was shown after its end."""
 
     def enter(self, status: str, at: float) -> None:
         self.status = status
@@ -96,9 +98,15 @@ class Batch:
             body[f"{name}_at"] = None if stamp is None else int(stamp)
         for name in self.fault.omit:
             body[name] = None
-        if self.status in TERMINAL and now < self.stamps[self.status] + self.fault.file_ids_late_s:
+        if self.status in TERMINAL and self._names_files_late(now):
             body["output_file_id"] = body["error_file_id"] = None
         return body
+
+    def _names_files_late(self, now: float) -> bool:
+        self.shown += 1
+        if self.shown <= self.fault.file_ids_late:
+            return True
+        return now < self.stamps[self.status] + self.fault.file_ids_late_s
 
     def _counts(self, now: float) -> JSON:
         if self.status in ("validating", "failed"):

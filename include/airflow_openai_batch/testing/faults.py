@@ -59,7 +59,9 @@ class BatchFault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     hide_output_file: bool = False
     """``output_file_id`` is null although requests succeeded, and stays so."""
     file_ids_late_s: float = 0.0
-    """Both file ids are null for so long after the batch's end."""
+    """Both file ids are null for so long after the batch's end ..."""
+    file_ids_late: int = 0
+    """... or the first so many times that it is shown after its end."""
     empty_error_file_id: bool = False
     """``error_file_id`` is ``""`` where there is no error file."""
     file_lag: int = 0
