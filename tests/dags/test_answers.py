@@ -45,7 +45,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "phases": respond(said("I weigh it.", "commentary"), said('{"mood": "good"}', "final_answer")),
     "patch": respond(said("I look first.", "commentary"), CALL),
     "nan": chat_body('{"score": NaN}'),
-    "tab": chat_body('{"why": "one\ttwo \ud83d"}'),
+    "tab": chat_body('{"why": "one\ttwo \\ud83d"}'),
     "error": {"error": {"message": "Upstream overloaded, try later", "code": 502}},
     "silent": chat_body(None),
 }
