@@ -3,8 +3,10 @@ its file where that cannot be read at all."""
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import os
 import time
 import zipfile
 from pathlib import Path
@@ -14,13 +16,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from airflow_openai_batch.core import line_table
 from airflow_openai_batch.core.errors import InputError
 from airflow_openai_batch.core.row_sources import limits
 from fixtures.bounded_memory import run_bounded
 from fixtures.prepared import read_source
+from fixtures.split_input import request_line, split
 
 READ = """
 from fixtures.prepared import read_source
+from fixtures.split_input import request_line, split
+from airflow_openai_batch.core import line_table
 from airflow_openai_batch.core.errors import InputError
 try:
     table, rows, problems = read_source(sys.argv[1])
@@ -238,3 +244,24 @@ def test_a_parquet_file_with_too_many_columns(tmp_path: Path) -> None:
     pq.write_table(pa.table({f"c{n}": pa.array([1]) for n in range(16_385)}), tmp_path / "a.parquet")
     with pytest.raises(InputError, match="has 16,385 columns, limit 16,384"):
         read_source(tmp_path / "a.parquet")
+
+
+def test_more_lines_than_a_job_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_table, "MAX_LINES", 1_000)
+    source = tmp_path / "in.jsonl.gz"
+    source.write_bytes(gzip.compress(request_line("a").encode() + b"\n" * 1_000))
+    assert split(source, tmp_path / "job").plan.counts.requests == 1
+    source.write_bytes(gzip.compress(request_line("a").encode() + b"\n" * 1_001))
+    with pytest.raises(InputError, match="more than 1,000 lines, blank ones too, the limit of a job"):
+        split(source, tmp_path / "other")
+
+
+def test_devices_and_pipes_are_no_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(InputError, match=r"pipe\.csv: is a device or a pipe"):
+        read_source(tmp_path / "pipe.csv")
+    (tmp_path / "good.txt").write_text("good")
+    (tmp_path / "link.txt").symlink_to(tmp_path / "good.txt")
+    (tmp_path / "endless.txt").symlink_to("/dev/zero")
+    _, rows, _ = read_source(f"{tmp_path}/")
+    assert [row["name"] for row in rows] == ["good.txt", "link.txt"]

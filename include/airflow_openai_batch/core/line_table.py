@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from airflow_openai_batch.core.chunks import Chunk
 
+MAX_LINES = 100_000_000
+"""Of a job: 2.1 GB of memory while it is split. A file of a megabyte may unpack to a billion blank ones."""
 _MAX_NAMES = 2**16 - 1
 
 
@@ -112,6 +114,10 @@ class LineTable:
     def append(self, source: int, chunk: Chunk, tally: ChunkTally) -> Columns:
         """Add a chunk, and return its columns with the keys of this table."""
         first = len(self)
+        if first + len(tally.flags) > MAX_LINES:
+            raise InputError(
+                f"The input has more than {MAX_LINES:,} lines, blank ones too, the limit of a job. Cut it into several."
+            )
         number = self._source_lines.get(source, 0)
         self._chunks.append(_ChunkStart(first, source, chunk.offset, number + 1, self._positions))
         self._chunk_lines.append(first)

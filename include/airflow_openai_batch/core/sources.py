@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +109,20 @@ def describe_file(location: Location) -> SourceFile:
                 f"{location.uri}: is a directory. Name the files in it, for instance "
                 f"{location.uri.rstrip('/')}/*.jsonl."
             )
+        if is_no_file(location, info):
+            raise InputError(f"{location.uri}: is a device or a pipe. Name a file.")
     return SourceFile(location, int(info["size"]), version_of(info), compression_of(location.path))
+
+
+def is_no_file(location: Location, info: Mapping[str, Any]) -> bool:
+    """Whether it is a device, a pipe or a socket of this machine, which may never end. Of a link, what it leads to."""
+    if not location.is_local or info.get("type") in ("file", "directory"):
+        return False
+    try:
+        mode = os.stat(location.path).st_mode  # noqa: PTH116 - fsspec paths are strings
+    except OSError:  # whoever opens it says so
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 class explained:

@@ -72,6 +72,13 @@ class Location:
         self.check_bounds()
         return cast("bytes", self.fs.cat_file(self.path))
 
+    def read_at_most(self, size: int) -> bytes:
+        """The file, or one byte more than so many: on a disk a file may hold more than it says, or never end."""
+        if not self.is_local:
+            return self.read_bytes()
+        with self.fs.open(self.path, "rb") as file:
+            return cast("bytes", file.read(size + 1))
+
     def size(self) -> int:
         self.check_bounds()
         self.fs.invalidate_cache()

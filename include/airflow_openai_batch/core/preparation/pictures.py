@@ -17,7 +17,7 @@ from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.preparation.images import ImageCheck
 from airflow_openai_batch.core.prompts.bodies import Picture
 from airflow_openai_batch.core.prompts.templates import BadRowError
-from airflow_openai_batch.core.sources import explained
+from airflow_openai_batch.core.sources import explained, is_no_file
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.prompts.spec import ImageSpec
@@ -119,13 +119,19 @@ def _strip_root(root: Location, path: str) -> str | None:
 def _read_file(place: Location, spec: ImageSpec) -> bytes:
     limit = _MOST_READ_BYTES if spec.max_side else spec.max_bytes
     try:
-        size = place.fs.info(place.path)["size"]
-        if size is not None and size > limit:
-            raise BadRowError(
-                f"the image file has {size:,} bytes, limit {limit:,}"
-                + ("" if spec.max_side else ". Set max_side to scale images down")
-            )
-        return place.read_bytes()
+        info = place.fs.info(place.path)
+        if is_no_file(place, info):
+            raise BadRowError("the image is a device or a pipe")
+        size = info["size"]
+        if size is None or size <= limit:
+            data = place.read_at_most(limit)
+            if len(data) <= limit:
+                return data
+            size = len(data)
+        raise BadRowError(
+            f"the image file has {size:,} bytes, limit {limit:,}"
+            + ("" if spec.max_side else ". Set max_side to scale images down")
+        )
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise BadRowError("there is no such image file") from None
     except PermissionError:

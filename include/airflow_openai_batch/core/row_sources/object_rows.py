@@ -11,7 +11,7 @@ import pyarrow as pa
 from airflow_openai_batch.core.errors import OutOfBoundsError
 from airflow_openai_batch.core.row_sources.table import BLOCK_BYTES, BLOCK_ROWS, RowBlock, RowTable
 from airflow_openai_batch.core.server_words import describe_error
-from airflow_openai_batch.core.sources import SourceFile, explained, version_of
+from airflow_openai_batch.core.sources import SourceFile, explained, is_no_file, version_of
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.storage import Location
@@ -40,6 +40,8 @@ def list_objects(prefix: Location) -> list[SourceFile]:
         ):
             continue
         place = prefix.child(name)
+        if is_no_file(place, info):
+            continue
         objects.append(SourceFile(place, int(info.get("size") or 0), version_of(info), None))
     return objects
 
@@ -83,13 +85,15 @@ def _read_text(file: SourceFile) -> tuple[str | None, str]:
     if file.size > MAX_TEXT_BYTES:
         return None, f"has {file.size:,} bytes, limit {MAX_TEXT_BYTES:,}"
     try:
-        data = file.location.read_bytes()
+        data = file.location.read_at_most(MAX_TEXT_BYTES)
     except FileNotFoundError:
         return None, "is not there any more"
     except OutOfBoundsError:
         return None, "is a link that leads outside"
     except PermissionError as error:
         return None, f"may not be read ({describe_error(error)})"
+    if len(data) > MAX_TEXT_BYTES:
+        return None, f"has more than {MAX_TEXT_BYTES:,} bytes, the limit"
     try:
         return data.removeprefix(b"\xef\xbb\xbf").decode() or None, ""
     except UnicodeDecodeError as error:
