@@ -27,7 +27,7 @@ GIGABYTES = [
     "{{ '%2000000000d' % 1 }}",
     "{{ '%2000000000d' | format(1) }}",
     "{{ text | indent(2000000000, true) }}",
-    "{{ (text * 1000000) | replace('x', 'y' * 1000000) }}",
+    "{{ (text * 400000) | replace('x', 'y' * 1000000) }}",
     "{% set ns = namespace(s='x') %}{% for i in range(40) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}{{ ns.s }}",
     "{{ " + "text" + " | tojson" * 40 + " }}",
 ]
