@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -16,14 +16,18 @@ _Ext = msgspec.msgpack.Ext
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def encode_row(row: Mapping[str, Any]) -> bytes:
-    """:param row: of values as `plain_values` has them."""
+def encode_rows(rows: Sequence[Mapping[str, Any]], *, is_json: bool) -> bytes:
+    """:param rows: of values as `plain_values` has them.
+    :param is_json: whether all of them are values that JSON has; these need no second look.
+    """
     try:
-        if all(type(value) in SCALARS for value in row.values()):
-            return _encode(row)
+        return _encode(rows if is_json else list(map(_tag_odd, rows)))
     except OverflowError:  # an integer beyond 64 bits
-        pass
-    return _encode(_tag(row))
+        return _encode(list(map(_tag, rows)))
+
+
+def _tag_odd(row: Mapping[str, Any]) -> Any:
+    return row if all(type(value) in SCALARS for value in row.values()) else _tag(row)
 
 
 def _tag(value: Any) -> Any:
@@ -64,6 +68,6 @@ def _untag(code: int, data: memoryview) -> Any:
     return int(text) if code == 1 else _FORMS[code][2](text)
 
 
-decode_row: Callable[[bytes], dict[str, Any]] = msgspec.msgpack.Decoder(
-    dict[str, Any], ext_hook=_untag
+decode_rows: Callable[[bytes], list[dict[str, Any]]] = msgspec.msgpack.Decoder(
+    list[dict[str, Any]], ext_hook=_untag
 ).decode

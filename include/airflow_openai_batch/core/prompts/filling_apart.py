@@ -14,7 +14,7 @@ from airflow_openai_batch.core.limited_process import LimitedProcess, Overrun
 from airflow_openai_batch.core.plain_values import is_plain, to_plain
 from airflow_openai_batch.core.prompts.filling import Filling, Texts
 from airflow_openai_batch.core.prompts.templates import BadRowError
-from airflow_openai_batch.core.row_codec import decode_row, encode_row
+from airflow_openai_batch.core.row_codec import decode_rows, encode_rows
 
 MAX_OVERDUE_ROWS = 20
 """Rows that take longer than the limit before the prompt is given up: that many are no oddity of a row."""
@@ -58,7 +58,7 @@ def open_filling(setup: bytes) -> Callable[[bytes], bytes]:
     def fill(item: bytes) -> bytes:
         number, row = read(item)
         try:
-            return encode(Filled(filling.fill(number, decode_row(row))))
+            return encode(Filled(filling.fill(number, decode_rows(row)[0])))
         except BadRowError as error:
             return encode(Filled(reason=str(error)))
         except ConfigError as error:
@@ -122,4 +122,4 @@ def _cut(rows: Iterable[Row]) -> Iterator[list[tuple[Row, bytes | None]]]:
 def _encode(row: Row) -> bytes:
     number, values, _ = row
     plain = values if is_plain(values) else {name: to_plain(value) for name, value in values.items()}
-    return msgspec.msgpack.encode((number, encode_row(plain)))
+    return msgspec.msgpack.encode((number, encode_rows([plain], is_json=False)))

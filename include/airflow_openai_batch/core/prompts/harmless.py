@@ -13,6 +13,7 @@ from jinja2 import nodes
 
 MAX_NAMES = 200
 """Times that a harmless template names a value."""
+_FEW_NAMES = 20
 MAX_JOINED = 8
 """Values that a harmless template puts together in one expression."""
 MAX_CONSTANT_CHARS = 1_000
@@ -60,6 +61,13 @@ def is_harmless(tree: nodes.Template) -> bool:
         if not isinstance(node, (nodes.Template, *_PLAIN_NODES)) or not _is_cheap(node):
             return False
     return names <= MAX_NAMES
+
+
+def is_short(tree: nodes.Template) -> bool:
+    """Whether it prints few values, and each once."""
+    found = list(_walk(tree))
+    names = sum(isinstance(node, nodes.Name) for node in found)
+    return names <= _FEW_NAMES and not any(isinstance(node, nodes.For) for node in found)
 
 
 def _walk(node: nodes.Node) -> Iterator[nodes.Node]:

@@ -149,11 +149,14 @@ def to_json(value: Any) -> str:
 
     :raises UndefinedError: as `to_printable`.
     """
-    return json.dumps(None if isinstance(value, Empty) else value, ensure_ascii=False, default=_to_json_value)
+    return _encode_json(None if isinstance(value, Empty) else value)
 
 
 def _to_json_value(value: Any) -> Any:
     return None if isinstance(value, Empty) else str(to_printable(value))
+
+
+_encode_json = json.JSONEncoder(ensure_ascii=False, default=_to_json_value).encode
 
 
 @jinja2.pass_context
@@ -204,18 +207,28 @@ def make_environment() -> Sandbox:
     return environment
 
 
+_SEEN_AS_THEY_ARE = frozenset({str, int, bool})
+
+
 def to_cell(name: str, value: Any) -> Any:
     """A cell as templates see it: NaN is empty, bytes are text where they are UTF-8."""
-    kind = type(value)
-    if kind is str or kind is int or kind is bool:
+    if type(value) in _SEEN_AS_THEY_ARE:
         return value
-    if value is None:
-        return empty_cell(name)
     found = _to_seen(name, value)
     return empty_cell(name) if found is None else found
 
 
+def to_cells(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A whole row as templates see it; None for what is empty."""
+    return {
+        name: value if type(value) in _SEEN_AS_THEY_ARE else _to_seen(name, value)
+        for name, value in values.items()
+    }
+
+
 def _to_seen(name: str, value: Any) -> Any:
+    if type(value) is list and _SEEN_AS_THEY_ARE.issuperset(map(type, value)):
+        return value
     if isinstance(value, float | Decimal):
         return None if value != value else value  # NaN is not itself
     if isinstance(value, bytes):

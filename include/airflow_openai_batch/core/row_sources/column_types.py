@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +16,8 @@ MAX_FIELDS = 100
 """Different keys of the objects in one column; with more it is written as JSON text, not as a type with all of them."""
 _FLOAT_EXACT = 2**53
 """Larger whole numbers have no float of their own."""
+_NESTED = frozenset({dict, list})
+_LOOKED_INTO = _NESTED | {int}
 
 
 class ColumnTypes:
@@ -34,30 +36,32 @@ class ColumnTypes:
 
     def check_room(self, row: Mapping[str, Any]) -> None:
         """:raises NoPlainFormError: if the row's keys make too many columns."""
+        if row.keys() <= self._names.keys():
+            return
         new = row.keys() - self._names.keys()
-        if new and len(self._names) + len(new) > limits.MAX_KEYS:
+        if len(self._names) + len(new) > limits.MAX_KEYS:
             raise NoPlainFormError(
                 f"brings {number_of(len(new), 'key')} beside the {len(self._names):,} of the rows before, limit "
                 f"{limits.MAX_KEYS:,} in all. Keys that differ from row to row belong into an object or a list"
             )
-        if new:
-            self._names.update(dict.fromkeys(name for name in row if name in new))
+        self._names.update(dict.fromkeys(name for name in row if name in new))
 
     def take(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Look at a block of rows, for which `check_room` was asked."""
         present: dict[str, None] = {}
         for row in rows:
-            present.update(dict.fromkeys(row))
+            if not row.keys() <= present.keys():
+                present.update(dict.fromkeys(row))
         for name in present:
             self._take_column(name, [row.get(name) for row in rows])
 
     def _take_column(self, name: str, values: Sequence[Any]) -> None:
-        for value in values:
-            if type(value) is int:
-                if not -_FLOAT_EXACT <= value <= _FLOAT_EXACT:
-                    self._has_large_int.add(name)
-            elif isinstance(value, dict | list):
+        kinds = set(map(type, values))
+        if kinds & _NESTED:
+            for value in values:
                 self._look_into(name, value, ())
+        elif int in kinds and _has_large_int(values):
+            self._has_large_int.add(name)
         if name not in self._mixed:
             kind = _find_type(values)
             if kind is None:
@@ -66,19 +70,27 @@ class ColumnTypes:
                 self._note(name, kind)
 
     def _look_into(self, name: str, value: Any, path: tuple[str, ...]) -> None:
-        if type(value) is int and not -_FLOAT_EXACT <= value <= _FLOAT_EXACT:
-            self._has_large_int.add(name)
-        elif isinstance(value, list):
-            for item in value:
-                self._look_into(name, item, path)
+        if isinstance(value, list):
+            self._look_into_items(name, value, path)
         elif isinstance(value, dict):
             fields = self._fields.setdefault(name, set())
+            fields.update((*path, key) for key in value)
+            if len(fields) > MAX_FIELDS:
+                self._mixed.add(name)  # before Arrow makes a column of each
+                return
             for key, item in value.items():
-                if len(fields) > MAX_FIELDS:
-                    self._mixed.add(name)  # before Arrow makes a column of each
-                    return
-                fields.add((*path, key))
-                self._look_into(name, item, (*path, key))
+                if type(item) in _LOOKED_INTO:
+                    self._look_into(name, item, (*path, key))
+        elif type(value) is int and _has_large_int((value,)):
+            self._has_large_int.add(name)
+
+    def _look_into_items(self, name: str, items: Sequence[Any], path: tuple[str, ...]) -> None:
+        kinds = set(map(type, items))
+        if int in kinds and _has_large_int(items):
+            self._has_large_int.add(name)
+        if kinds & _NESTED:
+            for item in items:
+                self._look_into(name, item, path)
 
     def _note(self, name: str, kind: pa.DataType) -> None:
         known = self._types.setdefault(name, kind)
@@ -110,6 +122,10 @@ class ColumnTypes:
             is_text = name in mixed or kind is None or pa.types.is_null(kind)
             fields.append((name, pa.string() if is_text else kind))
         return pa.schema(fields), frozenset(mixed)
+
+
+def _has_large_int(values: Iterable[Any]) -> bool:
+    return any(type(value) is int and not -_FLOAT_EXACT <= value <= _FLOAT_EXACT for value in values)
 
 
 def _find_type(values: Sequence[Any]) -> pa.DataType | None:

@@ -53,10 +53,10 @@ def _read_file(file: SourceFile, keys: dict[str, None]) -> Iterator[RawBlock]:
         rows.append(found)
         size += len(line.data or b"")
         if len(rows) >= BLOCK_ROWS or size >= BLOCK_BYTES or len(rows) * len(keys) >= limits.MAX_BLOCK_CELLS:
-            yield RawBlock(rows, problems)
+            yield RawBlock(rows, problems, is_json=True)
             rows, problems, size = [], {}, 0
     if rows:
-        yield RawBlock(rows, problems)
+        yield RawBlock(rows, problems, is_json=True)
 
 
 def _read_row(line: Line) -> dict[str, Any] | str:

@@ -21,11 +21,12 @@ import pyarrow as pa
 
 from airflow_openai_batch.core.plain_values import NoPlainFormError, is_plain, to_name, to_plain
 from airflow_openai_batch.core.requests import shorten
-from airflow_openai_batch.core.row_codec import decode_row, encode_row
+from airflow_openai_batch.core.row_codec import decode_rows, encode_rows
 from airflow_openai_batch.core.row_sources.column_types import ColumnTypes
 from airflow_openai_batch.core.row_sources.table import RowBlock, RowTable
 
-_ROWS = pa.schema([("row", pa.binary())])
+_ROWS = pa.schema([("rows", pa.large_binary())])
+"""A block in each cell, and a cell in each batch."""
 
 
 class RawBlock(NamedTuple):
@@ -35,6 +36,8 @@ class RawBlock(NamedTuple):
     problems: Mapping[int, str]
     names: Sequence[str] = ()
     """Columns that a header names, whether a row has them or not."""
+    is_json: bool = False
+    """Whether all values are such as JSON has, within the limits of nesting."""
 
 
 @contextlib.contextmanager
@@ -60,9 +63,8 @@ def spool_table(
                 kept, found = _clean(block, types)
                 problems.append(found)
                 types.take(kept)
-                writer.write_batch(
-                    pa.record_batch([pa.array(map(encode_row, kept), pa.binary())], schema=_ROWS)
-                )
+                data = encode_rows(kept, is_json=block.is_json)
+                writer.write_batch(pa.record_batch([pa.array([data], pa.large_binary())], schema=_ROWS))
                 rows += len(kept)
                 if max_rows is not None and rows >= max_rows:
                     break
@@ -71,15 +73,15 @@ def spool_table(
             yield RowTable(schema, _read_again(file, problems, schema, mixed), (*notices, *types.notices))
 
 
-def _clean(block: RawBlock, types: ColumnTypes) -> tuple[list[dict[str, Any]], dict[int, str]]:
+def _clean(block: RawBlock, types: ColumnTypes) -> tuple[list[Mapping[str, Any]], dict[int, str]]:
     """The rows with values of the closed set alone, and what is wrong with those that have others."""
     types.add_names(block.names)
     problems = dict(block.problems)
-    kept = []
+    kept: list[Mapping[str, Any]] = []
     for at, row in enumerate(block.rows):
-        cells: dict[str, Any] = {}
+        cells: Mapping[str, Any] = {}
         try:
-            cells = _clean_row(row)
+            cells = row if block.is_json else _clean_row(row)
             types.check_room(cells)
         except NoPlainFormError as error:
             problems.setdefault(at, str(error))
@@ -88,9 +90,9 @@ def _clean(block: RawBlock, types: ColumnTypes) -> tuple[list[dict[str, Any]], d
     return kept, problems
 
 
-def _clean_row(row: Mapping[str, Any]) -> dict[str, Any]:
+def _clean_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
     if is_plain(row):
-        return dict(row)
+        return row
     cells = {}
     for name, value in row.items():
         try:
@@ -105,7 +107,7 @@ def _read_again(
 ) -> Iterator[RowBlock]:
     with pa.ipc.open_stream(file) as reader:
         for found, batch in zip(problems, reader, strict=True):
-            rows = [decode_row(row) for row in batch.column(0).to_pylist()]
+            rows = decode_rows(batch.column(0)[0].as_py())
             arrays = [_make_array(rows, column, column.name in mixed) for column in schema]
             yield RowBlock(_make_batch(arrays, schema, len(rows)), found, rows)
 
