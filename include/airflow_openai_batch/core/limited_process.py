@@ -47,6 +47,7 @@ class LimitedProcess:
         self._setup = setup
         self._worker: _Worker | None = None
         self._lock = threading.RLock()
+        self._one_by_one = 0
 
     def map(self, items: Sequence[bytes]) -> Generator[bytes | Overrun]:
         """A reply for each item, in order, each as soon as it is there.
@@ -65,17 +66,27 @@ class LimitedProcess:
                 raise
 
     def _work_on(self, items: Sequence[bytes]) -> Generator[bytes | Overrun]:
-        """As far as the process lives; the item at which it ended has its reply then, too."""
+        """As far as the process lives. Where it ended while it had several items, each is tried by itself."""
         if self._worker is None:
             self._worker = _Worker(self._kind, self._setup)
         worker = self._worker
+        if self._one_by_one:
+            items = items[:1]
+            self._one_by_one -= 1
+        done = 0
         try:
             worker.send(msgspec.msgpack.encode(items))
-            for _ in items:
-                yield worker.receive()
+            while done < len(items):
+                for reply in worker.receive():
+                    done += 1
+                    yield reply
         except (EOFError, OSError) as error:
             self._worker = None
-            yield worker.blame(is_late=isinstance(error, TimeoutError))
+            overrun = worker.blame(is_late=isinstance(error, TimeoutError))
+            if len(items) > 1:
+                self._one_by_one = len(items) - done
+            else:
+                yield overrun
 
     def close(self) -> None:
         """End the process; another item would start a new one."""
@@ -112,16 +123,17 @@ class _Worker:
     def send(self, data: bytes) -> None:
         write_frame(self._to, data)
 
-    def receive(self) -> bytes | Overrun:
-        """:raises EOFError: if the process has ended.
+    def receive(self) -> list[bytes | Overrun]:
+        """The next replies, at least one.
+
+        :raises EOFError: if the process has ended.
         :raises TimeoutError: if nothing comes.
         """
         frame = self._receive_frame()
-        if frame[:1] == OVERRUN:
-            return Overrun(frame[1:] == TIME)
         if frame[:1] == FAILURE:
             raise WorkerDiedError(f"the process that works under limits failed ({frame[1:].decode()}).")
-        return frame[1:]
+        replies = msgspec.msgpack.decode(memoryview(frame)[1:], type=list[bytes])
+        return [Overrun(each[1:] == TIME) if each[:1] == OVERRUN else each[1:] for each in replies]
 
     def _receive_frame(self) -> bytes:
         length = int.from_bytes(self._receive_bytes(LENGTH_BYTES), "little")

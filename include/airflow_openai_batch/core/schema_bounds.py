@@ -7,8 +7,11 @@ limits.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+
+from airflow_openai_batch.core import schema_engines
 
 MAX_SCHEMA_BYTES = 1_000_000
 """Of its JSON. OpenAI takes 120,000 characters of names and values."""
@@ -24,9 +27,13 @@ _SIMPLE_KEYWORDS = frozenset({
     "examples", "deprecated", "readOnly", "writeOnly", "format", "type", "enum", "const", "properties", "required",
     "additionalProperties", "propertyNames", "minProperties", "maxProperties", "items", "prefixItems", "minItems",
     "maxItems", "anyOf", "allOf", "oneOf", "not", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum",
-    "multipleOf", "minLength", "maxLength", "strict", "nullable",
+    "multipleOf", "minLength", "maxLength", "strict", "nullable", "contains", "minContains", "maxContains", "if",
+    "then", "else", "dependentRequired", "dependentSchemas", "pattern",
 })  # fmt: skip
-"""All but patterns, which may take any time, and what compares items of a list with each other."""
+"""All but what compares items of a list with each other. Of ``pattern`` see `_is_plain_pattern`."""
+_NOT_PLAIN = re.compile(r"\(\?(?![:P<])|\(\?<[=!]|\\[1-9k]")
+"""Looking ahead and behind, and referring back: with these an engine has to try again and again."""
+_MAX_PLAIN_PATTERN = 200
 _NAMED = frozenset({"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"})
 """Keywords whose keys are names of a person's own."""
 _VALUES = frozenset({"enum", "const", "default", "examples"})
@@ -94,7 +101,7 @@ class _Walk:
         if depth > 2 * MAX_SCHEMA_LEVELS:
             raise SchemaBoundsError(f"has more than {MAX_SCHEMA_LEVELS} references in a row, the limit")
         self._open.add(id(schema))
-        self.is_simple &= _SIMPLE_KEYWORDS.issuperset(schema)
+        self.is_simple &= _SIMPLE_KEYWORDS.issuperset(schema) and _is_plain_pattern(schema.get("pattern", ""))
         size = 1 + sum(self.count(each, depth + 1) for each in self._find_inner(schema))
         if size > MAX_SUBSCHEMAS:
             raise SchemaBoundsError(
@@ -124,6 +131,14 @@ class _Walk:
         if not isinstance(found, (dict, bool)):
             self.is_simple = False  # by an anchor or an address
         return found
+
+
+def _is_plain_pattern(pattern: Any) -> bool:
+    """Whether the engine at hand matches it in time that grows with the text alone: jsonschema-rs does, mostly."""
+    if pattern == "":
+        return True
+    is_short = isinstance(pattern, str) and len(pattern) <= _MAX_PLAIN_PATTERN
+    return schema_engines.jsonschema_rs is not None and is_short and _NOT_PLAIN.search(pattern) is None
 
 
 def resolve_pointer(root: Any, reference: Any) -> Any:

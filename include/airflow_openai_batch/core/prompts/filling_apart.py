@@ -18,7 +18,7 @@ from airflow_openai_batch.core.row_codec import decode_rows, encode_rows
 
 MAX_OVERDUE_ROWS = 20
 """Rows that take longer than the limit before the prompt is given up: that many are no oddity of a row."""
-_BATCH_ROWS = 100
+_BATCH_ROWS = 500
 _BATCH_BYTES = 4 * 2**20
 
 Row = tuple[int, Mapping[str, Any], str | None]
