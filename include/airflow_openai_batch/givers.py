@@ -100,8 +100,10 @@ def find_conn_ids(dag: DAG) -> set[str]:
     Those of places (``s3://conn_id@bucket/``) are not among them: who may use a place may not use its password for
     something else.
     """
-    names = {value for name, value in _read_defaults(dag).items() if _is_conn_id(name, value)}
+    names: set[str] = set()
     for task in dag.tasks:
+        defaults = _read_defaults(dag, task)
+        names |= {value for name, value in defaults.items() if _is_conn_id(name, value)}
         given = getattr(task, "partial_kwargs", None) or vars(task)
         names |= {value for name, value in given.items() if _is_conn_id(name, value)}
     return names
@@ -118,7 +120,7 @@ class _Judge:
         self._dag = dag
         self._task = task
         self._params = params
-        self.defaults = _read_defaults(dag)
+        self.defaults = _read_defaults(dag, task)
 
     def judge_field(self, name: str) -> Giver:
         is_mapped = hasattr(self._task, "partial_kwargs")
@@ -213,16 +215,22 @@ def _read_expanded(expand_input: Any, name: str) -> Iterator[Any]:
                 yield item.get(name, item)
 
 
-def _read_defaults(dag: Any) -> dict[str, Any]:
+def _read_defaults(dag: Any, task: Any = None) -> dict[str, Any]:
     """What the code says of each parameter of the DAG.
 
-    Not what it says of a task's: Airflow writes the values of the run into the parameters that the task holds.
+    :param task: the one that runs. Airflow writes the values of the run into the parameters that it holds, which are
+        copies of the DAG's where the task was made within the DAG; of others it is not known any more what they were.
     """
-    params = getattr(dag, "params", None) or {}
-    found = {
-        name: params.get_param(name) if hasattr(params, "get_param") else params[name] for name in params
-    }
-    return {name: getattr(param, "value", param) for name, param in found.items()}
+    params, own = getattr(dag, "params", None) or {}, getattr(task, "params", None) or {}
+    found = {name: _get_param(params, name) for name in params}
+    kept = (
+        name for name in found if task is None or (name in own and _get_param(own, name) is not found[name])
+    )
+    return {name: getattr(found[name], "value", found[name]) for name in kept}
+
+
+def _get_param(params: Any, name: str) -> Any:
+    return params.get_param(name) if hasattr(params, "get_param") else params[name]
 
 
 def _walk_arguments(given: Any) -> Iterator[tuple[str | int, Any]]:

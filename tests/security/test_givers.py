@@ -13,6 +13,7 @@ pytestmark = pytest.mark.usefixtures("airflow_db")
 def _judge(value: Any, given: dict[str, Any] | None = None, *, mapped: bool = False) -> str:
     """The giver of a field, in a run with these parameters beside the defaults."""
     from airflow.sdk import DAG, Param
+    from airflow.sdk.definitions.param import process_params
 
     from airflow_openai_batch.givers import find_giver
     from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
@@ -31,7 +32,7 @@ def _judge(value: Any, given: dict[str, Any] | None = None, *, mapped: bool = Fa
             OpenAIBatchSplitOperator(
                 task_id="split", output_uri="/out", input_uri=value() if callable(value) else value
             )
-    params = {"place": "s3://bucket/in", "items": "x", **(given or {})}
+    params = process_params(dag, dag.get_task("split"), given, suppress_exception=False)
     context: Any = {"dag": dag, "ti": SimpleNamespace(task_id="split"), "params": params}
     return find_giver(context, "input_uri", "output_uri").name
 
@@ -103,3 +104,21 @@ def test_a_mapped_task_is_judged_by_what_it_is_mapped_over(value, giver):
 
 def test_the_form_as_it_stands_is_the_authors():
     assert _judge("{{ params.place }}/x") == "RUN"
+
+
+@pytest.mark.parametrize("within", [True, False])
+def test_what_a_run_wrote_into_a_parameter_is_not_taken_for_its_default(within: bool):
+    """Where a task was made outside of its DAG, Airflow writes into the DAG's own parameters."""
+    from airflow.sdk import DAG, Param
+    from airflow.sdk.definitions.param import process_params
+
+    from airflow_openai_batch.givers import find_giver
+    from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
+
+    dag = DAG("made_apart", schedule=None, params={"place": Param("s3://bucket/in", type="string")})
+    places = {"input_uri": "{{ params.place }}", "output_uri": "/out"}
+    task = OpenAIBatchSplitOperator(task_id="split", **({"dag": dag} if within else {}), **places)
+    task.dag = dag
+    params = process_params(dag, task, {"place": "/proc/self/environ"}, suppress_exception=False)
+    context: Any = {"dag": dag, "ti": SimpleNamespace(task_id="split"), "params": params}
+    assert find_giver(context, "input_uri").name == "FORM"

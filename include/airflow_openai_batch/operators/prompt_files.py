@@ -16,6 +16,7 @@ from airflow_openai_batch.core.sources import explained
 from airflow_openai_batch.core.storage import resolve_plain
 from airflow_openai_batch.givers import Giver
 from airflow_openai_batch.locations import open_place
+from airflow_openai_batch.permissions import check_uri
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.storage import Location
@@ -89,6 +90,8 @@ def _read_text(name: str, dag_folder: Path | None, giver: Giver) -> bytes:
     candidates = [Path(name).expanduser()]
     if not candidates[0].is_absolute():
         candidates = [folder / name for folder in _folders(dag_folder)]
+    if candidates[0].is_absolute():
+        check_uri(str(candidates[0]), "input", giver)  # before it is said whether it is there
     for path in candidates:
         if path.is_file():
             return _open_beside(path, name, dag_folder, giver).read_bytes()
