@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,8 @@ from types import FrameType
 from typing import IO
 
 import psutil
+
+from airflow_openai_batch.core.lock_folder import find_lock_folder, open_lock
 
 STOP_PATIENCE_S = 6.0
 """How long a process may take to stop by itself. Airflow's components need 1 to 5 s; the triggerer would take 12."""
@@ -164,8 +165,7 @@ _claims: list[int] = []
 
 def _claim_port(port: int) -> bool:
     try:
-        place = Path(tempfile.gettempdir()) / f"airflow-openai-batch-port-{port}.lock"
-        _claims.append(os.open(place, os.O_CREAT | os.O_RDWR))
+        _claims.append(open_lock(find_lock_folder() / f"port-{port}.lock"))
         fcntl.flock(_claims[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False

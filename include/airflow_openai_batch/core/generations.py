@@ -54,7 +54,7 @@ def _is_of_job(name: str) -> bool:
 def _move(old: Location, new: Location) -> None:
     """A copy that an earlier try completed is not overwritten."""
     if not new.exists():
-        new.fs.makedirs(new.fs._parent(new.path), exist_ok=True)
+        new.make_parent()
         with contextlib.suppress(FileNotFoundError):  # another task moves, too
             new.fs.mv(old.path, new.path)
     else:

@@ -17,16 +17,20 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from airflow_openai_batch.core.cores import count_usable_cores
-from airflow_openai_batch.core.lock_folder import find_lock_folder
+from airflow_openai_batch.core.errors import OpenAIBatchError
+from airflow_openai_batch.core.lock_folder import find_lock_folder, open_lock
 
 MEMORY_PER_LANDING = 1_000_000_000
 """Bytes: 240 MB at most for the landing, its task's process around it, and what else the machine does."""
 LOOK_EVERY_S = 0.2
+PATIENCE_S = 3 * 3600.0
+"""For a place: a hundred landings of a minute each may well be before this one."""
 _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -48,8 +52,23 @@ def _read_memory() -> int:
     return min(limits)
 
 
+class LandingBusyError(OpenAIBatchError):
+    """No place for landing came free: one of those that hold them may hang. What was answered waits at OpenAI."""
+
+    permanent = False
+
+    def __init__(self, folder: Path, patience_s: float) -> None:
+        super().__init__(
+            f"{folder}: no place for landing came free within {patience_s:,.0f} s. A process that holds one may hang: "
+            f"`fuser -v {folder}/landing.*.lock` names them. End it, and its place is free; or raise [openai_batch] "
+            "landings_per_machine."
+        )
+
+
 @contextlib.contextmanager
-def take_landing_slot(slots: int, on_wait: Callable[[], None]) -> Iterator[None]:
+def take_landing_slot(
+    slots: int, on_wait: Callable[[], None], patience_s: float = PATIENCE_S
+) -> Iterator[None]:
     """Hold one of the machine's places for landing; waits for one, in the order of arrival.
 
     Whoever comes stands in line for one lock, which the kernel hands on in order; only the first in line looks for a
@@ -57,19 +76,25 @@ def take_landing_slot(slots: int, on_wait: Callable[[], None]) -> Iterator[None]
 
     :param slots: how many places there are; processes that were told different numbers share the first ones.
     :param on_wait: called once, where there is something to wait for.
+    :param patience_s: seconds.
+    :raises LandingBusyError: if none came free for so long.
     """
     folder = find_lock_folder()
+    until = time.monotonic() + patience_s
     with contextlib.ExitStack() as held:
         with contextlib.ExitStack() as line:
             first = _open(folder / "landing.line.lock", line)
             told = not _try_lock(first)
             if told:
                 on_wait()
-                fcntl.flock(first, fcntl.LOCK_EX)
+                if not _lock_in_turn(first, patience_s):
+                    raise LandingBusyError(folder, patience_s)
             while not _take_any(folder, slots, held):
                 if not told:
                     told = True
                     on_wait()
+                if time.monotonic() >= until:
+                    raise LandingBusyError(folder, patience_s)
                 time.sleep(LOOK_EVERY_S)
         yield
 
@@ -84,10 +109,25 @@ def _take_any(folder: Path, slots: int, held: contextlib.ExitStack) -> bool:
 
 
 def _open(path: Path, stack: contextlib.ExitStack) -> int:
-    """Closing gives the lock back; no process that is started meanwhile inherits it."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = open_lock(path)
     stack.callback(os.close, handle)
     return handle
+
+
+def _lock_in_turn(handle: int, patience_s: float) -> bool:
+    """Wait for it as the kernel hands it on, which knows no time-out: in a thread, with a handle of its own to the same
+    lock, so that whoever gives up may close theirs."""
+    own, taken = os.dup(handle), threading.Event()
+
+    def wait() -> None:
+        try:
+            fcntl.flock(own, fcntl.LOCK_EX)
+            taken.set()
+        finally:
+            os.close(own)
+
+    threading.Thread(target=wait, name="landing-line", daemon=True).start()
+    return taken.wait(patience_s)
 
 
 def _try_lock(handle: int) -> bool:

@@ -42,7 +42,7 @@ def take_slot(base_url: str, api_key: str) -> Iterator[None]:
     folder = find_lock_folder()
     with contextlib.ExitStack() as stack:
         for number in range(SLOTS):
-            lock = FileLock(folder / f"{account}.{number}.lock", blocking=False)
+            lock = FileLock(folder / f"{account}.{number}.lock", mode=0o600, blocking=False)
             with contextlib.suppress(Timeout):
                 stack.enter_context(lock)
                 break

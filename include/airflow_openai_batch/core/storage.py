@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, cast
 import fsspec
 
 from airflow_openai_batch.core.errors import OutOfBoundsError
+from airflow_openai_batch.core.private_files import create_file, make_folders
 from airflow_openai_batch.core.server_words import describe_error
 from airflow_openai_batch.core.uris import is_path_below
 
@@ -61,6 +62,14 @@ class Location:
     def is_local(self) -> bool:
         protocol = self.fs.protocol
         return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+
+    def make_parent(self) -> None:
+        """The folder that this lies in; on a disk for its user alone, see `private_files`."""
+        parent = self.fs._parent(self.path)
+        if self.is_local:
+            make_folders(parent)
+        else:
+            self.fs.makedirs(parent, exist_ok=True)
 
     def exists(self) -> bool:
         self.check_bounds()
@@ -119,11 +128,10 @@ class Location:
         return True
 
     def _link_exclusive(self, data: bytes) -> bool:
-        parent = os.path.dirname(self.path)  # noqa: PTH120 - fsspec paths are strings
-        self.fs.makedirs(parent, exist_ok=True)
+        self.make_parent()
         temporary = f"{self.path}.{uuid.uuid4().hex}.tmp"
         try:
-            with open(temporary, "xb") as file:  # noqa: PTH123
+            with create_file(temporary) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -143,9 +151,13 @@ class Location:
         the temporary name.
         """
         self.check_bounds()
-        self.fs.makedirs(self.fs._parent(self.path), exist_ok=True)
+        self.make_parent()
         temporary = f"{self.path}.{uuid.uuid4().hex}.tmp"
-        file = self.fs.open(temporary, "wb", block_size=WRITE_BLOCK_BYTES)
+        file = (
+            create_file(temporary)
+            if self.is_local
+            else self.fs.open(temporary, "wb", block_size=WRITE_BLOCK_BYTES)
+        )
         try:
             yield cast("BinaryIO", file)
             file.close()

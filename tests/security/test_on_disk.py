@@ -1,0 +1,122 @@
+"""What lies on a disk is for its user alone, and another user of the machine cannot have it lie elsewhere."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_openai_batch.core.errors import ConfigError, OpenAIBatchError
+from airflow_openai_batch.core.landing_slots import LandingBusyError, take_landing_slot
+from airflow_openai_batch.core.lock_folder import find_lock_folder
+from airflow_openai_batch.core.send_slots import take_slot
+from airflow_openai_batch.core.storage import resolve_plain
+from fixtures.job import Job, chat_line
+
+if TYPE_CHECKING:
+    from fixtures.airflow_runs import RunDag
+
+
+@pytest.fixture
+def shared_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files of a machine with many users."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def find_open(folder: Path) -> list[str]:
+    """What others than the user may look into."""
+    places = [folder, *folder.rglob("*")]
+    return [str(place) for place in places if stat.S_IMODE(place.lstat().st_mode) & 0o077]
+
+
+@pytest.mark.usefixtures("openai_conn")
+@pytest.mark.parametrize("mode", ["batch", "realtime"])
+def test_a_job_is_for_its_user_alone(run_dag: RunDag, tmp_path: Path, mode: str) -> None:
+    os.umask(0o022)
+    job = Job(tmp_path).write(chat_line(f"review/{n}") for n in range(3))
+    job.input.write_text(job.input.read_text() + "no request\n")
+    run = run_dag("openai_batch_one_task", job.conf(mode=mode, on_bad_line="reject", max_failed_fraction=1.0))
+    assert {path.name for path in job.output.iterdir()} >= {
+        "plan.json",
+        "rejected.jsonl",
+        "raw",
+        "results",
+        "state",
+    }
+    assert run.state == "success", run.failures
+    assert find_open(job.output) == []
+
+
+def test_a_disk_that_is_shared_by_a_group_stays_so(tmp_path: Path) -> None:
+    """``run_as_user``: whoever sets it up marks a directory above the jobs, as one does on Unix."""
+    tmp_path.chmod(0o2770)
+    place = resolve_plain(f"{tmp_path}/job/state/0001-created.json")
+    place.create_exclusive(b"{}")
+    assert stat.S_IMODE((tmp_path / "job" / "state").stat().st_mode) == 0o2770
+    assert stat.S_IMODE(Path(place.path).stat().st_mode) == 0o660
+
+
+def test_a_folder_that_was_there_keeps_its_mode(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    resolve_plain(f"{tmp_path}/plan.json").write_bytes(b"{}")
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+    assert stat.S_IMODE((tmp_path / "plan.json").stat().st_mode) == 0o600
+
+
+def test_a_link_in_the_place_of_the_lock_folder_is_not_followed(shared_tmp: Path) -> None:
+    elsewhere = shared_tmp.parent / "elsewhere"
+    elsewhere.mkdir()
+    (shared_tmp / f"airflow-openai-batch-{os.getuid()}").symlink_to(elsewhere)
+    with pytest.raises(ConfigError, match="no link"), take_slot("https://api", "sk-test"):
+        pass
+    with pytest.raises(ConfigError, match="set TMPDIR"), take_landing_slot(1, lambda: None):
+        pass
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives a folder to another user")
+def test_a_lock_folder_of_another_user_is_not_used(shared_tmp: Path) -> None:
+    folder = shared_tmp / f"airflow-openai-batch-{os.getuid()}"
+    folder.mkdir()
+    os.chown(folder, 12345, 12345)
+    with pytest.raises(ConfigError, match="of user 12345"):
+        find_lock_folder()
+
+
+def test_a_lock_folder_that_others_may_write_to_is_closed(shared_tmp: Path) -> None:
+    folder = shared_tmp / f"airflow-openai-batch-{os.getuid()}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    assert stat.S_IMODE(find_lock_folder().stat().st_mode) == 0o700
+
+
+def test_a_link_in_the_place_of_a_lock_is_not_followed(shared_tmp: Path) -> None:
+    victim = shared_tmp.parent / "victim"
+    (find_lock_folder() / "landing.line.lock").symlink_to(victim)
+    with pytest.raises(ConfigError, match="no link"), take_landing_slot(1, lambda: None):
+        pass
+    assert not victim.exists()
+
+
+@pytest.mark.parametrize("lock", ["landing.line.lock", "landing.0.lock"])
+def test_a_lock_that_never_comes_is_told(shared_tmp: Path, lock: str) -> None:
+    with (find_lock_folder() / lock).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # whoever has it hangs
+        with (
+            pytest.raises(LandingBusyError, match="fuser -v") as told,
+            take_landing_slot(1, lambda: None, 0.01),
+        ):
+            pass
+    assert isinstance(told.value, OpenAIBatchError)
+    assert not told.value.permanent
+    with take_landing_slot(1, lambda: None, 10):
+        pass
