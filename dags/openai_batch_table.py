@@ -100,13 +100,13 @@ def make_form() -> dict[str, Param]:
             type=["null", "string"],
             format="multiline",
             title="SQL",
-            description="A query, in place of the table.",
+            description="One query that reads, in place of the table.",
         ),
         "sql_conn_id": Param(
             default=None,
             type=["null", "string"],
             title="Database",
-            description="Connection that the query is for.",
+            description="Connection that the query is for: one of [openai_batch] allowed_sql_conn_ids.",
         ),
     }
     more = {

@@ -16,6 +16,8 @@ _OPTIONS = {
     "webhook_conn_ids": "Comma-separated ids of the connections whose webhooks are taken. Unset: openai_default.",
     "shared_disk": "true where all workers mount the disk that paths and file:// lead to. Unset: a run that keeps its "
     "files on a worker's disk is warned, where the executor may use several machines.",
+    "allowed_sql_conn_ids": "Comma-separated ids of database connections that a query typed into a form may be for. "
+    "Unset: none; queries in DAG code are free.",
     "renamed_dags": "new_name=old_name, with commas between: DAGs that go on with the jobs of what they were called. "
     "Unset: a job is acted on by the DAG that planned it.",
     "input_root": "Comma-separated URIs below which whoever triggers a DAG may name inputs, where allowed_input_roots "

@@ -28,6 +28,7 @@ from airflow_openai_batch.core.row_sources.choice import FORMATS
 from airflow_openai_batch.givers import Giver, find_giver
 from airflow_openai_batch.locations import make_resolver, open_place
 from airflow_openai_batch.operators.failures import task_failures
+from airflow_openai_batch.operators.form_query import check_form_query
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.ownership import check_owner
 from airflow_openai_batch.operators.parameters import (
@@ -42,7 +43,6 @@ from airflow_openai_batch.operators.query import open_query
 from airflow_openai_batch.operators.run_place import place_of_run
 from airflow_openai_batch.operators.split import PROGRESS_EVERY_S
 from airflow_openai_batch.permissions import check_conn_id
-from airflow_openai_batch.settings import read_list as read_setting
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -347,11 +347,16 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
         if not self.conn_id:
             raise ConfigError("conn_id is empty: name the connection to the database that sql is for.")
         conn_id, parameters = self.conn_id, self.sql_parameters
-        if conn_id not in read_setting("allowed_sql_conn_ids"):
+        from_form = Giver.FORM in (self._find_giver("sql"), self._find_giver("conn_id"))
+        if from_form:
+            check_form_query(sql, conn_id)
+        else:
             check_conn_id(conn_id, self._find_giver("conn_id"))
         return FoundSource(
             note=note_query(sql, conn_id, parameters),
-            open=lambda max_rows: open_query(sql, conn_id, parameters, max_rows=max_rows),
+            open=lambda max_rows: open_query(
+                sql, conn_id, parameters, max_rows=max_rows, read_only=from_form
+            ),
         )
 
     def _find_images_root(self, source: FoundSource) -> Location | None:

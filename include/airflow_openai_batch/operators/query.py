@@ -13,6 +13,7 @@ from airflow_openai_batch.core.errors import ConfigError, OpenAIBatchError, Unre
 from airflow_openai_batch.core.row_sources.query_rows import read_query_rows
 from airflow_openai_batch.core.row_sources.spool import spool_table
 from airflow_openai_batch.core.server_words import clean_words, describe_error, remember_connection
+from airflow_openai_batch.operators.form_query import hold_read_only
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.row_sources.table import RowTable
@@ -24,7 +25,7 @@ class QueryError(UnreadableInputError):
 
 @contextlib.contextmanager
 def open_query(
-    sql: str, conn_id: str, parameters: Any = None, *, max_rows: int | None = None
+    sql: str, conn_id: str, parameters: Any = None, *, max_rows: int | None = None, read_only: bool = False
 ) -> Iterator[RowTable]:
     """Run a query once and give its rows as a table.
 
@@ -32,6 +33,7 @@ def open_query(
     through a temporary file on the worker's disk, see `spool_table`.
 
     :param max_rows: that are wanted.
+    :param read_only: the database refuses whatever changes something; see `form_query`.
     :raises ConfigError: if the connection does not exist or is none of a database.
     :raises QueryError: for what the database says.
     """
@@ -40,6 +42,8 @@ def open_query(
     with contextlib.ExitStack() as stack:
         with _explained(conn_id):
             connection = stack.enter_context(contextlib.closing(hook.get_conn()))
+            if read_only:
+                hold_read_only(connection, sql, conn_id)
             cursor = stack.enter_context(contextlib.closing(_open_cursor(connection)))
             cursor.execute(sql) if parameters is None else cursor.execute(sql, parameters)
 

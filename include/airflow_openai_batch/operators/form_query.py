@@ -1,0 +1,98 @@
+"""SQL from a form: only over connections that are named for it, one query, which the database itself holds read-only.
+
+What is looked at here gives words that a person understands before anything runs; what holds is the database's own
+rule. A query may still call what its user may call (``pg_read_file`` of a superuser, for instance): the connection's
+user decides what can be read.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import Any
+
+from airflow_openai_batch.core.errors import ConfigError, NotAllowedError
+from airflow_openai_batch.settings import SECTION, describe_option, read_list
+
+_SETTING = "allowed_sql_conn_ids"
+MOST_CHARS = 100_000
+_IN_CODE = "Or put the query into the DAG's code, where any statement may stand."
+_MYSQL_TRICKS = re.compile(r"/\*M?!|\b(?:outfile|dumpfile)\b", re.IGNORECASE)
+"""Comments that are run, and the two ways in which a query of MySQL writes files, read-only or not."""
+_SQLITE_DENIED = frozenset({"load_extension", "fts3_tokenizer", "readfile", "writefile", "edit"})
+
+
+def check_form_query(sql: str, conn_id: str) -> None:
+    """Before anything is connected to.
+
+    :raises ConfigError: if the connection is not open to forms, or the text is not one query.
+    """
+    allowed = read_list(_SETTING)
+    if conn_id not in allowed:
+        raise NotAllowedError(
+            f"connection {conn_id!r}: a form may ask only the databases that [{SECTION}] {_SETTING} lists "
+            f"({', '.join(allowed) or 'none so far'}). {describe_option(_SETTING, ', '.join([*allowed, conn_id]))} "
+            f"{_IN_CODE}"
+        )
+    if (problem := _find_problem(sql)) is not None:
+        raise ConfigError(f"sql: {problem}. From a form it must be one SELECT, WITH or VALUES. {_IN_CODE}")
+
+
+def _find_problem(sql: str) -> str | None:
+    """A semicolon is none wherever it stands: what a parser takes for text may end a statement in the database."""
+    text = sql.strip().rstrip(";").rstrip()
+    if ";" in text:
+        return "has a semicolon in it (write chr(59) or char(59) for one in a text)"
+    if len(text) > MOST_CHARS or "\0" in text:
+        return f"has more than {MOST_CHARS:,} characters, or one that is none"
+    parser: Any = importlib.import_module("sqlparse")  # comes with every provider of a database
+    try:
+        statements = parser.parse(text)
+    except (RecursionError, parser.exceptions.SQLParseError):
+        return "is nested too deeply"
+    first = statements[0].token_first(skip_cm=True) if len(statements) == 1 else None
+    begins = re.split(r"\W", "" if first is None else first.value, maxsplit=1)[0].upper()
+    if begins == "VALUES" or (begins in ("SELECT", "WITH") and statements[0].get_type() == "SELECT"):
+        return None
+    return f"is no query (it begins with {begins[:20]!r})"
+
+
+def hold_read_only(connection: Any, sql: str, conn_id: str) -> None:
+    """Make the database refuse whatever changes something, for as long as this connection lives.
+
+    :raises ConfigError: for a database that cannot be told to.
+    """
+    driver = type(connection).__module__.partition(".")[0]
+    if driver == "psycopg2":
+        connection.rollback()
+        connection.set_session(readonly=True, autocommit=False)
+    elif driver == "psycopg":
+        connection.rollback()
+        connection.autocommit = False
+        connection.read_only = True
+    elif driver in ("MySQLdb", "pymysql", "mysql"):
+        if _MYSQL_TRICKS.search(sql):
+            raise ConfigError(f"sql: may not write files or hide words in comments. {_IN_CODE}")
+        with connection.cursor() as cursor:
+            cursor.execute("START TRANSACTION READ ONLY")
+    elif driver == "sqlite3":
+        _hold_sqlite(connection)
+    else:
+        raise ConfigError(
+            f"connection {conn_id!r}: is of a kind ({driver}) that is not known to hold a query read-only; a form may "
+            f"ask PostgreSQL, MySQL and SQLite. {_IN_CODE}"
+        )
+
+
+def _hold_sqlite(connection: Any) -> None:
+    """Reading alone: no ``ATTACH``, no ``PRAGMA``, nothing that is loaded into the process."""
+    import sqlite3
+
+    allowed = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
+
+    def authorize(action: int, _: str | None, name: str | None, *__: str | None) -> int:
+        is_function = action == sqlite3.SQLITE_FUNCTION and str(name).lower() not in _SQLITE_DENIED
+        return sqlite3.SQLITE_OK if action in allowed or is_function else sqlite3.SQLITE_DENY
+
+    connection.execute("PRAGMA query_only = ON")
+    connection.set_authorizer(authorize)
