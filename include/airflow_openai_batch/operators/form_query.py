@@ -7,6 +7,7 @@ user decides what can be read.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
 from typing import Any
@@ -73,7 +74,7 @@ def hold_read_only(connection: Any, sql: str, conn_id: str) -> None:
     elif driver in ("MySQLdb", "pymysql", "mysql"):
         if _MYSQL_TRICKS.search(sql):
             raise ConfigError(f"sql: may not write files or hide words in comments. {_IN_CODE}")
-        with connection.cursor() as cursor:
+        with contextlib.closing(connection.cursor()) as cursor:
             cursor.execute("START TRANSACTION READ ONLY")
     elif driver == "sqlite3":
         _hold_sqlite(connection)
