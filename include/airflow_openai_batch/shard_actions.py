@@ -48,11 +48,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_PUT_OFF_LEAST_S = 30.0
+PUT_OFF_LEAST_S = 30.0
 """A server that says "in a second" again and again is asked at twice the distance each time ..."""
-_PUT_OFF_LEAST_MAX_S = 900.0
+PUT_OFF_LEAST_MAX_S = 900.0
 """... up to this."""
-_PUT_OFF_MAX_S = 86_400.0
+PUT_OFF_MAX_S = 86_400.0
 """No ``Retry-After`` is taken for longer."""
 
 Waiting = Wait | Pause | AwaitRoom
@@ -267,8 +267,8 @@ class ShardActions:
 
     def _put_off(self, error: TransientError, state: ShardState, asked_s: float, status: str) -> None:
         """The server says when it wants to be asked again; and no sooner from one time to the next."""
-        least_s = min(_PUT_OFF_LEAST_S * 2 ** min(state.declines, 10), _PUT_OFF_LEAST_MAX_S)
-        until = self.clock() + min(max(asked_s, least_s), _PUT_OFF_MAX_S)
+        least_s = min(PUT_OFF_LEAST_S * 2 ** min(state.declines, 10), PUT_OFF_LEAST_MAX_S)
+        until = self.clock() + min(max(asked_s, least_s), PUT_OFF_MAX_S)
         self._record("declined", state, status=status, code=error.code, message=str(error)[:300], until=until)
 
     def _claim(self, kind: Kind, state: ShardState) -> bool:

@@ -21,6 +21,7 @@ POLICY_S = {
 }
 WAITS_S: dict[str, dict[str, Any]] = {
     "airflow_openai_batch.core.results_check": {"LOOK_WAITS_S": (2.0,)},
+    "airflow_openai_batch.shard_actions": {"PUT_OFF_LEAST_S": 1.0, "PUT_OFF_LEAST_MAX_S": 4.0},
     "airflow_openai_batch.core.machine": {"FILE_WAITS_S": (1.0, 1.0, 2.0, 2.0), "NEW_BATCH_LOOK_S": 2.0},
     "airflow_openai_batch.core.shard_state": {"FILE_WAITS_S": (1.0, 1.0, 2.0, 2.0)},
     "airflow_openai_batch.core.admission": {"RESERVED_S": 15.0, "HEAD_WAIT_S": 20.0},
@@ -49,7 +50,7 @@ def shorten_patience() -> None:
     defaults = Policy.__init__.__kwdefaults__
     assert defaults.keys() >= POLICY_S.keys()
     defaults.update(POLICY_S)
-    for retrying in (client._RETRY, client._DOWNLOAD_RETRY):
+    for retrying in (client._RETRY, client._DOWNLOAD_RETRY, client._DESCRIBE_RETRY):
         retrying.wait.max = 3.0
 
 

@@ -30,7 +30,15 @@ KINDS: dict[str, dict[str, Any]] = {
     "slow": {"delay_s": 1.5},
 }
 ONLY_OF_ONE: dict[str, dict[str, Any]] = {"404": {"status": 404}}
-ONLY_CONTENT: dict[str, dict[str, Any]] = {"cut within": {"truncate_bytes": 700}}
+ONLY_CONTENT: dict[str, dict[str, Any]] = {
+    "cut within": {"truncate_bytes": 700},
+    "cut in good order": {"keep_lines": 2},
+    "a login page": {"page": "<html>Please log in.</html>"},
+}
+ONLY_CREATE: dict[str, dict[str, Any]] = {
+    "file not visible": {"status": 400, "message": "Cannot find file file-x, or you may not see it."},
+    "later": {"status": 429, "retry_after_s": 3},
+}
 EVERY_S = 2.0
 SHARE = 0.35
 """Of the calls of its route that a fault strikes while it stands: some routes are called seldom."""
@@ -86,6 +94,7 @@ class Weather:
         route = self._draw.choice(ROUTES)
         kinds = KINDS | (ONLY_OF_ONE if route.startswith("GET") and "*" in route else {})
         kinds |= ONLY_CONTENT if route.endswith("content") else {}
+        kinds |= ONLY_CREATE if route == "POST /v1/batches" else {}
         kind = self._draw.choice(sorted(kinds))
         return self._script(
             f"{kind}", http=route, share=SHARE, times=self._draw.choice((1, 1, 1, 2)), **kinds[kind]

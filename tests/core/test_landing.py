@@ -216,6 +216,19 @@ def test_a_line_that_is_no_json_is_the_row_of_its_request(shard: ShardOnDisk, cu
     assert (landed.strays, landed.retryable) == (1, 1)
 
 
+def test_what_a_torn_answer_cost_is_counted_where_it_can_be_made_out(shard: ShardOnDisk) -> None:
+    shard.requests = [request("a")]
+    quoted = answer("a", chat_body('one "two" three'))
+    shard.add_send([quoted.replace(b'\\"two', b'"two')])
+    landed = shard.land()
+    row = shard.rows()[0]
+    assert (row["status"], row["error_code"]) == ("invalid_output", "unreadable_answer")
+    assert "no JSON" in row["error_message"]
+    assert (row["input_tokens"], row["output_tokens"]) == (100, 20)
+    assert row["cost_usd"] == pytest.approx((100 * 0.075 + 20 * 0.3) / 1e6)
+    assert landed.spending.tokens.input == 100
+
+
 def test_an_id_inside_a_torn_answer_is_not_taken_for_its_own(shard: ShardOnDisk) -> None:
     shard.requests = [request("a"), request("b")]
     shard.add_send(
