@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 RETRIES = 3
 RETRY_DELAY_S = 60.0
+MOST_STARTS_A_MINUTE = 10
+"""Of workers for one task, after waits that came to their end; the shortest poll interval drawn is ten seconds."""
 MOST_CLEARS = 60
 """Times that a person clears one task before the job counts as stuck."""
 
@@ -114,6 +116,8 @@ class ShardTasks:
     first: int | None = None
     """Of a sample: only so many of the shard's requests are wanted."""
     _processes: int = 0
+    _starts: deque[float] = field(default_factory=deque)
+    """Of the latest workers that found only waiting to do."""
     _started_at: float = 0.0
     """Of the run, as Airflow has it: clearing sets it anew."""
 
@@ -145,9 +149,18 @@ class ShardTasks:
             if isinstance(outcome, Reached):
                 return
             tries = 0
+            self._note_start(goal, began_at)
             if isinstance(outcome, Wait):
                 check_twins(self.job, outcome.batch, began_at)
             told = wait_for(self.job, outcome, self.shard, self._policy())
+
+    def _note_start(self, goal: Goal, at: float) -> None:
+        """:raises EndlessError: if a task that waits is started again and again without pause."""
+        self._starts.append(at)
+        if len(self._starts) > MOST_STARTS_A_MINUTE and at - self._starts.popleft() < 60.0:
+            raise EndlessError(
+                f"{goal.name.lower()} was started {MOST_STARTS_A_MINUTE} times within a minute only to wait"
+            )
 
     def _drive(self, goal: Goal, told: Told) -> Reached | Waiting:
         world = self.job.world
