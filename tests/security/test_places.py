@@ -237,7 +237,7 @@ def test_other_connections_of_a_form_are_held_to_the_list_and_to_their_type(
     refused = run_dag(dag_id, conf)
     assert "allowed_conn_ids = openai_default, vault  " in refused.errors(task_id), refused.failures
     monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__ALLOWED_CONN_IDS", "openai_default, vault")
-    assert "is of type 'aws'" in run_dag(dag_id, conf).errors(task_id)
+    assert "has type 'aws'" in run_dag(dag_id, conf).errors(task_id)
 
 
 def test_a_task_of_ones_own_hands_the_form_to_no_prompt_file_and_no_job(

@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_openai_batch.core.errors import ConfigError
+from airflow_openai_batch.core.errors import ConfigError, LedgerError, UnreadableInputError
+from airflow_openai_batch.core.ledger import ShardLedger
+from airflow_openai_batch.core.sources import describe_file
+from airflow_openai_batch.core.storage import Location
 from fixtures.gate import Gate, open_gate
 from fixtures.job import Job, chat_line
+from fixtures.telltale_store import TelltaleFileSystem
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing import OpenAIServer
@@ -185,18 +189,32 @@ def test_a_run_that_names_one_fails_before_it_asks_anybody(
     assert not gate.calls
 
 
-@pytest.mark.parametrize("where", ["input_uri", "output_uri"])
-def test_what_a_storage_says_is_cleaned_of_its_credentials(
-    run_dag: RunDag, conn: str, job: Job, define_connection: Callable[..., str], where: str
+def test_nor_does_that_of_any_kind_to_a_catalogue_or_a_vector_store(
+    define_connection: Callable[..., str], gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file system that puts its settings into what it raises."""
-    import fsspec
+    from airflow_openai_batch.recipes.cd_catalogues import HttpCatalogue
+    from airflow_openai_batch.recipes.qdrant_points import PointStore
 
-    from fixtures.telltale_store import TelltaleFileSystem
+    monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__ALLOWED_CONN_IDS", "my_db")
+    define_connection("my_db", conn_type="postgres", password=KEY, host=gate.address)
+    with pytest.raises(ConfigError, match="connection 'my_db': has type 'postgres'"):
+        HttpCatalogue.from_connection("my_db")
+    with (
+        pytest.raises(ConfigError, match="connection 'my_db': has type 'postgres'"),
+        PointStore(conn_id="my_db", collection="c").open() as points,
+    ):
+        points.exists()
+    assert not gate.calls
 
-    fsspec.register_implementation("telltale", TelltaleFileSystem, clobber=True)
-    run = run_dag("openai_batch", job.conf(**{where: "telltale://bucket/key.jsonl"}))
-    text = run.errors("split")
-    assert run.state == "failed"
-    assert "telltale://bucket/key.jsonl" in text
-    assert "SIGNED" not in text
+
+def test_what_a_storage_says_is_cleaned_of_its_credentials() -> None:
+    """Clients of object stores put signed addresses into what they raise."""
+    place = Location(TelltaleFileSystem(), "bucket/key", "telltale://bucket/key")
+    said = [place.find_write_problem() or ""]
+    for use in (lambda: describe_file(place), ShardLedger(place).read):
+        with pytest.raises((UnreadableInputError, LedgerError)) as caught:
+            use()
+        said.append(str(caught.value))
+    for text in said:
+        assert "403 for https://bucket.example/key?***" in text
+        assert "SIGNED" not in text

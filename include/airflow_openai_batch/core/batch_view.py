@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 LIST_PAGE = 100
 """The most batches OpenAI lists on one page."""
+MOST_MODEL_CHARS = 200
 MOST_ERRORS = 100
 """Entries of ``errors.data`` that are read; each concerns a line."""
 LIST_MARGIN_S = 600.0
@@ -148,9 +149,7 @@ class BatchView:
             error_file_id=read_optional_id(batch, "error_file_id"),
             errors=_read_errors(batch.get("errors")),
             metadata=metadata,
-            model=batch["model"]
-            if isinstance(batch.get("model"), str) and batch["model"]
-            else metadata.get("model"),
+            model=_read_model(batch.get("model")) or metadata.get("model"),
         )
 
 
@@ -167,6 +166,11 @@ def read_has_more(page: Mapping[str, Any]) -> bool | None:
     """What a page of a list says of the next one; anything but a truth value says nothing."""
     said = page.get("has_more")
     return said if isinstance(said, bool) else None
+
+
+def _read_model(value: Any) -> str:
+    """It goes into the page and the tags of metrics."""
+    return clean_words(value, MOST_MODEL_CHARS) if isinstance(value, str) else ""
 
 
 def _read_metadata(value: Any) -> dict[str, str]:

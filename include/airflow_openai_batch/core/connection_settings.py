@@ -12,21 +12,22 @@ from urllib.parse import urlsplit
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.server_words import remember_connection, remember_secret
 
-CONN_TYPE = "openai"
+_NAMES = {"openai": "OpenAI", "http": "HTTP", "qdrant": "Qdrant"}
+"""What Airflow's UI calls these types."""
 _OPENAI_HOST = "https://api.openai.com/v1"
 
 
-def check_conn_type(conn_id: str, conn_type: str | None) -> None:
+def check_conn_type(conn_id: str, conn_type: str | None, wanted: str = "openai") -> None:
     """Whoever names a connection could otherwise have the password of any other service sent to an API's host.
 
     :raises ConfigError: for a connection of another type, or of none.
     """
-    if conn_type != CONN_TYPE:
+    if conn_type != wanted:
         kind = f"type {conn_type!r:.60}" if conn_type else "no type"
         raise ConfigError(
-            f"connection {conn_id!r}: has {kind}, so its password was sent nowhere. The operators use connections of "
-            f"type OpenAI ({CONN_TYPE!r}) alone: name one, or set the type of this one (Conn Type in the UI, "
-            '"conn_type": "openai" in JSON, openai:// in a URI).'
+            f"connection {conn_id!r}: has {kind}, so its password was sent nowhere. One of type {_NAMES[wanted]} is "
+            f'needed: name it, or set the type of this one (Conn Type in the UI, "conn_type": "{wanted}" in JSON, '
+            f"{wanted}:// in a URI)."
         )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import msgspec
 from airflow.providers.common.compat.sdk import BaseHook
 
+from airflow_openai_batch.core.connection_settings import check_conn_type
 from airflow_openai_batch.core.errors import ConfigError, InputError, OpenAIBatchError
 from airflow_openai_batch.givers import find_giver_of
 from airflow_openai_batch.locations import open_place
@@ -143,10 +144,7 @@ class HttpCatalogue:
         """:raises ConfigError: if the connection says something that cannot be used."""
         check_conn_id(conn_id, find_giver_of(conn_id, "catalogue_conn_id"))
         connection = BaseHook.get_connection(conn_id)
-        if connection.conn_type != "http":  # the password of another is none that its host should see
-            raise ConfigError(
-                f"connection {conn_id!r}: is of type {connection.conn_type!r}; it must be of type 'http'."
-            )
+        check_conn_type(conn_id, connection.conn_type, "http")
         host = connection.host or ""
         if "://" not in host:
             host = f"{connection.schema or 'https'}://{host}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
+from airflow_openai_batch.core.connection_settings import check_conn_type
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.givers import find_giver_of
 from airflow_openai_batch.permissions import check_conn_id
@@ -113,10 +114,7 @@ class PointStore:
                 f"connection {self.conn_id!r} does not exist. Create it with type Qdrant, or set "
                 f"AIRFLOW_CONN_{self.conn_id.upper()}, or leave it empty for files on this machine."
             ) from None
-        if found.conn_type != "qdrant":  # the password of another is none that its host should see
-            raise ConfigError(
-                f"connection {self.conn_id!r}: is of type {found.conn_type!r}; it must be of type 'qdrant'."
-            )
+        check_conn_type(self.conn_id, found.conn_type, "qdrant")
         extra = found.extra_dejson
         url = extra.get("url") or (
             found.host if urlsplit(found.host or "").scheme in ("http", "https") else None

@@ -28,6 +28,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 from asgiref.sync import sync_to_async
 
 from airflow_openai_batch.core.errors import NotFoundError, TransientError
+from airflow_openai_batch.core.server_words import describe_error
 
 if TYPE_CHECKING:
     from airflow_openai_batch.triggers.batch_list import BatchSource
@@ -93,11 +94,10 @@ async def _cancel_if_given_up(
             await _cancel(batch_id, connect)
     except Exception as error:
         log.warning(
-            "%s may go on: it could not be cancelled (%s: %s). Cancel it at OpenAI, or run the job again, "
+            "%s may go on: it could not be cancelled (%s). Cancel it at OpenAI, or run the job again, "
             "which waits for it.",
             batch_id,
-            type(error).__name__,
-            error,
+            describe_error(error),
         )
     else:
         log.info(
