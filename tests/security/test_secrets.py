@@ -179,8 +179,13 @@ def test_the_password_of_another_kind_of_connection_goes_nowhere(
 
 
 def test_a_run_that_names_one_fails_before_it_asks_anybody(
-    run_dag: RunDag, gate: Gate, define_connection: Callable[..., str], job: Job
+    run_dag: RunDag,
+    gate: Gate,
+    define_connection: Callable[..., str],
+    job: Job,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__ALLOWED_CONN_IDS", "aws_default")
     define_connection("aws_default", conn_type="aws", password=KEY, host=gate.base_url)
     run = run_dag("openai_batch", job.conf(conn_id="aws_default"), retries=2)
     assert run.state == "failed"
