@@ -165,3 +165,12 @@ def test_a_failing_answer_function_spoils_one_line_and_not_the_batch(
     (line,) = errors(emulator, batch_id)
     assert (line["custom_id"], line["response"]["status_code"]) == ("r-1", 500)
     assert "could not answer" in caplog.text
+
+
+def test_a_whole_body_can_be_the_answer_and_an_odd_one_is_a_line() -> None:
+    emulator = still_emulator()
+    emulator.answer = lambda body: {"choices": "\ud83d" if "3" in str(body) else "odd"}
+    batch_id = start_batch(emulator, request_lines(5))
+    assert [line["response"]["body"] for line in outputs(emulator, batch_id)] == [{"choices": "odd"}] * 4
+    (line,) = errors(emulator, batch_id)
+    assert (line["custom_id"], line["response"]["status_code"]) == ("r-3", 500)

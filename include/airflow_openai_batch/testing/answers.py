@@ -80,6 +80,7 @@ class Answers:
             return moderation(draft, inputs_of(body.get("input")))
         made = self.answer(body) if self.answer is not None else None
         if isinstance(made, dict):
+            msgspec.json.encode(made)  # raises here for what no result file can hold: one line, not the batch
             return made
         self._write(draft, endpoint, digest[:12], spoil, made)
         shape = {CHAT: chat_completion, RESPONSES: response, COMPLETIONS: completion}[endpoint]
