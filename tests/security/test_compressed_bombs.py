@@ -24,8 +24,8 @@ def make_zstd_of_runs(blocks: int) -> bytes:
 
 def test_a_zstd_frame_that_bursts_is_read_in_little_memory(tmp_path: Path) -> None:
     bomb = tmp_path / "t.jsonl.zst"
-    bomb.write_bytes(make_zstd_of_runs(4_000) * 2)
-    assert bomb.stat().st_size < 33_000  # for 1 GB
+    bomb.write_bytes(make_zstd_of_runs(4_000))
+    assert bomb.stat().st_size < 17_000  # for 500 MB
     found = run_bounded(
         """
         from fixtures.prepared import read_source
@@ -33,12 +33,9 @@ def test_a_zstd_frame_that_bursts_is_read_in_little_memory(tmp_path: Path) -> No
         print(problems)
         """,
         bomb,
-        limit_mb=400,
+        limit_mb=300,
     )
-    assert found == (
-        "{0: 'line 1 is longer than any request may be (limit 67,108,864 bytes)', "
-        "1: 'line 2 is longer than any request may be (limit 67,108,864 bytes)'}"
-    )
+    assert found == "{0: 'line 1 is longer than any request may be (limit 67,108,864 bytes)'}"
 
 
 @pytest.mark.parametrize("kind", ["gzip", "zstd"])
