@@ -72,6 +72,16 @@ def test_a_folder_that_was_there_keeps_its_mode(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "plan.json").stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize(("folder", "file"), [(0o755, 0o644), (0o750, 0o640), (0o700, 0o600)])
+def test_what_is_for_people_is_read_by_whoever_may_look_into_its_folder(
+    tmp_path: Path, folder: int, file: int
+) -> None:
+    tmp_path.chmod(folder)
+    with resolve_plain(f"{tmp_path}/answers.csv").open_write(for_people=True) as answers:
+        answers.write(b"answer\n")
+    assert stat.S_IMODE((tmp_path / "answers.csv").stat().st_mode) == file
+
+
 def test_a_link_in_the_place_of_the_lock_folder_is_not_followed(shared_tmp: Path) -> None:
     elsewhere = shared_tmp.parent / "elsewhere"
     elsewhere.mkdir()

@@ -31,12 +31,16 @@ def make_folders(path: str) -> None:
                 each.chmod(mode)
 
 
-def create_file(path: str) -> BinaryIO:
+def create_file(path: str, *, for_people: bool = False) -> BinaryIO:
     """A new file, open for writing.
 
+    :param for_people: whoever may look into a folder may read what is put there for them: in an inbox, for instance.
     :raises FileExistsError: if something of this name is there, a link included.
     """
-    shared = _shared_mode(Path(path).parent) & 0o060
+    folder = Path(path).parent
+    shared = _shared_mode(folder) & 0o060
+    if for_people:
+        shared |= folder.stat().st_mode & 0o044
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
     if shared:
         os.fchmod(handle, FILE_MODE | shared)

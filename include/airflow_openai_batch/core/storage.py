@@ -144,17 +144,19 @@ class Location:
         return True
 
     @contextlib.contextmanager
-    def open_write(self) -> Iterator[BinaryIO]:
+    def open_write(self, *, for_people: bool = False) -> Iterator[BinaryIO]:
         """A file that appears when the block ends well and leaves nothing when it does not.
 
         An exception inside fsspec's own ``with open("wb")`` publishes the part that was written, hence
         the temporary name.
+
+        :param for_people: on a disk, readable for whoever may look into its folder; others are for the user alone.
         """
         self.check_bounds()
         self.make_parent()
         temporary = f"{self.path}.{uuid.uuid4().hex}.tmp"
         file = (
-            create_file(temporary)
+            create_file(temporary, for_people=for_people)
             if self.is_local
             else self.fs.open(temporary, "wb", block_size=WRITE_BLOCK_BYTES)
         )

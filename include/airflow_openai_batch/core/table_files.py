@@ -118,7 +118,7 @@ def open_table(
     place: Location, format: TableFormat, schema: pa.Schema, options: TableOptions
 ) -> Iterator[TableWriter]:
     """A writer whose file appears when the block ends well and leaves nothing when it does not."""
-    with place.open_write() as file:
+    with place.open_write(for_people=True) as file:
         writer = _open_writer(file, format, schema, options)
         try:
             yield writer

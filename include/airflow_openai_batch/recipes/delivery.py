@@ -106,7 +106,7 @@ def _deliver_file(inbox: Inbox, name: str, place: Location, plan: Plan) -> dict[
 
 def _write(plan: Plan, place: Location, output: Location, error: Location) -> Delivery:
     found = Delivery()
-    with output.open_write() as good, error.open_write() as bad:
+    with output.open_write(for_people=True) as good, error.open_write(for_people=True) as bad:
         for shard in plan.shards:
             _write_shard(place, shard.shard, good, bad, found)
         for line in _read_rejected(place):

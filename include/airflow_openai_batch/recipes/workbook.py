@@ -52,7 +52,7 @@ def write_workbook(place: Location, sheets: Iterable[Sheet]) -> list[int]:
     filled = [(each.name, _fill(book, each)) for each in sheets]
     kept = KeptFile(place, mark=filled[0][0])
     kept.check()
-    with place.open_write() as file:
+    with place.open_write(for_people=True) as file:
         save_book(book, file)
         for notice in kept.put_aside():
             log.warning("%s", notice)
