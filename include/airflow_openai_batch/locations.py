@@ -52,8 +52,7 @@ def resolve_location(uri: str) -> Location:
 
     :raises ConfigError: if there is no file system for it or its connection does not exist.
     """
-    if "://" not in uri:
-        uri = f"file://{Path(uri).expanduser().absolute()}"
+    uri = absolute_uri(uri)
     _check_connection(uri)
     try:
         path = ObjectStoragePath(uri)
@@ -64,6 +63,25 @@ def resolve_location(uri: str) -> Location:
             "installed and the connection named in the URI defined?"
         ) from None  # the cause may hold signed addresses and keys
     return Location(fs, path.path, uri)
+
+
+def absolute_uri(uri: str) -> str:
+    """A plain path as a URI: ``~`` is the user's home, and what is relative is below the working directory.
+
+    :raises ConfigError: for a ``file://`` URI that does not say from the root on where it is.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return f"file://{Path(uri).expanduser().absolute()}"
+    if (
+        scheme in ("file", "local")
+        and not rest.rpartition("@")[2].startswith("/")
+        and not rest.startswith("/")
+    ):
+        raise ConfigError(
+            f"{uri}: a {scheme}:// URI needs the whole path, as in {scheme}:///data/{rest.lstrip('~/') or 'jobs'}."
+        )
+    return uri
 
 
 def _check_connection(uri: str) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-from airflow.providers.common.compat.sdk import DecoratedOperator, task_decorator_factory
+from airflow.providers.common.compat.sdk import DecoratedOperator
+from airflow.sdk.bases.decorator import _TaskDecorator
 
 from airflow_openai_batch.core.preparation import read_manifest
 from airflow_openai_batch.core.row_sources.item_rows import PROMPT_COLUMN
 from airflow_openai_batch.givers import find_giver
 from airflow_openai_batch.locations import open_place
+from airflow_openai_batch.operators.base import fill_defaults
 from airflow_openai_batch.operators.calling import make_caller
 from airflow_openai_batch.operators.parameters import read_number
 from airflow_openai_batch.operators.prepare_stream import StreamPrepareOperator
@@ -130,6 +132,16 @@ class OpenAIBatchDecoratedOperator(DecoratedOperator, OpenAIBatchJobOperator):
         split.check_first(where, context, sends_nothing=bool(self.preview))
 
 
+class _OpenAIBatchDecorator(_TaskDecorator):  # type: ignore[type-arg]
+    """Mapped by ``expand``, a decorated task keeps none of its operator's defaults for the scheduler."""
+
+    def _expand(self, expand_input: Any, *, strict: bool) -> Any:
+        made: Any = super()._expand(expand_input, strict=strict)
+        arguments = made.operator.partial_kwargs
+        fill_defaults(self.operator_class, arguments, given=set(arguments))
+        return made
+
+
 def find_requests(prepared: str) -> str:
     """What the split reads, below a prepared directory."""
     return f"{prepared}/requests-*.jsonl"
@@ -166,9 +178,13 @@ def openai_batch_task(python_callable: Callable[..., Any] | None = None, **kwarg
     :param kwargs: the other parameters of `OpenAIBatchJobOperator`: ``conn_id``, ``send_mode``, ``max_cost_usd``,
         ``max_failed_fraction``, ``sample_requests`` ..., and those of any task.
     """
-    return task_decorator_factory(
-        python_callable=python_callable,
-        multiple_outputs=False,
-        decorated_operator_class=OpenAIBatchDecoratedOperator,
-        **kwargs,
-    )
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        return _OpenAIBatchDecorator(
+            function=function,
+            multiple_outputs=False,
+            operator_class=OpenAIBatchDecoratedOperator,
+            kwargs=kwargs,
+        )
+
+    return cast("TaskDecorator", decorate if python_callable is None else decorate(python_callable))

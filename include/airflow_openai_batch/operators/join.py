@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow.sdk import BaseOperator
-
 from airflow_openai_batch.core.errors import ConfigError, JobError
 from airflow_openai_batch.core.join import join_answers
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.table_files import FORMATS, TableOptions, find_format
 from airflow_openai_batch.givers import Giver, find_giver
 from airflow_openai_batch.locations import open_place
+from airflow_openai_batch.operators.base import OpenAIBatchOperator
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.parameters import read_choice, read_flag, read_number
 from airflow_openai_batch.operators.run_place import place_of_run
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 PROGRESS_EVERY_S = 10.0
 
 
-class OpenAIBatchJoinOperator(BaseOperator):
+class OpenAIBatchJoinOperator(OpenAIBatchOperator):
     """Writes the source rows with the answers' columns beside them, in the source's order, as one file.
 
     The columns: ``answer`` (or ``embedding``, a list of float32), ``answer_status`` (``ok``, ``failed``,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -69,6 +71,24 @@ def read_mode(value: Any) -> Mode:
     if setting in modes:
         return modes[setting]
     raise ConfigError(f"USE_BATCH_PROCESSING={setting!r} in the environment: must be auto, true or false.")
+
+
+def read_text(name: str, value: Any, *, several: bool = False) -> Any:
+    """A text, also where a native template made a number of it; ``None`` where it is unset.
+
+    :param several: a list of texts is as well.
+    :raises ConfigError: if it is neither.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int | float):
+        return str(value)
+    if several and isinstance(value, Sequence) and not isinstance(value, bytes):
+        return [read_text(name, item) for item in value]
+    if isinstance(value, PurePath):
+        return str(value)
+    wanted = "a text or a list of texts" if several else "a text"
+    raise ConfigError(f"{name} is a {type(value).__name__}: must be {wanted}.")
 
 
 def read_flag(name: str, value: Any) -> bool:

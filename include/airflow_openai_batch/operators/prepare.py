@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from airflow.providers.common.compat.sdk import SkipMixin
-from airflow.sdk import BaseOperator
 
 from airflow_openai_batch.core.errors import ConfigError, InputChangedError, InputError
 from airflow_openai_batch.core.plurals import number_of
@@ -27,6 +26,7 @@ from airflow_openai_batch.core.row_sources import find_row_files, open_row_files
 from airflow_openai_batch.core.row_sources.choice import FORMATS
 from airflow_openai_batch.givers import Giver, find_giver
 from airflow_openai_batch.locations import make_resolver, open_place
+from airflow_openai_batch.operators.base import OpenAIBatchOperator
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.form_query import check_form_query
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
@@ -41,6 +41,7 @@ from airflow_openai_batch.operators.parameters import (
 from airflow_openai_batch.operators.prompt_files import load_prompt
 from airflow_openai_batch.operators.query import open_query
 from airflow_openai_batch.operators.run_place import place_of_run
+from airflow_openai_batch.operators.skipping import skip_rest
 from airflow_openai_batch.operators.split import PROGRESS_EVERY_S
 from airflow_openai_batch.permissions import check_conn_id
 
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from airflow_openai_batch.core.storage import Location
 
 
-class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
+class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
     """Makes a request of every row of a table, with a prompt, and remembers which request answers which row.
 
     Returns what the split takes as ``input_uri``; pushes the directory under the key ``prepared``, for the join, and
@@ -194,19 +195,17 @@ class OpenAIBatchPrepareOperator(BaseOperator, SkipMixin):
         return f"{output.uri}/requests-*.jsonl"
 
     def _skip_rest(self, context: Context, why: str, *, but_join: bool = False) -> None:
-        tasks = list(context["task"].get_flat_relatives(upstream=False))
-        if (
-            but_join
-        ):  # the table still has something to say; what follows the join goes by its own trigger rule
-            joins = [task for task in tasks if _is_join(task)]
+        kept: set[str] = set()
+        if but_join:
+            # the table still has something to say; what follows the join goes by its own trigger rule
+            joins = [task for task in context["task"].get_flat_relatives(upstream=False) if _is_join(task)]
             kept = {task.task_id for task in joins}.union(*(task.get_flat_relative_ids() for task in joins))
-            tasks = [task for task in tasks if task.task_id not in kept]
         self.log.info("%s; what comes after is skipped%s.", why, ", but not the join" if but_join else "")
-        self.skip(ti=context["ti"], tasks=tasks)
+        skip_rest(self, context, but=kept)
 
     def _find_output(self, ti: Any) -> Location:
         """:raises ConfigError: if it may not or cannot be written, unless it is only a preview."""
-        if not self.output_uri.strip():
+        if not (self.output_uri or "").strip():
             raise ConfigError(
                 "output_uri is empty: name a directory, for instance s3://bucket/jobs/{run_id}/prepared."
             )

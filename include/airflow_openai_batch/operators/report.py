@@ -6,12 +6,12 @@ import json
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit, urlunsplit
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
-from airflow.sdk import Asset, AssetAlias, BaseOperator
+from airflow.sdk import Asset, AssetAlias
 
 from airflow_openai_batch.core import job
 from airflow_openai_batch.core.accounting import check_accounts
@@ -32,7 +32,8 @@ from airflow_openai_batch.core.sample import choose_sample, extrapolate, has_sam
 from airflow_openai_batch.core.shard_reader import ShardReader
 from airflow_openai_batch.core.spending import Spent, read_spending
 from airflow_openai_batch.givers import find_giver
-from airflow_openai_batch.locations import open_place
+from airflow_openai_batch.locations import absolute_uri, open_place
+from airflow_openai_batch.operators.base import OpenAIBatchOperator
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.ownership import check_owner
 from airflow_openai_batch.operators.parameters import (
@@ -59,7 +60,7 @@ ASSET_ALIAS = "openai_batch_results"
 """Schedule a DAG on this alias to run after any job; on the directory's own asset to run after one."""
 
 
-class OpenAIBatchReportOperator(BaseOperator):
+class OpenAIBatchReportOperator(OpenAIBatchOperator):
     """Checks that every request is accounted for, writes ``failed.jsonl``, ``report.json`` and ``report.md``.
 
     It writes the report whatever became of the shards, and then fails where a shard is not done or too many rows
@@ -76,6 +77,7 @@ class OpenAIBatchReportOperator(BaseOperator):
     :param max_failed_fraction: fail if more than this fraction of the rows is not ``ok``. 0: one bad row is enough.
     """
 
+    own_outlets: ClassVar[Sequence[Any]] = (AssetAlias(ASSET_ALIAS),)
     template_fields: Sequence[str] = (
         "job",
         "asset_uri",
@@ -99,7 +101,6 @@ class OpenAIBatchReportOperator(BaseOperator):
         retry_delay: timedelta | float = timedelta(minutes=1),
         **kwargs: Any,
     ) -> None:
-        kwargs.setdefault("outlets", [AssetAlias(ASSET_ALIAS)])
         super().__init__(retries=retries, retry_delay=retry_delay, **kwargs)
         self.conn_id = conn_id
         self.keep_remote_files = keep_remote_files
@@ -270,7 +271,5 @@ def _event_extra(extra: dict[str, Any]) -> dict[str, Any]:
 
 def make_asset_uri(uri: str) -> str:
     """Without the connection id that Airflow's object storage URIs may carry: the asset is the place."""
-    if "://" not in uri:
-        return f"file://{uri}"
-    parts = urlsplit(uri)
+    parts = urlsplit(absolute_uri(uri))
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

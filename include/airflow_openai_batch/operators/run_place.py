@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.core import job
 from airflow_openai_batch.core.errors import ConfigError, JobError
-from airflow_openai_batch.locations import resolve_location
+from airflow_openai_batch.locations import absolute_uri, resolve_location
 from airflow_openai_batch.permissions import check_uri
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ def place_of_run(pattern: str, ti: Any, giver: Giver) -> str:
 
 
 def find_shared_place(pattern: str, ti: Any) -> str:
-    """What all runs of a DAG share of their place."""
+    """What all runs of a DAG share of their place, absolute; empty where that is nothing."""
     shared = pattern.partition(PLACEHOLDER)[0].strip().rstrip("/")
-    return shared.replace(DAG_PLACEHOLDER, make_path_safe(ti.dag_id))
+    return absolute_uri(shared.replace(DAG_PLACEHOLDER, make_path_safe(ti.dag_id))) if shared else ""
 
 
 def _is_former(pattern: str, old: str, run_key: str, check: Callable[[str], None]) -> bool:

@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
-from airflow.sdk import BaseOperator
 
 from airflow_openai_batch import metrics
 from airflow_openai_batch.core.batch_view import BatchView, describe_duration, describe_progress
@@ -21,6 +20,7 @@ from airflow_openai_batch.core.steps import AwaitRoom, Pause, Reached
 from airflow_openai_batch.driver import ShardDriver, Waiting
 from airflow_openai_batch.givers import Giver, find_giver, find_giver_in
 from airflow_openai_batch.locations import open_place
+from airflow_openai_batch.operators.base import OpenAIBatchOperator
 from airflow_openai_batch.operators.calling import make_caller
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.instance_label import show_label
@@ -65,7 +65,7 @@ QUEUE_LOOK_BATCHES = 1_000
 _CERTAINTY_SIGNS = {"exact": "", "upper": "≤ ", "lower": "≥ "}
 
 
-class ShardStepOperator(BaseOperator):
+class ShardStepOperator(OpenAIBatchOperator):
     """Base of the operators that bring one shard to their goal.
 
     Each is a door to the one state machine: it takes the shard from wherever it is, so that a cleared or

@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from airflow.providers.common.compat.sdk import SkipMixin, conf
-from airflow.sdk import BaseOperator
 
 from airflow_openai_batch.core import job
 from airflow_openai_batch.core.account_limits import AccountLimits
@@ -23,6 +22,7 @@ from airflow_openai_batch.core.repair import Repair, find_repair, reopen_shards
 from airflow_openai_batch.core.split import Counting, ScanProgress, split_job
 from airflow_openai_batch.givers import Giver, find_giver
 from airflow_openai_batch.locations import make_resolver, open_place
+from airflow_openai_batch.operators.base import OpenAIBatchOperator
 from airflow_openai_batch.operators.calling import make_caller
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.local_disk import SPLIT_HOST, describe_local_paths, find_host
@@ -39,6 +39,7 @@ from airflow_openai_batch.operators.parameters import (
 )
 from airflow_openai_batch.operators.run_conf import describe_unknown_keys
 from airflow_openai_batch.operators.run_place import find_shared_place, make_path_safe, place_of_run
+from airflow_openai_batch.operators.skipping import skip_rest
 from airflow_openai_batch.permissions import check_conn_id, check_uri
 
 __all__ = ["OpenAIBatchSplitOperator", "describe_existing", "make_path_safe"]
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 PROGRESS_EVERY_S = 10.0
 
 
-class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
+class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
     """Scans the input once and writes ``plan.json``: contiguous shards within OpenAI's limits.
 
     Returns one item per shard, ``{"job": <output_uri>, "shard": n}``, to map over, with ``"first": k`` where only the
@@ -197,7 +198,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         ti.xcom_push("estimate", {**forecast.to_xcom(), "conn_id": self.conn_id})
         if plan_only or not plan.shards:
             self.log.info("%s; what comes after is skipped.", "Dry run" if plan_only else "No requests")
-            self.skip(ti=ti, tasks=context["task"].get_flat_relatives(upstream=False))
+            skip_rest(self, context)
             return []
         return refs
 
@@ -273,7 +274,7 @@ class OpenAIBatchSplitOperator(BaseOperator, SkipMixin):
         return _Costs(policy, read_optional_number("max_cost_usd", self.max_cost_usd, minimum=0.0), sample)
 
     def _read_job_uri(self, context: Context) -> str:
-        if not self.output_uri.strip():
+        if not (self.output_uri or "").strip():
             raise ConfigError(
                 "output_uri is empty: name a directory for the job, for instance s3://bucket/jobs/{run_id}."
             )

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import AirflowFailException, SkipMixin, TaskDeferred
-from airflow.sdk import AssetAlias
 
 from airflow_openai_batch.core import job
 from airflow_openai_batch.core.errors import ConfigError, NoPlanError
@@ -19,7 +18,7 @@ from airflow_openai_batch.givers import find_giver
 from airflow_openai_batch.locations import open_place
 from airflow_openai_batch.operators.failures import OpenAIBatchException, task_failures
 from airflow_openai_batch.operators.parameters import read_optional_int
-from airflow_openai_batch.operators.report import ASSET_ALIAS, OpenAIBatchReportOperator
+from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
 from airflow_openai_batch.operators.run_place import find_shared_place, place_of_run
 from airflow_openai_batch.operators.shard import LandingOperator, OpenAIBatchShardOperator
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
@@ -55,6 +54,7 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
 
     part_fields: ClassVar[Mapping[str, str]] = {"job": "output_uri", "shard": "output_uri"}
     """What its operators call the job directory, see `find_giver`."""
+    own_outlets: ClassVar[Sequence[Any]] = OpenAIBatchReportOperator.own_outlets
     template_fields: Sequence[str] = (
         *dict.fromkeys(
             name
@@ -82,11 +82,10 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
         sample_requests: int | str | None = None,
         max_failed_fraction: float | str = 0.0,
         asset_uri: str | None = None,
+        map_index_template: str | None = None,
         **kwargs: Any,
     ) -> None:
-        kwargs.setdefault("outlets", [AssetAlias(ASSET_ALIAS)])
-        kwargs.setdefault("map_index_template", None)
-        super().__init__(**kwargs)
+        super().__init__(map_index_template=map_index_template, **kwargs)
         self.input_uri = input_uri
         self.output_uri = output_uri
         self.max_requests_per_shard = max_requests_per_shard
