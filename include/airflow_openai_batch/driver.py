@@ -58,6 +58,10 @@ class ShardDriver(ShardActions):
                 raise step.error
             outcome = self._carry_out(step, state)
             if isinstance(outcome, Waiting):
+                if isinstance(
+                    step, steps.Cancel
+                ):  # whoever waits for it asks the same question as the machine
+                    self._note(self.read_state())
                 return outcome
             before, state = state, self.read_state()
             self._note(state)
@@ -66,7 +70,7 @@ class ShardDriver(ShardActions):
                 seen = replace(seen, admitted=False)  # the room was for one batch
 
     def _note(self, state: ShardState) -> None:
-        self.batch_id, self.settled = state.last_batch_id, state.duplicates
+        self.batch_id, self.settled, self.waited = state.last_batch_id, state.duplicates, state.waited
 
     def _next_step(self, state: ShardState, seen: Seen, goal: Goal) -> steps.Step:
         return machine.next_step(state, seen, goal=goal, where=self._look_around(state), policy=self.policy)

@@ -22,6 +22,7 @@ from airflow_openai_batch.core.errors import (
     TransientError,
     UnprovenError,
 )
+from airflow_openai_batch.core.judging import Waited
 from airflow_openai_batch.core.landing_news import tell_landing
 from airflow_openai_batch.core.ledger import Event, Kind, ShardLedger
 from airflow_openai_batch.core.machine import Circumstances, Seen
@@ -102,6 +103,7 @@ class ShardActions:
         self.batch_id: str | None = None
         """Of the batch that `drive` came to last."""
         self.settled: tuple[str, ...] = ()
+        self.waited = Waited()
         """Other batches of the same send, which were cancelled in its favour."""
 
     def __enter__(self) -> Self:
@@ -348,6 +350,7 @@ class ShardActions:
             step.why,
         )
         self.client.cancel(step.batch.id)
+        self._record("cancelling", state, batch_id=step.batch.id, message=step.why)
         return Wait(step.batch)
 
     @_carry_out.register

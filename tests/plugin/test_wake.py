@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from airflow_openai_batch.plugin.wake import MIN_AGE_S
 from airflow_openai_batch.testing.server import OpenAIServer
 from airflow_openai_batch.testing.webhooks import sign_webhook
+from airflow_openai_batch.triggers.held import MIN_AGE_S
 from demo.standalone import ROOT, LocalAirflow, allow_forms
 from fixtures.job import Job, chat_line
 from fixtures.postgres import run_postgres

@@ -52,7 +52,7 @@ def view(status: str = "in_progress", batch_id: str = "batch_1", **times: float)
 async def test_it_fires_once_the_batch_is_final(openai_server: OpenAIServer) -> None:
     (batch_id,) = create_batches(openai_server, 1)
     event = await fire(make_trigger(batch_id))
-    assert event.payload == {"batch_id": batch_id, "status": "completed", "schema_version": 2}
+    assert event.payload == {"batch_id": batch_id, "status": "completed", "schema_version": 3}
 
 
 async def test_a_deadline_is_kept_over_a_restart_and_says_what_it_means(openai_server: OpenAIServer) -> None:

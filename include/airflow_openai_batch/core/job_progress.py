@@ -29,6 +29,7 @@ STATES: dict[str, str] = {
     "declined": "refused",
     "created": "sent as batch",
     "duplicate": "sent as batch",
+    "cancelling": "being cancelled",
     "refused": "refused",
     "lost": "to be uploaded again",
     "realtime": "sent in real time",

@@ -34,6 +34,7 @@ SHARD_STATES: dict[str, str] = {
     "declined": "failed",
     "created": "running",
     "duplicate": "running",
+    "cancelling": "running",
     "refused": "waiting",
     "lost": "sending",
     "realtime": "running",

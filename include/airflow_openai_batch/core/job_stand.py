@@ -179,6 +179,6 @@ def _find_oldest(output: Location, shards: list[int]) -> tuple[float, int, str] 
     found = []
     for shard in shards:
         newest, made = ledger.read_last(shard), ledger.read_last(shard, "created")
-        if newest and made and newest.kind in ("created", "duplicate", "ended"):
+        if newest and made and newest.kind in ("created", "duplicate", "cancelling", "ended"):
             found.append((made.at, shard, made.batch_id or ""))
     return min(found, default=None)

@@ -25,6 +25,7 @@ Kind = Literal[
     "declined",
     "created",
     "duplicate",
+    "cancelling",
     "refused",
     "lost",
     "realtime",
@@ -39,13 +40,15 @@ Kind = Literal[
 """
 ``sampled``: the first send carries only the first requests. ``uploaded``: OpenAI has the file of this send.
 ``intent``: about to create its batch. ``declined``: OpenAI answered the call with a refusal, so there is no batch.
-``created``: the batch is there. ``duplicate``: another batch of this send was cancelled. ``refused``: it failed
+``created``: the batch is there. ``duplicate``: another batch of this send was cancelled. ``cancelling``:
+it has taken too long, and OpenAI was asked to cancel it. ``refused``: it failed
 validation; nothing ran. ``lost``: OpenAI no longer knows the uploaded file. ``realtime``: the requests of
 this send go out one by one. ``ended``: the batch is final, or the last request was answered. ``doubted``: its files
 are not there, or not what its counts promise, and are looked at again later. ``landed``: its answers are in ``raw/``.
-``stopped``: five sends brought nothing, or its results stayed in doubt, and whoever clears the task begins to count
-anew. ``done``: the shard's result rows are written. ``cleaned``: its files at OpenAI are deleted. ``reopened``: what
-has no good result is to be asked again (a repair); of a shard that was stopped for a doubt: without what is not there.
+``stopped``: five sends brought nothing, its results stayed in doubt, or a batch could not be cancelled, and whoever
+clears the task begins to count anew. ``done``: the shard's result rows are written. ``cleaned``: its files at OpenAI are
+deleted. ``reopened``: what has no good result is to be asked again (a repair); of a shard that was stopped for a doubt:
+without what is not there.
 """
 
 SCHEMA_VERSION = 1

@@ -14,23 +14,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-from airflow_openai_batch.core.batch_view import (
-    CLOCK_MARGIN_S,
-    BatchStatus,
-    BatchView,
-    choose_kept,
-    describe_duration,
-)
-from airflow_openai_batch.core.errors import (
-    BatchRejectedError,
-    FatalAccountError,
-    JobError,
-    OpenAIBatchError,
-)
+from airflow_openai_batch.core.batch_view import CLOCK_MARGIN_S, BatchView, choose_kept, describe_duration
+from airflow_openai_batch.core.errors import JobError, OpenAIBatchError
+from airflow_openai_batch.core.judging import LATE, LATE_WAY_OUT, is_late, judge_batch
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.policy import DEFAULT_POLICY, Policy
 from airflow_openai_batch.core.queue_room import Need, QueueLimit, check_fits
-from airflow_openai_batch.core.refusals import Refusal, classify_refusal, describe_refused
 from airflow_openai_batch.core.results_check import (
     MOST_LOOKS,
     RESULTS_UNPROVEN,
@@ -41,7 +30,6 @@ from airflow_openai_batch.core.shard_state import FILE_WAITS_S, Goal, ShardState
 from airflow_openai_batch.core.steps import (
     Adopt,
     AwaitRoom,
-    Cancel,
     CleanUp,
     Create,
     Find,
@@ -49,14 +37,11 @@ from airflow_openai_batch.core.steps import (
     Observe,
     Pause,
     Reached,
-    RecordEnded,
-    RecordRefused,
     SendRealtime,
     Step,
     Stop,
     TakeSample,
     Upload,
-    Wait,
 )
 
 NEW_BATCH_S = 600.0
@@ -190,7 +175,7 @@ def _get_batch(state: ShardState, seen: Seen, goal: Goal, where: Circumstances, 
     if seen.candidates:  # all failed validation: that is the answer to this send
         return Adopt(max(seen.candidates, key=lambda batch: (batch.created_at, batch.id)))
     uploaded = state.file_id is not None and state.file_sha256 == state.content.sha256
-    late = _is_late(where.now, policy)
+    late = is_late(where.now, policy)
     if late and policy.on_deadline != "fail" and (wait := _await_lost_reply(state, seen, where, policy)):
         return wait
     if late and policy.on_deadline == "publish" and not state.realtime:
@@ -198,9 +183,9 @@ def _get_batch(state: ShardState, seen: Seen, goal: Goal, where: Circumstances, 
         return _land(state, where, final=True) if policy.first is None else Reached()
     if late and policy.on_deadline == "fail":
         return Stop(
-            JobError(f"{_LATE}, {state.content.requests:,} requests are still to be sent. {_LATE_WAY_OUT}")
+            JobError(f"{LATE}, {state.content.requests:,} requests are still to be sent. {LATE_WAY_OUT}")
         )
-    late_by = _LATE if late and not state.realtime else ""
+    late_by = LATE if late and not state.realtime else ""
     if late or state.realtime or (not uploaded and policy.sends_in_realtime(state.content.requests)):
         if goal is Goal.UPLOADED:
             return Reached()
@@ -327,7 +312,7 @@ def _follow(state: ShardState, batch_id: str, seen: Seen, where: Circumstances, 
         duplicates = tuple(each for each in others if each.id not in state.duplicates)
         if kept is not None and (kept.id != batch_id or duplicates):
             return Adopt(kept, duplicates)
-    return _judge(batch, where.now, policy)
+    return judge_batch(batch, now=where.now, policy=policy, waited=state.waited)
 
 
 def _meet_vanished(state: ShardState, batch_id: str, where: Circumstances) -> Step:
@@ -342,41 +327,6 @@ def _meet_vanished(state: ShardState, batch_id: str, where: Circumstances) -> St
             "shard alone is sent again, and paid again."
         )
     )
-
-
-def _judge(batch: BatchView, now: float, policy: Policy) -> Step:
-    if batch.status is BatchStatus.FAILED:
-        refusal = classify_refusal(batch.errors)
-        return RecordRefused(batch, refusal, _refusal_error(batch, refusal))
-    if batch.status.is_final:
-        return RecordEnded(batch)
-    late = _is_late(now, policy)
-    if late and policy.on_deadline == "fail":
-        return Stop(JobError(f"{_LATE}, {batch.id} is {batch.status} and goes on. {_LATE_WAY_OUT}"))
-    if batch.status is BatchStatus.CANCELLING:
-        return Wait(batch)
-    if late:
-        return Cancel(batch, "has not finished within finish_within_h")
-    if batch.expires_at is not None and now > batch.expires_at + policy.grace_s:
-        return Cancel(batch, "is long overdue")
-    return Wait(batch)
-
-
-_LATE = "not finished within finish_within_h"
-_LATE_WAY_OUT = "Clear the task to wait on, or set on_deadline to realtime or publish."
-
-
-def _is_late(now: float, policy: Policy) -> bool:
-    return policy.deadline_at is not None and now >= policy.deadline_at
-
-
-def _refusal_error(batch: BatchView, refusal: Refusal) -> OpenAIBatchError | None:
-    if refusal.kind in ("queue_full", "file_missing"):
-        return None
-    text = describe_refused(batch.id, refusal)
-    if refusal.kind == "fatal":
-        return FatalAccountError(f"{text}. Settle it with OpenAI, then clear the task.", code=refusal.code)
-    return BatchRejectedError(text, code=refusal.code)
 
 
 def describe_stand(state: ShardState, now: float, *, resumed: bool) -> str:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
+from airflow_openai_batch.core.judging import Waited
+
 if TYPE_CHECKING:
     from airflow_openai_batch.core.ledger import Event
 
@@ -113,6 +115,10 @@ class ShardState(msgspec.Struct, frozen=True, kw_only=True):
     cleaned: bool = False
     batch_id: str | None = None
     created_at: float | None = None
+    cancel_asked_at: float = 0.0
+    """The batch of this send was asked to be cancelled."""
+    stopped_at: float = 0.0
+    """The shard was stopped the last time; whoever cleared its task wants it tried anew."""
     ended: tuple[Ended, ...] = ()
     """Of all sends, oldest first: what landing reads."""
     landed_send: int = 0
@@ -140,6 +146,15 @@ class ShardState(msgspec.Struct, frozen=True, kw_only=True):
     last_by: str = ""
     """Who wrote the newest event."""
     events: int = 0
+
+    @property
+    def waited(self) -> Waited:
+        """For `judge_batch`."""
+        return Waited(
+            created_at=self.created_at or 0.0,
+            cancel_asked_at=self.cancel_asked_at,
+            stopped_at=self.stopped_at,
+        )
 
     @property
     def last_batch_id(self) -> str | None:
@@ -219,13 +234,21 @@ def _created(state: ShardState, event: Event) -> ShardState:
     if event.send != state.send:
         return state
     state = _add_files(state, event.file_id)
-    return replace(state, batch_id=event.batch_id, created_at=event.at, declines=0, not_before=0.0)
+    return replace(
+        state, batch_id=event.batch_id, created_at=event.at, declines=0, not_before=0.0, cancel_asked_at=0.0
+    )
 
 
 def _duplicate(state: ShardState, event: Event) -> ShardState:
     if event.send != state.send or event.batch_id is None:
         return state
     return replace(state, duplicates=(*state.duplicates, event.batch_id))
+
+
+def _cancelling(state: ShardState, event: Event) -> ShardState:
+    if event.send != state.send or event.batch_id != state.batch_id:
+        return state
+    return replace(state, cancel_asked_at=event.at)
 
 
 def _refused(state: ShardState, event: Event) -> ShardState:
@@ -349,7 +372,7 @@ def _read_leftover(event: Event, leftover_send: int, *, first: int | None = None
 
 
 def _stopped(state: ShardState, event: Event) -> ShardState:
-    return replace(state, setbacks=(), doubts={}, doubt_is_final=bool(state.doubts))
+    return replace(state, setbacks=(), stopped_at=event.at, doubts={}, doubt_is_final=bool(state.doubts))
 
 
 def _done(state: ShardState, event: Event) -> ShardState:
@@ -401,6 +424,7 @@ def _next_send(state: ShardState) -> ShardState:
         realtime=False,
         batch_id=None,
         created_at=None,
+        cancel_asked_at=0.0,
         refused_at=None,
         doubts={},
         doubt_is_final=False,
@@ -415,6 +439,7 @@ _STEPS = {
     "declined": _declined,
     "created": _created,
     "duplicate": _duplicate,
+    "cancelling": _cancelling,
     "refused": _refused,
     "lost": _lost,
     "realtime": _realtime,

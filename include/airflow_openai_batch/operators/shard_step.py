@@ -6,7 +6,7 @@ import functools
 import itertools
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
@@ -15,6 +15,7 @@ from airflow_openai_batch import metrics
 from airflow_openai_batch.core.batch_view import BatchView, describe_duration, describe_progress
 from airflow_openai_batch.core.budget import Budget
 from airflow_openai_batch.core.errors import ConfigError, OpenAIBatchError
+from airflow_openai_batch.core.judging import Waited
 from airflow_openai_batch.core.queue_room import QueueLimit, find_room
 from airflow_openai_batch.core.steps import AwaitRoom, Pause, Reached
 from airflow_openai_batch.driver import ShardDriver, Waiting
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from airflow_openai_batch.client import BatchClient
     from airflow_openai_batch.core.shard_state import Goal, ShardState
     from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
+    from airflow_openai_batch.triggers.pause import OpenAIBatchPauseTrigger
 
 ShardRef = Mapping[str, Any]
 """``{"job": <output_uri>, "shard": 0}``: what the split returns a list of, and all that goes through XCom."""
@@ -150,6 +152,8 @@ class ShardStepOperator(OpenAIBatchOperator):
         self._settled: tuple[str, ...] = ()
         self._giver: Giver | None = None
         self._resolve_source = make_source_resolver(None)
+        self._seen_twins: tuple[str, ...] = ()
+        self._waited = Waited()
 
     @property
     def label(self) -> str:
@@ -209,6 +213,8 @@ class ShardStepOperator(OpenAIBatchOperator):
         if isinstance(event, Mapping) and event.get("limit"):
             self._learnt = QueueLimit.from_dict(event["limit"])
         status = event.get("status") if isinstance(event, Mapping) else None
+        # What the trigger calls a twin and the state machine does not, is no reason to come back a second time.
+        self._seen_twins = tuple(event.get("twins") or ()) if isinstance(event, Mapping) else ()
         return self._go_on(context, admitted=status == "room", twins=status == "duplicate")
 
     def _go_on(self, context: Context, *, admitted: bool = False, twins: bool = False) -> dict[str, Any]:
@@ -225,6 +231,7 @@ class ShardStepOperator(OpenAIBatchOperator):
                 outcome = driver.drive(self.goal, admitted=admitted, twins=twins)
             finally:  # a task that fails leads to its batch, too
                 self.linked_batch_id, self._settled = driver.batch_id, driver.settled
+                self._waited = driver.waited
         return None if isinstance(outcome, Reached) else outcome
 
     def _open_driver(self, context: Context) -> ShardDriver:
@@ -300,14 +307,14 @@ class ShardStepOperator(OpenAIBatchOperator):
             self.log.info("Waiting %s: %s.", describe_duration(max(0.0, outcome.until - now)), outcome.why)
             if self.deferrable:
                 show_label(context, self.label)
-                self._defer_until(outcome.until)
+                self.defer(trigger=self._make_pause(outcome.until), method_name="resume")
             time.sleep(max(0.0, min(outcome.until - now, self.poll_interval_s)))
             return False
         self.waits_for = ""
         self.log.info("Waiting for %s: %s", outcome.batch.id, describe_progress(outcome.batch, now))
         if self.deferrable:
             trigger = self.make_trigger(outcome.batch, context)
-            if trigger.finish_task:
+            if trigger.finish_task and self.do_xcom_push:
                 context["ti"].xcom_push("return_value", self.result())  # nobody comes back to do it
             self.defer(trigger=trigger, method_name="resume")
         time.sleep(self.poll_interval_s)
@@ -364,16 +371,19 @@ class ShardStepOperator(OpenAIBatchOperator):
             poll_interval=self.poll_interval_s,
             overdue_after=policy.grace_s,
             deadline=policy.deadline_at,
+            on_deadline=policy.on_deadline,
+            deadline_status="late",
+            created_at=self._waited.created_at,
+            cancel_asked_at=self._waited.cancel_asked_at,
+            stopped_at=self._waited.stopped_at,
             cancel_on_kill=self.cancel_on_kill,
-            settled=self._settled,
+            settled=tuple(dict.fromkeys((*self._settled, *self._seen_twins))),
         )
 
-    def _defer_until(self, until: float) -> None:
-        from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+    def _make_pause(self, until: float) -> OpenAIBatchPauseTrigger:
+        from airflow_openai_batch.triggers.pause import OpenAIBatchPauseTrigger
 
-        # a second more, since the trigger refuses moments that have just passed
-        moment = datetime.fromtimestamp(max(until, time.time() + 1.0), tz=UTC)
-        self.defer(trigger=DateTimeTrigger(moment), method_name="resume")
+        return OpenAIBatchPauseTrigger(until=until, poll_interval=self.poll_interval_s)
 
     @property
     def poll_interval_s(self) -> float:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import AirflowFailException, SkipMixin, TaskDeferred
@@ -26,13 +27,18 @@ from airflow_openai_batch.settings import find_output_root
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
-    from airflow.triggers.base import BaseTrigger
+
+    from airflow_openai_batch.triggers.held import HeldTrigger
 
 MOST_WAITS = 256
-"""Shards that are waited for at once; when one of them moves, all are looked at."""
+"""Batches that are waited for at once."""
+MOST_IN_LINE = 12
+"""Shards that stand in the line for room of a model at once."""
 MOST_HICCUPS = 8
 """Times in a row that a failure of a shard is met with another look, before it is the task's."""
-HICCUP_DELAY = timedelta(minutes=1)
+HICCUP_DELAY_S = 60.0
+HICCUP = "hiccup"
+"""Name of the pause after it."""
 _MESSAGE_CHARS = 400
 
 
@@ -138,7 +144,7 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
     ) -> dict[str, Any]:
         """Called by Airflow when a shard may go on. Another release may have deferred the task with more arguments.
 
-        :param given_up: what ended the shards that cannot, by number.
+        :param given_up: the shards that cannot, by number; of the first, what ended it.
         :param hiccups: looks in a row at which a shard failed in a way that may pass.
         """
         self._settle_output(context)
@@ -156,7 +162,7 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
         hiccups: int = 0,
     ) -> dict[str, Any]:
         """Go on with each shard until all there is to do is waiting, and wait; at the end report."""
-        waits: dict[str, BaseTrigger] = {}
+        waits: dict[str, HeldTrigger] = {}
         failure: OpenAIBatchException | None = None
         for ref in refs:
             name = str(ref["shard"])
@@ -168,7 +174,8 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
                 waits[name] = wish.trigger
             except AirflowFailException as error:
                 self.log.error("Shard %s: %s", name, error)
-                given_up[name] = str(error)[:_MESSAGE_CHARS]
+                # The words of the first are told; Airflow keeps them while the task waits.
+                given_up[name] = "" if given_up else str(error)[:_MESSAGE_CHARS]
             except OpenAIBatchException as error:
                 self.log.warning("Shard %s: %s", name, error)
                 failure = error
@@ -177,21 +184,18 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
         if not waits:
             return self._publish(context, str(refs[0]["job"]), given_up, len(refs))
         if failure is not None:
-            waits["hiccup"] = _make_alarm()
+            waits[HICCUP] = self._make_pause(time.time() + HICCUP_DELAY_S)
         self._defer(context, waits, given_up, hiccups + 1 if failure is not None else 0)
         raise AssertionError("defer raises")
 
     def _defer(
-        self, context: Context, waits: Mapping[str, BaseTrigger], given_up: dict[str, str], hiccups: int
+        self, context: Context, waits: Mapping[str, HeldTrigger], given_up: dict[str, str], hiccups: int
     ) -> None:
         from airflow_openai_batch.triggers.first_of import FirstOfTrigger
 
-        chosen = dict(list(waits.items())[:MOST_WAITS])
-        if "hiccup" in waits:
-            chosen["hiccup"] = waits["hiccup"]
-        self.log.info("Waiting for %s.", number_of(len(waits), "shard"))
+        self.log.info("Waiting for %s.", number_of(len(waits.keys() - {HICCUP}), "shard"))
         self.defer(
-            trigger=FirstOfTrigger.of(chosen),
+            trigger=FirstOfTrigger.of(choose_waits(waits), poll_interval=self.poll_interval_s),
             method_name="resume",
             kwargs={"given_up": given_up, "hiccups": hiccups},
         )
@@ -267,7 +271,21 @@ def run_within(operator: BaseOperator, context: Context) -> Any:
     return inspect.unwrap(type(operator).execute)(operator, context)
 
 
-def _make_alarm() -> BaseTrigger:
-    from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+def choose_waits(waits: Mapping[str, HeldTrigger]) -> dict[str, HeldTrigger]:
+    """Those that are stored, so that what Airflow keeps of a task does not grow with its shards: the first batches, the
+    heads of the lines for room, and the pause that is over first. When one of them moves, all shards are looked at."""
+    from airflow_openai_batch.triggers.pause import OpenAIBatchPauseTrigger
+    from airflow_openai_batch.triggers.room import OpenAIBatchRoomTrigger
 
-    return DateTimeTrigger(datetime.now(tz=UTC) + HICCUP_DELAY)
+    pauses = {name: wait for name, wait in waits.items() if isinstance(wait, OpenAIBatchPauseTrigger)}
+    chosen: dict[str, HeldTrigger] = {}
+    in_line: Counter[str] = Counter()
+    for name, wait in waits.items():
+        if isinstance(wait, OpenAIBatchRoomTrigger):
+            in_line[wait.model] += 1
+            if in_line[wait.model] <= MOST_IN_LINE and sum(in_line.values()) <= 4 * MOST_IN_LINE:
+                chosen[name] = wait
+        elif name not in pauses and len(chosen) < MOST_WAITS:
+            chosen[name] = wait
+    soonest = sorted(pauses.items(), key=lambda item: item[1].until)[:1]
+    return {**chosen, **dict(soonest)}

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from airflow_openai_batch.triggers.first_of import make_trigger
+from airflow_openai_batch.triggers.first_of import fold_members, make_trigger, read_members
+from airflow_openai_batch.triggers.held import HeldTrigger
 
 if TYPE_CHECKING:
     from airflow.triggers.base import TriggerEvent
@@ -30,7 +31,7 @@ def find_batch_ids(classpath: str, kwargs: Mapping[str, Any]) -> Iterator[str]:
     if classpath == _BATCH_END:
         yield str(kwargs.get("batch_id"))
     elif classpath == _FIRST_OF:
-        for path, arguments in (kwargs.get("triggers") or {}).values():
+        for path, arguments in read_members(kwargs).values():
             yield from find_batch_ids(path, arguments)
 
 
@@ -40,6 +41,8 @@ async def ask_trigger(classpath: str, kwargs: Mapping[str, Any], batch_id: str) 
     It is asked without the right to cancel anything, and of several shards only for those that wait for this batch.
     """
     trigger = make_trigger(classpath, _narrow(classpath, kwargs, batch_id))
+    if isinstance(trigger, HeldTrigger):
+        trigger.holds = False  # whoever asks has waited
     # Without a task instance it would take this for dag.test(), where it may not end a task.
     trigger.task_instance = SimpleNamespace(task_id=None)  # type: ignore[assignment]
     with contextlib.suppress(TimeoutError):
@@ -53,8 +56,8 @@ def _narrow(classpath: str, kwargs: Mapping[str, Any], batch_id: str) -> dict[st
     if classpath == _BATCH_END:
         return {**kwargs, "poll_interval": LOOK_EVERY_S, "cancel_on_kill": False}
     members = {
-        name: [path, _narrow(path, arguments, batch_id)]
-        for name, (path, arguments) in kwargs["triggers"].items()
+        name: (path, _narrow(path, arguments, batch_id))
+        for name, (path, arguments) in read_members(kwargs).items()
         if batch_id in find_batch_ids(path, arguments)
     }
-    return {**kwargs, "triggers": members}
+    return {**kwargs, "triggers": {}, "tables": fold_members(members)}

@@ -14,7 +14,7 @@ and PostgreSQL:
   no row. The triggerer does not claim: there remain the milliseconds between its own select and its own update, as
   between any two triggerers; a task that meets this tries again by itself.
 * A task that is resumed while the worker process which deferred it still lingers is failed by the scheduler, too: see
-  `find_min_age_s`.
+  `airflow_openai_batch.triggers.held`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from airflow.triggers.base import TriggerEvent
     from sqlalchemy.orm import Session
 
-MIN_AGE_S = 10.0
-"""See `find_min_age_s`, for the default of 5 s."""
 MOST_TRIGGERS = 5_000
 """Deferred tasks that are looked through, those of the batch's own run first."""
 READ_AT_ONCE = 100
@@ -106,7 +104,7 @@ def find_waiting(batch_id: str, metadata: Mapping[str, str]) -> list[Waiting]:
 
 def _read_batches(session: Session, triggers: list[TriggerKey]) -> dict[TriggerKey, frozenset[str]]:
     """The batches that each trigger waits for. Remembered for as long as it waits, since every event looks through
-    all, and a trigger's arguments never change; the arguments, a hundred KB for a large job, are not kept."""
+    all, and a trigger's arguments never change; the arguments, tens of KB for a large job, are not kept."""
     global _known_batches
     known = _known_batches
     named = {key: known[key] for key in triggers if key in known}
@@ -126,14 +124,6 @@ def _read_arguments(session: Session, trigger_ids: list[int]) -> dict[int, tuple
 
     query = select(Trigger.id, Trigger.classpath, Trigger.encrypted_kwargs).where(Trigger.id.in_(trigger_ids))
     return {trigger_id: (path, text) for trigger_id, path, text in session.execute(query)}
-
-
-def find_min_age_s() -> float:
-    """No task is resumed sooner after it was deferred: a worker process lingers for as long as ``[workers]
-    min_heartbeat_interval``, and only then the scheduler hears of its end."""
-    from airflow.configuration import conf
-
-    return max(MIN_AGE_S, 2.0 * conf.getfloat("workers", "min_heartbeat_interval", fallback=5.0))
 
 
 def is_busy(metadata: Mapping[str, str]) -> bool:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.core.errors import NotFoundError
 from airflow_openai_batch.plugin.narrowed import LOOK_EVERY_S, ask_trigger
-from airflow_openai_batch.plugin.wake import Waiting, find_min_age_s, find_waiting, is_busy, resume
+from airflow_openai_batch.plugin.wake import Waiting, find_waiting, is_busy, resume
+from airflow_openai_batch.triggers.held import find_min_age_s
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.batch_view import BatchView

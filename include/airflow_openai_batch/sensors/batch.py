@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
 
 TIMEOUT_S = 7 * 24 * 3600.0
+_NEVER_S = 1e12
 
 
 class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
@@ -61,12 +62,19 @@ class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
         if batch.status.is_final:
             return self._bare_result(batch)
         self.log.info("Waiting for %s: %s", batch.id, describe_progress(batch, time.time()))
-        context["ti"].xcom_push("return_value", {"batch_id": batch.id, "status": "ended"})
-        return self.defer(trigger=self.make_trigger(batch, context), method_name="resume")
+        trigger = self.make_trigger(batch, context)
+        if trigger.finish_task and self.do_xcom_push:
+            context["ti"].xcom_push("return_value", {"batch_id": batch.id, "status": "ended"})
+        return self.defer(trigger=trigger, method_name="resume")
 
     def resume(self, context: Context, event: Any = None, **_: Any) -> Any:
-        if isinstance(event, Mapping) and event.get("status") == "timeout" and not self._is_late(context):
-            text = f"{event.get('batch_id')} was not final {float(self.timeout):,.0f} s after its creation; it goes on."
+        status = event.get("status") if isinstance(event, Mapping) else None
+        # Releases before 3 of the trigger's schema said the same where finish_within_h was over.
+        if status == "timed_out" or (status == "timeout" and not self._is_late(context)):
+            text = (
+                f"{event.get('batch_id')} was not final within timeout={float(self.timeout):,.0f} s of its creation"
+                f"{self._name_deadline()}; it goes on. Clear the task to wait on."
+            )
             if self.soft_fail:
                 raise AirflowSkipException(text)
             raise AirflowSensorTimeout(text)
@@ -92,10 +100,23 @@ class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
 
     def make_trigger(self, batch: BatchView, context: Context) -> OpenAIBatchEndTrigger:
         trigger = super().make_trigger(batch, context)
+        now = time.time()
         timeout_at = batch.created_at + float(self.timeout)
-        trigger.deadline = timeout_at if trigger.deadline is None else min(timeout_at, trigger.deadline)
-        trigger.finish_task = True
+        # Whoever clears a task that has timed out wants to wait on.
+        trigger.timeout_at = timeout_at if timeout_at > now else now + float(self.timeout)
+        if self.shard is None:  # nobody here cancels a batch that is not a shard's, or sends it another way
+            if trigger.deadline is not None:
+                trigger.timeout_at = min(trigger.timeout_at, max(trigger.deadline, now))
+            trigger.deadline, trigger.overdue_after = None, _NEVER_S
+        trigger.finish_task = not self._has_work_at_its_end()
         return trigger
+
+    def _has_work_at_its_end(self) -> bool:
+        """What only a worker does: Airflow forgets it where a task ends in the triggerer."""
+        return bool(self.outlets or self.on_success_callback or self._post_execute_hook or _has_listeners())
+
+    def _name_deadline(self) -> str:
+        return " or finish_within_h of the run's start" if self.shard is None and self.finish_within_h else ""
 
     def _look(self) -> BatchView:
         with task_failures():
@@ -110,3 +131,12 @@ class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
             with task_failures():
                 raise BatchRejectedError(describe_refused(batch.id, classify_refusal(batch.errors)))
         return {"batch_id": batch.id, "status": str(batch.status)}
+
+
+def _has_listeners() -> bool:
+    """Whether some plugin, OpenLineage for instance, wants to hear of tasks that have ended well."""
+    try:
+        from airflow.sdk.listener import get_listener_manager
+    except ImportError:  # Airflow 3.1
+        from airflow.listeners.listener import get_listener_manager  # type: ignore[assignment]
+    return bool(get_listener_manager().has_listeners)

@@ -6,42 +6,53 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_openai_batch.core.batch_view import BatchStatus, BatchView, describe_progress
 from airflow_openai_batch.core.errors import NotFoundError
+from airflow_openai_batch.core.judging import Waited, is_late, judge_batch
+from airflow_openai_batch.core.policy import Policy
+from airflow_openai_batch.core.steps import RecordEnded, RecordRefused, Wait
 from airflow_openai_batch.triggers.connect import connect, find_watcher
+from airflow_openai_batch.triggers.held import HeldTrigger, read_seconds
 from airflow_openai_batch.triggers.kill import CAN_ASK, cancel_if_given_up, warm_up
+from airflow_openai_batch.triggers.watcher import Sighting
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.triggers.watcher import Sighting
+    from airflow_openai_batch.core.policy import OnDeadline
 
 log = logging.getLogger(__name__)
 
 PROGRESS_EVERY_S = 300.0
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Of the arguments stored in Airflow's database while a task is deferred."""
 _AIRFLOW_KILLS = hasattr(BaseTrigger, "on_kill")
 """From 3.3 on."""
 
 
-class OpenAIBatchEndTrigger(BaseTrigger):
-    """Fires once: when the batch is final, is overdue, is not known any more, or is not the only one.
+class OpenAIBatchEndTrigger(HeldTrigger):
+    """Fires once: when there is something to do about the batch, it is not known any more, or is not the only one.
 
-    Only `core.machine` decides what that means; the worker that resumes asks it again with a fresh look.
+    Only `core.judging` decides when there is something to do, here as in the worker that resumes and asks it again with
+    a fresh look.
 
     The event is ``{"batch_id": ..., "status": ..., "schema_version": ...}`` with the batch's own final status, or
-    ``overdue``, ``unknown``, ``duplicate``, or ``timeout`` (see ``deadline``).
+    ``overdue``, ``unknown``, ``duplicate`` (with ``twins``, the others), ``deadline_status``, or ``timed_out``.
 
     :param conn_id: the connection to ask with.
     :param batch_id: the batch to wait for.
     :param poll_interval: seconds between two looks.
-    :param overdue_after: seconds after the batch's expiry, or after its cancellation began, at which waiting ends.
-    :param deadline: Unix seconds at which waiting ends whatever happens; it survives a restart. ``None``: no bound.
+    :param overdue_after: seconds of patience: `Policy.grace_s`.
+    :param deadline: Unix seconds at which the shard is late; it survives a restart. ``None``: no bound.
+    :param on_deadline: what is to be done then, see `Policy`; a batch that is being cancelled already is waited for.
     :param deadline_status: the event's status then.
+    :param timeout_at: Unix seconds at which waiting ends whatever happens. ``None``: no bound.
+    :param created_at: see `Waited`.
+    :param cancel_asked_at: see `Waited`.
+    :param stopped_at: see `Waited`.
     :param finish_task: end the task as success right here, without another worker process, when the batch
         ended with files to collect. Ignored where the task is run by ``dag.test()``, which knows only plain events.
     :param settled: batches of the same send that the worker knows of: seeing them is no reason to wake it.
@@ -58,7 +69,12 @@ class OpenAIBatchEndTrigger(BaseTrigger):
         poll_interval: float = 60.0,
         overdue_after: float = 3600.0,
         deadline: float | None = None,
+        on_deadline: OnDeadline = "fail",
         deadline_status: str = "timeout",
+        timeout_at: float | None = None,
+        created_at: float = 0.0,
+        cancel_asked_at: float = 0.0,
+        stopped_at: float = 0.0,
         finish_task: bool = False,
         settled: Sequence[str] = (),
         cancel_on_kill: bool = True,
@@ -69,48 +85,53 @@ class OpenAIBatchEndTrigger(BaseTrigger):
         # after each restart, and a TypeError for a missing or an unknown argument fails the waiting task. While
         # a cluster is upgraded, or goes back, versions read what others wrote: everything has a default and
         # nothing is refused. `run` sees to what is missing.
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.conn_id = conn_id
         self.batch_id = batch_id
         self.poll_interval = poll_interval
         self.overdue_after = overdue_after
         self.deadline = deadline
+        self.on_deadline = on_deadline
         self.deadline_status = deadline_status
+        self.timeout_at = timeout_at
+        self.created_at = created_at
+        self.cancel_asked_at = cancel_asked_at
+        self.stopped_at = stopped_at
         self.finish_task = finish_task
         self.settled = settled
         self.cancel_on_kill = cancel_on_kill
         self.schema_version = schema_version
         self.unknown = unknown
-        self._was_cancelled = False
+        self._seen: BatchView | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
+        names = (
+            "conn_id", "batch_id", "poll_interval", "overdue_after", "deadline", "on_deadline", "deadline_status",
+            "timeout_at", "created_at", "cancel_asked_at", "stopped_at", "finish_task", "cancel_on_kill",
+            "schema_version",
+        )  # fmt: skip
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                **self.unknown,
-                "conn_id": self.conn_id,
-                "batch_id": self.batch_id,
-                "poll_interval": self.poll_interval,
-                "overdue_after": self.overdue_after,
-                "deadline": self.deadline,
-                "deadline_status": self.deadline_status,
-                "finish_task": self.finish_task,
-                "settled": list(self.settled),
-                "cancel_on_kill": self.cancel_on_kill,
-                "schema_version": self.schema_version,
-            },
+            {**self.unknown, **{name: getattr(self, name) for name in names}, "settled": list(self.settled)},
         )
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
+    async def find_event(self) -> TriggerEvent:
         if self.unknown:
             log.info("Arguments of another version are left aside: %s.", ", ".join(sorted(self.unknown)))
         if CAN_ASK and self.cancel_on_kill and self.task_instance is not None:
             warm_up(self.task_instance)
-        try:
-            yield await self._wait()
-        except asyncio.CancelledError:
-            self._was_cancelled = True
-            raise
+        if not self.conn_id or not self.batch_id:
+            return self._event("unknown")  # the worker knows
+        while True:
+            alarm_s = self._find_alarm_s(time.time())
+            try:
+                async with asyncio.timeout(alarm_s):
+                    return await self._follow()
+            except TimeoutError:
+                if (event := self._meet_alarm(time.time())) is not None:
+                    return event
+            except NotFoundError:
+                return self._event("unknown")
 
     async def on_kill(self) -> None:
         """Called by Airflow 3.3 after what a user does to the task; see `kill`."""
@@ -121,29 +142,41 @@ class OpenAIBatchEndTrigger(BaseTrigger):
 
     async def cleanup(self) -> None:
         """On Airflow 3.2, which has no ``on_kill``; it comes here whatever ends the trigger."""
-        if CAN_ASK and self._was_cancelled and not _AIRFLOW_KILLS:
+        if CAN_ASK and self.was_cancelled and not _AIRFLOW_KILLS:
             await self.on_kill()
 
-    async def _wait(self) -> TriggerEvent:
-        if not self.conn_id or not self.batch_id:
-            return self._event("unknown")  # the worker knows
+    def _find_alarm_s(self, now: float) -> float | None:
+        """Seconds until time itself may have something to say; a deadline that has passed, the next look sees to."""
+        alarms = [] if self.timeout_at is None else [self.timeout_at]
+        if self.deadline is not None and self.deadline > now:
+            alarms.append(self.deadline)
+        return max(0.0, min(alarms) - now) if alarms else None
+
+    def _meet_alarm(self, now: float) -> TriggerEvent | None:
+        if self.timeout_at is not None and now >= self.timeout_at:
+            return self._event("timed_out")
+        if self.deadline is None or now < self.deadline:  # a moment too soon
+            return None
+        return (
+            self._event(self.deadline_status)
+            if self._seen is None
+            else self._judge(Sighting(self._seen), now)
+        )
+
+    async def _follow(self) -> TriggerEvent:
         told_at = 0.0
-        sightings = find_watcher(self.conn_id).follow(self.batch_id, max(0.1, float(self.poll_interval)))
+        sightings = find_watcher(self.conn_id).follow(
+            self.batch_id, max(0.1, read_seconds(self.poll_interval))
+        )
         try:
-            async with asyncio.timeout(
-                None if self.deadline is None else max(0.0, self.deadline - time.time())
-            ):
-                async for sighting in sightings:
-                    now = time.time()
-                    if (event := self._judge(sighting, now)) is not None:
-                        return event
-                    if now - told_at >= PROGRESS_EVERY_S:
-                        told_at = now
-                        log.info("%s %s", self.batch_id, describe_progress(sighting.batch, now))
-        except NotFoundError:
-            return self._event("unknown")
-        except TimeoutError:
-            return self._event(self.deadline_status)
+            async for sighting in sightings:
+                now = time.time()
+                self._seen = sighting.batch
+                if (event := self._judge(sighting, now)) is not None:
+                    return event
+                if now - told_at >= PROGRESS_EVERY_S:
+                    told_at = now
+                    log.info("%s %s", self.batch_id, describe_progress(sighting.batch, now))
         finally:
             await sightings.aclose()  # type: ignore[attr-defined]  # an async generator
         raise AssertionError("the watcher ended without an answer")
@@ -155,17 +188,25 @@ class OpenAIBatchEndTrigger(BaseTrigger):
             log.warning(
                 "%s is not the only batch of its send, there is also %s.", view.id, ", ".join(running)
             )
-            return self._event("duplicate")
-        if view.status.is_final:
-            log.info("%s %s", self.batch_id, describe_progress(view, now))
-            return self._end(view, alone=not twins)
-        if self._is_overdue(view, now):
-            return self._event("overdue")
-        if (
-            self.deadline is not None and now >= self.deadline
-        ):  # the loop's clock stands still in a sleeping machine
-            return self._event(self.deadline_status)
-        return None
+            return self._event("duplicate", twins=running)
+        policy = Policy(
+            deadline_at=self.deadline, on_deadline=self.on_deadline, grace_s=read_seconds(self.overdue_after)
+        )
+        waited = Waited(
+            created_at=self.created_at, cancel_asked_at=self.cancel_asked_at, stopped_at=self.stopped_at
+        )
+        match judge_batch(view, now=now, policy=policy, waited=waited):
+            case Wait():
+                if (
+                    self.timeout_at is not None and now >= self.timeout_at
+                ):  # the loop's clock stands still in a sleeping machine
+                    return self._event("timed_out")
+                return None
+            case RecordEnded() | RecordRefused():
+                log.info("%s %s", self.batch_id, describe_progress(view, now))
+                return self._end(view, alone=not twins)
+            case _:
+                return self._event(self.deadline_status if is_late(now, policy) else "overdue")
 
     def _end(self, view: BatchView, *, alone: bool) -> TriggerEvent:
         # In dag.test() there is no task instance, and only plain events are known.
@@ -178,16 +219,9 @@ class OpenAIBatchEndTrigger(BaseTrigger):
             return TaskSuccessEvent()
         return self._event(str(view.status))
 
-    def _is_overdue(self, view: BatchView, now: float) -> bool:
-        if (
-            view.status is BatchStatus.CANCELLING
-        ):  # what "overdue" would lead to has been done: wait as long again
-            return now > view.times.get("cancelling_at", now) + self.overdue_after
-        return view.expires_at is not None and now > view.expires_at + self.overdue_after
-
-    def _event(self, status: str) -> TriggerEvent:
+    def _event(self, status: str, **more: Any) -> TriggerEvent:
         return TriggerEvent(  # type: ignore[no-untyped-call]
-            {"batch_id": self.batch_id, "status": status, "schema_version": SCHEMA_VERSION}
+            {"batch_id": self.batch_id, "status": status, "schema_version": SCHEMA_VERSION, **more}
         )
 
 

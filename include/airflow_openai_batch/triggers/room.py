@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import TriggerEvent
 
 from airflow_openai_batch.core.admission import QueueRoom, Waiter
 from airflow_openai_batch.core.queue_room import Need, QueueLimit, never_fits
 from airflow_openai_batch.triggers.connect import find_watcher
 from airflow_openai_batch.triggers.gauges import show_waiting
+from airflow_openai_batch.triggers.held import HeldTrigger, read_seconds
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.queue_room import LimitSource
@@ -33,7 +33,7 @@ def get_room(conn_id: str) -> QueueRoom:
     return _rooms.setdefault(asyncio.get_running_loop(), {}).setdefault(conn_id, QueueRoom())
 
 
-class OpenAIBatchRoomTrigger(BaseTrigger):
+class OpenAIBatchRoomTrigger(HeldTrigger):
     """Fires once, with ``status``: ``room`` when the shard may go on, ``too_large`` when it was learnt that the
     queue never holds so much, ``timeout`` at the deadline. Its ``limit`` is what is known of the queue by now
     (`QueueLimit.from_dict`).
@@ -80,7 +80,7 @@ class OpenAIBatchRoomTrigger(BaseTrigger):
     ) -> None:
         # No check, no conversion, nothing required and nothing refused here: an exception kills the whole triggerer,
         # and while a cluster is upgraded, versions read what others wrote.
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.conn_id = conn_id
         self.model = model
         self.tokens = tokens
@@ -126,10 +126,10 @@ class OpenAIBatchRoomTrigger(BaseTrigger):
             {**self.unknown, **{name: getattr(self, name) for name in names}},
         )
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        yield await self._wait()
+    def is_progress(self, event: TriggerEvent) -> bool:
+        return bool(event.payload["status"] == "room")
 
-    async def _wait(self) -> TriggerEvent:
+    async def find_event(self) -> TriggerEvent:
         room = get_room(self.conn_id)
         waiter = room.join(
             Need(self.model, self.tokens, self.requests, self.job_key, at_most=self.at_most),
@@ -161,7 +161,7 @@ class OpenAIBatchRoomTrigger(BaseTrigger):
         """As long as OpenAI cannot be reached no list comes, and nobody is let go on."""
         told, told_at = "", 0.0
         considered = False
-        snapshots = find_watcher(self.conn_id).follow_queue(max(0.1, float(self.poll_interval)))
+        snapshots = find_watcher(self.conn_id).follow_queue(max(0.1, read_seconds(self.poll_interval)))
         try:
             async for snapshot in snapshots:
                 now = time.time()
