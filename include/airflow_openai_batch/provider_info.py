@@ -25,6 +25,8 @@ _OPTIONS = {
     "output_root": "Where the DAGs' default job directories lie. Unset: $AIRFLOW_HOME/openai_batch.",
     "books_root": "Where it is written what connections with a monthly budget have spent; all workers must share it. "
     "Unset: output_root.",
+    "min_deferral": "Seconds for which a task that was deferred is left alone, so that the process that deferred it is "
+    "gone when the task comes back to a worker. Unset: two of [workers] min_heartbeat_interval, at least 10.",
     "landings_per_machine": "How many shards' answers become rows at once on one machine, each taking a core and up "
     "to 240 MB beside its task. Unset: one for each core and GB of memory.",
 }

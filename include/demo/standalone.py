@@ -160,6 +160,7 @@ class LocalAirflow(AirflowApi):
             "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": 60,
             # A worker that lingers after deferring loses the task when its event is quick.
             "WORKERS__MIN_HEARTBEAT_INTERVAL": 1,
+            "OPENAI_BATCH__MIN_DEFERRAL": 3,  # enough for that
             "USAGE_DATA_COLLECTION__ENABLED": False,
         }
         env = clean_environment()

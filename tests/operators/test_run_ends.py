@@ -10,6 +10,7 @@ from airflow.sdk import DAG, Asset, task
 
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
+from airflow_openai_batch.operators.shard import OpenAIBatchShardOperator
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
 from airflow_openai_batch.operators.whole_job import OpenAIBatchJobOperator
 from fixtures.job import Job, chat_line
@@ -59,7 +60,10 @@ def test_the_asset_of_a_path_is_where_it_lies(
 
 
 @pytest.mark.parametrize("given", ["file://~/jobs", "file://jobs/a"])
-def test_a_file_uri_without_the_whole_path_is_refused(run_dag: RunDag, job: Job, given: str) -> None:
+def test_a_file_uri_without_the_whole_path_is_refused(
+    run_dag: RunDag, job: Job, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(job.folder)
     with DAG("short_uri", schedule=None) as dag:
         make_job(job, output_uri=given)
     run = run_dag(dag)
@@ -86,6 +90,28 @@ def test_a_place_that_is_a_number_stays_a_text(
     assert run.states["split", -1] == "success", run.failures
     assert (job.folder / "20261129" / "plan.json").exists()
     assert "output_uri is a list: must be a text" in run.errors("prepare")
+
+
+def test_a_run_whose_conf_airflow_ignores_says_so(
+    run_dag: RunDag, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__DAG_RUN_CONF_OVERRIDES_PARAMS", "False")
+    with DAG("ignored", schedule=None, params={"input_uri": ""}) as dag:
+        make_job(job, input_uri="{{ params.input_uri }}")
+    run = run_dag(dag, {"input_uri": str(job.input)})
+    assert "input_uri is empty" in run.errors("ask")
+    assert "since [core] dag_run_conf_overrides_params is false" in run.errors("ask")
+
+
+def test_shards_of_a_mapped_split_are_told_to_be_collected(run_dag: RunDag, job: Job) -> None:
+    with DAG("mapped_split", schedule=None) as dag:
+        split = OpenAIBatchSplitOperator.partial(task_id="split").expand_kwargs(
+            [{"input_uri": str(job.input), "output_uri": f"{job.uri}/{n}"} for n in range(2)]
+        )
+        OpenAIBatchShardOperator.partial(task_id="shard").expand(shard=split.output)
+    errors = run_dag(dag).errors("shard", map_index=0)
+    assert "the split is mapped itself" in errors
+    assert ".expand(shard=collect(split.output))" in errors
 
 
 @pytest.mark.parametrize("what", ["empty", "dry run", "no rows"])

@@ -13,17 +13,23 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.models.trigger import Trigger
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+from airflow.sdk import Asset
+from airflow.triggers.base import BaseTaskEndEvent
 from msgspec.structs import replace
 
 from airflow_openai_batch.core.plan import ShardLimits
 from airflow_openai_batch.core.split import split_job
 from airflow_openai_batch.locations import resolve_location
 from airflow_openai_batch.operators.shard import OpenAIBatchShardOperator
-from airflow_openai_batch.operators.whole_job import OpenAIBatchJobOperator
+from airflow_openai_batch.operators.whole_job import OpenAIBatchJobOperator, choose_waits
 from airflow_openai_batch.sensors.batch import OpenAIBatchSensor
-from airflow_openai_batch.triggers.first_of import make_trigger
+from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
+from airflow_openai_batch.triggers.first_of import FirstOfTrigger, make_trigger, read_members
 from airflow_openai_batch.triggers.held import MIN_AGE_S
+from airflow_openai_batch.triggers.pause import OpenAIBatchPauseTrigger
+from airflow_openai_batch.triggers.room import OpenAIBatchRoomTrigger
 from fixtures.job import Job, chat_line
 from fixtures.virtual_time import VirtualTime, virtual_time
 
@@ -75,6 +81,9 @@ class Task:
                 trigger.task_instance = SimpleNamespace(task_id="t")  # type: ignore[assignment]
                 event = self.clock.fire(trigger, within_s=ends_at - time.time())
                 if event is None:
+                    return self
+                if isinstance(event, BaseTaskEndEvent):
+                    self.end = "in the triggerer"
                     return self
             self._start(event)
             if self.end is not None:
@@ -197,3 +206,58 @@ def test_a_queue_that_refuses_starts_two_workers_for_each_try(
     assert len(openai_server.batches()) <= 8 + 30 * HOUR_S / 900
     assert len(task.starts) <= 2 + 2 * len(openai_server.batches())
     assert min(task.gaps_s) >= MIN_AGE_S
+
+
+@pytest.mark.parametrize(
+    ("options", "ends_in_triggerer"),
+    [
+        ({}, True),
+        ({"outlets": [Asset("s3://mine/x")]}, False),
+        ({"on_success_callback": print}, False),
+        ({"post_execute": print}, False),
+    ],
+)
+def test_a_sensor_ends_in_the_triggerer_unless_a_worker_has_something_left_to_do(
+    openai_server: OpenAIServer, make_task: Any, options: dict[str, Any], ends_in_triggerer: bool
+) -> None:
+    openai_server.configure(in_progress_s=60)
+    shard = make_task(OpenAIBatchShardOperator).run(hours=0.01)
+    sensor = make_task(OpenAIBatchSensor, **options).run(hours=1)
+    assert (sensor.end == "in the triggerer") is ends_in_triggerer
+    assert len(sensor.starts) == (1 if ends_in_triggerer else 2)
+    if not ends_in_triggerer:
+        assert sensor.end == shard.arguments["shard"]
+
+
+def test_what_airflow_keeps_of_a_task_does_not_grow_with_its_shards() -> None:
+    """A text of at most 64 KB on MySQL."""
+
+    def measure(shards: int) -> int:
+        batches = {
+            str(number): OpenAIBatchEndTrigger(
+                conn_id="c", batch_id=f"batch_{number:032x}", settled=["batch_2"]
+            )
+            for number in range(shards)
+        }
+        lines = {
+            f"{number}": OpenAIBatchRoomTrigger(
+                conn_id="c",
+                model=f"m{number % 2}",
+                tokens=number,
+                job_key=f"{number:064x}",
+                holder="s3://b/k" * 9,
+            )
+            for number in range(shards, 2 * shards)
+        }
+        pauses = {
+            f"{number}": OpenAIBatchPauseTrigger(until=number) for number in range(2 * shards, 3 * shards)
+        }
+        waits = choose_waits({**batches, **lines, **pauses})
+        _, arguments = FirstOfTrigger.of(waits, poll_interval=60.0).serialize()
+        again = FirstOfTrigger(**arguments)
+        assert read_members(again.serialize()[1]) == {name: wait.serialize() for name, wait in waits.items()}
+        return len(Trigger.encrypt_kwargs(arguments))
+
+    assert measure(100) < 32_000
+    assert measure(300) < 50_000
+    assert measure(3_000) - measure(300) < 500

@@ -203,7 +203,7 @@ def _draw_settings(chance: random.Random, seed: int) -> dict[str, Any]:
         "validating_s": chance.choice((0.0, 5.0, 60.0, 900.0)),
         "in_progress_s": in_progress_s,
         "finalizing_s": chance.choice((0.0, 0.0, 60.0, 600.0)),
-        "cancelling_s": chance.choice((0.0, 30.0, 600.0)),
+        "cancelling_s": chance.choice((0.0, 30.0, 600.0, 12_000.0)),
         "list_lag_s": chance.choice((0.0, 0.0, 0.0, 3.0, 30.0)),
         "list_page_most": chance.choice((None, None, 1, 2)),
         "list_has_more": chance.random() < 0.7,

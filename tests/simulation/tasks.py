@@ -13,6 +13,7 @@ from airflow_openai_batch.core.admission import QueueRoom
 from airflow_openai_batch.core.budget import Budget
 from airflow_openai_batch.core.caller import Caller
 from airflow_openai_batch.core.errors import BudgetError, JobError, OpenAIBatchError
+from airflow_openai_batch.core.judging import Waited
 from airflow_openai_batch.core.outcomes import OutcomeRules
 from airflow_openai_batch.core.policy import Policy
 from airflow_openai_batch.core.queue_room import QueueLimit
@@ -120,6 +121,7 @@ class ShardTasks:
     """Of the latest workers that found only waiting to do."""
     _started_at: float = 0.0
     """Of the run, as Airflow has it: clearing sets it anew."""
+    _waited: Waited = field(default_factory=Waited)
 
     def work(self) -> None:
         self._started_at = self.job.world.now()
@@ -152,7 +154,7 @@ class ShardTasks:
             self._note_start(goal, began_at)
             if isinstance(outcome, Wait):
                 check_twins(self.job, outcome.batch, began_at)
-            told = wait_for(self.job, outcome, self.shard, self._policy())
+            told = wait_for(self.job, outcome, self.shard, self._policy(), self._waited)
 
     def _note_start(self, goal: Goal, at: float) -> None:
         """:raises EndlessError: if a task that waits is started again and again without pause."""
@@ -193,7 +195,9 @@ class ShardTasks:
             clock=job.world.now,
         )
         with driver:
-            return driver.drive(goal, admitted=told.admitted, twins=told.twins)
+            outcome = driver.drive(goal, admitted=told.admitted, twins=told.twins)
+        self._waited = driver.waited
+        return outcome
 
     def _make_budget_check(self, files: ShardFiles) -> Callable[[ShardState, bool], None] | None:
         max_cost_usd = self.job.purse.max_cost_usd
@@ -237,8 +241,11 @@ class ShardTasks:
 
 
 def _is_told_to_wait(error: Exception) -> bool:
-    """With ``on_deadline="fail"``: each clearing waits on for ``finish_within_h``, and the batch ends when it ends."""
-    return isinstance(error, JobError) and "and goes on" in str(error)
+    """With ``on_deadline="fail"``: each clearing waits on for ``finish_within_h``, and the batch ends when it ends. The
+    same holds for a cancel that takes long."""
+    return isinstance(error, JobError) and (
+        "and goes on" in str(error) or "was to be cancelled" in str(error)
+    )
 
 
 def connect(job: Job, process: Process) -> BatchClient:

@@ -18,6 +18,7 @@ from airflow_openai_batch.core.errors import (
     OpenAIBatchError,
 )
 from airflow_openai_batch.core.ledger import Event, ShardLedger
+from airflow_openai_batch.core.policy import Policy
 from airflow_openai_batch.core.shard_state import Content, fold_events
 from airflow_openai_batch.sweep import sweep_files
 from simulation.disk import locate
@@ -271,6 +272,8 @@ def _is_explained(job: Job, error: Exception) -> bool:
         return bool(scenario.spells) or scenario.count_faults("http") > 0
     if isinstance(error, JobError) and "finish_within_h" in str(error):
         return scenario.finish_within_s is not None
+    if isinstance(error, JobError) and "was to be cancelled" in str(error):
+        return scenario.cancelling_s > Policy().grace_s
     if isinstance(error, JobError) and "makes no progress" in str(error):
         at_odds = (
             scenario.finish_within_s is not None and len(scenario.runs) > 1

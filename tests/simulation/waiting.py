@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from airflow_openai_batch.core.admission import QueueRoom
 from airflow_openai_batch.core.batch_view import BatchView
+from airflow_openai_batch.core.judging import judge_batch
 from airflow_openai_batch.core.steps import AwaitRoom, Pause, Wait
 from simulation.job import OUTPUT
 
 if TYPE_CHECKING:
+    from airflow_openai_batch.core.judging import Waited
     from airflow_openai_batch.core.policy import Policy
     from airflow_openai_batch.driver import Waiting
     from airflow_openai_batch.testing.batches import Batch
@@ -31,7 +33,7 @@ class Told:
     twins: bool = False
 
 
-def wait_for(job: Job, outcome: Waiting, shard: int, policy: Policy) -> Told:
+def wait_for(job: Job, outcome: Waiting, shard: int, policy: Policy, waited: Waited) -> Told:
     """Wait as the triggers do."""
     world = job.world
     match outcome:
@@ -41,11 +43,11 @@ def wait_for(job: Job, outcome: Waiting, shard: int, policy: Policy) -> Told:
             world.sleep(until - world.now() + 0.1)
             return Told()
         case Wait(batch):
-            return Told(twins=_follow(job, batch, policy))
+            return Told(twins=_follow(job, batch, policy, waited))
 
 
-def _follow(job: Job, view: BatchView, policy: Policy) -> bool:
-    """Poll until the batch ends, is overdue or another one of its send shows; whether that was it.
+def _follow(job: Job, view: BatchView, policy: Policy, waited: Waited) -> bool:
+    """Poll until there is something to do about the batch or another one of its send shows; whether that was it.
 
     Polls at which nothing new can be seen are left out.
     """
@@ -69,9 +71,9 @@ def _follow(job: Job, view: BatchView, policy: Policy) -> bool:
         ):
             return True
         first = False
-        over = job.emulator.batches.get(view.id).status in OVER
-        late = world.now() >= min(deadline_at, overdue_at)
-        if over or late or world.chance.random() < FALSE_ALARM:
+        now = BatchView.from_dict(job.emulator.batches.get(view.id).to_json(world.now()))
+        judged = judge_batch(now, now=world.now(), policy=policy, waited=waited)
+        if not isinstance(judged, Wait) or world.chance.random() < FALSE_ALARM:
             return False
 
 

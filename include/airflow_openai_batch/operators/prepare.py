@@ -40,6 +40,7 @@ from airflow_openai_batch.operators.parameters import (
 )
 from airflow_openai_batch.operators.prompt_files import load_prompt
 from airflow_openai_batch.operators.query import open_query
+from airflow_openai_batch.operators.run_conf import describe_unknown_keys
 from airflow_openai_batch.operators.run_place import place_of_run
 from airflow_openai_batch.operators.skipping import skip_rest
 from airflow_openai_batch.operators.split import PROGRESS_EVERY_S
@@ -163,10 +164,14 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
         self.on_existing = on_existing
         self.preview = preview
         self._find_giver: Callable[[str], Giver] = lambda field: Giver.FORM
+        self._unknown_keys = ""
 
     def execute(self, context: Context) -> str | None:
         ti = context["ti"]
         self._find_giver = functools.partial(find_giver, context)
+        self._unknown_keys = describe_unknown_keys(context)
+        if self._unknown_keys:
+            self.log.warning("%s", self._unknown_keys)
         with task_failures():
             spec = load_prompt(
                 self.prompt, self.prompt_overrides or {}, _dag_folder(context), self._find_giver("prompt")
@@ -315,7 +320,9 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
         named = self._read_source()
         sql = (self.sql or "").strip()
         if bool(named) == bool(sql):
-            raise ConfigError("Name either a source, or sql with conn_id: one of the two.")
+            raise ConfigError(
+                f"Name either a source, or sql with conn_id: one of the two. {self._unknown_keys}".rstrip()
+            )
         if sql:
             return self._find_query(sql)
         found = find_row_files(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
+from airflow.providers.common.compat.sdk import conf
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -17,10 +19,17 @@ def describe_unknown_keys(context: Context) -> str:
     """A sentence on the keys of the run's conf that are no parameters of the DAG; empty where all are, or where the
     DAG has none. Values are not shown."""
     dag_run, dag = context.get("dag_run"), context.get("dag")
+    given = getattr(dag_run, "conf", None) or {}
+    if given and not conf.getboolean("core", "dag_run_conf_overrides_params", fallback=True):
+        named = ", ".join(repr(str(key)[:60]) for key in list(given)[:_MOST_NAMED])
+        return (
+            f"Ignored, since [core] dag_run_conf_overrides_params is false: all that the run was given ({named}"
+            f"{', ...' if len(given) > _MOST_NAMED else ''}). The DAG's own defaults stand."
+        )
     known = list(
         getattr(dag, "params", None) or ()
     )  # those of the context have the run's own keys among them
-    unknown = [str(key) for key in (getattr(dag_run, "conf", None) or ()) if key not in known]
+    unknown = [str(key) for key in given if key not in known]
     if not known or not unknown:
         return ""
     named = ", ".join(_describe(key, known) for key in unknown[:_MOST_NAMED])

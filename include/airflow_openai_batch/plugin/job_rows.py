@@ -19,6 +19,8 @@ from airflow.models.xcom import XComModel
 from sqlalchemy import and_, exists, func, or_, select, tuple_
 from sqlalchemy.orm import aliased
 
+from airflow_openai_batch.plugin.xcoms import has_own_backend, read_value
+
 if TYPE_CHECKING:
     from sqlalchemy import Select  # SQLAlchemy 1.4, which Airflow 3.1 has, does not have it here
     from sqlalchemy.orm import Session
@@ -99,7 +101,7 @@ def find_jobs(
     made, other = aliased(XComModel), aliased(XComModel)
     query = (
         select(
-            made.dag_id, made.run_id, made.task_id, made.map_index, made.value,
+            made.dag_id, made.run_id, made.task_id, made.map_index, made.value, made.timestamp,
             DagRun.state, DagRun.start_date, DagRun.end_date,
         )
         .join(DagRun, DagRun.id == made.dag_run_id)
@@ -160,11 +162,17 @@ def _is_made_elsewhere(made: Any, other: Any) -> Any:
 
 
 def _read_rows(session: Session, query: Select[Any]) -> Iterable[JobRow]:
+    elsewhere, seen = has_own_backend(), set()
     for row in session.execute(query):
-        uri = XComModel.deserialize_value(row)
+        told = read_value(row)
+        uri = told if isinstance(told, str) else ""
+        # `_is_made_elsewhere` compares what the database has: of values that lie elsewhere, a path each.
+        if elsewhere and uri and (row.dag_id, row.run_id, uri) in seen:
+            continue
+        seen.add((row.dag_id, row.run_id, uri))
         yield JobRow(
             id=JobId(dag_id=row.dag_id, run_id=row.run_id, task_id=row.task_id, map_index=row.map_index),
-            uri=uri if isinstance(uri, str) else "",
+            uri=uri,
             run_state=str(getattr(row.state, "value", row.state)),
             run_started_at=row.start_date,
             run_ended_at=row.end_date,
@@ -179,10 +187,12 @@ def find_conn_ids(session: Session, jobs: Iterable[JobId]) -> dict[JobId, str]:
     fields, xcom = RenderedTaskInstanceFields, XComModel
     keys = [(table.dag_id, table.run_id, table.task_id, table.map_index) for table in (fields, xcom)]
     rendered = select(*keys[0], fields.rendered_fields).where(tuple_(*keys[0]).in_(wanted))
-    estimates = select(*keys[1], xcom.value).where(xcom.key == "estimate", tuple_(*keys[1]).in_(wanted))
+    estimates = select(*keys[1], xcom.value, xcom.timestamp).where(
+        xcom.key == "estimate", tuple_(*keys[1]).in_(wanted)
+    )
     # A report pushes no estimate, and Airflow keeps what was rendered for 30 runs.
     told = [(row, row[4]) for row in session.execute(rendered)]
-    told += [(row, xcom.deserialize_value(row)) for row in session.execute(estimates)]
+    told += [(row, read_value(row)) for row in session.execute(estimates)]
     return {
         wanted[row[0], row[1], row[2], row[3]]: said["conn_id"]
         for row, said in told
