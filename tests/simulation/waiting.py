@@ -57,7 +57,7 @@ def _follow(job: Job, view: BatchView, policy: Policy, waited: Waited) -> bool:
     first = True
     while True:
         news_at = min(_iter_news(job, view), default=math.inf)
-        until = min(news_at, *(at for at in (overdue_at, deadline_at) if at > world.now()))
+        until = min([news_at, *(at for at in (overdue_at, deadline_at) if at > world.now())])
         polls = max(1, math.ceil((until - began_at) / poll_s)) if until < math.inf else 1
         poll_at = began_at + polls * poll_s
         if poll_at <= world.now():
