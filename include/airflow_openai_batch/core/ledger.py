@@ -46,9 +46,9 @@ validation; nothing ran. ``lost``: OpenAI no longer knows the uploaded file. ``r
 this send go out one by one. ``ended``: the batch is final, or the last request was answered. ``doubted``: its files
 are not there, or not what its counts promise, and are looked at again later. ``landed``: its answers are in ``raw/``.
 ``stopped``: five sends brought nothing, its results stayed in doubt, or a batch could not be cancelled, and whoever
-clears the task begins to count anew. ``done``: the shard's result rows are written. ``cleaned``: its files at OpenAI are
-deleted. ``reopened``: what has no good result is to be asked again (a repair); of a shard that was stopped for a doubt:
-without what is not there.
+clears the task begins to count anew. ``done``: the shard's result rows are written. ``cleaned``: its files at OpenAI
+are deleted. ``reopened``: what has no good result is to be asked again (a repair); of a shard that was stopped
+for a doubt: without what is not there.
 """
 
 SCHEMA_VERSION = 1
