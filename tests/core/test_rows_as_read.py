@@ -67,8 +67,11 @@ def test_a_key_that_a_row_lacks_is_an_empty_cell(tmp_path: Path) -> None:
     ask_about(rows, tmp_path, "{{ title }}")
     assert read_reasons(tmp_path / "out") == {1: "user: column 'title' is empty"}
     (tmp_path / "other").mkdir()
-    template = "{{ 'none' if row.title is none else row.title }} {% for name in row %}{{ name }} {% endfor %}"
-    assert ask_about(rows, tmp_path / "other", template) == ["x id title ", "none id "]
+    template = (
+        "{{ 'none' if row.title is none else row.title }} {{ 'title' in row }}"
+        "{% for name in row %} {{ name }}{% endfor %}"
+    )
+    assert ask_about(rows, tmp_path / "other", template) == ["x True id title", "none False id"]
 
 
 def test_cells_of_workbooks_and_queries_have_types_of_their_own(tmp_path: Path) -> None:

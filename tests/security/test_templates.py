@@ -12,6 +12,7 @@ import pytest
 from airflow_openai_batch.core.errors import ConfigError, EmptyInputError
 from airflow_openai_batch.core.preparation.renderer import Renderer
 from airflow_openai_batch.core.prompts import filling_apart
+from airflow_openai_batch.core.prompts.filling import Filling
 from fixtures.prepared import ask, prepare, read_reasons, read_requests
 
 if TYPE_CHECKING:
@@ -77,6 +78,43 @@ def test_nothing_is_worked_out_before_a_limit_holds() -> None:
     for template in (*GIGABYTES, "{{ 9 ** 9 ** 9 ** 9 }}", "{% if 'x' | center(3000000000) %}a{% endif %}"):
         assert Renderer(ask(user=template), ["n", "text"]) is not None
     assert time.process_time() - started < 2
+
+
+HARMLESS = [
+    "{{ text }} of {{ n }}: {{ row['a b'] | trim | upper }} {{ row | tojson }}",
+    "{% for name, value in row.items() %}{{ name }}: {{ value }}; {% endfor %}",
+    "{% for tag in tags %}{{ loop.index }}. {{ tag.name | title }} of {{ text }}{% endfor %}",
+    "{% if n > 3 and text is defined %}{{ tags | map(attribute='name') | join(', ') }}{% endif %}",
+]
+GROWING = [
+    "{{ text | replace('a', text) }}",
+    "{{ text | replace('', 'x' ~ text) }}",
+    "{{ text.replace('a', text) }}",
+    "{{ tags | join(text) }}",
+    "{{ tags | map('replace', 'a', text) | list }}",
+    "{{ text | tojson | tojson | tojson }}",
+    "{{ " + " ~ ".join(["text"] * 9) + " }}",
+    "{{ text" + " }}{{ text" * 200 + " }}",
+    "{% for a in tags %}{% for b in tags %}x{% endfor %}{% endfor %}",
+    "{% for a in tags %}{{ (row | tojson)[:0] }}{% endfor %}",
+    "{% for a in tags %}{% if text == a %}{% endif %}{% endfor %}",
+    "{% for a in range(99999) %}{{ text }}{% endfor %}",
+    "{% for a in tags recursive %}{{ loop(tags) }}{% endfor %}",
+    "{% macro m(a) %}{{ m(a ~ a) }}{% endmacro %}{{ m(text) }}",
+    "{% set a = text ~ text %}{{ a }}",
+    "{% filter indent(99999999) %}{{ text }}{% endfilter %}",
+    "{{ n ** n }}",
+    "{{ text % n }}",
+    "{{ text | wordwrap(1) }}",
+    "{{ text | urlize }}",
+    "{{ text.format(n) }}",
+    "{{ text.ljust(999999999) }}",
+]
+
+
+@pytest.mark.parametrize("template", [*HARMLESS, *GROWING])
+def test_which_templates_need_limits(template: str) -> None:
+    assert Filling({"user": template}, ["text", "n", "tags"]).is_harmless is (template in HARMLESS)
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
 def _has_key(found: Mapping[Any, Any], name: Any) -> bool:
     try:
-        return name in found
+        return name in found or name in getattr(found, "_known", ())
     except TypeError:  # a slice, or another list
         return False
 

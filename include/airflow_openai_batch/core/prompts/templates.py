@@ -46,14 +46,11 @@ class _WholeRow(dict[str, Any]):
     def __init__(self, values: Mapping[str, Any], known: frozenset[str]) -> None:
         super().__init__(to_cells(values))
         self._known = known
+        """Columns of the table, of which the row may lack some; the sandbox asks for these, too."""
 
     def __getitem__(self, name: str) -> Any:
         value = super().get(name)
         return empty_cell(name) if value is None else value
-
-    def __contains__(self, name: object) -> bool:
-        """Whether the table has such a column; a row may lack it."""
-        return name in self._known or super().__contains__(name)
 
 
 class Template:
