@@ -207,7 +207,7 @@ def test_clearing_pays_nothing_again_and_goes_on_with_a_failed_shard(
 
 
 def test_another_run_does_not_take_over_the_rows_of_this_one(
-    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A daily DAG whose directory is always the same would answer yesterday's rows for ever."""
     source = Source("a", "b")
@@ -218,6 +218,7 @@ def test_another_run_does_not_take_over_the_rows_of_this_one(
     assert "Put {run_id}" in run.errors("ask")
     assert (source.calls, openai_server.books.billed["batch"]) == (1, 2)
     again = make_dag(source.make(), output_uri=f"file://{tmp_path}/job", on_existing="restart")
+    monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__RENAMED_DAGS", f"{again.dag_id}={dag.dag_id}")
     for _ in range(2):
         assert run_dag(again, **CLEARED).state == "success"
     assert (source.calls, openai_server.books.billed["batch"]) == (2, 4), "once for a run, not for each try"
@@ -374,10 +375,10 @@ def test_answers_that_are_none_are_left_out_or_say_why(
     assert "987654" not in caplog.text
 
 
-def test_answers_of_a_job_that_nothing_prepared(run_dag: RunDag, tmp_path: Path) -> None:
+def test_answers_of_a_job_that_nothing_prepared(run_dag: RunDag, output_root: Path) -> None:
     from fixtures.job import Job, chat_line
 
-    job = Job(tmp_path).write(chat_line(f"r{n}", f"text {n}") for n in range(5))
+    job = Job(output_root).write(chat_line(f"r{n}", f"text {n}") for n in range(5))
     with pytest.raises(ConfigError, match=r"there is no plan\.json"):
         next(iter_answers(f"file://{job.output}"))
     with pytest.raises(ConfigError, match="job is empty"):
