@@ -133,6 +133,10 @@ def draw_scenario(seed: int, chance: random.Random | None = None) -> Scenario:
         *_draw_line_faults(chance, requests, max_attempts),
         *_draw_http_faults(chance),
     )
+    if any(fault.get("line") == "missing" for fault in faults):
+        # What a server has really lost cannot be told from a cut file where it says nothing of its files: the shard
+        # stops until a person repairs the job.
+        settings["file_objects"] = True
     strangers = _draw_strangers(chance)
     if strangers or chance.random() < 0.2:
         settings["queue_limits"] = {MODEL: QUEUE_TOKENS}
