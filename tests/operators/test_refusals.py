@@ -134,8 +134,13 @@ def test_places_that_cannot_be_used_are_named(
 
 
 def test_an_input_that_changed_after_the_split_is_not_sent(
-    run_dag: RunDag, openai_server: OpenAIServer, keyed_conn: str, job: Job
+    run_dag: RunDag,
+    openai_server: OpenAIServer,
+    keyed_conn: str,
+    job: Job,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__RENAMED_DAGS", "late=openai_batch")
     assert run_dag("openai_batch", job.conf(dry_run=True)).state == "success"
     changed = job.input.read_text().replace("diary", "DIARY")
     from airflow.sdk import DAG
