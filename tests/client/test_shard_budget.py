@@ -13,7 +13,7 @@ import pytest
 from airflow_openai_batch.client import BatchClient
 from airflow_openai_batch.core.budget import Budget
 from airflow_openai_batch.core.caller import Caller
-from airflow_openai_batch.core.errors import BudgetError, JobError
+from airflow_openai_batch.core.errors import BudgetError
 from airflow_openai_batch.core.job_stand import describe_failure, describe_waiting
 from airflow_openai_batch.core.machine import Goal
 from airflow_openai_batch.core.monthly_book import MonthlyBook
@@ -179,13 +179,14 @@ def test_an_alert_about_a_repair_does_not_say_that_all_has_landed(
 def test_a_call_that_created_nothing_holds_nothing_of_the_month(
     server: OpenAIServer, tmp_path: Path, shards: Shards
 ) -> None:
-    """OpenAI does not know the file, however often it is uploaded."""
+    """The server does not know the file yet: it is waited for."""
     book = MonthlyBook(resolve_plain(str(tmp_path / "book")))
     month = MonthlyBudget(book=book, conn_id="c", monthly_budget_usd=1)
     rule = server.script(http="POST /batches", status=404, code="not_found", times=None)
-    with pytest.raises(JobError, match="makes no progress"):
-        shards.go_on(0, month=month)
+    shards.go_on(0, month=month)
+    assert server.books.calls_of("POST /v1/batches") == 1
     assert book.read(server.clock.now()).reserved_usd == 0
     server.unscript(rule)
+    server.clock.advance(60)
     assert shards.go_on(0, month=month)
     assert book.read(server.clock.now()).reserved_usd > 0
