@@ -106,6 +106,13 @@ def test_an_id_of_a_run_does_not_lead_upwards_where_the_author_put_it(
     check_uri("/home/../data//x", "output", Giver.CODE)
 
 
+def test_a_root_may_be_a_whole_bucket_and_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__ALLOWED_OUTPUT_ROOTS", "s3://aws_default@batches/")
+    check_uri("s3://aws_default@batches/in/x.jsonl", "output")
+    with pytest.raises(NotAllowedError):
+        check_uri("s3://aws_default@batches2/in/x.jsonl", "output")
+
+
 def test_the_line_to_add_is_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AIRFLOW__OPENAI_BATCH__ALLOWED_OUTPUT_ROOTS")
     monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__OUTPUT_ROOT", ROOT)

@@ -37,8 +37,9 @@ class StorageUri:
 
 
 def is_path_below(path: str, root: str) -> bool:
+    """Of two keys or paths; a root without a name is the whole bucket or disk."""
     root = root.rstrip("/")
-    return path == root or path.startswith(f"{root}/")
+    return not root or path == root or path.startswith(f"{root}/")
 
 
 def is_local_uri(uri: str) -> bool:
