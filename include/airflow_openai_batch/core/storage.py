@@ -83,6 +83,7 @@ class Location:
 
     def read_at_most(self, size: int) -> bytes:
         """The file, or one byte more than so many: on a disk a file may hold more than it says, or never end."""
+        self.check_bounds()
         if not self.is_local:
             return self.read_bytes()
         with self.fs.open(self.path, "rb") as file:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -17,9 +17,6 @@ from airflow_openai_batch.core.storage import resolve_plain
 from airflow_openai_batch.givers import Giver
 from airflow_openai_batch.locations import open_place
 from airflow_openai_batch.permissions import check_uri
-
-if TYPE_CHECKING:
-    from airflow_openai_batch.core.storage import Location
 
 _ENDINGS = (".yaml", ".yml")
 _UNSET = ("", "none", "null")
@@ -87,27 +84,27 @@ def _read_text(name: str, dag_folder: Path | None, giver: Giver) -> bytes:
         place = open_place(name, "input", giver)
         with explained(name):
             return place.read_bytes()
-    candidates = [Path(name).expanduser()]
-    if not candidates[0].is_absolute():
-        candidates = [folder / name for folder in _folders(dag_folder)]
-    if candidates[0].is_absolute():
-        check_uri(str(candidates[0]), "input", giver)  # before it is said whether it is there
+    folders = _folders(dag_folder)
+    named = Path(name).expanduser()
+    candidates = [named] if named.is_absolute() else [folder / name for folder in folders]
+    is_form = giver is Giver.FORM
+    is_beside = is_form and not named.is_absolute() and _may_lie_beside(named)
     for path in candidates:
+        if is_form and not is_beside:
+            check_uri(str(path), "input", giver)  # before it is said whether it is there
         if path.is_file():
-            return _open_beside(path, name, dag_folder, giver).read_bytes()
+            place = resolve_plain(str(path)) if is_beside else open_place(str(path), "input", giver)
+            return (place.within(tuple(map(os.path.realpath, folders))) if is_beside else place).read_bytes()
     looked = ", ".join(str(path) for path in candidates)
     raise ConfigError(f"{name}: there is no such prompt file. Looked at {looked}.")
 
 
-def _open_beside(path: Path, name: str, dag_folder: Path | None, giver: Giver) -> Location:
-    """A file on this machine. Beside the DAG a form may name prompts, but nothing else that may lie there."""
-    is_ours = path.suffix in _ENDINGS and not Path(name).is_absolute()
-    if giver is Giver.FORM and is_ours and not name.startswith("~"):
-        return resolve_plain(str(path)).within(tuple(os.path.realpath(each) for each in _folders(dag_folder)))
-    return open_place(str(path), "input", giver)
+def _may_lie_beside(name: Path) -> bool:
+    """Beside the DAG a form may name prompts, but nothing else that may lie there."""
+    return name.suffix in _ENDINGS and ".." not in name.parts
 
 
-def _folders(dag_folder: Path | None) -> Iterable[Path]:
+def _folders(dag_folder: Path | None) -> list[Path]:
     if dag_folder is None:
         return [Path.cwd()]
-    return dict.fromkeys((dag_folder, dag_folder.parent))
+    return list(dict.fromkeys((dag_folder, dag_folder.parent)))
