@@ -22,6 +22,7 @@ from airflow_openai_batch.core.errors import (
     TransientError,
     UnprovenError,
 )
+from airflow_openai_batch.core.folding import fold_events
 from airflow_openai_batch.core.judging import Waited
 from airflow_openai_batch.core.landing_news import tell_landing
 from airflow_openai_batch.core.ledger import Event, Kind, ShardLedger
@@ -34,7 +35,7 @@ from airflow_openai_batch.core.report import ShardSummary
 from airflow_openai_batch.core.results_check import RESULTS_UNPROVEN
 from airflow_openai_batch.core.send_slots import RealtimeBusyError
 from airflow_openai_batch.core.shard_month import ShardMonth
-from airflow_openai_batch.core.shard_state import ShardState, fold_events
+from airflow_openai_batch.core.shard_state import ShardState
 from airflow_openai_batch.core.spending import drop_reserved, find_paid_before, record_spending, to_micro
 from airflow_openai_batch.core.steps import AwaitRoom, Pause, Wait
 from airflow_openai_batch.find_sent import find_sent

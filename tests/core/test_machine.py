@@ -9,6 +9,7 @@ import pytest
 from airflow_openai_batch.core import machine, steps
 from airflow_openai_batch.core.batch_view import CLOCK_MARGIN_S, BatchError, BatchStatus, BatchView
 from airflow_openai_batch.core.errors import BatchRejectedError, FatalAccountError, JobError
+from airflow_openai_batch.core.folding import fold_events
 from airflow_openai_batch.core.job_progress import STATES
 from airflow_openai_batch.core.ledger import Event, Kind
 from airflow_openai_batch.core.machine import Circumstances, Seen
@@ -20,7 +21,7 @@ from airflow_openai_batch.core.results_check import (
     RESULTS_UNPROVEN,
     wait_before,
 )
-from airflow_openai_batch.core.shard_state import Content, Goal, ShardState, fold_events
+from airflow_openai_batch.core.shard_state import Content, Goal, ShardState
 
 NO_LIMIT = QueueLimit()
 WHOLE = Content(sha256="whole", bytes=1_000, requests=10, input_tokens=500)

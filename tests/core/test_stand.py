@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from airflow_openai_batch.core.folding import fold_events
 from airflow_openai_batch.core.ledger import Event
 from airflow_openai_batch.core.machine import describe_stand
-from airflow_openai_batch.core.shard_state import Content, fold_events
+from airflow_openai_batch.core.shard_state import Content
 
 WHOLE = Content(requests=10, input_tokens=100, bytes=1_000, sha256="sha")
 UPLOADED = Event(kind="uploaded", send=1, at=100.0, file_id="file-1", file_sha256="sha")

@@ -143,7 +143,7 @@ def test_a_file_that_never_shows_is_uploaded_anew_and_stops_in_the_end(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("airflow_openai_batch.core.machine.FILE_WAITS_S", (0.0,))
-    monkeypatch.setattr("airflow_openai_batch.core.shard_state.FILE_WAITS_S", (0.0,))
+    monkeypatch.setattr("airflow_openai_batch.core.folding.FILE_WAITS_S", (0.0,))
     openai_server.script(http="POST /batches", status=400, message=CANNOT_FIND, times=None)
     run = run_dag(ONE_TASK, job.conf())
     assert run.state == "failed"

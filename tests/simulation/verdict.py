@@ -17,9 +17,10 @@ from airflow_openai_batch.core.errors import (
     ListError,
     OpenAIBatchError,
 )
+from airflow_openai_batch.core.folding import fold_events
 from airflow_openai_batch.core.ledger import Event, ShardLedger
 from airflow_openai_batch.core.policy import Policy
-from airflow_openai_batch.core.shard_state import Content, fold_events
+from airflow_openai_batch.core.shard_state import Content
 from airflow_openai_batch.sweep import sweep_files
 from simulation.disk import locate
 from simulation.job import OUTPUT, expect_content, make_lines
