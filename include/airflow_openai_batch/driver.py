@@ -42,7 +42,7 @@ class ShardDriver(ShardActions):
             raise
 
     def _drive(self, goal: Goal, seen: Seen) -> Reached | Waiting:
-        state = self.read_state()
+        state = self._journal.read_state()
         self._note(state)
         if state.events:
             resumed = machine.is_reached(state, goal) or self.caller.takes_up(state.last_by)
@@ -54,16 +54,16 @@ class ShardDriver(ShardActions):
                 return step
             if isinstance(step, steps.Stop):
                 if step.forgiving:
-                    self._record("stopped", state, message=str(step.error)[:1_000])
+                    self._journal.record("stopped", state, message=str(step.error)[:1_000])
                 raise step.error
             outcome = self._carry_out(step, state)
             if isinstance(outcome, Waiting):
                 if isinstance(
                     step, steps.Cancel
                 ):  # whoever waits for it asks the same question as the machine
-                    self._note(self.read_state())
+                    self._note(self._journal.read_state())
                 return outcome
-            before, state = state, self.read_state()
+            before, state = state, self._journal.read_state()
             self._note(state)
             seen = _merge(seen, outcome, something_happened=state.events > before.events)
             if isinstance(step, steps.Create):

@@ -8,54 +8,38 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from airflow_openai_batch.core import job, machine, steps
 from airflow_openai_batch.core.batch_view import CLOCK_MARGIN_S
 from airflow_openai_batch.core.breaker import Breaker
 from airflow_openai_batch.core.errors import (
-    AnswerError,
-    FatalAccountError,
-    LedgerError,
     NotFoundError,
     RemoteError,
     TransientError,
-    UnprovenError,
 )
-from airflow_openai_batch.core.folding import fold_events
 from airflow_openai_batch.core.judging import Waited
-from airflow_openai_batch.core.landing_news import tell_landing
-from airflow_openai_batch.core.ledger import Event, Kind, ShardLedger
 from airflow_openai_batch.core.machine import Circumstances, Seen
-from airflow_openai_batch.core.phases import measure_phases
 from airflow_openai_batch.core.policy import Policy
 from airflow_openai_batch.core.queue_room import QueueLimit
-from airflow_openai_batch.core.refusals import is_file_not_ready
-from airflow_openai_batch.core.report import ShardSummary
-from airflow_openai_batch.core.results_check import RESULTS_UNPROVEN
 from airflow_openai_batch.core.send_slots import RealtimeBusyError
 from airflow_openai_batch.core.shard_month import ShardMonth
 from airflow_openai_batch.core.shard_state import ShardState
-from airflow_openai_batch.core.spending import drop_reserved, find_paid_before, record_spending, to_micro
 from airflow_openai_batch.core.steps import AwaitRoom, Pause, Wait
+from airflow_openai_batch.declined_calls import DeclinedCalls
 from airflow_openai_batch.find_sent import find_sent
+from airflow_openai_batch.shard_journal import ShardJournal
+from airflow_openai_batch.shard_landing import ShardLanding
 
 if TYPE_CHECKING:
     from airflow_openai_batch.client import BatchClient
     from airflow_openai_batch.core.batch_view import BatchView
     from airflow_openai_batch.core.caller import Caller
-    from airflow_openai_batch.core.landed import Landed
+    from airflow_openai_batch.core.ledger import Kind
     from airflow_openai_batch.core.monthly_budget import MonthlyBudget
-    from airflow_openai_batch.shard_files import Landing, ShardFiles
+    from airflow_openai_batch.shard_files import ShardFiles
 
 log = logging.getLogger(__name__)
-
-PUT_OFF_LEAST_S = 30.0
-"""A server that says "in a second" again and again is asked at twice the distance each time ..."""
-PUT_OFF_LEAST_MAX_S = 900.0
-"""... up to this."""
-PUT_OFF_MAX_S = 86_400.0
-"""No ``Retry-After`` is taken for longer."""
 
 Waiting = Wait | Pause | AwaitRoom
 """What `ShardDriver.drive` hands back when nothing is to be done now."""
@@ -91,7 +75,7 @@ class ShardActions:
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
-        self._ledger = ShardLedger(self.files.state_folder)
+        self._journal = ShardJournal(files=self.files, caller=self.caller, clock=self.clock)
         self._breaker = Breaker(self.files.output.child(job.BREAKER))
         self._month = ShardMonth(
             plan=self.files.plan,
@@ -101,11 +85,20 @@ class ShardActions:
             key=self.files.key,
             clock=self.clock,
         )
+        self._declined = DeclinedCalls(journal=self._journal, month=self._month)
+        self._landing = ShardLanding(
+            files=self.files,
+            journal=self._journal,
+            month=self._month,
+            client=lambda: self.client,
+            count=self.count,
+            slot=self.landing_slot,
+        )
         self.batch_id: str | None = None
         """Of the batch that `drive` came to last."""
         self.settled: tuple[str, ...] = ()
-        self.waited = Waited()
         """Other batches of the same send, which were cancelled in its favour."""
+        self.waited = Waited()
 
     def __enter__(self) -> Self:
         return self
@@ -121,16 +114,6 @@ class ShardActions:
     @functools.cached_property
     def _limit(self) -> QueueLimit:
         return self.find_limit(self.files.shard.model)
-
-    def read_state(self) -> ShardState:
-        """:raises LedgerError: if the ledger is there but cannot be read, or is that of another plan."""
-        events = self._ledger.read()
-        if any(event.plan != self.files.plan.name for event in events):
-            raise LedgerError(
-                f"{self.files.state_folder.uri}: belongs to another plan, since plan.json was removed or replaced by "
-                "hand. Nothing was sent. Use an empty directory for another input, or restore plan.json."
-            )
-        return fold_events(self.files.content, events)
 
     def _look_around(self, state: ShardState) -> Circumstances:
         return Circumstances(
@@ -153,18 +136,6 @@ class ShardActions:
         self._breaker.check(since=self.caller.run_started_at, now=self.clock())
         if self.check_budget is not None:
             self.check_budget(state, in_realtime)
-
-    def _record(self, kind: Kind, state: ShardState, **fields: Any) -> None:
-        self._ledger.append(
-            Event(
-                kind=kind,
-                send=state.send,
-                at=self.clock(),
-                by=self.caller.by,
-                plan=self.files.plan.name,
-                **fields,
-            )
-        )
 
     @functools.singledispatchmethod
     def _carry_out(self, step: steps.Step, state: ShardState) -> Seen | Waiting:
@@ -194,7 +165,7 @@ class ShardActions:
                 "%s: %s is a duplicate of %s: cancelling it.", self.files.name, duplicate.id, step.batch.id
             )
             self.client.cancel(duplicate.id)
-            self._record("duplicate", state, batch_id=duplicate.id)
+            self._journal.record("duplicate", state, batch_id=duplicate.id)
             self.count("duplicates_cancelled")
         if step.batch.id != state.batch_id:
             log.info(
@@ -202,7 +173,7 @@ class ShardActions:
                 self.files.name,
                 step.batch.id,
             )
-            self._record(
+            self._journal.record(
                 "created", state, batch_id=step.batch.id, file_id=step.batch.input_file_id, found=True
             )
             self.count("sends", sent_as="batch")
@@ -211,7 +182,7 @@ class ShardActions:
     @_carry_out.register
     def _(self, step: steps.TakeSample, state: ShardState) -> Seen | Waiting:
         sample = self.files.write_sample(step.requests, state)
-        self._record("sampled", state, first=step.requests, **sample.to_event())
+        self._journal.record("sampled", state, first=step.requests, **sample.to_event())
         return Seen()
 
     @_carry_out.register
@@ -221,13 +192,13 @@ class ShardActions:
         try:
             file = self.files.upload(f"{self.files.key(state.send)}.jsonl", state, self.client)
         except TransientError as error:
-            if error.retry_after_s is None:
-                raise
-            self._put_off(error, state, error.retry_after_s, status="busy")
+            self._declined.meet_upload(error, state)
             return Seen(candidates=())
         log.info("%s: uploaded %s bytes as %s.", self.files.name, f"{state.content.bytes:,}", file.id)
         times = {} if file.created_at is None else {"created_at": file.created_at}
-        self._record("uploaded", state, file_id=file.id, file_sha256=state.content.sha256, times=times)
+        self._journal.record(
+            "uploaded", state, file_id=file.id, file_sha256=state.content.sha256, times=times
+        )
         return Seen(candidates=())  # looked a moment ago, and nothing of ours was sent since
 
     @_carry_out.register
@@ -243,41 +214,17 @@ class ShardActions:
                 metadata={**self.files.describe(state), **self.caller.to_metadata()},
             )
         except RemoteError as error:
-            self._meet_refusal(error, state)
+            self._declined.meet_creation(error, state)
             return Seen()
         log.info("%s: created %s for %s requests.", self.files.name, batch.id, f"{state.content.requests:,}")
-        self._record("created", state, batch_id=batch.id, file_id=state.file_id)
+        self._journal.record("created", state, batch_id=batch.id, file_id=state.file_id)
         self.count("sends", sent_as="batch")
         return Seen(batch=batch)
 
-    def _meet_refusal(self, error: RemoteError, state: ShardState) -> None:
-        """Write down what the answer to a call for a batch means for the next one.
-
-        :raises RemoteError: if waiting here does not cure it.
-        """
-        # What was answered cannot be told, or no answer came: a batch may be there all the same.
-        unsure = isinstance(error, TransientError | AnswerError) and error.status_code != 429
-        if not unsure:  # an answer, not a lost one: nothing was created
-            self._month.take_back()
-        if isinstance(error, NotFoundError) or (not unsure and is_file_not_ready(str(error))):
-            self._record("declined", state, status="file_missing", code=error.code, message=str(error)[:300])
-        elif isinstance(error, TransientError) and error.retry_after_s is not None:
-            self._put_off(error, state, error.retry_after_s, status="unsure" if unsure else "busy")
-        else:
-            if not unsure:
-                self._record("declined", state, code=error.code, message=str(error)[:300])
-            raise error
-
-    def _put_off(self, error: TransientError, state: ShardState, asked_s: float, status: str) -> None:
-        """The server says when it wants to be asked again; and no sooner from one time to the next."""
-        least_s = min(PUT_OFF_LEAST_S * 2 ** min(state.declines, 10), PUT_OFF_LEAST_MAX_S)
-        until = self.clock() + min(max(asked_s, least_s), PUT_OFF_MAX_S)
-        self._record("declined", state, status=status, code=error.code, message=str(error)[:300], until=until)
-
     def _claim(self, kind: Kind, state: ShardState) -> bool:
         """Say what is about to be paid for; false where somebody else said so first."""
-        self._record(kind, state)
-        claimed = self.read_state()
+        self._journal.record(kind, state)
+        claimed = self._journal.read_state()
         # Whoever claimed it since we looked may have paid by now, however long ago that was: look again.
         unseen = any(claim.by != self.caller.by and claim not in state.claims for claim in claimed.claims)
         if (
@@ -304,28 +251,14 @@ class ShardActions:
 
     @_carry_out.register
     def _(self, step: steps.RecordEnded, state: ShardState) -> Seen | Waiting:
-        self._record_ended(step.batch, state)
+        self._journal.record_ended(step.batch, state)
         return Seen()
-
-    def _record_ended(self, batch: BatchView, state: ShardState) -> None:
-        self._record(
-            "ended",
-            state,
-            batch_id=batch.id,
-            status=str(batch.status),
-            output_file_id=batch.output_file_id,
-            error_file_id=batch.error_file_id,
-            completed=batch.completed,
-            failed=batch.failed,
-            total=batch.total,
-            times=batch.times,
-        )
 
     @_carry_out.register
     def _(self, step: steps.RecordRefused, state: ShardState) -> Seen | Waiting:
         refusal = step.refusal
-        self._month.settle([state.send], 0.0, self._ledger.read)
-        self._record(
+        self._month.settle([state.send], 0.0, self._journal.read_events)
+        self._journal.record(
             "refused",
             state,
             batch_id=step.batch.id,
@@ -351,7 +284,7 @@ class ShardActions:
             step.why,
         )
         self.client.cancel(step.batch.id)
-        self._record("cancelling", state, batch_id=step.batch.id, message=step.why)
+        self._journal.record("cancelling", state, batch_id=step.batch.id, message=step.why)
         return Wait(step.batch)
 
     @_carry_out.register
@@ -368,7 +301,7 @@ class ShardActions:
             )
         began_at = self.clock()
         try:
-            self.send_realtime(state, functools.partial(self._record, "realtime", state))
+            self.send_realtime(state, functools.partial(self._journal.record, "realtime", state))
         except RealtimeBusyError as error:
             return Pause(self.clock() + error.retry_after_s, str(error))
         except TransientError as error:
@@ -376,110 +309,14 @@ class ShardActions:
                 raise
             return Pause(self.clock() + error.retry_after_s, str(error))
         times = {"created_at": began_at, "completed_at": self.clock()}
-        self._record("ended", state, status="completed", sent_as="realtime", times=times)
+        self._journal.record("ended", state, status="completed", sent_as="realtime", times=times)
         self.count("sends", sent_as="realtime")
         return Seen()
 
     @_carry_out.register
     def _(self, step: steps.Land, state: ShardState) -> Seen | Waiting:
-        if step.final:
-            log.warning(
-                "%s: not finished within finish_within_h: what has no answer is published as missing, as on_deadline "
-                "says.",
-                self.files.name,
-            )
-        try:
-            state = self._look_again(state)
-            with self.landing_slot():
-                gone = self.files.fetch(state, self.client, step.gives_up)
-                if gone:
-                    state = self._record_gone(gone, state)
-                landing = self.files.land(state, final=step.final)
-        except UnprovenError as error:
-            log.warning("%s: %s.", self.files.name, error)
-            self._record("doubted", state, code=error.code, message=str(error)[:500])
-            return Seen()
-        self._record_landing(landing, state)
+        self._landing.land(state, final=step.final, gives_up=step.gives_up)
         return Seen()
-
-    def _look_again(self, state: ShardState) -> ShardState:
-        """Where the results are in doubt: whether the batch says something else by now.
-
-        :raises UnprovenError: if the batch itself is not there.
-        """
-        ended = next((each for each in state.ended if each.send == state.send), None)
-        if not state.doubts or ended is None or ended.batch_id is None:
-            return state
-        try:
-            batch = self.client.fetch(ended.batch_id)
-        except NotFoundError as error:  # then a file that is not there says nothing, either
-            raise UnprovenError(str(error), code=RESULTS_UNPROVEN) from None
-        said = (batch.output_file_id, batch.error_file_id, batch.completed, batch.failed, batch.total)
-        known = (ended.output_file_id, ended.error_file_id, ended.completed, ended.failed, ended.total)
-        if batch.status.is_final and said != known:
-            self._record_ended(batch, state)
-            return self.read_state()
-        return state
-
-    def _record_gone(self, gone: dict[int, tuple[str, ...]], state: ShardState) -> ShardState:
-        """So that a landing that is done again does not look for it again."""
-        for ended in state.ended:
-            if not (kinds := gone.get(ended.send)):
-                continue
-            log.warning(
-                "%s: the %s file of %s is gone: what was in it is lost.",
-                self.files.name,
-                " and ".join(kinds),
-                ended.batch_id,
-            )
-            self._ledger.append(
-                Event(
-                    kind="ended",
-                    send=ended.send,
-                    at=self.clock(),
-                    by=self.caller.by,
-                    plan=self.files.plan.name,
-                    batch_id=ended.batch_id,
-                    status=ended.status,
-                    output_file_id=None if "output" in kinds else ended.output_file_id,
-                    error_file_id=None if "error" in kinds else ended.error_file_id,
-                    completed=ended.completed,
-                    failed=ended.failed,
-                    total=ended.total,
-                    gone=sorted({*ended.gone, *kinds}),
-                    times=ended.times,
-                )
-            )
-        return self.read_state()
-
-    def _record_landing(self, landing: Landing, state: ShardState) -> None:
-        landed, leftover = landing.landed, landing.leftover
-        place, shard = self.files.output, self.files.shard.shard
-        # Not the current send, which a deadline may have given up unsent: a repair sends it, and it must count then.
-        last = max((ended.send for ended in state.ended), default=0)
-        paid_usd = record_spending(place, shard, last, landed)
-        if last < state.send:
-            drop_reserved(place, shard, after=last)
-        new = [ended.send for ended in state.ended if ended.send > state.landed_send]
-        # What has landed before is counted: a repair lands it once more to see what it may send.
-        new_usd = max(0.0, paid_usd - find_paid_before(place, shard, last)) if new else 0.0
-        self._month.settle(new, new_usd, self._ledger.read)
-        if leftover is None:
-            # Only a shard that was done before, or was reopened since, has told something of itself.
-            former = self._ledger.read() if state.done is not None or state.forgiven_through else ()
-            if any(ended.send == state.send for ended in state.ended):
-                self._record("landed", state)
-            self._record("done", state, summary=self._summarize(landed, state))
-            tell_landing(self.count, landed, former, new_usd)
-            return
-        self._record("landed", state, account_errors=landing.refused_for_account, **leftover.to_event())
-        self.count("cost_micro_usd", to_micro(new_usd))
-        if landing.refused_for_account:
-            codes = ", ".join(sorted(problem.code for problem in landed.problems))
-            raise FatalAccountError(
-                f"{landing.refused_for_account:,} requests of shard {self.files.shard.shard} were refused for the "
-                f"account ({codes}). Settle it with OpenAI, then clear the task; good answers are not asked again."
-            )
 
     @_carry_out.register
     def _(self, step: steps.CleanUp, state: ShardState) -> Seen | Waiting:
@@ -489,16 +326,6 @@ class ShardActions:
         except RemoteError as error:  # the results are safe; publish sweeps once more, and files expire
             log.warning("%s: its files at OpenAI stay for now: %s", self.files.name, error)
             return Seen(left_files=True)
-        self._record("cleaned", state)
+        self._journal.record("cleaned", state)
         log.info("%s: deleted its %d files at OpenAI.", self.files.name, len(state.remote_files))
         return Seen()
-
-    def _summarize(self, landed: Landed, state: ShardState) -> dict[str, Any]:
-        done = Event(kind="done", send=state.send, at=self.clock())
-        return ShardSummary(
-            shard=self.files.shard.shard,
-            landed=landed,
-            sends=state.send,
-            batch_ids=tuple(ended.batch_id for ended in state.ended if ended.batch_id),
-            phases_s=measure_phases([*self._ledger.read(), done]),
-        ).to_dict()

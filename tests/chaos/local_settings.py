@@ -21,7 +21,7 @@ POLICY_S = {
 }
 WAITS_S: dict[str, dict[str, Any]] = {
     "airflow_openai_batch.core.results_check": {"LOOK_WAITS_S": (2.0,)},
-    "airflow_openai_batch.shard_actions": {"PUT_OFF_LEAST_S": 1.0, "PUT_OFF_LEAST_MAX_S": 4.0},
+    "airflow_openai_batch.declined_calls": {"PUT_OFF_LEAST_S": 1.0, "PUT_OFF_LEAST_MAX_S": 4.0},
     "airflow_openai_batch.core.machine": {"FILE_WAITS_S": (1.0, 1.0, 2.0, 2.0), "NEW_BATCH_LOOK_S": 2.0},
     "airflow_openai_batch.core.folding": {"FILE_WAITS_S": (1.0, 1.0, 2.0, 2.0)},
     "airflow_openai_batch.core.admission": {"RESERVED_S": 15.0, "HEAD_WAIT_S": 20.0},

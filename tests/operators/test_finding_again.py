@@ -161,7 +161,7 @@ def test_retry_after_is_obeyed_without_a_worker(
     route: str,
     status: int,
 ) -> None:
-    monkeypatch.setattr("airflow_openai_batch.shard_actions.PUT_OFF_LEAST_S", 0.1)
+    monkeypatch.setattr("airflow_openai_batch.declined_calls.PUT_OFF_LEAST_S", 0.1)
     openai_server.script(http=route, status=status, retry_after_s=2.0)
     began = time.monotonic()
     run = run_dag(ONE_TASK, job.conf())

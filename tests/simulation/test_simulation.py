@@ -75,7 +75,7 @@ def test_a_simulation_sees_a_batch_created_without_looking(monkeypatch: pytest.M
     lost = {"http": "POST /v1/batches", "drop": "after"}
     scenario = Scenario(seed=1, settings=QUICK, faults=(lost,))
     simulate(scenario)
-    monkeypatch.setattr(BatchClient, "find", lambda self, job_key, since: ())
+    monkeypatch.setattr(BatchClient, "find", lambda self, job_key, since, **known: ())
     with pytest.raises(SimulationError, match=r"batch_\w+ goes on beside batch_\w+"):
         simulate(scenario)
 
@@ -90,7 +90,7 @@ def test_a_simulation_sees_two_runs_that_do_not_mind_each_other(
         simulate(scenario)
 
     def claim_blindly(self: ShardActions, kind: Kind, state: ShardState) -> bool:
-        self._record(kind, state)
+        self._journal.record(kind, state)
         return True
 
     monkeypatch.setattr(ShardActions, "_claim", claim_blindly)
@@ -100,7 +100,7 @@ def test_a_simulation_sees_two_runs_that_do_not_mind_each_other(
 
 
 def test_a_failing_seed_says_how_to_run_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BatchClient, "find", lambda self, job_key, since: ())
+    monkeypatch.setattr(BatchClient, "find", lambda self, job_key, since, **known: ())
     with pytest.raises(SimulationError) as found:
         simulate(Scenario(seed=41, settings=QUICK, faults=({"http": "POST /v1/batches", "drop": "after"},)))
     assert "make simulate ARGS='--seed 41'" in str(found.value)
