@@ -79,6 +79,26 @@ def test_usage_of_what_cannot_be_used_is_billed_and_counted(tmp_path: Path, body
 
 
 @pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        {},
+        {"prompt_tokens": None, "completion_tokens": None},
+        {"prompt_tokens": 100},
+        {"prompt_tokens": "100"},
+    ],
+)
+def test_an_answer_without_numbers_of_tokens_has_no_price_rather_than_a_price_of_nothing(
+    tmp_path: Path, usage: Any
+) -> None:
+    shard = ShardOnDisk(tmp_path, requests=[request("a")])
+    shard.add_send([answer("a", {**chat_body(), "usage": usage})])
+    landed = shard.land()
+    assert (shard.rows()[0]["status"], shard.rows()[0]["cost_usd"]) == ("ok", None)
+    assert (landed.spending.answers, landed.spending.unpriced) == (1, 1)
+
+
+@pytest.mark.parametrize(
     ("error", "code", "retryable"),
     [
         ({"message": "Upstream overloaded, try later", "code": 502}, "502", True),

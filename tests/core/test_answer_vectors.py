@@ -73,7 +73,7 @@ WRONG = {
     "empty ones": (
         [{"index": at, "embedding": []} for at in range(3)],
         "unreadable_answer",
-        "have 0 to 0 numbers",
+        "an embedding is empty",
     ),
     "other dimensions": (
         [item(at, 1.0, 2.0, 3.0) for at in range(3)],

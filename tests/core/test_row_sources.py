@@ -62,6 +62,24 @@ def test_csv_rows_that_cannot_be_read_spoil_no_other(tmp_path: Path) -> None:
     assert rows[7]["b"] == "two\nlines"
 
 
+def test_a_delimiter_at_the_end_of_every_row_is_no_cell(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.csv", "a,b\n" + "1,x,\n" * 99 + "2,,\n3,y\n4,one, two\n5,z,\n")
+    table, rows, problems = read_source(file)
+    assert [tuple(row.values()) for row in rows] == [
+        *[("1", "x")] * 99, ("2", None), ("3", "y"), ("4", "one"), ("5", "z")
+    ]  # fmt: skip
+    assert problems == {101: "has 3 cells, the header 2"}, "something stands where nothing should"
+    assert any("rows end with a delimiter" in notice for notice in table.notices)
+
+
+@pytest.mark.parametrize("content", ["a,b\n1,x,\n", "a,b\n1,x,\n2,y\n", "a,b\n1,x\n2,one, two,\n"])
+def test_a_row_that_alone_ends_with_a_delimiter_may_have_one_too_many_within(
+    tmp_path: Path, content: str
+) -> None:
+    _, problems = read(tmp_path / "a.csv", content)
+    assert len(problems) == 1
+
+
 def test_a_quote_that_swallows_the_rest_of_the_file_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,7 +332,8 @@ def test_excel_first_sheet_with_types(tmp_path: Path) -> None:
         {"id": 2, "text": "0012", "score": 3.0, "at": None},
         {"id": 3, "text": "x", "score": 4.0, "at": None},
     ]
-    assert problems == {2: "has a value beyond the last column of the header"}
+    assert list(problems) == [2]
+    assert problems[2].endswith("of the header, which is the first row that is not blank: take away titles")
 
 
 def test_excel_values_as_other_programs_write_them(tmp_path: Path) -> None:

@@ -82,7 +82,9 @@ def _describe_missing(what: str, count: int, missing: Sequence[int]) -> str:
 
 def _check_lengths(vectors: Sequence[Vector], dimensions: int | None) -> None:
     lengths = {len(vector) for vector in vectors}
-    if len(lengths) > 1 or 0 in lengths:
+    if 0 in lengths:
+        raise OddShapeError("an embedding is empty")
+    if len(lengths) > 1:
         raise OddShapeError(f"the embeddings have {min(lengths):,} to {max(lengths):,} numbers")
     if dimensions is not None and lengths and lengths != {dimensions}:
         raise OddShapeError(

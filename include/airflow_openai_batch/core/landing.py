@@ -190,13 +190,19 @@ class _Landing:
     def _find_cost(self, answer: Answer, send: SendFiles) -> Cost | None:
         """By the model that answered, or else the one that was asked."""
         usage = answer.usage
-        if usage is None:
+        if usage is None or not self._is_counted(usage):
             return Cost(0.0, 0.0) if self._shard.endpoint == "/v1/moderations" else None
         tier = answer.service_tier
         cost = None if answer.model is None else self._price_as(answer.model, usage, send, tier)
         if cost is None and answer.model != self._shard.model:
             cost = self._price_as(self._shard.model, usage, send, tier)
         return cost
+
+    def _is_counted(self, usage: Usage) -> bool:
+        """Whether there is anything to price: a server that gives no number has not said that there were none."""
+        if usage.input_tokens is None:
+            return False
+        return usage.output_tokens is not None or self._shard.endpoint == "/v1/embeddings"
 
     def _price_as(self, model: str, usage: Usage, send: SendFiles, tier: str | None) -> Cost | None:
         return price_answer(

@@ -10,6 +10,7 @@ import csv
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from airflow_openai_batch.core.sources import SourceFile
 
 _DELIMITERS = ",;\t|"
+_ROWS_OF_A_HABIT = 100
+"""So many first rows tell whether all rows end with a delimiter that the header lacks."""
 _SEP_LINE = re.compile(rb'"?sep=([^"\r\n\x80-\xff])"?\r?', re.IGNORECASE)
 """A first line that tells Excel the delimiter, and is no row."""
 
@@ -82,6 +85,17 @@ class _CsvFile:
         self.names, self.notices = name_columns(header)
         if notice:
             self.notices.insert(0, notice)
+        self._has_trailing_delimiters = self._find_trailing_delimiters()
+        if self._has_trailing_delimiters:
+            self.notices.append(
+                "Its rows end with a delimiter, its header does not: the empty cell is left out."
+            )
+
+    def _find_trailing_delimiters(self) -> bool:
+        """Whether every row does, not one alone, which may as well have a delimiter too many within it."""
+        records = (record for record in self._records() if record.cells)
+        rows = list(islice(records, 1, 1 + _ROWS_OF_A_HABIT))
+        return len(rows) > 1 and all(_is_wider_by_nothing(row, len(self.names)) for row in rows)
 
     def _find_encoding(self, encoding: str) -> Encoding:
         sample, mark = read_sample(self._file, SAMPLE_BYTES)
@@ -112,6 +126,8 @@ class _CsvFile:
         records = (record for record in self._records() if record.cells)
         next(records, None)
         for record in records:
+            if self._has_trailing_delimiters and _is_wider_by_nothing(record, len(self.names)):
+                record.cells.pop()
             block.add(record)
             if block.is_full:
                 yield block.finish()
@@ -137,6 +153,10 @@ class _Record:
     def __init__(self, cells: list[str], problem: str = "") -> None:
         self.cells = cells
         self.problem = problem
+
+
+def _is_wider_by_nothing(record: _Record, width: int) -> bool:
+    return len(record.cells) == width + 1 and not record.cells[-1]
 
 
 class _DecodedLines:

@@ -14,7 +14,7 @@ from airflow_openai_batch.core.row_sources.table import BLOCK_BYTES, block_rows,
 if TYPE_CHECKING:
     from airflow_openai_batch.core.sources import SourceFile
 
-_BEYOND = "has a value beyond the last column of the header"
+_BEYOND = "has a value beyond the last column of the header, which is the first row that is not blank: take away titles"
 
 
 def read_excel_rows(
