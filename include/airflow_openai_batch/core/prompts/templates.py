@@ -215,8 +215,14 @@ def known_names(columns: Iterable[str]) -> frozenset[str]:
 def describe_unknown(name: str, columns: Iterable[str]) -> str:
     """A sentence on a column that is not there, with the one that was probably meant."""
     columns = sorted(columns)
-    close = difflib.get_close_matches(name, columns, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    cut = [column for column in columns if column.startswith(name) and not column.isidentifier()]
+    close = difflib.get_close_matches(name, columns, n=1) or cut[:1]
+    hint = f" Did you mean {_write_column(close[0])}?" if close else ""
     listed = ", ".join(shorten(column, 40) for column in columns[:20]) or "none"
     more = f" and {len(columns) - 20:,} more" if len(columns) > 20 else ""
     return f"needs the column {name!r}, which the table does not have.{hint} It has: {listed}{more}."
+
+
+def _write_column(name: str) -> str:
+    """As a template has to: what stands after a dash or a blank is no part of a name to it."""
+    return repr(name) if name.isidentifier() else f"{WHOLE_ROW}[{name!r}]"
