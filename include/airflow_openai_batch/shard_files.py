@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import logging
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from airflow_openai_batch.core import job
 from airflow_openai_batch.core.batch_view import final_time
+from airflow_openai_batch.core.endpoints import Endpoint
 from airflow_openai_batch.core.errors import JobError, NoPlanError, RemoteError
 from airflow_openai_batch.core.landing import land_shard
 from airflow_openai_batch.core.leftovers import Leftover, find_leftover, write_leftover
@@ -226,14 +228,37 @@ class ShardFiles:
             completed_at=final_time(ended.times),
             ended_as=ended.status,
             carried=ended.carried,
+            leftover=self._find_carried(ended.content),
             gone=ended.gone,
             forgiven=forgiven,
             files=files,
         )
 
+    def _find_carried(self, content: Content | None) -> tuple[Location, ...] | None:
+        """The leftover file, where a send may have carried other lines than the input's."""
+        if content is None or not content.leftover_send or self.shard.endpoint != Endpoint.EMBEDDINGS:
+            return None
+        place = self.output.child(job.leftover(self.shard.shard, content.leftover_send, content.first))
+        if place.exists() and _hash_file(place) == content.sha256:
+            return (place,)
+        log.warning(
+            "%s: %s is not what was sent any more: of its answers only whole ones count.",
+            self.name,
+            place.uri,
+        )
+        return ()
+
     def open_segments(self, send: int) -> Segments:
         """Where the answers of a send in real time lie."""
         return Segments(self.output, self.shard.shard, send)
+
+
+def _hash_file(place: Location) -> str:
+    digest = hashlib.sha256()
+    with place.open_read() as file:
+        while block := file.read(READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def open_shard(output: Location, number: int, resolve: Resolver, rules: LandingRules) -> ShardFiles:

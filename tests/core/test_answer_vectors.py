@@ -53,7 +53,7 @@ def test_vectors_stand_at_the_place_of_their_inputs(tmp_path: Path, data: list[A
 
 
 WRONG = {
-    "one left out": ([item(0), item(2)], "missing_parts", "of 3 inputs 1 have no vectors (index 1, counted"),
+    # The server may as well have left out another and counted anew: nothing tells.
     "the last left out": ([item(0), item(1)], "missing_parts", "(index 2, "),
     "all left out": ([], "missing_parts", "of 3 inputs 3 have no vectors (index 0, 1, 2, "),
     "one twice": ([item(0), item(0), item(2)], "unreadable_answer", "two embeddings have the index 0"),
@@ -94,6 +94,13 @@ def test_no_vector_comes_beside_the_wrong_input(tmp_path: Path, name: str) -> No
     row = land(tmp_path, data, dimensions=2)
     assert (row["status"], row["error_code"], row["embeddings"]) == ("invalid_output", code, None)
     assert words in row["error_message"]
+
+
+def test_one_left_out_takes_no_other_with_it(tmp_path: Path) -> None:
+    row = land(tmp_path, [item(2), item(0)], dimensions=2)
+    assert (row["status"], row["error_code"]) == ("invalid_output", "missing_parts")
+    assert "of 3 inputs 1 have no vectors (index 1, counted" in row["error_message"]
+    assert row["embeddings"] == [[0.0, 1.0], None, [2.0, 1.0]]
 
 
 @pytest.mark.parametrize("given", ["a text", [17, 18, 19], ["a text"], [[17, 18, 19]]])

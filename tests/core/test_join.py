@@ -13,6 +13,7 @@ import pytest
 from airflow_openai_batch.core.errors import AccountingError, ConfigError, JobError
 from airflow_openai_batch.core.join_answers import AnswerReader
 from airflow_openai_batch.core.plan import Plan
+from airflow_openai_batch.core.typed_answers import read_answers
 from fixtures.prepared_job import PreparedJob, result, vector
 
 
@@ -174,6 +175,35 @@ def test_embeddings_are_vectors_each_beside_its_row(tmp_path):
         False,
         True,
         *[False] * 3,
+    ]
+
+
+def test_of_a_request_that_lacks_a_vector_the_rows_that_have_one_are_good(tmp_path):
+    lacking = {
+        "status": "invalid_output",
+        "error_code": "missing_parts",
+        "error_message": "index 1",
+        "cost_usd": 0.1,
+    }
+    job = PreparedJob(
+        tmp_path,
+        {"text": ["a", "b", "c"]},
+        positions=[0, 0, 0],
+        indexes=[0, 1, 2],
+        results=[result(0, embeddings=[vector(0.5), None, vector(0.25)], **lacking)],
+        endpoint="/v1/embeddings",
+    ).write()
+    job.join()
+    table = job.read()
+    assert table["embedding"].to_pylist() == [[0.5], None, [0.25]]
+    assert table["answer_status"].to_pylist() == ["ok", "invalid_output", "ok"]
+    assert table["answer_error"].to_pylist() == [None, "missing_parts: index 1", None]
+    assert table["answer_cost_usd"].to_pylist() == [0.1, None, None]
+    answers = list(read_answers(job.job, job.prepared))
+    assert [(each.value, each.status, each.error) for each in answers] == [
+        ([0.5], "ok", None),
+        (None, "invalid_output", "missing_parts: index 1"),
+        ([0.25], "ok", None),
     ]
 
 

@@ -138,3 +138,18 @@ def test_a_document_keeps_its_old_chunks_until_the_new_ones_are_there(
     assert run.state == "failed"
     assert "1 chunk got no vector, so 1 document kept what was there before" in run.errors("write")
     assert read_chunks(store) == before
+
+
+def test_a_chunk_without_a_vector_does_not_hold_back_those_it_was_sent_with(
+    embed: Embed, store: PointStore, openai_server: OpenAIServer
+) -> None:
+    rule = openai_server.script(line="missing_vector", custom_id="row-0", times=None)
+    run = embed("first", queries=[])
+    assert run.state == "failed"
+    assert "1 chunk got no vector, so 1 document kept" in run.errors("write")
+    assert len(read_chunks(store)) == 31
+    openai_server.unscript(rule)
+    run = embed("second", queries=[])
+    assert run.state == "success", run.failures
+    assert run.xcom("write")["written"] == 1
+    assert len(read_chunks(store)) == 32

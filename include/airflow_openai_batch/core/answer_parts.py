@@ -61,7 +61,8 @@ class Answer(msgspec.Struct):
     refusal: str | None = None
     structured: str | None = None
     """JSON text of tool calls or moderation results: structured whatever the request's format."""
-    embeddings: list[Vector] | None = None
+    embeddings: list[Vector | None] | None = None
+    """One for each input; None for an input whose vector did not come."""
     finish_reason: str | None = None
     """The worst, where there are several choices."""
     model: str | None = None

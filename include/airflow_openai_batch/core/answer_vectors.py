@@ -43,13 +43,15 @@ def read_embeddings(body: bytes, inputs: int | None, dimensions: int | None) -> 
         if placed[index] is not None:
             raise OddShapeError(f"two embeddings have the index {index}")
         placed[index] = item
+    vectors = [None if item is None else _read_vector(item.embedding) for item in placed]
+    _check_lengths([vector for vector in vectors if vector is not None], dimensions)
     missing = [index for index, item in enumerate(placed) if item is None]
-    if missing:
-        raise OddShapeError(_describe_missing("vectors", count, missing), MISSING_PARTS)
-    vectors = [_read_vector(item.embedding) for item in placed if item is not None]
-    _check_lengths(vectors, dimensions)
+    # Without a gap among the indexes a server may as well have counted anew what it answered.
+    told_apart = not missing or missing[0] < len(root.data)
     return Answer(
-        embeddings=vectors,
+        embeddings=vectors if told_apart else None,
+        defect=MISSING_PARTS if missing else None,
+        defect_message=describe_missing("vectors", count, missing) if missing else None,
         model=string(root.model),
         usage=read_usage(root.usage),
         service_tier=string(root.service_tier),
@@ -74,10 +76,11 @@ def _find_indexes(items: Sequence[Embedding], count: int) -> list[int]:
     return indexes
 
 
-def _describe_missing(what: str, count: int, missing: Sequence[int]) -> str:
+def describe_missing(what: str, count: int, missing: Sequence[int]) -> str:
     more = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
     named = ", ".join(map(str, missing[:_NAMED]))
-    return f"of {count:,} inputs {len(missing):,} have no {what} (index {named}{more}, counted from 0)"
+    which = f"index {named}{more}, counted from 0"
+    return f"The answer lacks parts: of {count:,} inputs {len(missing):,} have no {what} ({which})."
 
 
 def _check_lengths(vectors: Sequence[Vector], dimensions: int | None) -> None:

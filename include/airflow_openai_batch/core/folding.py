@@ -147,6 +147,7 @@ def _ended(state: ShardState, event: Event) -> ShardState:
         total=event.total,
         gone=tuple(event.gone),
         carried=state.sampled,
+        content=state.content,
     )
     state = _add_files(state, event.output_file_id, event.error_file_id)
     others = tuple(former for former in state.ended if former.send != event.send)

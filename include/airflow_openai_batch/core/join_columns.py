@@ -136,18 +136,18 @@ class AnswerColumns:
 def _take_vectors(
     embeddings: pa.ChunkedArray, indexes: Positions, status: pa.Array, error: pa.Array
 ) -> tuple[pa.Array, pa.Array, pa.Array]:
-    """Of the vectors of each request the one for its row; an ``ok`` without it is none."""
+    """Of the vectors of each request the one for its row. An ``ok`` without it is none; of a request that lacks others
+    it is good."""
     whole = _flat(embeddings)
     counts = pc.fill_null(pc.list_value_length(whole), 0).to_numpy()
     starts = np.concatenate([[0], np.cumsum(counts)])[:-1]
     is_there = indexes < counts
-    chosen = pa.array(starts + indexes, pa.int64(), mask=~is_there)
-    lacks = pc.and_(pa.array(~is_there), pc.equal(status, "ok"))
-    return (
-        whole.flatten().take(chosen),
-        pc.if_else(lacks, "missing", status),
-        pc.if_else(lacks, "no_vector: the answer has no vector for this row", error),
-    )
+    vectors = whole.flatten().take(pa.array(starts + indexes, pa.int64(), mask=~is_there))
+    has, is_ok = pc.is_valid(vectors), pc.equal(status, "ok")
+    lacks, came = pc.and_not(is_ok, has), pc.and_not(has, is_ok)
+    status = pc.if_else(came, "ok", pc.if_else(lacks, "missing", status))
+    error = pc.if_else(lacks, "no_vector: the answer has no vector for this row", error)
+    return vectors, status, pc.if_else(came, None, error)
 
 
 def _flat(column: pa.ChunkedArray) -> pa.Array:

@@ -142,9 +142,12 @@ class SpendingTally:
         self.answers = self.input = self.cached = self.output = self.reasoning = self.unpriced = 0
         self.cost_usd = self.standard_cost_usd = 0.0
 
-    def add(self, usage: Usage | None, cost: Cost | None) -> None:
-        """One more answer; without a cost it counts as unpriced."""
-        self.answers += 1
+    def add(self, usage: Usage | None, cost: Cost | None, *, answers: int = 1) -> None:
+        """One more answer; without a cost it counts as unpriced.
+
+        :param answers: 0 for a further piece of the one before.
+        """
+        self.answers += answers
         if usage is not None:
             self.input += usage.input_tokens or 0
             self.cached += usage.cached_input_tokens or 0

@@ -139,7 +139,7 @@ class _Landing:
         send = self._sends[chosen.send]
         answer = outcome.answer or _NO_ANSWER
         usage = answer.usage or _NO_USAGE
-        cost = self._price(chosen, self._spending)
+        cost = self._price_pieces(settled.pieces) if settled.pieces else self._price(chosen, self._spending)
         self._rows[outcome.status] += 1
         self._account_errors += outcome.account_error
         self._unchecked += outcome.unchecked
@@ -177,12 +177,23 @@ class _Landing:
             None if body is None else body.decode("utf-8", "replace"),
         )
 
-    def _price(self, judged: Judged, tally: SpendingTally) -> Cost | None:
+    def _price_pieces(self, pieces: Sequence[Judged]) -> Cost | None:
+        """One answer in its row, of several sends, each at its own price."""
+        costs = [
+            self._price(piece, self._spending, answers=1 if number == 0 else 0)
+            for number, piece in enumerate(pieces)
+        ]
+        known = [cost for cost in costs if cost is not None]
+        if len(known) < len(costs):
+            return None
+        return Cost(sum(cost.actual_usd for cost in known), sum(cost.standard_usd for cost in known))
+
+    def _price(self, judged: Judged, tally: SpendingTally, *, answers: int = 1) -> Cost | None:
         answer = judged.outcome.answer
         if answer is None:
             return None
         cost = self._find_cost(answer, self._sends[judged.send])
-        tally.add(answer.usage, cost)
+        tally.add(answer.usage, cost, answers=answers)
         if cost is None:
             self._unpriced_models.add((answer.model or self._shard.model)[:100])
         return cost

@@ -11,6 +11,7 @@ import msgspec
 
 from airflow_openai_batch.core.raw_answers import RawAnswers, SendFiles
 from airflow_openai_batch.core.reconcile import settle_requests
+from airflow_openai_batch.core.vector_pieces import cut_to_missing
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.outcomes import OutcomeRules
@@ -42,17 +43,18 @@ def find_leftover(
     requests: Iterable[RequestLine], sends: Sequence[SendFiles], *, endpoint: str, rules: OutcomeRules
 ) -> Iterator[RequestLine]:
     """The requests that may be sent again, in input order: retryable, with attempts left, never those
-    with a good answer.
+    with a good answer. Of embeddings that came in part, the inputs whose vectors did not come.
 
     """
     with RawAnswers(sends) as raw:
         for settled in settle_requests(requests, raw, endpoint=endpoint, rules=rules):
             if settled.retryable:
-                yield settled.request
+                outcome = None if settled.chosen is None else settled.chosen.outcome
+                yield settled.request._replace(line=cut_to_missing(settled.request.line, outcome))
 
 
 def write_leftover(lines: Iterable[RequestLine], place: Location, *, shard: Shard) -> Leftover:
-    """Write request lines verbatim, each ended by a newline; the file appears whole or not at all."""
+    """Write request lines, each ended by a newline; the file appears whole or not at all."""
     digest = hashlib.sha256()
     requests = size = 0
     with place.open_write() as file:

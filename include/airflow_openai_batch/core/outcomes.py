@@ -170,7 +170,7 @@ def read_outcome(
         if error_within is not None:
             outcome = _judge_refusal(_status_within(error_within), body, error_within)
         else:
-            outcome = _judge_answer(answer, output_format, schema, rules)
+            outcome = judge_answer(answer, output_format, schema, rules)
     else:
         outcome = _judge_refusal(status_code, body, error)
     outcome.status_code = status_code
@@ -305,7 +305,8 @@ def _read_error(error: Any) -> tuple[str | None, str | None]:
     )
 
 
-def _judge_answer(answer: Answer, output_format: str, schema: bytes | None, rules: OutcomeRules) -> Outcome:
+def judge_answer(answer: Answer, output_format: str, schema: bytes | None, rules: OutcomeRules) -> Outcome:
+    """What an answer that came with a 2xx is worth; arguments as of `read_outcome`."""
     code = answer.defect
     if code is not None and code not in rules.accept:
         return Outcome(

@@ -46,6 +46,9 @@ class SendFiles:
     a line did not run; in a ``completed`` one it counts as an attempt."""
     gone: tuple[str, ...] = ()
     """Result files that the server did not have any more: ``output``, ``error``."""
+    leftover: tuple[Location, ...] | None = None
+    """The file of request lines that it carried; ``None``: lines of the shard as they stand in the input; empty: that
+    file is not there any more, or is another."""
     files: tuple[Location, ...] = ()
     """Output and error files and segments, those that exist. Order does not matter for different
     requests; of equal lines for one request the first counts."""

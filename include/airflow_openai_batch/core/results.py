@@ -83,7 +83,7 @@ class ResultRow(NamedTuple):
     refusal: str | None
     parsed: str | None
     choices: list[str | None] | None
-    embeddings: list[Vector] | None
+    embeddings: list[Vector | None] | None
     finish_reason: str | None
     model: str | None
     input_tokens: int | None
@@ -168,18 +168,26 @@ def _size_of(row: ResultRow) -> int:
     if row.choices is not None:
         size += sum(len(text) for text in row.choices if text is not None)
     if row.embeddings is not None:
-        size += sum(vector.nbytes for vector in row.embeddings)
+        size += sum(vector.nbytes for vector in row.embeddings if vector is not None)
     return size + len(row.custom_id)
 
 
-def _to_nested_array(rows: tuple[list[Vector] | None, ...]) -> pa.Array:
+def _to_nested_array(rows: tuple[list[Vector | None] | None, ...]) -> pa.Array:
     """list<list<float32>> without a Python object per number."""
     if not any(rows):
         return pa.nulls(len(rows), pa.list_(pa.list_(pa.float32())))
     vectors = [vector for row in rows if row is not None for vector in row]
-    inner_offsets = np.concatenate([[0], np.cumsum([len(vector) for vector in vectors])]).astype(np.int32)
+    there = [vector for vector in vectors if vector is not None]
+    lengths = [0 if vector is None else len(vector) for vector in vectors]
+    inner_offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     outer_offsets = np.concatenate([[0], np.cumsum([len(row or ()) for row in rows])]).astype(np.int32)
-    inner = pa.ListArray.from_arrays(pa.array(inner_offsets), pa.array(np.concatenate(vectors)))
+    inner = pa.ListArray.from_arrays(
+        pa.array(inner_offsets),
+        pa.array(np.concatenate(there)),
+        mask=pa.array([vector is None for vector in vectors], pa.bool_())
+        if len(there) < len(vectors)
+        else None,
+    )
     return pa.ListArray.from_arrays(
         pa.array(outer_offsets), inner, mask=pa.array([row is None for row in rows], pa.bool_())
     )

@@ -61,6 +61,8 @@ class Ended:
     """Result files that the server did not have any more: ``output``, ``error``."""
     carried: int | None = None
     """A sample carried what was open of so many of the shard's first requests; ``None``: all that was open."""
+    content: Content | None = None
+    """What it carried."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,8 @@ def _make_answer(
     status = cells["status"] or UNFINISHED
     error = ": ".join(text for text in (cells["error_code"], cells["error_message"]) if text) or None
     value = None
+    if row is not None and slot < len(vectors := cells["embeddings"] or ()) and vectors[slot] is not None:
+        status, error = "ok", None  # whatever became of the rows that it was asked with
     if status == "ok":
         value, problem = _read_value(cells, slot, output_type)
         if problem is not None:
