@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fixtures.shard_on_disk import EMBEDDINGS, ShardOnDisk, answer, broken, refused, request
 
@@ -24,9 +26,9 @@ def respond(items: list[dict[str, Any]], **changes: Any) -> bytes:
     return answer("r", {"model": MODEL, "data": items, "usage": usage, **changes})
 
 
-def give(given: list[str], *wanted: str, **changes: Any) -> bytes:
+def give(sent: list[str], *wanted: str, **changes: Any) -> bytes:
     """Of what was sent, the vectors of these texts, in the order in which they are named."""
-    return respond([{"index": given.index(text), "embedding": VECTORS[text]} for text in wanted], **changes)
+    return respond([{"index": sent.index(text), "embedding": VECTORS[text]} for text in wanted], **changes)
 
 
 @pytest.fixture
@@ -161,13 +163,47 @@ def test_inputs_keep_their_bytes(tmp_path: Path) -> None:
     assert b'[[1, 2],"\xc3\xa9"]' in leftover[0].read_bytes()
 
 
-@pytest.mark.parametrize("given", [[17, 18, 19], "a text", ["a text"]])
-def test_a_single_input_is_asked_again_as_it_is(tmp_path: Path, given: Any) -> None:
-    asked = [request(name, model=MODEL, input=given) for name in ("r", "s")]
+@pytest.mark.parametrize("text", [[17, 18, 19], "a text", ["a text"]])
+def test_a_single_input_is_asked_again_as_it_is(tmp_path: Path, text: Any) -> None:
+    asked = [request(name, model=MODEL, input=text) for name in ("r", "s")]
     shard = ShardOnDisk(tmp_path, endpoint=EMBEDDINGS, model=MODEL, requests=asked)
     shard.add_send([respond([])])
     leftover = shard.write_leftover()
-    assert read_inputs(leftover) == [given, given]
+    assert read_inputs(leftover) == [text, text]
     shard.add_send([respond([{"index": 0, "embedding": [1.0, 2.0]}])], leftover=leftover)
     shard.land()
     assert [row["embeddings"] for row in shard.rows()] == [[[1.0, 2.0]], None]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    texts=st.lists(st.sampled_from(TEXTS), min_size=2, max_size=6),
+    history=st.lists(
+        st.sampled_from(["500", "expired"]) | st.sets(st.integers(0, 5)), min_size=1, max_size=5
+    ),
+)
+def test_whatever_a_server_leaves_out_no_vector_is_wrong_and_none_that_came_is_asked_again(
+    tmp_path: Path, texts: list[str], history: list[str | set[int]]
+) -> None:
+    asked = request("r", model=MODEL, input=texts)
+    shard = ShardOnDisk(tmp_path, endpoint=EMBEDDINGS, model=MODEL, requests=[asked])
+    open_, leftover, paid = texts, None, 0
+    for came in history:
+        if isinstance(came, str):
+            line = refused("r", 500, None) if came == "500" else broken("r", "batch_expired")
+        else:
+            paid += 1
+            data = [{"index": at, "embedding": VECTORS[text]} for at, text in enumerate(open_) if at in came]
+            line = respond(data[::-1])
+        shard.add_send([line], leftover=leftover)
+        landed = shard.land(max_attempts=9)
+        row = shard.rows()[0]
+        vectors = row["embeddings"] or [None] * len(texts)
+        assert all(found in (None, VECTORS[text]) for text, found in zip(texts, vectors, strict=True))
+        assert landed.spending.tokens.input + landed.replaced.tokens.input == paid * 1_000_000
+        if row["status"] == "ok":
+            assert None not in vectors
+            return
+        leftover = shard.write_leftover(max_attempts=9)
+        (open_,) = read_inputs(leftover)
+        assert open_ == [text for text, found in zip(texts, vectors, strict=True) if found is None]
