@@ -85,24 +85,6 @@ def test_answers_of_every_kind_end_in_the_right_row(
     assert values["nan"] is None
 
 
-def test_a_request_with_a_missing_vector_alone_is_asked_again(
-    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
-) -> None:
-    form = {"model": "text-embedding-3-small", "dimensions": 4}
-    texts = [["red", "green", "blue"], ["one", "two", "three"]]
-    job = Job(tmp_path).write(
-        line(f"r{number}", "embeddings", input=given, **form) for number, given in enumerate(texts)
-    )
-    assert run_dag("openai_batch", job.conf()).state == "success"
-    right = [row["embeddings"] for row in job.rows()]
-    openai_server.script(line="missing_vector", custom_id="r0")
-    again = Job(tmp_path / "again").write(job.input.read_text().splitlines())
-    assert run_dag("openai_batch", again.conf()).state == "success"
-    rows = again.rows()
-    assert [row["embeddings"] for row in rows] == right
-    assert [(row["status"], row["attempts"]) for row in rows] == [("ok", 2), ("ok", 1)]
-
-
 def test_all_choices_stand_in_the_row_and_count_in_the_budget(
     run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
 ) -> None:

@@ -144,7 +144,7 @@ def test_a_chunk_without_a_vector_does_not_hold_back_those_it_was_sent_with(
     embed: Embed, store: PointStore, openai_server: OpenAIServer
 ) -> None:
     rule = openai_server.script(line="missing_vector", custom_id="row-0", times=None)
-    run = embed("first", queries=[])
+    run = embed("first", queries=[], mode="batch")
     assert run.state == "failed"
     assert "1 chunk got no vector, so 1 document kept" in run.errors("write")
     assert len(read_chunks(store)) == 31
