@@ -8,7 +8,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_openai_batch.core.plan import Shard
+
 log = logging.getLogger(__name__)
+
+_CERTAINTY_SIGNS = {"exact": "", "upper": "≤ ", "lower": "≥ "}
+
+
+def label_shard(shard: Shard, waits_for: str = "") -> str:
+    """``shard 3 · 50,000 requests · 1,812,334 tokens``, and what it waits for.
+
+    Before the tokens ``≈``: from a sample; ``≤``: not counted, but not more; ``≥``: something is unknown.
+    """
+    sign = "≈ " if shard.estimated_tokens is not None else _CERTAINTY_SIGNS[shard.tokens]
+    tokens = f"{sign}{shard.expected_tokens:,} tokens"
+    text = f"shard {shard.shard} · {shard.requests:,} requests · {tokens}"
+    return f"{text} · {waits_for}" if waits_for else text
 
 
 def show_label(context: Context, label: str) -> None:

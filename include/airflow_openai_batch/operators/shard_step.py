@@ -14,9 +14,8 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_openai_batch import metrics
 from airflow_openai_batch.core.batch_view import BatchView, describe_duration, describe_progress
 from airflow_openai_batch.core.budget import Budget
-from airflow_openai_batch.core.errors import ConfigError, OpenAIBatchError
+from airflow_openai_batch.core.errors import OpenAIBatchError
 from airflow_openai_batch.core.judging import Waited
-from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.queue_room import QueueLimit, find_room
 from airflow_openai_batch.core.steps import AwaitRoom, Pause, Reached
 from airflow_openai_batch.driver import ShardDriver, Waiting
@@ -25,7 +24,7 @@ from airflow_openai_batch.locations import open_place
 from airflow_openai_batch.operators.base import OpenAIBatchOperator
 from airflow_openai_batch.operators.calling import make_caller
 from airflow_openai_batch.operators.failures import task_failures
-from airflow_openai_batch.operators.instance_label import show_label
+from airflow_openai_batch.operators.instance_label import label_shard, show_label
 from airflow_openai_batch.operators.landing_limit import read_landing_slots, wait_to_land
 from airflow_openai_batch.operators.links import OpenAIBatchLink
 from airflow_openai_batch.operators.monthly_budget import find_monthly_budget
@@ -41,6 +40,7 @@ from airflow_openai_batch.operators.sending import (
     read_policy,
     read_realtime_limits,
 )
+from airflow_openai_batch.operators.shard_ref import ShardRef, read_ref
 from airflow_openai_batch.operators.source_access import make_source_resolver
 from airflow_openai_batch.permissions import check_conn_id
 from airflow_openai_batch.shard_files import LandingRules, ShardFiles, open_shard
@@ -53,9 +53,6 @@ if TYPE_CHECKING:
     from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
     from airflow_openai_batch.triggers.pause import OpenAIBatchPauseTrigger
 
-ShardRef = Mapping[str, Any]
-"""``{"job": <output_uri>, "shard": 0}``: what the split returns a list of, and all that goes through XCom."""
-
 DOUBLING = 2 if AIRFLOW_V_3_2_PLUS else True
 """Of the delay between tries; Airflow 3.1 knows only whether."""
 
@@ -64,8 +61,6 @@ QUEUE_LOOK_BACK_S = 26 * 3600.0
 
 QUEUE_LOOK_BATCHES = 1_000
 """Ten calls at most; the triggerer, which decides, looks at all."""
-
-_CERTAINTY_SIGNS = {"exact": "", "upper": "≤ ", "lower": "≥ "}
 
 
 class ShardStepOperator(OpenAIBatchOperator):
@@ -158,20 +153,13 @@ class ShardStepOperator(OpenAIBatchOperator):
 
     @property
     def label(self) -> str:
-        """Names the mapped instance in the UI: ``shard 3 · 50,000 requests · 1,812,334 tokens``, and what it waits for.
-
-        Before the tokens ``≈``: from a sample; ``≤``: not counted, but not more; ``≥``: something is unknown.
-        """
+        """Names the mapped instance in the UI, with what it waits for."""
         if self.shard is None:
             return self.linked_batch_id or ""
         try:
-            shard = self.files.shard
+            return label_shard(self.files.shard, self.waits_for)
         except OpenAIBatchError:  # the task has failed with it, and would with this instead
             return "a shard that cannot be opened"
-        sign = "≈ " if shard.estimated_tokens is not None else _CERTAINTY_SIGNS[shard.tokens]
-        tokens = f"{sign}{shard.expected_tokens:,} tokens"
-        text = f"shard {shard.shard} · {shard.requests:,} requests · {tokens}"
-        return f"{text} · {self.waits_for}" if self.waits_for else text
 
     @functools.cached_property
     def files(self) -> ShardFiles:
@@ -389,24 +377,3 @@ class ShardStepOperator(OpenAIBatchOperator):
     @property
     def poll_interval_s(self) -> float:
         return read_number("poll_interval", self.poll_interval, minimum=0.1)
-
-
-def read_ref(ref: Any) -> tuple[str, int]:
-    """:raises ConfigError: if it is not what the split returns."""
-    if isinstance(ref, Mapping) and isinstance(ref.get("job"), str) and str(ref.get("shard", "")).isdigit():
-        return ref["job"], int(ref["shard"])
-    if (
-        isinstance(ref, Sequence)
-        and not isinstance(ref, str)
-        and all(isinstance(each, Mapping) for each in ref)
-    ):
-        raise ConfigError(
-            f"shard is a list of {number_of(len(ref), 'shard')}: the split is mapped itself, so that its output is a "
-            "list for each of its instances. Put a task between them that makes one list of all, @task def "
-            "collect(lists): return [shard for shards in lists for shard in shards], and map over that: "
-            ".expand(shard=collect(split.output)). Or give one split all inputs, or map OpenAIBatchJobOperator."
-        )
-    raise ConfigError(
-        f"shard={type(ref).__name__}: must be an item of the split's output, "
-        '{"job": <output_uri>, "shard": <number>}. Map over it: .expand(shard=split.output).'
-    )
