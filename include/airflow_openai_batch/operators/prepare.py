@@ -20,7 +20,7 @@ from airflow_openai_batch.core.preparation import (
     preview_requests,
     read_manifest,
 )
-from airflow_openai_batch.core.preparation.prepare import OnExisting, Prepared, RowProgress
+from airflow_openai_batch.core.preparation.prepare import OnExisting, Prepared
 from airflow_openai_batch.core.preparation.source_note import check_files, note_files, note_query
 from airflow_openai_batch.core.row_sources import find_row_files, open_row_files
 from airflow_openai_batch.core.row_sources.choice import FORMATS
@@ -38,12 +38,12 @@ from airflow_openai_batch.operators.parameters import (
     read_number,
     read_optional_int,
 )
+from airflow_openai_batch.operators.progress_log import ProgressLog
 from airflow_openai_batch.operators.prompt_files import load_prompt
 from airflow_openai_batch.operators.query import open_query
 from airflow_openai_batch.operators.run_conf import describe_unknown_keys
 from airflow_openai_batch.operators.run_place import place_of_run
 from airflow_openai_batch.operators.skipping import skip_rest
-from airflow_openai_batch.operators.split import PROGRESS_EVERY_S
 from airflow_openai_batch.permissions import check_conn_id
 
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
                 else "fail",
                 on_existing=self._read_on_existing(),
                 check_source=source.check,
-                progress=_RowProgressLog(self.log),
+                progress=ProgressLog(self.log),
             ),
             output,
         )
@@ -389,16 +389,3 @@ def _is_join(task: Any) -> bool:
 def _dag_folder(context: Context) -> Path | None:
     fileloc = getattr(context.get("dag"), "fileloc", None)
     return Path(fileloc).parent if fileloc else None
-
-
-class _RowProgressLog:
-    """One line every ten seconds while a large table is prepared."""
-
-    def __init__(self, log: Any) -> None:
-        self._log = log
-        self._last = time.monotonic()
-
-    def __call__(self, progress: RowProgress) -> None:
-        if (now := time.monotonic()) - self._last >= PROGRESS_EVERY_S:
-            self._last = now
-            self._log.info("%s", progress)

@@ -11,15 +11,14 @@ from airflow.providers.common.compat.sdk import SkipMixin, conf
 
 from airflow_openai_batch.core import job
 from airflow_openai_batch.core.account_limits import AccountLimits
-from airflow_openai_batch.core.errors import BudgetError, ConfigError
-from airflow_openai_batch.core.forecast import Forecast, forecast_costs
+from airflow_openai_batch.core.errors import ConfigError
+from airflow_openai_batch.core.forecast import forecast_costs
 from airflow_openai_batch.core.peek import peek_models
 from airflow_openai_batch.core.plan import Plan, ShardLimits
 from airflow_openai_batch.core.plurals import number_of
-from airflow_openai_batch.core.policy import Policy
 from airflow_openai_batch.core.queue_room import QUEUE_SHARE
 from airflow_openai_batch.core.repair import Repair, find_repair, reopen_shards
-from airflow_openai_batch.core.split import Counting, ScanProgress, split_job
+from airflow_openai_batch.core.split import Counting, split_job
 from airflow_openai_batch.givers import Giver, find_giver
 from airflow_openai_batch.locations import make_resolver, open_place
 from airflow_openai_batch.operators.base import OpenAIBatchOperator
@@ -33,10 +32,10 @@ from airflow_openai_batch.operators.parameters import (
     read_choice,
     read_flag,
     read_list,
-    read_mode,
     read_optional_int,
-    read_optional_number,
 )
+from airflow_openai_batch.operators.plan_costs import PlanCosts, read_plan_costs
+from airflow_openai_batch.operators.progress_log import ProgressLog
 from airflow_openai_batch.operators.run_conf import describe_unknown_keys
 from airflow_openai_batch.operators.run_place import find_shared_place, make_path_safe, place_of_run
 from airflow_openai_batch.operators.skipping import skip_rest
@@ -50,8 +49,6 @@ if TYPE_CHECKING:
     from airflow_openai_batch.core.queue_room import QueueLimit
     from airflow_openai_batch.core.storage import Location, Resolver
     from airflow_openai_batch.hook import OpenAIBatchHook
-
-PROGRESS_EVERY_S = 10.0
 
 
 class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
@@ -171,7 +168,7 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
             self.log.warning("%s", self._unknown_keys)
         with task_failures():
             plan_only = read_flag("plan_only", self.plan_only)
-            costs = self._read_costs()
+            costs = read_plan_costs(self)
             job_uri = self._read_job_uri(context)
             repair = self._read_repair(job_uri, costs)
             output = self._check_places(job_uri, plan_only, ti.dag_id)
@@ -189,7 +186,8 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
                 in_realtime=costs.policy.sends_in_realtime,
             )
             self.log.info("%s", forecast)
-            self._check_budget(forecast, costs.max_cost_usd, plan_only)
+            for notice in costs.check(forecast, find_monthly_budget(self.conn_id), plan_only=plan_only):
+                self.log.warning("%s", notice)
             refs = self._reopen(plan, output, found, context, plan_only) if found else forecast.refs
         if output.is_local:
             ti.xcom_push(SPLIT_HOST, find_host())
@@ -202,7 +200,7 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
             return []
         return refs
 
-    def _read_repair(self, job_uri: str, costs: _Costs) -> bool:
+    def _read_repair(self, job_uri: str, costs: PlanCosts) -> bool:
         """Whether it is one; the input is that of the plan where none is given.
 
         :raises ConfigError: if there is nothing that it could repair, or it is asked to do something else as well.
@@ -240,38 +238,8 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
         :raises RemoteError: if OpenAI refuses the key.
         """
         self._givers = _Givers.read(context)
-        self._read_costs()
+        read_plan_costs(self)
         self._check_places(job_uri, sends_nothing, context["ti"].dag_id)
-
-    def _check_budget(self, forecast: Forecast, max_cost_usd: float | None, plan_only: bool) -> None:
-        """:raises BudgetError: if it could cost too much. A dry run says so and does not fail: it sends nothing."""
-        month = find_monthly_budget(self.conn_id)
-        try:
-            forecast.check(max_cost_usd)
-            if month is not None and (notice := month.foresee(forecast.left, time.time())):
-                self.log.warning("%s", notice)
-        except BudgetError as error:
-            if not plan_only:
-                raise
-            self.log.warning("%s", error)
-        if max_cost_usd is not None and forecast.estimate.certainty == "lower":
-            self.log.warning(
-                "max_cost_usd is checked on input tokens that are a lower bound: some requests name content that only "
-                "OpenAI has. The running check on what was really paid holds all the same."
-            )
-
-    def _read_costs(self) -> _Costs:
-        """:raises ConfigError: for a value that cannot be used; before the scan, not after it."""
-        threshold = read_optional_int("realtime_threshold", self.realtime_threshold)
-        sample = read_optional_int("sample_requests", self.sample_requests)
-        if sample is not None and sample < 1:
-            raise ConfigError(
-                f"sample_requests={self.sample_requests!r}: must be at least 1; leave it empty to send all."
-            )
-        policy = Policy(mode=read_mode(self.send_mode))
-        if threshold is not None:
-            policy = Policy(mode=policy.mode, realtime_threshold=threshold)
-        return _Costs(policy, read_optional_number("max_cost_usd", self.max_cost_usd, minimum=0.0), sample)
 
     def _read_job_uri(self, context: Context) -> str:
         if not (self.output_uri or "").strip():
@@ -339,7 +307,7 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
             run_key=run_key,
             now=time.time(),
             max_shards=conf.getint("core", "max_map_length", fallback=1024),
-            progress=_ProgressLog(self.log),
+            progress=ProgressLog(self.log),
         )
         for notice in result.notices:
             self.log.warning("%s", notice)
@@ -382,27 +350,6 @@ class _Givers(NamedTuple):
     @classmethod
     def read(cls, context: Context) -> _Givers:
         return cls(*(find_giver(context, field) for field in ("input_uri", "output_uri", "conn_id")))
-
-
-class _Costs(NamedTuple):
-    """The parameters that have to do with costs."""
-
-    policy: Policy
-    max_cost_usd: float | None
-    sample_requests: int | None
-
-
-class _ProgressLog:
-    """One line every ten seconds while a large input is scanned."""
-
-    def __init__(self, log: Any) -> None:
-        self._log = log
-        self._last = time.monotonic()
-
-    def __call__(self, progress: ScanProgress) -> None:
-        if (now := time.monotonic()) - self._last >= PROGRESS_EVERY_S:
-            self._last = now
-            self._log.info("%s", progress)
 
 
 def describe_existing(plan: Plan, output: Location) -> str:
