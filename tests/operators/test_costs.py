@@ -134,8 +134,9 @@ def test_what_the_sample_measured_decides_on_the_rest(
 
 
 def test_a_repair_that_may_cost_too_much_is_refused_before_anything_is_reopened(
-    split: Any, run_dag: RunDag, job: Job, openai_server: OpenAIServer
+    split: Any, run_dag: RunDag, job: Job, openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__RENAMED_DAGS", "only_split=openai_batch_one_task")
     openai_server.script(line=400, custom_id="7")
     assert run_dag("openai_batch_one_task", job.conf(max_failed_fraction=1)).state == "success"
     spent_usd = job.report()["cost"]["actual_usd"]
