@@ -200,7 +200,7 @@ def test_two_batches_that_a_lagging_list_made_are_settled_to_one(
     monkeypatch.setitem(
         Policy.__init__.__kwdefaults__, "create_timeout_s", 0.1
     )  # longer than any lag otherwise
-    openai_server.configure(list_lag_s=1.5)
+    openai_server.configure(list_lag_s=4.0)
     openai_server.script(http="POST /batches", drop="after", times=1)
     run = run_dag(ONE_TASK, job.conf(max_requests_per_shard=12), retries=3)
     assert run.state == "success", run.failures

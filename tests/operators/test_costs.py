@@ -33,8 +33,9 @@ def job(tmp_path: Path) -> Job:
 
 
 @pytest.fixture
-def split(run_dag: RunDag, job: Job) -> Any:
-    """Run a DAG that only splits, five requests a shard."""
+def split(run_dag: RunDag, job: Job, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run a DAG that only splits, five requests a shard, and may go on with the job of the one-task DAG."""
+    monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__RENAMED_DAGS", "only_split=openai_batch_one_task")
 
     def run(**options: Any) -> FinishedRun:
         with DAG("only_split", schedule=None) as dag:

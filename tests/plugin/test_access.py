@@ -39,6 +39,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, page_openai: OpenAIServer, ai
 def found(made: Job, run_dag: RunDag, page_openai: OpenAIServer, monkeypatch: Any) -> dict[str, Any]:
     """Query of a job of two shards; one of its requests has failed."""
     monkeypatch.setenv("AIRFLOW_CONN_OPENAI_DEFAULT", page_openai.airflow_connection())
+    for root in ("INPUT_ROOT", "OUTPUT_ROOT"):
+        monkeypatch.setenv(f"AIRFLOW__OPENAI_BATCH__{root}", f"file://{made.folder}")
     if not (made.output / "report.json").exists():
         page_openai.script(line=400, custom_id="secret/1")
         run = run_dag("openai_batch", made.conf())
