@@ -174,3 +174,11 @@ def test_a_whole_body_can_be_the_answer_and_an_odd_one_is_a_line() -> None:
     assert [line["response"]["body"] for line in outputs(emulator, batch_id)] == [{"choices": "odd"}] * 4
     (line,) = errors(emulator, batch_id)
     assert (line["custom_id"], line["response"]["status_code"]) == ("r-3", 500)
+
+
+@pytest.mark.parametrize("usage", [None, [], {"prompt_tokens": None, "completion_tokens": "12"}])
+def test_an_answer_with_odd_usage_ends_its_batch_like_any_other(usage: Any) -> None:
+    emulator = still_emulator()
+    emulator.answer = lambda body: {"choices": [], "usage": usage}
+    batch_id = start_batch(emulator, request_lines(2))
+    assert [line["response"]["body"]["usage"] for line in outputs(emulator, batch_id)] == [usage] * 2

@@ -181,9 +181,13 @@ def _moderate(text: str) -> JSON:
 
 
 def usage_of(body: JSON) -> tuple[int, int]:
-    """Input and output tokens of an answer, whichever endpoint gave it."""
-    usage = body.get("usage") or {}
-    return (
+    """Input and output tokens of an answer, whichever endpoint gave it; 0 where it says nothing of the kind."""
+    usage = body.get("usage")
+    if not isinstance(usage, dict):
+        return 0, 0
+    found = (
         usage.get("input_tokens", usage.get("prompt_tokens", 0)),
         usage.get("output_tokens", usage.get("completion_tokens", 0)),
     )
+    tokens_in, tokens_out = (count if isinstance(count, int) else 0 for count in found)
+    return tokens_in, tokens_out
