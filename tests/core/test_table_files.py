@@ -163,7 +163,9 @@ def test_a_text_too_long_for_a_cell_fails_or_is_cut_as_asked(tmp_path):
         write(tmp_path, "t.xlsx", table)
     assert not list(tmp_path.iterdir())
     writer = write(tmp_path, "t.xlsx", table, long_text="cut")
-    assert read_sheet(tmp_path / "t.xlsx")[2][0] == "😀" * 16_383
+    assert read_sheet(tmp_path / "t.xlsx")[2][0] == "😀" * 16_383 + "\u2026", (
+        "whoever reads it sees that it goes on"
+    )
     assert "1 text of more than 32,767" in writer.notices[0]
 
 

@@ -46,8 +46,8 @@ def is_too_long(text: str) -> bool:
 
 
 def cut_text(text: str) -> str:
-    """What a cell holds of it."""
-    return text.encode("utf-16-le")[: 2 * MAX_CELL_CHARS].decode("utf-16-le", "ignore")
+    """What a cell holds of it; its end shows that there was more."""
+    return text.encode("utf-16-le")[: 2 * (MAX_CELL_CHARS - 1)].decode("utf-16-le", "ignore") + "\u2026"
 
 
 def to_text_cell(sheet: Any, text: str) -> Any:
