@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from airflow.sdk import XComArg, get_current_context
 
-from airflow_openai_batch.core.template_names import is_template, names_only_what_is_known
+from airflow_openai_batch.core.template_names import is_plain, is_template, names_only_what_is_known
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG, Context
@@ -152,7 +152,8 @@ class _Judge:
     def _judge_text(self, text: str) -> Giver:
         endings = tuple(getattr(self._task, "template_ext", None) or ())
         is_file = bool(endings) and text.endswith(endings)
-        if not is_file and not is_template(text):
+        has_own_signs = bool(getattr(self._dag, "jinja_environment_kwargs", None))
+        if not is_file and not is_template(text) and not has_own_signs:
             return Giver.CODE
         environment: jinja2.Environment = self._dag.get_template_env()
         try:
@@ -161,7 +162,7 @@ class _Judge:
             template = environment.parse(text)
         except (jinja2.TemplateError, OSError, UnicodeDecodeError):
             return Giver.FORM
-        if not is_template(text):
+        if is_plain(template):
             return Giver.CODE
         own = getattr(self._dag, "user_defined_macros", None) or {}
         return Giver.RUN if names_only_what_is_known(template, own, self._is_default) else Giver.FORM

@@ -30,16 +30,18 @@ def open_place(uri: str, role: Role, giver: Giver = Giver.FORM) -> Location:
 
     :raises ConfigError: as `check_uri` and `resolve_location`.
     """
+    uri = uri.strip()
     check_uri(uri, role, giver)
     place = resolve_location(uri)
     if not place.is_local:
         return place
-    if role == "output":
-        return place.within((os.path.realpath(place.path),))
     roots = find_roots(role, giver)
-    if roots is None:
+    if roots is not None:
+        place = place.within(tuple(parse_uri(root).key for root in roots if is_local_uri(root)))
+    if role == "input":
         return place
-    return place.within(tuple(parse_uri(root).key for root in roots if is_local_uri(root)))
+    place.check_bounds()  # what became of the name: a client drops a "#" at its end, for instance
+    return place.within((os.path.realpath(place.path),))
 
 
 def make_resolver(role: Role, giver: Giver = Giver.FORM) -> Resolver:

@@ -147,6 +147,12 @@ def test_sqlite_refuses_by_itself(airflow_db: None, shop: Path, tmp_path: Path, 
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize("sql", ["SELECT zeroblob(1000000000)", "SELECT hex(randomblob(200000000))"])
+def test_sqlite_makes_no_value_that_fills_the_memory(airflow_db: None, shop: Path, sql: str) -> None:
+    with pytest.raises(OpenAIBatchError, match="too big"), open_query(sql, "shop", read_only=True) as table:
+        assert table.schema.names
+
+
 def test_sqlite_answers_queries(airflow_db: None, shop: Path) -> None:
     recursive = (
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3) SELECT upper(i) FROM n"

@@ -102,6 +102,23 @@ def test_a_mapped_task_is_judged_by_what_it_is_mapped_over(value, giver):
     assert _judge(value, {"place": "/etc/passwd"}, mapped=True) == giver
 
 
+@pytest.mark.parametrize(
+    ("value", "giver"),
+    [("[[ params.place ]]", "FORM"), ("[[ ds ]]", "RUN"), ("/data/{{ ds }}", "CODE"), ("/data", "CODE")],
+)
+def test_a_dag_with_template_signs_of_its_own_is_judged_by_them(value: str, giver: str) -> None:
+    from airflow.sdk import DAG, Param
+
+    from airflow_openai_batch.givers import find_giver_in
+    from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
+
+    signs = {"variable_start_string": "[[", "variable_end_string": "]]"}
+    params = {"place": Param("s3://bucket/in", type="string")}
+    with DAG("own_signs", schedule=None, params=params, jinja_environment_kwargs=signs) as dag:
+        OpenAIBatchSplitOperator(task_id="split", output_uri="/out", input_uri=value)
+    assert find_giver_in(dag, "split", {"place": "/proc/self/environ"}, "input_uri").name == giver
+
+
 def test_the_form_as_it_stands_is_the_authors():
     assert _judge("{{ params.place }}/x") == "RUN"
 

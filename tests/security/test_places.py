@@ -166,6 +166,70 @@ def test_a_link_below_the_output_root_leads_nowhere_and_our_own_folders_are_no_p
     assert sorted(elsewhere.rglob("*")) == before
 
 
+@pytest.mark.parametrize("named", [" {root}/covers", "file://{root}/link#", "file://{root}/link?"])
+def test_a_name_of_which_a_client_makes_another_leads_nowhere_else(
+    run_dag: RunDag, elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    """A blank before a path makes it a relative one; ``#`` and ``?`` at the end of a URI are dropped."""
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    (tmp_path / "link").symlink_to(elsewhere, target_is_directory=True)
+    before = sorted(elsewhere.rglob("*"))
+    run_dag(
+        "catalog_cd_images",
+        {"output_uri": named.format(root=tmp_path), "poll_interval": 0.1, "mode": "batch"},
+    )
+    assert sorted(elsewhere.rglob("*")) == before
+    assert not list(work.iterdir())
+
+
+@pytest.mark.parametrize("link", ["days", "days/2025-06-02/job", "table", "followup"])
+def test_a_link_below_the_nights_leads_nowhere(
+    run_dag: RunDag, openai_server: OpenAIServer, elsewhere: Path, tmp_path: Path, link: str
+) -> None:
+    place = tmp_path / "nights" / link
+    place.parent.mkdir(parents=True)
+    place.symlink_to(elsewhere, target_is_directory=True)
+    before = sorted(elsewhere.rglob("*"))
+    conf = {"output_uri": str(tmp_path / "nights"), "poll_interval": 0.1, "mode": "realtime"}
+    run = run_dag("reviews_sentiment_nightly", {**conf, "day": "2025-06-02"})
+    if link == "followup":
+        run = run_dag("reviews_sentiment_followup", {"output_uri": conf["output_uri"]})
+    assert run.state == "failed"
+    assert "symbolic link" in "".join(text for _, _, text in run.failures)
+    assert sorted(elsewhere.rglob("*")) == before
+
+
+def test_what_cannot_be_read_in_an_inbox_holds_up_no_other_file(
+    run_dag: RunDag, elsewhere: Path, tmp_path: Path
+) -> None:
+    """Whoever may drop files into it could otherwise stop the whole of it."""
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    (inbox / "a-link.jsonl").symlink_to(elsewhere / "in.jsonl")
+    (inbox / "a-loop.jsonl").symlink_to(inbox / "a-loop.jsonl")
+    os.mkfifo(inbox / "a-pipe.jsonl")
+    (inbox / os.fsdecode(b"a-\xff.jsonl")).write_text(chat_line("b", "b") + "\n")
+    (inbox / "good.jsonl").write_text(chat_line("a", "a") + "\n")
+    conf = {"inbox": str(inbox), "poll_interval": 0.1, "mode": "realtime", "min_age": 0}
+    run = run_dag("drain_request_files", conf)
+    assert run.state == "success", run.failures
+    assert [file.name for file in inbox.glob("*.output.jsonl")] == ["good.output.jsonl"]
+    assert SECRET not in _all_text(inbox)
+
+
+def test_a_document_whose_name_is_no_text_stops_no_other(run_dag: RunDag, tmp_path: Path) -> None:
+    guides = tmp_path / "guides"
+    guides.mkdir()
+    (guides / "own.md").write_text("# Bread\n\nLet it rise.\n")
+    (guides / os.fsdecode(b"a-\xff.md")).write_text("# Mould\n\nLet it go.\n")
+    conf = {"source": f"{guides}/", "prompt": "{{ text }}", "poll_interval": 0.1}
+    run = run_dag("openai_batch_table", conf)
+    assert run.state == "success", run.failures
+    assert run.xcom("prepare", key="counts")["requests"] == 1
+
+
 def test_a_link_within_a_job_directory_does_not_lead_out_of_it(
     run_dag: RunDag, elsewhere: Path, tmp_path: Path
 ) -> None:

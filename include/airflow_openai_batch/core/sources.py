@@ -125,6 +125,11 @@ def is_no_file(location: Location, info: Mapping[str, Any]) -> bool:
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
+def is_text(name: str) -> bool:
+    """Whether a file's name can be written down: on a disk it may be any bytes."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
 class explained:
     """Turn what a file system says into an error that names the file and the way out.
 

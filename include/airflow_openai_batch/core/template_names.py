@@ -33,7 +33,13 @@ IsDefault = Callable[[str], bool]
 """Whether a parameter of this run is what the DAG's code says."""
 
 
+def is_plain(template: nodes.Template) -> bool:
+    """Whether nothing in it is rendered."""
+    return all(isinstance(node, nodes.Output | nodes.TemplateData) for node in template.find_all(nodes.Node))
+
+
 def is_template(text: str) -> bool:
+    """By the signs that a DAG has unless it says otherwise (``jinja_environment_kwargs``)."""
     return any(sign in text for sign in ("{{", "{%", "{#"))
 
 

@@ -17,6 +17,8 @@ from airflow_openai_batch.settings import SECTION, describe_option, read_list
 
 _SETTING = "allowed_sql_conn_ids"
 MOST_CHARS = 100_000
+MOST_VALUE_BYTES = 64 * 2**20
+"""Of a value that SQLite makes, in the memory of the task: as long as a line of JSON may be."""
 _IN_CODE = "Or put the query into the DAG's code, where any statement may stand."
 _MYSQL_TRICKS = re.compile(r"/\*M?!|\b(?:outfile|dumpfile)\b", re.IGNORECASE)
 """Comments that are run, and the two ways in which a query of MySQL writes files, read-only or not."""
@@ -95,5 +97,6 @@ def _hold_sqlite(connection: Any) -> None:
         is_function = action == sqlite3.SQLITE_FUNCTION and str(name).lower() not in _SQLITE_DENIED
         return sqlite3.SQLITE_OK if action in allowed or is_function else sqlite3.SQLITE_DENY
 
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_VALUE_BYTES)
     connection.execute("PRAGMA query_only = ON")
     connection.set_authorizer(authorize)

@@ -14,7 +14,7 @@ from airflow_openai_batch.core.ledger import ShardLedger
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.pricing import BATCH_SHARE
 from airflow_openai_batch.core.report import Report
-from airflow_openai_batch.core.report_markdown import format_duration
+from airflow_openai_batch.core.report_markdown import escape, format_duration
 from airflow_openai_batch.givers import find_giver_of
 from airflow_openai_batch.locations import open_place
 from airflow_openai_batch.recipes.json_rows import Row, read_rows
@@ -199,8 +199,8 @@ def _describe(outcomes: Sequence[Outcome], rows: Iterator[Row]) -> Iterator[str]
         time = "unknown" if each.seconds is None else format_duration(each.seconds)
         agreement = "" if each.agreement is None else f"{each.agreement:.0%}"
         yield (
-            f"| {each.model} | {each.way} | {each.captions:,} of {each.frames:,} | {time} | {_usd(each.cost_usd)} | "
-            f"{_usd(row['USD per 1,000 captions'], 4)} | {_usd(each.other_usd)} | "
+            f"| {escape(each.model)} | {each.way} | {each.captions:,} of {each.frames:,} | {time} | "
+            f"{_usd(each.cost_usd)} | {_usd(row['USD per 1,000 captions'], 4)} | {_usd(each.other_usd)} | "
             f"{each.input_tokens:,} / {each.output_tokens:,} | {agreement} |"
         )
     for sentence in _conclude(outcomes):
@@ -213,7 +213,7 @@ def _describe(outcomes: Sequence[Outcome], rows: Iterator[Row]) -> Iterator[str]
         yield f"**{row['second']:g} s**"
         yield ""
         for each in outcomes:
-            yield f"* {each.name}: {row[each.name] or 'no caption'}"
+            yield f"* {escape(each.name)}: {escape(row[each.name] or 'no caption')}"
 
 
 def _conclude(outcomes: Sequence[Outcome]) -> Iterator[str]:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from airflow_openai_batch.core.report_markdown import escape
 from airflow_openai_batch.givers import find_giver_of
 from airflow_openai_batch.permissions import check_conn_id
 
@@ -58,7 +59,7 @@ def report_neighbours(
             vectors = []
         for query, vector in zip(asked, vectors, strict=False):
             found = points.find_nearest(vector, _FIELDS, limit=limit)
-            lines += [f"## {query}", "", "| score | document | section |", "| ---: | --- | --- |"]
+            lines += [f"## {escape(query)}", "", "| score | document | section |", "| ---: | --- | --- |"]
             lines += [_describe(each) for each in found]
             lines.append("")
         cohesion = measure_cohesion(points) if vectors or not asked else None
@@ -88,5 +89,5 @@ def measure_cohesion(points: Points) -> Cohesion | None:
 
 
 def _describe(found: Neighbour) -> str:
-    name, heading = (str(found.payload.get(key) or "").replace("|", "/") for key in ("name", "heading"))
+    name, heading = (escape(str(found.payload.get(key) or "")) for key in ("name", "heading"))
     return f"| {found.score:.3f} | {name} | {heading} |"

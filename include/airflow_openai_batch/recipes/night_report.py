@@ -12,7 +12,6 @@ from airflow_openai_batch.core.kept_files import KeptFile
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.table_files import TableOptions, open_table
 from airflow_openai_batch.givers import find_giver_of
-from airflow_openai_batch.locations import resolve_location
 from airflow_openai_batch.permissions import check_uri
 from airflow_openai_batch.recipes.sentiments import DayCounts, encode_counts, select_rows, write_sentiments
 from airflow_openai_batch.recipes.trend import LOOK, describe_trend, read_trend, write_trend_table
@@ -32,10 +31,12 @@ def report_night(night: Night, *, show_answers: int, trend_days: int) -> dict[st
     :param show_answers: so many of the first answers are **readable in the log**.
     :param trend_days: calendar days to look back.
     """
-    counts = write_sentiments(f"{night.folder}/answers.parquet", night.table, show=show_answers)
+    counts = write_sentiments(
+        night.open_folder().child("answers.parquet"), night.open_table(), show=show_answers
+    )
     trend = read_trend(night, trend_days)
     figures = trend[-1]
-    place = resolve_location(night.folder)
+    place = night.open_folder()
     place.child("report.json").write_bytes(
         encode_counts(counts, day=str(night.day), cost_usd=figures.cost_usd)
     )
@@ -62,8 +63,8 @@ def write_followup(night: Night, sentiment: str) -> dict[str, Any]:
     :raises ConfigError: for a place that is not allowed: whoever may create asset events names it in one.
     """
     check_uri(night.root, "output", find_giver_of(night.root))
-    schema, batches = select_rows(night.table, sentiment)
-    place = resolve_location(f"{night.root}/followup/{night.day}.csv")
+    schema, batches = select_rows(night.open_table(), sentiment)
+    place = night.open_root().child(f"followup/{night.day}.csv")
     kept = KeptFile(place, mark=schema.names[0])  # people write into it
     kept.check()
     with open_table(place, "csv", schema, TableOptions(for_excel=True)) as writer:
@@ -115,7 +116,7 @@ def _describe_rest(counts: DayCounts) -> str:
 def _read_shares(night: Night, day: str) -> str | None:
     """How the answers of a day fell, from the report that it left."""
     try:
-        found = msgspec.json.decode(resolve_location(f"{night.root}/days/{day}/report.json").read_bytes())
+        found = msgspec.json.decode(night.open_root().child(f"days/{day}/report.json").read_bytes())
     except (FileNotFoundError, msgspec.DecodeError):
         return None
     return ", ".join(f"{number:,} {word.lower()}" for word, number in found["sentiments"].items() if number)

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from airflow_openai_batch.core.errors import ConfigError
 from airflow_openai_batch.core.sources import explained
-from airflow_openai_batch.givers import find_giver_of
+from airflow_openai_batch.givers import Giver, find_giver_of
 from airflow_openai_batch.locations import open_place
 from airflow_openai_batch.permissions import check_uri
 
@@ -42,6 +42,16 @@ class Night:
     def folder(self) -> str:
         """All that is made on the way to the day's result."""
         return f"{self.root}/days/{self.day}"
+
+    def open_root(self) -> Location:
+        """What all days lie below; no link in it leads out. Whoever found the night has looked at who named it."""
+        return open_place(self.root, "output", Giver.CODE)
+
+    def open_folder(self) -> Location:
+        return self.open_root().child(f"days/{self.day}")
+
+    def open_table(self) -> Location:
+        return self.open_root().child(f"table/day={self.day}/reviews.parquet")
 
     @property
     def job(self) -> str:
@@ -111,6 +121,8 @@ def find_night(
     found = _glob(place, place.path)
     for path in found:  # who prepares them takes what it gets from here
         place.at(path, path).check_bounds()
+    for name in ("prepared", "job", "answers.parquet"):
+        night.open_folder().child(name).check_bounds()
     if not found:
         log.info("%s: there is no such file.", night.source)
         return None

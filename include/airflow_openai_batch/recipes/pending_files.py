@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from airflow_openai_batch.core import job
 from airflow_openai_batch.core.compression import BLOCK_BYTES
+from airflow_openai_batch.core.errors import InputError, OutOfBoundsError, UnreadableInputError
 from airflow_openai_batch.core.plurals import number_of
 from airflow_openai_batch.core.report import Report
-from airflow_openai_batch.core.sources import describe_file, explained
+from airflow_openai_batch.core.sources import describe_file, explained, is_text
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.sources import SourceFile
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from airflow_openai_batch.recipes.inbox import Inbox
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +64,8 @@ def find_jobs(inbox: Inbox, *, max_files: int, min_age_s: float) -> list[Pending
         if sum(map(len, jobs.values())) >= max_files:
             waiting += 1
             continue
-        sha256 = hash_file(file.location)
-        if not _is_delivered(inbox, name, file, sha256):
+        sha256 = _try(functools.partial(hash_file, file.location))
+        if sha256 is not None and not _is_delivered(inbox, name, file, sha256):
             jobs.setdefault(sha256, []).append(name)
     if waiting:
         log.info("%s left for the next run (max_files=%s).", number_of(waiting, "file"), max_files)
@@ -91,19 +95,39 @@ def _list_pending(inbox: Inbox) -> Iterator[SourceFile]:
     """Files that were never delivered or may have changed since; nothing is read of the others."""
     outputs = set(inbox.place.names())
     for name in inbox.names():
-        file = describe_file(inbox.place.child(name))
-        note = inbox.read_delivered(name)
-        has_output = inbox.output(name).path.rpartition("/")[2] in outputs
-        has_error = inbox.error(name).path.rpartition("/")[2] in outputs
-        if note is None and (has_output or has_error):
-            log.info(
-                "%s has an output or error file that is not from here: left alone. Remove it to drain the file.",
-                name,
-            )
-        elif not file.size:
-            log.warning("%s is empty: left alone.", name)
-        elif note is None or not has_output or (note.size, note.version) != (file.size, file.etag):
+        if not is_text(name):
+            log.warning("%r: its name is no UTF-8. It is left alone.", name)
+            continue
+        file = _try(functools.partial(describe_file, inbox.place.child(name)))
+        if file is not None and _is_pending(inbox, name, file, outputs):
             yield file
+
+
+def _try(read: Callable[[], _T]) -> _T | None:
+    """None for a file that cannot be read, which holds up no other one."""
+    try:
+        return read()
+    except UnreadableInputError:  # of the storage, not of the file
+        raise
+    except (InputError, OutOfBoundsError) as error:
+        log.warning("%s It is left alone.", error)
+        return None
+
+
+def _is_pending(inbox: Inbox, name: str, file: SourceFile, outputs: set[str]) -> bool:
+    note = inbox.read_delivered(name)
+    has_output = inbox.output(name).path.rpartition("/")[2] in outputs
+    has_error = inbox.error(name).path.rpartition("/")[2] in outputs
+    if note is None and (has_output or has_error):
+        log.info(
+            "%s has an output or error file that is not from here: left alone. Remove it to drain the file.",
+            name,
+        )
+        return False
+    if not file.size:
+        log.warning("%s is empty: left alone.", name)
+        return False
+    return note is None or not has_output or (note.size, note.version) != (file.size, file.etag)
 
 
 def _is_delivered(inbox: Inbox, name: str, file: SourceFile, sha256: str) -> bool:

@@ -13,10 +13,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from airflow_openai_batch.core.table_files import TableOptions, open_table
-from airflow_openai_batch.locations import resolve_location
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from airflow_openai_batch.core.storage import Location
 
 SENTIMENTS = ("Positive", "Neutral", "Negative")
 OTHER = "Other"
@@ -50,30 +51,30 @@ def read_sentiment(answer: str) -> str:
     return _BY_WORD.get(answer.strip(_TRIM).casefold(), OTHER)
 
 
-def write_sentiments(answers_uri: str, table_uri: str, *, show: int) -> DayCounts:
+def write_sentiments(answers: Location, table: Location, *, show: int) -> DayCounts:
     """Write the joined table again with a column ``sentiment``, which is null where there is no good answer.
 
     One batch of rows is held in memory. A file of that name is replaced as a whole.
 
-    :param answers_uri: Parquet, as `OpenAIBatchJoinOperator` writes it.
+    :param answers: Parquet, as `OpenAIBatchJoinOperator` writes it.
     :param show: how many of the first answers to keep for the log.
     """
     counts = DayCounts()
-    with resolve_location(answers_uri).open_read() as file, pq.ParquetFile(file) as source:
+    with answers.open_read() as file, pq.ParquetFile(file) as source:
         schema = source.schema_arrow
         columns = _AnswerColumns(schema.names)
         name = columns.free("sentiment")
         wide = schema.append(pa.field(name, pa.string()))
-        with open_table(resolve_location(table_uri), "parquet", wide, TableOptions()) as writer:
+        with open_table(table, "parquet", wide, TableOptions()) as writer:
             for batch in source.iter_batches(_BATCH_ROWS):
                 words = pa.array(list(_count(batch, columns, counts, show)), pa.string())
                 writer.write(pa.RecordBatch.from_arrays([*batch.columns, words], schema=wide))
     return counts
 
 
-def select_rows(table_uri: str, sentiment: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+def select_rows(table: Location, sentiment: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """The rows of a day's table with one sentiment, as a stream."""
-    file = resolve_location(table_uri).open_read()
+    file = table.open_read()
     source = pq.ParquetFile(file)
     schema = source.schema_arrow
     name = _AnswerColumns(schema.names).own("sentiment")

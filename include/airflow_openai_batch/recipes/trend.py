@@ -11,7 +11,6 @@ import msgspec
 
 from airflow_openai_batch.core import job
 from airflow_openai_batch.core.report import Report
-from airflow_openai_batch.locations import resolve_location
 
 if TYPE_CHECKING:
     from airflow_openai_batch.recipes.nights import Night
@@ -95,7 +94,7 @@ def write_trend_table(trend: Iterable[NightFigures], shares: dict[str, str]) -> 
 
 def _read_figures(night: Night) -> NightFigures | None:
     try:
-        data = resolve_location(f"{night.job}/{job.REPORT_JSON}").read_bytes()
+        data = night.open_folder().child(f"job/{job.REPORT_JSON}").read_bytes()
         report = Report.from_json(data)
     except (FileNotFoundError, msgspec.DecodeError):
         return None

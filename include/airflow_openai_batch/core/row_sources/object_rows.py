@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -11,10 +12,12 @@ import pyarrow as pa
 from airflow_openai_batch.core.errors import OutOfBoundsError
 from airflow_openai_batch.core.row_sources.table import BLOCK_BYTES, BLOCK_ROWS, RowBlock, RowTable
 from airflow_openai_batch.core.server_words import describe_error
-from airflow_openai_batch.core.sources import SourceFile, explained, is_no_file, version_of
+from airflow_openai_batch.core.sources import SourceFile, explained, is_no_file, is_text, version_of
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.storage import Location
+
+log = logging.getLogger(__name__)
 
 MAX_TEXT_BYTES = 16 * 2**20
 """No model reads a longer one."""
@@ -38,6 +41,9 @@ def list_objects(prefix: Location) -> list[SourceFile]:
             or (prefix.is_local and not os.path.isfile(path))  # noqa: PTH113 - a link to a folder, a pipe, a device
             or any(part.startswith(".") for part in name.split("/"))
         ):
+            continue
+        if not is_text(name):
+            log.warning("%r: its name is no UTF-8. It is left out.", name)
             continue
         place = prefix.child(name)
         if is_no_file(place, info):
