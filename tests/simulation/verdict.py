@@ -274,7 +274,11 @@ def _is_explained(job: Job, error: Exception) -> bool:
     if isinstance(error, JobError) and "finish_within_h" in str(error):
         return scenario.finish_within_s is not None
     if isinstance(error, JobError) and "was to be cancelled" in str(error):
-        return bool(scenario.settings["cancelling_s"] > Policy().grace_s)
+        hangs = [
+            scenario.settings["cancelling_s"],
+            *(fault.get("cancelling_s", 0.0) for fault in scenario.faults),
+        ]
+        return max(hangs) > Policy().grace_s
     if isinstance(error, JobError) and "makes no progress" in str(error):
         at_odds = (
             scenario.finish_within_s is not None and len(scenario.runs) > 1
