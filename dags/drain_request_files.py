@@ -126,6 +126,8 @@ with DAG(
 
     split = OpenAIBatchSplitOperator.partial(
         task_id="split",
+        # Not by `expand_kwargs`: Airflow renders what a task hands to it, and a file may be "{{ conn.x }}.jsonl".
+        output_uri="{{ ti.xcom_pull(task_ids='find_files')[ti.map_index]['output_uri'] }}",
         max_requests_per_shard="{{ params.max_requests_per_shard }}",
         max_tokens_per_shard="{{ params.max_tokens_per_shard }}",
         max_bytes_per_shard="{{ params.max_bytes_per_shard }}",
@@ -133,7 +135,7 @@ with DAG(
         map_index_template="{{ task.input_uri.rpartition('/')[2] }}",
         **common,
         **queue,
-    ).expand_kwargs(found)
+    ).expand(input_uri=found.map(lambda file: file["input_uri"]))
 
     # A file that cannot be split holds up no other.
     @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)

@@ -219,6 +219,19 @@ def test_what_cannot_be_read_in_an_inbox_holds_up_no_other_file(
     assert SECRET not in _all_text(inbox)
 
 
+def test_the_name_of_a_file_is_no_template(run_dag: RunDag, tmp_path: Path) -> None:
+    """What somebody drops into an inbox, or an inbox that a form names, is not rendered with the worker's secrets."""
+    inbox = tmp_path / "{{ 6 * 7 }}"
+    inbox.mkdir()
+    (inbox / "{{ conn.openai_default.password | reverse }}.jsonl").write_text(chat_line("a", "a") + "\n")
+    conf = {"inbox": str(inbox), "poll_interval": 0.1, "mode": "realtime", "min_age": 0}
+    run = run_dag("drain_request_files", conf)
+    assert run.state == "success", run.failures
+    name = "{{ conn.openai_default.password | reverse }}"
+    assert [file.name for file in inbox.glob("*.output.jsonl")] == [f"{name}.output.jsonl"]
+    assert run.labels["split", 0] == f"{name}.jsonl"
+
+
 def test_a_document_whose_name_is_no_text_stops_no_other(run_dag: RunDag, tmp_path: Path) -> None:
     guides = tmp_path / "guides"
     guides.mkdir()
