@@ -268,7 +268,10 @@ class BatchClient:
         """
         told = None if believe_all else self.describe_file(file_id)
         check = ResultCheck(
-            name=file_id, told_bytes=None if told is None else told.bytes, lines_at_least=lines_at_least
+            name=file_id,
+            told_bytes=None if told is None else told.bytes,
+            lines_at_least=lines_at_least,
+            twice=True,
         )
         received = _DOWNLOAD_RETRY(self._download, file_id, target, None if believe_all else check)
         if check.note:

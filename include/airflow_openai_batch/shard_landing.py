@@ -56,12 +56,15 @@ class ShardLanding:
                 "says.",
                 self.files.name,
             )
+        send = state.send
         try:
             state = self._look_again(state)
             with self.slot():
                 gone = self.files.fetch(state, self.client(), gives_up)
                 if gone:
                     state = self._record_gone(gone, state)
+                if state.send != send:  # another run has landed this send meanwhile; what is open now is not ours
+                    return
                 landing = self.files.land(state, final=final)
         except UnprovenError as error:
             log.warning("%s: %s.", self.files.name, error)

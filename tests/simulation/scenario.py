@@ -133,9 +133,13 @@ def draw_scenario(seed: int, chance: random.Random | None = None) -> Scenario:
         *_draw_line_faults(chance, requests, max_attempts),
         *_draw_http_faults(chance),
     )
-    if any(fault.get("line") == "missing" for fault in faults):
+    if any(fault.get("line") == "duplicate" for fault in faults):
+        # A line that stands twice makes up, in the counts, for one that a proxy cuts off each time.
+        faults = tuple(fault for fault in faults if "keep_lines" not in fault)
+    if any(fault.get("line") == "missing" or "request_counts" in fault.get("omit", ()) for fault in faults):
         # What a server has really lost cannot be told from a cut file where it says nothing of its files: the shard
-        # stops until a person repairs the job.
+        # stops until a person repairs the job. Nor can a file that is cut in good order each time, alike, where it
+        # says nothing of its requests either.
         settings["file_objects"] = True
     strangers = _draw_strangers(chance)
     if strangers or chance.random() < 0.2:

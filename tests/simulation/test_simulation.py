@@ -71,6 +71,15 @@ def test_a_sample_that_misses_its_deadline_leaves_the_shard_to_the_next_run() ->
     assert simulate(replace(scenario, on_deadline="publish")).sends == 1
 
 
+def test_two_runs_that_find_a_result_file_gone_send_its_requests_once() -> None:
+    """The one that comes second must not take the send that is under way by then for the one it has landed."""
+    gone = {"batch": "completed", "deleted": ["output"], "shard": 0}
+    settings = {"seed": 4021, "in_progress_s": 600.0, "list_lag_s": 0.0, "clock_skew_s": 0.0}
+    runs = (Run(one_task=True), Run(one_task=True))
+    scenario = Scenario(seed=4021, requests=11, max_requests_per_shard=8, settings=settings, runs=runs)
+    simulate(replace(scenario, mode="auto", realtime_threshold=5, faults=(gone,)))
+
+
 def test_a_simulation_sees_a_batch_created_without_looking(monkeypatch: pytest.MonkeyPatch) -> None:
     lost = {"http": "POST /v1/batches", "drop": "after"}
     scenario = Scenario(seed=1, settings=QUICK, faults=(lost,))

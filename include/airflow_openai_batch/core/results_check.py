@@ -102,14 +102,18 @@ class ResultCheck:
 
     :param told_bytes: what the file object says; ``None`` where the server does not tell.
     :param lines_at_least: what the batch's counts promise of this file; 0 where they say nothing.
+    :param twice: where neither of the two says anything, only what arrives twice alike is believed. A file that ends in
+        good order may have been cut by a proxy all the same.
     """
 
     name: str
     told_bytes: int | None = None
     lines_at_least: int = 0
+    twice: bool = False
     note: str = ""
     """What was believed although it is odd; for the log."""
     _tries: int = 0
+    _last: Received | None = None
 
     def judge(self, received: Received) -> None:
         """:raises DownloadError: if it is not to be believed, or not yet."""
@@ -120,6 +124,11 @@ class ResultCheck:
         if received.cut:
             raise DownloadError(
                 f"downloading {self.name}: the last of {received.bytes:,} bytes is in the middle of a line"
+            )
+        former, self._last = self._last, received
+        if self.twice and self.told_bytes is None and not self.lines_at_least and received != former:
+            raise DownloadError(
+                f"downloading {self.name}: nothing says how large it is, so it has to arrive twice alike"
             )
         whole = None if self.told_bytes is None else received.bytes == self.told_bytes
         enough = received.lines >= self.lines_at_least
