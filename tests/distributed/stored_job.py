@@ -45,7 +45,8 @@ class StoredJob(Job):
     def fetch(self) -> None:
         """Copy what is below the one directory that the run has made."""
         files = self.store.filesystem()
-        (found,) = files.ls(f"{self.store.bucket}/jobs")
+        (of_dag,) = files.ls(f"{self.store.bucket}/jobs")
+        (found,) = files.ls(of_dag)
         self.place = found.removeprefix(f"{self.store.bucket}/")
         files.get(f"{found}/", f"{self.output}/", recursive=True)
 
