@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Role = Literal["input", "output"]
 _CONN_IDS = "allowed_conn_ids"
+_OWN = frozenset({".books", ".qdrant"})
 
 
 def find_roots(role: Role, giver: Giver) -> list[str] | None:
@@ -51,10 +52,14 @@ def check_uri(uri: str, role: Role, giver: Giver = Giver.FORM) -> None:
             raise ConfigError(f"{uri}: leads upwards. Whatever differs from run to run must not hold '..'.")
         return
     place = parse_uri(uri.strip())
-    if any(
-        place.is_below(root) and not _is_ours(place, root, role, giver) for root in map(_parse_root, roots)
-    ):
+    above = [root for root in map(_parse_root, roots) if place.is_below(root)]
+    if any(not _is_ours(place, root, role, giver) for root in above):
         return
+    if above:
+        raise NotAllowedError(
+            f"{uri}: lies in a folder whose name begins with a dot; such folders are not for what a form names. "
+            "Choose another output_uri."
+        )
     if read_list(f"allowed_{role}_roots"):
         raise NotAllowedError(
             f"{uri}: not below an allowed {role} root. [{SECTION}] allowed_{role}_roots lists {', '.join(roots)}."
@@ -73,9 +78,12 @@ def _parse_root(root: str) -> StorageUri:
 
 
 def _is_ours(place: StorageUri, root: StorageUri, role: Role, giver: Giver) -> bool:
-    """What lies below the root under a name with a dot (``.books``, ``.qdrant``) is no place for what a form makes."""
-    parts = place.key[len(root.key) :].split("/")
-    return giver is Giver.FORM and role == "output" and any(part.startswith(".") for part in parts)
+    """What lies below the root under a name with a dot is no place for what a form makes; the books of a month and the
+    files of Qdrant, which are executed when they are read, are none wherever the root is."""
+    if giver is not Giver.FORM or role != "output":
+        return False
+    below = place.key[len(root.key) :].split("/")
+    return any(part.startswith(".") for part in below) or not _OWN.isdisjoint(place.key.split("/"))
 
 
 def _suggest(uri: str, place: StorageUri) -> str:

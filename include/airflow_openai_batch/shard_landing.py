@@ -63,7 +63,9 @@ class ShardLanding:
                 gone = self.files.fetch(state, self.client(), gives_up)
                 if gone:
                     state = self._record_gone(gone, state)
-                if state.send != send:  # another run has landed this send meanwhile; what is open now is not ours
+                if (
+                    state.send != send
+                ):  # another run has landed this send meanwhile; what is open now is not ours
                     return
                 landing = self.files.land(state, final=final)
         except UnprovenError as error:

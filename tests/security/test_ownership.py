@@ -51,6 +51,18 @@ def read_files(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
+@pytest.mark.parametrize("folder", ["results", "state/00000"])
+def test_the_form_of_another_dag_puts_nothing_into_the_folders_of_a_job(
+    run_dag: RunDag, openai_server: OpenAIServer, job: Job, folder: str
+) -> None:
+    before = read_files(job.output)
+    run = run_dag("openai_batch_one_task", job.conf(output_uri=f"{job.output}/{folder}"))
+    assert run.state == "failed"
+    assert f"{job.output}: {REFUSED}" in run.errors("split")
+    assert read_files(job.output) == before
+    assert not openai_server.batches()
+
+
 def test_the_form_of_another_dag_reaches_no_job_of_it(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job
 ) -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_openai_batch.core.errors import ForeignJobError
+from airflow_openai_batch.core.errors import ForeignJobError, JobError
 from airflow_openai_batch.core.generations import read_last_plan
+from airflow_openai_batch.core.uris import parse_uri
+from airflow_openai_batch.givers import Giver
+from airflow_openai_batch.permissions import find_roots
 from airflow_openai_batch.settings import SECTION
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.storage import Location
 
 _SETTING = "renamed_dags"
+_MOST_FOLDERS = 16
 
 
 def check_owner(created_by: str, where: str, dag_id: str) -> None:
@@ -38,6 +44,26 @@ def check_job_owner(output: Location, dag_id: str) -> None:
     plan = read_last_plan(output)
     if plan is not None:
         check_owner(plan.created_by, output.uri, dag_id)
+
+
+def check_folders_above(output: Location, dag_id: str, giver: Giver) -> None:
+    """A form must not put files into the directory of another DAG's job either, where readers take them for its own.
+
+    :raises ForeignJobError: if one of the folders above, as far as forms may write, is another DAG's job.
+    """
+    if giver is not Giver.FORM:
+        return
+    roots = [parse_uri(root) for root in find_roots("output", giver) or ()]
+    uri, path = output.uri, output.path
+    for _ in range(_MOST_FOLDERS):
+        uri, path = uri.rpartition("/")[0], path.rpartition("/")[0]
+        if not path or not any(parse_uri(uri).is_below(root) for root in roots):
+            return
+        plan = None
+        with contextlib.suppress(JobError):  # a file of somebody's that happens to be called plan.json
+            plan = read_last_plan(replace(output, path=path, uri=uri, bounds=None))
+        if plan is not None:
+            check_owner(plan.created_by, uri, dag_id)
 
 
 def find_other_owner(created_by: str, dag_id: str) -> str | None:

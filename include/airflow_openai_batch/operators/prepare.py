@@ -30,7 +30,7 @@ from airflow_openai_batch.operators.base import OpenAIBatchOperator
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.form_query import check_form_query
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
-from airflow_openai_batch.operators.ownership import check_owner
+from airflow_openai_batch.operators.ownership import check_folders_above, check_owner
 from airflow_openai_batch.operators.parameters import (
     read_choice,
     read_flag,
@@ -219,6 +219,7 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
         output = open_place(uri, "output", giver)
         if (manifest := read_manifest(output)) is not None:
             check_owner(manifest.created_by, output.uri, ti.dag_id)
+        check_folders_above(output, ti.dag_id, giver)
         return output
 
     def _preview(self, spec: PromptSpec, output: Location, requests: int) -> None:

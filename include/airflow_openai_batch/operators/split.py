@@ -26,7 +26,7 @@ from airflow_openai_batch.operators.calling import make_caller
 from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.local_disk import SPLIT_HOST, describe_local_paths, find_host
 from airflow_openai_batch.operators.monthly_budget import find_monthly_budget
-from airflow_openai_batch.operators.ownership import check_job_owner, check_owner
+from airflow_openai_batch.operators.ownership import check_folders_above, check_job_owner, check_owner
 from airflow_openai_batch.operators.parameters import (
     DEFAULT_CONN_ID,
     read_choice,
@@ -261,6 +261,7 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
         check_conn_id(self.conn_id, self._givers.connection)
         output = open_place(job_uri, "output", self._givers.output)
         check_job_owner(output, dag_id)
+        check_folders_above(output, dag_id, self._givers.output)
         if (problem := output.find_write_problem()) is not None:
             raise ConfigError(
                 f"{job_uri}: cannot be written ({problem}). Choose another output_uri or grant the access."
