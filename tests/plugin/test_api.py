@@ -122,7 +122,7 @@ def test_a_directory_is_shown_once_by_the_task_that_made_it(
 
 
 def test_a_report_shows_the_job_of_another_run_and_no_requests_to_those_without_rights_on_that(
-    page: httpx.Client, run_dag: RunDag, job: Job, login: Any
+    page: httpx.Client, run_dag: RunDag, job: Job, login: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow.sdk import DAG
 
@@ -131,7 +131,9 @@ def test_a_report_shows_the_job_of_another_run_and_no_requests_to_those_without_
     run_dag("openai_batch", job.conf())
     with DAG("report_again", schedule=None) as dag:
         OpenAIBatchReportOperator(task_id="again", job=job.uri)
-    run = run_dag(dag)
+    with monkeypatch.context() as while_it_runs:
+        while_it_runs.setenv("AIRFLOW__OPENAI_BATCH__RENAMED_DAGS", "report_again=openai_batch")
+        run = run_dag(dag)
     found = wait_for_job(page, query_of(run, "again"), state="done")
     assert found["uri"] == job.uri
     query = query_of(run, "again")
