@@ -93,6 +93,7 @@ def test_there_is_no_warning_where_all_is_in_a_store(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
+    monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__OUTPUT_ROOT", s3.uri(""))
     places = {"input_uri": s3.put("in.jsonl", job.input.read_bytes()), "output_uri": s3.uri("job")}
     run = run_dag("openai_batch", job.conf(**places))
     assert run.state == "success"

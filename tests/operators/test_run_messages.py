@@ -42,8 +42,10 @@ def test_a_connection_in_a_uri_that_does_not_exist_is_named() -> None:
 @pytest.mark.parametrize("param", ["input_uri", "output_uri"])
 @pytest.mark.usefixtures("openai_conn", "nothing_known")
 def test_a_missing_connection_fails_the_split_without_a_traceback_of_the_store(
-    run_dag: RunDag, job: Job, param: str
+    run_dag: RunDag, job: Job, param: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    root = "INPUT_ROOT" if param == "input_uri" else "OUTPUT_ROOT"
+    monkeypatch.setenv(f"AIRFLOW__OPENAI_BATCH__{root}", "s3://my_aws@bucket")
     run = run_dag("openai_batch", job.conf(**{param: "s3://my_aws@bucket/x"}), retries=2)
     assert run.state == "failed"
     assert run.errors("split").count("connection 'my_aws' does not exist") == 1  # and no second try
