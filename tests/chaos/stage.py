@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_openai_batch.testing.process import EmulatorProcess
+from chaos.scenario import DAGS
 from chaos.warm_airflow import WarmAirflow
 from demo.standalone import ROOT, LocalAirflow, allow_forms
 from fixtures.postgres import run_postgres
@@ -83,6 +84,10 @@ def set_stage(folder: Path, seed: int) -> Iterator[Stage]:
         own = (f"openai-chaos-{seed}-{number}" for number in range(500))  # of runs whose key is rotated
         env |= allow_forms(folder) | {
             "AIRFLOW__OPENAI_BATCH__ALLOWED_CONN_IDS": ", ".join(["openai_default", *own]),
+            # Either DAG may go on with the job of the other, so that two of them can be at it at once.
+            "AIRFLOW__OPENAI_BATCH__RENAMED_DAGS": ", ".join(
+                f"{one}={other}" for one, other in zip(DAGS, DAGS[::-1], strict=True)
+            ),
             "AIRFLOW_CONN_OPENAI_DEFAULT": emulator.airflow_connection(KEY),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://airflow@{database}/airflow",
             "PYTHONPATH": f"{ROOT / 'include'}:{ROOT / 'tests'}",
