@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_openai_batch.testing.process import EmulatorProcess
-from chaos.scenario import DAGS
 from chaos.warm_airflow import WarmAirflow
 from demo.standalone import ROOT, LocalAirflow, allow_forms
 from fixtures.postgres import run_postgres
@@ -85,8 +84,8 @@ def set_stage(folder: Path, seed: int) -> Iterator[Stage]:
         env |= allow_forms(folder) | {
             "AIRFLOW__OPENAI_BATCH__ALLOWED_CONN_IDS": ", ".join(["openai_default", *own]),
             # Either DAG may go on with the job of the other, so that two of them can be at it at once.
-            "AIRFLOW__OPENAI_BATCH__RENAMED_DAGS": ", ".join(
-                f"{one}={other}" for one, other in zip(DAGS, DAGS[::-1], strict=True)
+            "AIRFLOW__OPENAI_BATCH__RENAMED_DAGS": (
+                "openai_batch=openai_batch_one_task, openai_batch_one_task=openai_batch"
             ),
             "AIRFLOW_CONN_OPENAI_DEFAULT": emulator.airflow_connection(KEY),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://airflow@{database}/airflow",
