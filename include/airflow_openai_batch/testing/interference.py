@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
@@ -76,35 +77,69 @@ class Interference:
     ) -> None:
         if fault is not None and fault.keep_lines is not None:
             send = _keep_lines_of(send, fault.keep_lines)
-        status: int | str = 500
-        sent = 0
-        cut = False
-
-        async def watch(message: Message) -> None:
-            nonlocal status, sent, cut
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            if cut or (fault is not None and fault.drop == "after"):
-                return
-            if fault is None or message["type"] != "http.response.body":
-                await send(message)
-                return
-            body = message.get("body", b"")
-            if fault.truncate_bytes is not None and sent + len(body) > fault.truncate_bytes:
-                cut = True
-                rest = {**message, "body": body[: fault.truncate_bytes - sent], "more_body": True}
-                await send(rest)
-                await _cut(receive, send, "close")
-                return
-            sent += len(body)
-            await _send_slowly(message, send, fault.bytes_per_s)
-
-        await self._app(scope, receive, watch)
         if fault is not None and fault.drop == "after":
+            await self._app(scope, receive, _discard)
             self._record(route, "dropped after")
             await _cut(receive, send, "abort")
         else:
-            self._record(route, "truncated" if cut else status)
+            answer = _Answer(receive, send, fault, lambda outcome: self._record(route, outcome))
+            await self._app(scope, receive, answer.send)
+            answer.record()
+
+
+class _Answer:
+    """An answer on its way. It is in the books before its end is sent: whoever has it finds its call counted."""
+
+    def __init__(
+        self,
+        receive: Receive,
+        send: Send,
+        fault: HttpFault | None,
+        record: Callable[[int | str], None],
+    ) -> None:
+        self._receive = receive
+        self._send = send
+        self._bytes_per_s = None if fault is None else fault.bytes_per_s
+        self._most_bytes = math.inf
+        if fault is not None and fault.truncate_bytes is not None:
+            self._most_bytes = fault.truncate_bytes
+        self._record = record
+        self._recorded = False
+        self._status = 500
+        self._sent = 0
+
+    def record(self, outcome: str | None = None) -> None:
+        """Enter the call into the books, once: its status, or how it was cut."""
+        if not self._recorded:
+            self._recorded = True
+            self._record(outcome or self._status)
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+        if message["type"] != "http.response.body":
+            await self._send(message)
+            return
+        body = message.get("body", b"")
+        room = self._most_bytes - self._sent
+        self._sent += len(body)
+        if len(body) > room:
+            await self._cut(message, int(room))
+            return
+        if not message.get("more_body", False):
+            self.record()
+        await _send_slowly(message, self._send, self._bytes_per_s)
+
+    async def _cut(self, message: Message, room: int) -> None:
+        if room < 0:
+            return  # cut before
+        self.record("truncated")
+        await self._send({**message, "body": message["body"][:room], "more_body": True})
+        await _cut(self._receive, self._send, "close")
+
+
+async def _discard(_: Message) -> None:
+    """The app has done its work; nobody hears of it."""
 
 
 def keep_lines(body: bytes, lines: int) -> bytes:
