@@ -142,6 +142,28 @@ def test_what_is_wrong_with_a_query_is_said(
     assert message in run.errors("prepare")
 
 
+@pytest.mark.parametrize(
+    ("sql", "tries"),
+    [("SELECT none_such FROM reviews", 1), ("SELECT :day", 1), ("SELECT id, text FROM reviews", 3)],
+)
+@pytest.mark.usefixtures("openai_conn")
+def test_what_the_query_is_refused_for_is_not_tried_again(
+    run_dag: RunDag, tmp_path: Path, database: Path, sql: str, tries: int
+) -> None:
+    """Where the way to the database is closed, it is."""
+    if tries > 1:
+        database.unlink()
+        database.mkdir()
+    with DAG("ask_once", schedule=None) as dag:
+        OpenAIBatchPrepareOperator(
+            task_id="prepare", sql=sql, conn_id="shop", prompt=ASK, output_uri=str(tmp_path / "out")
+        )
+    run = run_dag(dag, retries=2)
+    assert run.state == "failed"
+    assert len(run.failures) == tries, run.failures
+    assert ("Correct the query, or what its user may read." in run.errors("prepare")) == (tries == 1)
+
+
 def test_prompt_and_model_may_be_typed_into_the_form(run_dag: RunDag, tmp_path: Path, table: Path) -> None:
     """What a person types holds templates of its own, which Airflow must leave alone."""
     run = run_prepare(

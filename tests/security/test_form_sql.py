@@ -57,6 +57,7 @@ def test_the_form_of_the_table_dag_changes_nothing(run_dag: RunDag, shop: Path, 
     assert "in the section [openai_batch]:  allowed_sql_conn_ids = crm, shop, staff  (or" in ask(
         QUERY, "staff"
     )
+    assert ask(QUERY, "").startswith("sql_conn_id is empty: name the connection")
     assert ask(QUERY) == ""
     assert shop.read_bytes() == before
     assert not planted.exists()
@@ -118,6 +119,21 @@ def test_what_is_not_one_query_is_refused_before_anything_is_connected_to(
 def test_queries_are_queries(monkeypatch: pytest.MonkeyPatch, sql: str) -> None:
     monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__ALLOWED_SQL_CONN_IDS", "nowhere")
     check_form_query(sql, "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("rest", "message"),
+    [
+        ("DELETE FROM x", "sql: deletes rows after its WITH. From a form"),
+        ("UPDATE x SET y = 1", "sql: updates rows after its WITH. From a form"),
+        ("INSERT INTO x SELECT 1", "sql: inserts rows after its WITH. From a form"),
+        ("TABLE x", "sql: has no SELECT after its WITH. From a form"),
+    ],
+)
+def test_what_follows_a_with_is_named(monkeypatch: pytest.MonkeyPatch, rest: str, message: str) -> None:
+    monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__ALLOWED_SQL_CONN_IDS", "nowhere")
+    with pytest.raises(ConfigError, match=message):
+        check_form_query(f"WITH a AS (SELECT 1) {rest}", "nowhere")
 
 
 def test_no_connection_is_open_to_forms_by_default() -> None:

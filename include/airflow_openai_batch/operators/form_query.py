@@ -20,8 +20,18 @@ MOST_CHARS = 100_000
 MOST_VALUE_BYTES = 64 * 2**20
 """Of a value that SQLite makes, in the memory of the task: as long as a line of JSON may be."""
 _IN_CODE = "Or put the query into the DAG's code, where any statement may stand."
+_CHANGES = {
+    "DELETE": "deletes rows",
+    "INSERT": "inserts rows",
+    "MERGE": "merges rows",
+    "REPLACE": "replaces rows",
+    "UPDATE": "updates rows",
+}
 _MYSQL_TRICKS = re.compile(r"/\*M?!|\b(?:outfile|dumpfile)\b", re.IGNORECASE)
 """Comments that are run, and the two ways in which a query of MySQL writes files, read-only or not."""
+MYSQL_DRIVERS = frozenset({"MySQLdb", "pymysql", "mysql"})
+_MULTI_STATEMENTS_OFF = 1
+"""Of ``mysql_set_server_option``, for which the driver has no name."""
 _SQLITE_DENIED = frozenset({"load_extension", "fts3_tokenizer", "readfile", "writefile", "edit"})
 
 
@@ -38,7 +48,9 @@ def check_form_query(sql: str, conn_id: str) -> None:
             f"{_IN_CODE}"
         )
     if (problem := _find_problem(sql)) is not None:
-        raise ConfigError(f"sql: {problem}. From a form it must be one SELECT, WITH or VALUES. {_IN_CODE}")
+        raise ConfigError(
+            f"sql: {problem}. From a form it must be one SELECT, WITH or VALUES that reads. {_IN_CODE}"
+        )
 
 
 def _find_problem(sql: str) -> str | None:
@@ -55,8 +67,11 @@ def _find_problem(sql: str) -> str | None:
         return "is nested too deeply"
     first = statements[0].token_first(skip_cm=True) if len(statements) == 1 else None
     begins = re.split(r"\W", "" if first is None else first.value, maxsplit=1)[0].upper()
-    if begins == "VALUES" or (begins in ("SELECT", "WITH") and statements[0].get_type() == "SELECT"):
+    kind = statements[0].get_type() if statements else ""
+    if begins == "VALUES" or (begins in ("SELECT", "WITH") and kind == "SELECT"):
         return None
+    if begins == "WITH":
+        return f"{_CHANGES[kind]} after its WITH" if kind in _CHANGES else "has no SELECT after its WITH"
     return f"is no query (it begins with {begins[:20]!r})"
 
 
@@ -65,7 +80,7 @@ def hold_read_only(connection: Any, sql: str, conn_id: str) -> None:
 
     :raises ConfigError: for a database that cannot be told to.
     """
-    driver = type(connection).__module__.partition(".")[0]
+    driver = find_driver(connection)
     if driver == "psycopg2":
         connection.rollback()
         connection.set_session(readonly=True, autocommit=False)
@@ -73,11 +88,10 @@ def hold_read_only(connection: Any, sql: str, conn_id: str) -> None:
         connection.rollback()
         connection.autocommit = False
         connection.read_only = True
-    elif driver in ("MySQLdb", "pymysql", "mysql"):
+    elif driver in MYSQL_DRIVERS:
         if _MYSQL_TRICKS.search(sql):
             raise ConfigError(f"sql: may not write files or hide words in comments. {_IN_CODE}")
-        with contextlib.closing(connection.cursor()) as cursor:
-            cursor.execute("START TRANSACTION READ ONLY")
+        _hold_mysql(connection, driver)
     elif driver == "sqlite3":
         _hold_sqlite(connection)
     else:
@@ -85,6 +99,30 @@ def hold_read_only(connection: Any, sql: str, conn_id: str) -> None:
             f"connection {conn_id!r}: is of a kind ({driver}) that is not known to hold a query read-only; a form may "
             f"ask PostgreSQL, MySQL and SQLite. {_IN_CODE}"
         )
+
+
+def find_driver(connection: Any) -> str:
+    """The package whose connection it is."""
+    return type(connection).__module__.partition(".")[0]
+
+
+def _hold_mysql(connection: Any, driver: str) -> None:
+    """One statement at a time, in a session that only reads.
+
+    The transaction alone would not hold: to create or drop a table ends it, and MariaDB then does so.
+    """
+    if driver == "MySQLdb":
+        connection.set_server_option(_MULTI_STATEMENTS_OFF)
+    elif driver == "mysql":
+        off = [-importlib.import_module("mysql.connector.constants").ClientFlag.MULTI_STATEMENTS]
+        if hasattr(type(connection), "client_flags"):
+            connection.client_flags = off
+        else:  # before its release 9.2 or so
+            connection.set_client_flags(off)
+        connection.reconnect()
+    with contextlib.closing(connection.cursor()) as cursor:
+        cursor.execute("SET SESSION TRANSACTION READ ONLY")
+        cursor.execute("START TRANSACTION READ ONLY")
 
 
 def _hold_sqlite(connection: Any) -> None:

@@ -41,7 +41,7 @@ from airflow_openai_batch.operators.parameters import (
 from airflow_openai_batch.operators.progress_log import ProgressLog
 from airflow_openai_batch.operators.prompt_files import load_prompt
 from airflow_openai_batch.operators.query import open_query
-from airflow_openai_batch.operators.run_conf import describe_unknown_keys
+from airflow_openai_batch.operators.run_conf import describe_unknown_keys, name_parameter
 from airflow_openai_batch.operators.run_place import place_of_run
 from airflow_openai_batch.operators.skipping import skip_rest
 from airflow_openai_batch.permissions import check_conn_id
@@ -165,11 +165,13 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
         self.preview = preview
         self._find_giver: Callable[[str], Giver] = lambda field: Giver.FORM
         self._unknown_keys = ""
+        self._conn_id_name = "conn_id"
 
     def execute(self, context: Context) -> str | None:
         ti = context["ti"]
         self._find_giver = functools.partial(find_giver, context)
         self._unknown_keys = describe_unknown_keys(context)
+        self._conn_id_name = name_parameter(context, "conn_id")
         if self._unknown_keys:
             self.log.warning("%s", self._unknown_keys)
         with task_failures():
@@ -322,7 +324,8 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
         sql = (self.sql or "").strip()
         if bool(named) == bool(sql):
             raise ConfigError(
-                f"Name either a source, or sql with conn_id: one of the two. {self._unknown_keys}".rstrip()
+                f"Name either a source, or sql with {self._conn_id_name}: one of the two. "
+                f"{self._unknown_keys}".rstrip()
             )
         if sql:
             return self._find_query(sql)
@@ -352,7 +355,9 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
 
     def _find_query(self, sql: str) -> FoundSource:
         if not self.conn_id:
-            raise ConfigError("conn_id is empty: name the connection to the database that sql is for.")
+            raise ConfigError(
+                f"{self._conn_id_name} is empty: name the connection to the database that sql is for."
+            )
         conn_id, parameters = self.conn_id, self.sql_parameters
         from_form = Giver.FORM in (self._find_giver("sql"), self._find_giver("conn_id"))
         if from_form:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
-from airflow_openai_batch.core.errors import ConfigError, OpenAIBatchError, UnreadableInputError
+from airflow_openai_batch.core.errors import ConfigError, InputError, OpenAIBatchError, UnreadableInputError
 from airflow_openai_batch.core.row_sources.query_rows import read_query_rows
 from airflow_openai_batch.core.row_sources.spool import spool_table
 from airflow_openai_batch.core.server_words import clean_words, describe_error, remember_connection
-from airflow_openai_batch.operators.form_query import hold_read_only
+from airflow_openai_batch.operators.form_query import MYSQL_DRIVERS, find_driver, hold_read_only
+from airflow_openai_batch.operators.query_errors import comes_again
 
 if TYPE_CHECKING:
     from airflow_openai_batch.core.row_sources.table import RowTable
 
 
 class QueryError(UnreadableInputError):
-    """The database, or the way to it, said no; the message is its own."""
+    """The database, or the way to it, said no for the time being; the message is its own."""
+
+
+class RefusedQueryError(InputError):
+    """The database said no to this query, and would again; the message is its own."""
 
 
 @contextlib.contextmanager
@@ -35,16 +40,40 @@ def open_query(
     :param max_rows: that are wanted.
     :param read_only: the database refuses whatever changes something; see `form_query`.
     :raises ConfigError: if the connection does not exist or is none of a database.
-    :raises QueryError: for what the database says.
+    :raises RefusedQueryError: for what the database says to the query.
+    :raises QueryError: for what it says of other things, and for the way to it.
     """
-    hook = _find_hook(conn_id)
+    connect = _find_hook(conn_id).get_conn
+    with run_query(connect, sql, conn_id, parameters, max_rows=max_rows, read_only=read_only) as table:
+        yield table
+
+
+@contextlib.contextmanager
+def run_query(
+    connect: Callable[[], Any],
+    sql: str,
+    conn_id: str,
+    parameters: Any = None,
+    *,
+    max_rows: int | None = None,
+    read_only: bool = False,
+) -> Iterator[RowTable]:
+    """As `open_query`, over a connection of one of Python's drivers (PEP 249).
+
+    :param connect: makes it; it is closed with the block.
+    """
     notices: list[str] = []
     with contextlib.ExitStack() as stack:
+        with _explained(conn_id, connecting=True):
+            connection = connect()
+        stack.callback(_close, connection)
         with _explained(conn_id):
-            connection = stack.enter_context(contextlib.closing(hook.get_conn()))
             if read_only:
                 hold_read_only(connection, sql, conn_id)
-            cursor = stack.enter_context(contextlib.closing(_open_cursor(connection)))
+            if max_rows is not None:
+                _limit_rows(connection, max_rows)
+            cursor = _open_cursor(connection)
+            stack.callback(_close, cursor)
             cursor.execute(sql) if parameters is None else cursor.execute(sql, parameters)
 
         def fetch(rows: int) -> Any:
@@ -84,7 +113,7 @@ def _open_cursor(connection: Any) -> Any:
 
     psycopg: a cursor with a name is on the server's side. MySQLdb and PyMySQL: ``SSCursor``.
     """
-    driver = type(connection).__module__.partition(".")[0]
+    driver = find_driver(connection)
     if driver in ("psycopg", "psycopg2"):
         return connection.cursor("airflow_openai_batch")
     if driver in ("MySQLdb", "pymysql"):
@@ -92,19 +121,42 @@ def _open_cursor(connection: Any) -> Any:
     return connection.cursor()
 
 
+def _limit_rows(connection: Any, max_rows: int) -> None:
+    """Let MySQL send no more than is wanted: its drivers can leave a result only by reading it to the end."""
+    if find_driver(connection) not in MYSQL_DRIVERS:
+        return
+    # What merely speaks its protocol may not know the setting.
+    with contextlib.suppress(Exception), contextlib.closing(connection.cursor()) as cursor:
+        cursor.execute(f"SET SESSION sql_select_limit = {max_rows:d}")
+
+
+def _close(part: Any) -> None:
+    """A cursor with rows left, or one whose connection is lost, may complain; its rows have been read by then."""
+    with contextlib.suppress(Exception):
+        part.close()
+
+
 class _explained:
     """Drivers bring error classes of their own; what they say names tables and columns, and is what a person needs.
 
     :raises QueryError: with the first line of it.
+    :raises RefusedQueryError: likewise, where another try would meet it again.
     """
 
-    def __init__(self, conn_id: str) -> None:
+    def __init__(self, conn_id: str, *, connecting: bool = False) -> None:
         self._conn_id = conn_id
+        self._connecting = connecting
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, OpenAIBatchError):
-            said = clean_words(str(error).strip().partition("\n")[0])
-            raise QueryError(f"connection {self._conn_id!r}: {type(error).__name__}: {said}") from None
+        if not isinstance(error, Exception) or isinstance(error, OpenAIBatchError):
+            return
+        said = clean_words(str(error).strip().partition("\n")[0])
+        message = f"connection {self._conn_id!r}: {type(error).__name__}: {said}"
+        if self._connecting or not comes_again(error):
+            raise QueryError(message) from None
+        raise RefusedQueryError(
+            f"{message.rstrip('.')}. Correct the query, or what its user may read."
+        ) from None

@@ -1,8 +1,9 @@
-"""Parameters of a run that nobody reads: Airflow takes any key and says nothing."""
+"""Parameters of a run: those that nobody reads, of which Airflow says nothing, and those that fill an argument."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import conf
@@ -35,6 +36,18 @@ def describe_unknown_keys(context: Context) -> str:
     named = ", ".join(_describe(key, known) for key in unknown[:_MOST_NAMED])
     more = f" and {len(unknown) - _MOST_NAMED:,} more" if len(unknown) > _MOST_NAMED else ""
     return f"Ignored, since the DAG has no such parameter: {named}{more}."
+
+
+def name_parameter(context: Context, field: str) -> str:
+    """What whoever triggers knows an argument of the operator by: the one parameter that its template is of, or else
+    the argument's own name."""
+    dag, ti = context.get("dag"), context.get("ti")
+    task = (
+        dag.get_task(ti.task_id) if dag is not None and ti is not None and dag.has_task(ti.task_id) else None
+    )
+    raw = getattr(task, field, None)  # the task that runs has been rendered, the DAG's has not
+    names = set(re.findall(r"\bparams\.(\w+)", raw)) if isinstance(raw, str) else set()
+    return names.pop() if len(names) == 1 else field
 
 
 def _describe(key: str, known: Iterable[str]) -> str:
