@@ -146,6 +146,36 @@ def test_another_encoding_is_never_taken_for_a_wrong_one(tmp_path: Path, encodin
     assert read(tmp_path / "a.csv", content, encoding=encoding)[0][0]["text"] == ALPHABETS[encoding]
 
 
+@pytest.mark.parametrize(
+    ("encoding", "text", "guesses"),
+    [
+        ("cp1252", "Ça marche, déjà livré à l\u2019heure \u2013 un cœur léger", "cp1252 or cp125[07]"),
+        ("cp1252", "È arrivato tardi, però la qualità è perfetta", "cp1252 or cp125[07]"),
+        ("cp1252", "Mycket bra, kommer att köpa igen. Älskar färgen på båten", "cp1252 or cp125[07]"),
+        ("cp1250", "Przesyłka dotarła szybko, polecam sprzedawcę, dobra jakość", "cp1250"),
+        ("shift_jis", "配送が早くて助かりました", "shift_jis"),
+    ],
+)
+def test_what_western_excel_saves_is_said_first_where_it_is_as_likely(
+    tmp_path: Path, encoding: str, text: str, guesses: str
+) -> None:
+    with pytest.raises(InputError, match=rf"It may be {guesses}\. Set encoding"):
+        read(tmp_path / "a.csv", f"id;text\n1;{text}\n".encode(encoding))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Die Lieferung kam pünktlich, die Qualität ist großartig",
+        *("Müller in Köln", "STRASSE ÄRGER ÖL"),
+        "Ça marche, mais l\u2019emballage était abîmé, déçu par la qualité",
+        "Erittäin hyvä tuote, nopea lähetys ja ystävällinen henkilökunta",
+    ],
+)
+def test_umlauts_are_read(tmp_path: Path, text: str) -> None:
+    assert read(tmp_path / "a.csv", f"id;text\n1;{text}\n".encode("cp1252"))[0][0]["text"] == text
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
 def test_utf_16_with_its_mark_is_read_and_told(tmp_path: Path, encoding: str) -> None:
     content = "id\ttext\r\n1\tgrün \U0001f600\r\n2\tlone \ud83d\r\n3\t" + "x" * 2**21 + "\r\n"

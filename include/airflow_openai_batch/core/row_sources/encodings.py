@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ _CODE_PAGES = (
     *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257"),
     *("mac_roman", "cp850", "koi8_r", "shift_jis", "gb18030", "big5", "euc_kr", "euc_jp"),
 )
+_SLIGHT_CHAOS = 0.1
+"""Of text as charset-normalizer measures it: 0 for what is like any other, and from 0.2 on for garbage."""
 _WIDE = ("utf-16", "utf-16-le", "utf-16-be")
 
 
@@ -74,11 +77,11 @@ def find_encoding(sample: bytes, uri: str) -> Encoding:
         return Encoding("utf-8")
     suspects = b"\n".join(line for line in sample.split(b"\n") if not line.isascii())[:_GUESSED_BYTES]
     letters = suspects.translate(_WITHOUT_SIGNS)
-    if letters.isascii() or _guess(letters) == "cp1252":
+    if letters.isascii() or _guess(letters) == ("cp1252",):
         notice = "is not UTF-8 and was read as cp1252 (Windows, Western Europe). If letters are wrong, set encoding."
         return Encoding("cp1252", notice)
-    guess = _guess(suspects)
-    maybe = f" It may be {guess}." if guess else ""
+    guesses = " or ".join(_guess(suspects))
+    maybe = f" It may be {guesses}." if guesses else ""
     raise InputError(
         f"{uri}: is not UTF-8, and its encoding cannot be told for sure.{maybe} Set encoding (cp1252 for Excel in "
         "Western Europe, cp1250 in Central Europe, cp1251 for Cyrillic), or save it as CSV UTF-8."
@@ -105,18 +108,34 @@ def _is_mostly_utf8(sample: bytes) -> bool:
     return True
 
 
-def _guess(letters: bytes) -> str:
+def _guess(letters: bytes) -> tuple[str, ...]:
+    """What they may be encoded in, first what is saved most often; more than one where it cannot be told."""
     from charset_normalizer import from_bytes
 
     if letters.isascii():
-        return ""
-    best = from_bytes(letters, cp_isolation=list(_CODE_PAGES)).best()
-    if best is None:
-        return ""
-    try:  # another name for the same letters is as good
-        return "cp1252" if str(best) == letters.decode("cp1252") else best.encoding
+        return ()
+    matches = list(from_bytes(letters, cp_isolation=list(_CODE_PAGES)))
+    try:
+        western = letters.decode("cp1252")
     except UnicodeDecodeError:
-        return best.encoding
+        return (matches[0].encoding,) if matches else ()
+    signs = _count_signs(western)
+    likely = [match for match in matches if _count_signs(str(match)) <= signs]
+    if not likely:
+        return ()
+    best = likely[0]
+    if str(best) == western:  # another name for the same letters is as good
+        return ("cp1252",)
+    # Which of two comes first here says nothing: a French text is as plausible in the code page of Central Europe.
+    twin = next((match for match in likely if str(match) == western), None)
+    if twin and twin.coherence >= best.coherence and twin.chaos < best.chaos + _SLIGHT_CHAOS:
+        return ("cp1252", best.encoding)
+    return (best.encoding,)
+
+
+def _count_signs(text: str) -> int:
+    """What stands where letters should: the umlauts of one code page are signs such as per mille in another."""
+    return sum(sign > "\x7f" and unicodedata.category(sign)[0] not in "LM" for sign in text)
 
 
 def to_utf8(blocks: Iterable[bytes], encoding: str, uri: str) -> Iterator[bytes]:
