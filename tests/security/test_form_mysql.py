@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_openai_batch.core.errors import ConfigError
-from airflow_openai_batch.operators.query import RefusedQueryError, run_query
+from airflow_openai_batch.operators.query import QueryError, RefusedQueryError, run_query
 from fixtures.mariadb import run_mariadb
 
 pytestmark = pytest.mark.needs_program("mariadbd")
@@ -102,6 +102,20 @@ def test_mysql_answers_queries(connect: Connect) -> None:
     ):
         with ask(connect, sql) as table:
             assert table.schema.names == names
+
+
+def test_only_what_passes_is_worth_another_try(connect: Connect) -> None:
+    with (
+        pytest.raises(RefusedQueryError, match=r"revue.*Correct the query"),
+        ask(connect, "SELECT revue FROM reviews"),
+    ):
+        pass
+    for sql in (
+        "KILL CONNECTION_ID()",
+        "SET STATEMENT max_statement_time = 0.05 FOR SELECT seq FROM seq_1_to_1000000000",
+    ):
+        with pytest.raises(QueryError, match="shop"), ask(connect, sql) as table:
+            assert list(table.blocks)
 
 
 def test_a_preview_does_not_read_a_table_to_its_end(connect: Connect, address: str) -> None:

@@ -13,7 +13,7 @@ from airflow.sdk import DAG
 from airflow_openai_batch.core.errors import ConfigError, OpenAIBatchError
 from airflow_openai_batch.operators.form_query import check_form_query
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
-from airflow_openai_batch.operators.query import open_query
+from airflow_openai_batch.operators.query import QueryError, RefusedQueryError, open_query
 from fixtures.postgres import run_postgres
 
 if TYPE_CHECKING:
@@ -203,6 +203,11 @@ def test_postgres_refuses_by_itself(airflow_db: None, define_connection: Callabl
                 pass
         with open_query("SELECT review FROM reviews", "pg", read_only=True) as table:
             assert table.schema.names == ["review"]
+        with pytest.raises(RefusedQueryError, match="UndefinedColumn"), open_query("SELECT revue", "pg"):
+            pass
+        cut_off = "SELECT pg_terminate_backend(pg_backend_pid())"
+        with pytest.raises(QueryError, match="terminating connection"), open_query(cut_off, "pg"):
+            pass
 
 
 def _connect(address: str) -> Any:
