@@ -37,7 +37,7 @@ demo: $(READY) ## 20,000 real texts through a real Airflow and an emulated OpenA
 up: $(READY) ## Airflow with its UI on this machine, the emulator beside it; Ctrl-C stops all
 	@PYTHONPATH=include $(BIN)/python -m demo.up
 
-test: $(READY) ## all tests but the next two; ARGS=tests/core for some of them
+test: $(READY) ## all tests but the next two; ARGS=tests/planning for some of them
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
@@ -52,7 +52,7 @@ distributed: $(READY) ## docker-compose.yaml without Docker: 60 shards while its
 	$(BIN)/python -m pytest tests/distributed $(ARGS)
 
 test-oldest: $(OLDEST)/.ready ## operators, triggers and the main DAG on the oldest Airflow that is supported
-	$(OLDEST)/bin/python -m pytest -W default -n 2 --dist loadfile tests/client tests/triggers \
+	$(OLDEST)/bin/python -m pytest -W default -n 2 --dist loadfile tests/openai_api tests/sending tests/hooks tests/triggers \
 	  $(addprefix tests/operators/test_,composing.py costs.py healing.py refusals.py task_group.py) \
 	  tests/dags/test_openai_batch.py \
 	  tests/plugin/test_wake.py::test_of_many_that_resume_one_task_at_once_one_does $(ARGS)

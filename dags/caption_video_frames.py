@@ -8,14 +8,14 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, TaskGroup, TriggerRule, task
 
-from airflow_openai_batch.core.models import COMPARED_MODEL, DEFAULT_MODEL
-from airflow_openai_batch.core.tiers import REALTIME_CONCURRENCY, TIERS, enqueued_tokens
+from airflow_openai_batch.access.settings import find_output_root
 from airflow_openai_batch.dag_params import make_params
-from airflow_openai_batch.operators.failures import task_failures
+from airflow_openai_batch.openai_api.models import COMPARED_MODEL, DEFAULT_MODEL
+from airflow_openai_batch.openai_api.tiers import REALTIME_CONCURRENCY, TIERS, enqueued_tokens
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.operators.split import make_path_safe
-from airflow_openai_batch.settings import find_output_root
+from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.task_group import openai_batch_task_group
 
 DAG_ID = "caption_video_frames"
@@ -146,7 +146,7 @@ with DAG(
 
     @task
     def extract_frames(output_uri: str, params: dict[str, Any] | None = None) -> str:
-        from airflow_openai_batch.recipes import video_frames
+        from airflow_openai_batch.recipes.captions import video_frames
 
         given = params or {}
         with task_failures():
@@ -165,7 +165,7 @@ with DAG(
 
     @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
     def compare(video: str) -> dict[str, Any]:
-        from airflow_openai_batch.recipes.caption_report import compare_captions
+        from airflow_openai_batch.recipes.captions.caption_report import compare_captions
 
         with task_failures():
             return compare_captions(video)

@@ -8,13 +8,13 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, TriggerRule, task
 
-from airflow_openai_batch.core.models import DEFAULT_MODEL
+from airflow_openai_batch.access.settings import find_output_root
 from airflow_openai_batch.dag_params import make_params
-from airflow_openai_batch.operators.failures import task_failures
+from airflow_openai_batch.openai_api.models import DEFAULT_MODEL
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.operators.split import make_path_safe
-from airflow_openai_batch.settings import find_output_root
+from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.task_group import openai_batch_task_group
 
 DAG_ID = "catalog_cd_images"
@@ -173,21 +173,21 @@ with DAG(
 
     @task.short_circuit(ignore_downstream_trigger_rules=False)
     def list_photos(photos_uri: str, output_uri: str) -> str | None:
-        from airflow_openai_batch.recipes import cd_catalog
+        from airflow_openai_batch.recipes.cds import cd_catalog
 
         with task_failures():
             return cd_catalog.list_photos(photos_uri, output_uri)
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)  # also where there was nothing new to read
     def clean_covers(output_uri: str) -> dict[str, Any]:
-        from airflow_openai_batch.recipes import cd_catalog
+        from airflow_openai_batch.recipes.cds import cd_catalog
 
         with task_failures():
             return cd_catalog.clean_covers(output_uri)
 
     @task
     def find_candidates(output_uri: str, catalogue_conn_id: str, catalogue_uri: str) -> dict[str, Any]:
-        from airflow_openai_batch.recipes import cd_catalog
+        from airflow_openai_batch.recipes.cds import cd_catalog
 
         with task_failures():
             return cd_catalog.search_catalogue(
@@ -196,15 +196,15 @@ with DAG(
 
     @task.short_circuit(ignore_downstream_trigger_rules=False)
     def list_choices(output_uri: str) -> str | None:
-        from airflow_openai_batch.recipes import cd_catalog
+        from airflow_openai_batch.recipes.cds import cd_catalog
 
         with task_failures():
             return cd_catalog.list_choices(output_uri)
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)
     def check(output_uri: str, year: str, min_confidence: str, min_match_score: str) -> dict[str, Any]:
-        from airflow_openai_batch.recipes import cd_catalog
-        from airflow_openai_batch.recipes.cd_checks import Limits
+        from airflow_openai_batch.recipes.cds import cd_catalog
+        from airflow_openai_batch.recipes.cds.cd_checks import Limits
 
         with task_failures():
             limits = Limits(
@@ -214,7 +214,7 @@ with DAG(
 
     @task
     def write_workbook(output_uri: str) -> str:
-        from airflow_openai_batch.recipes import cd_catalog
+        from airflow_openai_batch.recipes.cds import cd_catalog
 
         with task_failures():
             return cd_catalog.write_catalogue(output_uri)

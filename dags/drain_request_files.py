@@ -8,16 +8,16 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, TriggerRule, get_current_context, task, task_group
 
-from airflow_openai_batch.core.storage import resolve_plain
+from airflow_openai_batch.access.settings import find_output_root
 from airflow_openai_batch.dag_params import make_params
-from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
 from airflow_openai_batch.operators.shard import OpenAIBatchShardOperator
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
-from airflow_openai_batch.recipes.delivery import deliver_outputs
-from airflow_openai_batch.recipes.inbox import open_inbox, seed_inbox
-from airflow_openai_batch.recipes.pending_files import find_jobs
-from airflow_openai_batch.settings import find_output_root
+from airflow_openai_batch.operators.task.failures import task_failures
+from airflow_openai_batch.recipes.inbox.delivery import deliver_outputs
+from airflow_openai_batch.recipes.inbox.inbox import open_inbox, seed_inbox
+from airflow_openai_batch.recipes.inbox.pending_files import find_jobs
+from airflow_openai_batch.storage.location import resolve_plain
 
 DAG_ID = "drain_request_files"
 SAMPLES = Path(__file__).resolve().parents[1] / "include" / "samples" / "request_files"

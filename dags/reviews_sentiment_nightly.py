@@ -10,14 +10,14 @@ import pendulum
 from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.sdk import DAG, Asset, Param, get_current_context, task
 
+from airflow_openai_batch.access.settings import find_output_root
 from airflow_openai_batch.alerts import AlertOnFailure
 from airflow_openai_batch.dag_params import make_params
-from airflow_openai_batch.operators.failures import task_failures
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
-from airflow_openai_batch.recipes.night_report import report_night
-from airflow_openai_batch.recipes.nights import Night, find_night
-from airflow_openai_batch.settings import find_output_root
+from airflow_openai_batch.operators.task.failures import task_failures
+from airflow_openai_batch.recipes.reviews.night_report import report_night
+from airflow_openai_batch.recipes.reviews.nights import Night, find_night
 from airflow_openai_batch.task_group import openai_batch_task_group
 
 try:

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from airflow_openai_batch.core.errors import ConfigError
-from airflow_openai_batch.core.preparation.manifest import MANIFEST
-from airflow_openai_batch.core.typed_answers import Answer, read_answers
-from airflow_openai_batch.givers import find_giver_of
-from airflow_openai_batch.locations import open_place
+from airflow_openai_batch.access.givers import find_giver_of
+from airflow_openai_batch.access.locations import open_place
+from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.tables.join.typed_answers import Answer, read_answers
+from airflow_openai_batch.tables.preparation.manifest import MANIFEST
 
 __all__ = ["Answer", "iter_answers"]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from airflow.sdk import Param
 
-from airflow_openai_batch.operators.parameters import read_mode
-from airflow_openai_batch.settings import find_output_root
+from airflow_openai_batch.access.settings import find_output_root
+from airflow_openai_batch.operators.task.parameters import read_mode
 
 _STEPS = "upload → create → wait → download → resend_leftovers"
 # A table, since Airflow's UI folds the lines of a drawing in a code block into one.

@@ -13,12 +13,12 @@ import openai.resources.files
 import pyarrow.parquet  # noqa: F401
 from airflow.sdk.io.fs import has_fs
 
-import airflow_openai_batch.core.schema_engines
-import airflow_openai_batch.hook
+import airflow_openai_batch.hooks.openai_batch
 import airflow_openai_batch.operators.download
 import airflow_openai_batch.operators.report
 import airflow_openai_batch.operators.split
-import airflow_openai_batch.realtime
+import airflow_openai_batch.requests.schema_engines
+import airflow_openai_batch.sending.realtime.send
 import airflow_openai_batch.sensors.batch
 import airflow_openai_batch.triggers.batch
 import airflow_openai_batch.triggers.room  # noqa: F401

@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from airflow_openai_batch.core.estimate import estimate_plan
-from airflow_openai_batch.core.plan import Plan
+from airflow_openai_batch.costs.estimate import estimate_plan
+from airflow_openai_batch.job.plan import Plan
 from demo.api import AirflowApi, AirflowApiError
 from demo.corpus import MAX_ANSWER_TOKENS
 from demo.openai_side import OpenAISide, emulated, find_account

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from airflow_openai_batch.core.models import DEFAULT_MODEL
-from airflow_openai_batch.core.storage import resolve_plain
+from airflow_openai_batch.openai_api.models import DEFAULT_MODEL
+from airflow_openai_batch.storage.location import resolve_plain
 
 INSTRUCTION = "Say in one plain sentence what the documentation you are given is about."
 MAX_ANSWER_TOKENS = 80

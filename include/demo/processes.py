@@ -19,7 +19,7 @@ from typing import IO
 
 import psutil
 
-from airflow_openai_batch.core.lock_folder import find_lock_folder, open_lock
+from airflow_openai_batch.storage.this_machine import find_lock_folder, open_lock
 
 STOP_PATIENCE_S = 6.0
 """How long a process may take to stop by itself. Airflow's components need 1 to 5 s; the triggerer would take 12."""

@@ -24,9 +24,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from unittest import mock
 
-from airflow_openai_batch.core.batch_view import BatchPage, BatchStatus, BatchView
-from airflow_openai_batch.core.queue_room import Need, QueueLimit
-from airflow_openai_batch.core.refusals import classify_refusal
+from airflow_openai_batch.openai_api.batch import BatchPage, BatchStatus, BatchView
+from airflow_openai_batch.sending.queue.refusals import classify_refusal
+from airflow_openai_batch.sending.queue.room import Need, QueueLimit
 from airflow_openai_batch.testing.emulator import Emulator
 from airflow_openai_batch.testing.settings import Settings
 from airflow_openai_batch.triggers.room import OpenAIBatchRoomTrigger

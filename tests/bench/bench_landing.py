@@ -138,20 +138,20 @@ def preload(way: str) -> None:
     if way == "download":
         import openai.resources.files  # noqa: F401 - imported by the client at its first use
 
-        from airflow_openai_batch import client  # noqa: F401
-    from airflow_openai_batch.core import landing  # noqa: F401
-    from airflow_openai_batch.core.pricing import estimate_cost
+        from airflow_openai_batch.openai_api import client  # noqa: F401
+    from airflow_openai_batch.openai_api.prices import estimate_cost
+    from airflow_openai_batch.results import landing  # noqa: F401
 
     estimate_cost("gpt-4o-mini", CHAT, 1, 1)
 
 
 def land(folder: Path, answers: int, _url: str, *, endpoint: str = CHAT, raw: str = "output.jsonl") -> None:
-    from airflow_openai_batch.core.landing import land_shard
-    from airflow_openai_batch.core.outcomes import OutcomeRules
-    from airflow_openai_batch.core.plan import Shard
-    from airflow_openai_batch.core.raw_answers import SendFiles
-    from airflow_openai_batch.core.request_line import RequestLine
-    from airflow_openai_batch.core.storage import resolve_plain
+    from airflow_openai_batch.job.plan import Shard
+    from airflow_openai_batch.job.request_line import RequestLine
+    from airflow_openai_batch.results.landing import land_shard
+    from airflow_openai_batch.results.outcome import OutcomeRules
+    from airflow_openai_batch.results.raw_index import SendFiles
+    from airflow_openai_batch.storage.location import resolve_plain
 
     def lines() -> Iterator[RequestLine]:
         with (folder / "requests.jsonl").open("rb") as file:
@@ -184,8 +184,8 @@ def land(folder: Path, answers: int, _url: str, *, endpoint: str = CHAT, raw: st
 def download_and_land(folder: Path, answers: int, url: str) -> None:
     from openai import OpenAI
 
-    from airflow_openai_batch.client import BatchClient
-    from airflow_openai_batch.core.storage import resolve_plain
+    from airflow_openai_batch.openai_api.client import BatchClient
+    from airflow_openai_batch.storage.location import resolve_plain
 
     with OpenAI(base_url=url, api_key="sk-bench") as sdk:
         BatchClient(sdk).download("file-output", resolve_plain(str(folder / "downloaded.jsonl")))

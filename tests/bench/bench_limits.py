@@ -16,11 +16,11 @@ from typing import Any
 
 import jinja2.sandbox
 
-from airflow_openai_batch.core import schema_apart, schema_check
-from airflow_openai_batch.core.preparation.renderer import Renderer
-from airflow_openai_batch.core.prompts import read_prompt
-from airflow_openai_batch.core.prompts.filling_apart import FillingApart
-from airflow_openai_batch.core.schema_engines import compile_schema
+from airflow_openai_batch.requests import json_schema, schema_apart
+from airflow_openai_batch.requests.schema_engines import compile_schema
+from airflow_openai_batch.tables.preparation.renderer import Renderer
+from airflow_openai_batch.tables.prompts import read_prompt
+from airflow_openai_batch.tables.prompts.filling_apart import FillingApart
 from bench.table import print_table
 
 TEMPLATE = "Judge {{ title }}: {{ text }} ({{ stars }})"
@@ -74,7 +74,7 @@ def print_answers(rows: int, rounds: int) -> None:
     measured = {
         "the engine alone": lambda: repeat(rows, lambda: check(ANSWER)),
         "ordinary: in the task": lambda: repeat(
-            rows, lambda: schema_check.find_violation(schema, ANSWER, size)
+            rows, lambda: json_schema.find_violation(schema, ANSWER, size)
         ),
         "unusual: in the process": lambda: repeat(rows, lambda: checks.check(schema, ANSWER)),
     }

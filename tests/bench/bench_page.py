@@ -20,11 +20,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow_openai_batch.core import job
-from airflow_openai_batch.core.ledger import Event, ShardLedger
-from airflow_openai_batch.core.plan import Plan, ShardLimits, job_key
-from airflow_openai_batch.core.split import split_job
-from airflow_openai_batch.core.storage import Location, resolve_plain
+from airflow_openai_batch.job import directory
+from airflow_openai_batch.job.ledger import Event, ShardLedger
+from airflow_openai_batch.job.plan import Plan, ShardLimits, job_key
+from airflow_openai_batch.planning.split import split_job
+from airflow_openai_batch.storage.location import Location, resolve_plain
 from airflow_openai_batch.testing.process import EmulatorProcess
 from bench.page_paint import measure_paint
 from bench.table import print_table
@@ -87,11 +87,11 @@ def write_job(output: Location, home: Path, shards: int) -> Plan:
         str(home / "in.jsonl"), output, resolve=resolve_plain, limits=limits, now=time.time()
     ).plan
     for shard in range(shards):
-        ledger = ShardLedger(output.child(job.state_folder(shard)))
+        ledger = ShardLedger(output.child(directory.state_folder(shard)))
         for kind in STORY[: (0, 1, 3, 6)[shard % 4]]:
             ledger.append(Event(kind=kind, send=1, at=plan.created_at, plan=plan.name))  # type: ignore[arg-type]
         if shard % 4 == 3:
-            output.child(f"{job.SPENT}/{shard:05d}.1.paid.1234.2.100.50.json").write_bytes(b"{}")
+            output.child(f"{directory.SPENT}/{shard:05d}.1.paid.1234.2.100.50.json").write_bytes(b"{}")
     return plan
 
 

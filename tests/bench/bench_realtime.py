@@ -26,7 +26,7 @@ from bench.table import print_table
 from fixtures.realtime import KEY, make_requests, send
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.core.request_line import RequestLine
+    from airflow_openai_batch.job.request_line import RequestLine
 
 LATENCY_S = 0.2
 CONCURRENCY = 20

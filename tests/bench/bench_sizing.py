@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from airflow_openai_batch.core.job import PLAN
+from airflow_openai_batch.job.directory import PLAN
 from bench.bench_landing import CHAT, land, preload, write_chat_answers, write_requests
 from bench.bench_split import ROOT, watch
 from bench.table import print_table
@@ -124,7 +124,7 @@ def read_pss(pid: int) -> int:
 
 
 def land_one(folder: Path, name: str, answers: int, limit: int) -> None:
-    from airflow_openai_batch.core.landing_slots import take_landing_slot
+    from airflow_openai_batch.results.landing_slots import take_landing_slot
 
     preload("landing")
     own = folder / name

@@ -25,11 +25,11 @@ from pathlib import Path
 
 import psutil
 
-from airflow_openai_batch.core.job import read_plan
-from airflow_openai_batch.core.plan import Plan
-from airflow_openai_batch.core.shard_reader import ShardReader
-from airflow_openai_batch.core.storage import resolve_plain
-from airflow_openai_batch.core.tokens import count_request_tokens
+from airflow_openai_batch.job.directory import read_plan
+from airflow_openai_batch.job.plan import Plan
+from airflow_openai_batch.job.shard_reader import ShardReader
+from airflow_openai_batch.requests.tokens import count_request_tokens
+from airflow_openai_batch.storage.location import resolve_plain
 from bench.table import print_table
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import time
 
-from airflow_openai_batch.core.plan import ShardLimits
-from airflow_openai_batch.core.split import Counting, split_job
-from airflow_openai_batch.core.storage import resolve_plain
+from airflow_openai_batch.job.plan import ShardLimits
+from airflow_openai_batch.planning.split import Counting, split_job
+from airflow_openai_batch.storage.location import resolve_plain
 
 if __name__ == "__main__":
     source, output, counter, limit = sys.argv[1:]

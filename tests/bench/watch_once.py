@@ -25,7 +25,7 @@ def preload(way: str) -> None:
     if way == "ours":
         import openai.resources.batches
 
-        import airflow_openai_batch.hook
+        import airflow_openai_batch.hooks.openai_batch
         import airflow_openai_batch.triggers.batch  # noqa: F401
     elif way == "provider":
         import openai.resources.batches

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_openai_batch.core.job import read_plan
-from airflow_openai_batch.core.plan import job_key
-from airflow_openai_batch.core.storage import resolve_plain
+from airflow_openai_batch.job.directory import read_plan
+from airflow_openai_batch.job.plan import job_key
+from airflow_openai_batch.storage.location import resolve_plain
 from airflow_openai_batch.testing.books import body_key
 
 if TYPE_CHECKING:

@@ -20,14 +20,14 @@ POLICY_S = {
     "grace_s": 5.0,  # after a batch's expiry, which the emulator sets to `stage.WINDOW_S`
 }
 WAITS_S: dict[str, dict[str, Any]] = {
-    "airflow_openai_batch.core.results_check": {"LOOK_WAITS_S": (2.0,)},
-    "airflow_openai_batch.declined_calls": {"PUT_OFF_LEAST_S": 1.0, "PUT_OFF_LEAST_MAX_S": 4.0},
-    "airflow_openai_batch.core.machine": {"FILE_WAITS_S": (1.0, 1.0, 2.0, 2.0), "NEW_BATCH_LOOK_S": 2.0},
-    "airflow_openai_batch.core.folding": {"FILE_WAITS_S": (1.0, 1.0, 2.0, 2.0)},
-    "airflow_openai_batch.core.admission": {"RESERVED_S": 15.0, "HEAD_WAIT_S": 20.0},
-    "airflow_openai_batch.core.strangers": {"MAX_WAIT_S": 8.0, "PROBE_S": 10.0},
-    "airflow_openai_batch.core.breaker": {"OPEN_S": 10.0},
-    "airflow_openai_batch.core.pacing": {"BACKOFF_MAX_S": 4.0},
+    "airflow_openai_batch.openai_api.results_check": {"LOOK_WAITS_S": (2.0,)},
+    "airflow_openai_batch.sending.declined_calls": {"PUT_OFF_LEAST_S": 1.0, "PUT_OFF_LEAST_MAX_S": 4.0},
+    "airflow_openai_batch.sending.machine": {"FILE_WAITS_S": (1.0, 1.0, 2.0, 2.0), "NEW_BATCH_LOOK_S": 2.0},
+    "airflow_openai_batch.job.folding": {"FILE_WAITS_S": (1.0, 1.0, 2.0, 2.0)},
+    "airflow_openai_batch.sending.queue.line": {"RESERVED_S": 15.0, "HEAD_WAIT_S": 20.0},
+    "airflow_openai_batch.sending.queue.backpressure": {"MAX_WAIT_S": 8.0, "PROBE_S": 10.0},
+    "airflow_openai_batch.sending.breaker": {"OPEN_S": 10.0},
+    "airflow_openai_batch.sending.realtime.pacing": {"BACKOFF_MAX_S": 4.0},
     "airflow_openai_batch.triggers.stall": {"WAIT_MAX_S": 4.0},
 }
 """Of modules that do not need Airflow, which is not ready while it reads its settings."""
@@ -44,8 +44,8 @@ def shorten_waits() -> None:
 
 def shorten_patience() -> None:
     """Defaults of the policy, and the client's waits between tries."""
-    from airflow_openai_batch import client
-    from airflow_openai_batch.core.policy import Policy
+    from airflow_openai_batch.openai_api import client
+    from airflow_openai_batch.sending.policy import Policy
 
     defaults = Policy.__init__.__kwdefaults__
     assert defaults.keys() >= POLICY_S.keys()

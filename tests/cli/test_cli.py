@@ -13,8 +13,8 @@ import pytest
 
 from airflow_openai_batch.cli import main
 from airflow_openai_batch.cli.app import run
-from airflow_openai_batch.core.ledger import Event, ShardLedger
-from airflow_openai_batch.core.plan import Plan
+from airflow_openai_batch.job.ledger import Event, ShardLedger
+from airflow_openai_batch.job.plan import Plan
 from fixtures.prepared_job import PreparedJob
 from fixtures.split_input import request_line, write_lines
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 import pytest
 
-from airflow_openai_batch.core.storage import resolve_plain
-from airflow_openai_batch.core.typed_answers import read_answers
+from airflow_openai_batch.storage.location import resolve_plain
+from airflow_openai_batch.tables.join.typed_answers import read_answers
 from fixtures.job import Job, chat_line
 from fixtures.shard_on_disk import chat_body
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_openai_batch.recipes.inbox import open_inbox
-from airflow_openai_batch.recipes.pending_files import find_jobs
+from airflow_openai_batch.recipes.inbox.inbox import open_inbox
+from airflow_openai_batch.recipes.inbox.pending_files import find_jobs
 from fixtures.job import chat_line
 
 if TYPE_CHECKING:

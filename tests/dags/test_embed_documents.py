@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_openai_batch.recipes.qdrant_points import PointStore
+from airflow_openai_batch.recipes.qdrant.qdrant_points import PointStore
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing import OpenAIServer

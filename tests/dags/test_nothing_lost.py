@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 
-from airflow_openai_batch.core.policy import Policy
+from airflow_openai_batch.sending.policy import Policy
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:

@@ -51,8 +51,8 @@ def test_a_glob_of_plain_and_compressed_objects_lands_in_order(
 
 
 def test_the_ledger_is_exclusive_on_s3(s3: ObjectStore) -> None:
-    from airflow_openai_batch.core.ledger import Event, ShardLedger
-    from airflow_openai_batch.locations import resolve_location
+    from airflow_openai_batch.access.locations import resolve_location
+    from airflow_openai_batch.job.ledger import Event, ShardLedger
 
     folder = resolve_location(s3.uri("job/state/00000"))
     place = folder.child("0001-intent.json")

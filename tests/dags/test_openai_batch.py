@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_openai_batch.core.policy import Policy
-from airflow_openai_batch.driver import ShardDriver
+from airflow_openai_batch.sending.driver import ShardDriver
+from airflow_openai_batch.sending.policy import Policy
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:
@@ -206,6 +206,6 @@ def test_a_full_queue_is_waited_out(
 ) -> None:
     openai_server.script(batch="failed", code="token_limit_exceeded", limit=2_000_000, times=2)
     quick = functools.partial(ShardDriver, policy=Policy(queue_wait_s=0.1))  # waits of a minute otherwise
-    monkeypatch.setattr("airflow_openai_batch.operators.shard_step.ShardDriver", quick)
+    monkeypatch.setattr("airflow_openai_batch.operators.task.shard_step.ShardDriver", quick)
     assert run_dag("openai_batch", job.conf()).state == "success"
     assert openai_server.books.billed["batch"] == 10

@@ -12,10 +12,10 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from airflow_openai_batch.core.errors import ConfigError
-from airflow_openai_batch.recipes.nights import find_night
-from airflow_openai_batch.recipes.sentiments import read_sentiment
-from airflow_openai_batch.recipes.trend import NightFigures, describe_trend
+from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.recipes.reviews.nights import find_night
+from airflow_openai_batch.recipes.reviews.sentiments import read_sentiment
+from airflow_openai_batch.recipes.reviews.trend import NightFigures, describe_trend
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing import OpenAIServer

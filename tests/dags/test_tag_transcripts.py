@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_openai_batch.core.errors import ConfigError
-from airflow_openai_batch.core.storage import resolve_plain
-from airflow_openai_batch.recipes.qdrant_points import PointStore
-from airflow_openai_batch.recipes.tag_writing import write_tags
-from airflow_openai_batch.recipes.transcripts import TAGGING, Fields, seed_transcripts
+from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.recipes.qdrant.qdrant_points import PointStore
+from airflow_openai_batch.recipes.qdrant.tag_writing import write_tags
+from airflow_openai_batch.recipes.qdrant.transcripts import TAGGING, Fields, seed_transcripts
+from airflow_openai_batch.storage.location import resolve_plain
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing import OpenAIServer

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_openai_batch.testing.answers import Answers
+from airflow_openai_batch.testing.replies.answers import Answers
 from airflow_openai_batch.testing.requests import canonical, digest_of, estimate_tokens
 from fixtures.job import Job
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, Field
 
-from airflow_openai_batch.testing import vectors
-from airflow_openai_batch.testing.schema_instances import Instances
-from airflow_openai_batch.testing.wording import find_labels
+from airflow_openai_batch.testing.replies import vectors
+from airflow_openai_batch.testing.replies.schema_instances import Instances
+from airflow_openai_batch.testing.replies.wording import find_labels
 from emulator.lines import CHAT, chat_body, errors, outputs, request_line, start_batch, still_emulator
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from airflow_openai_batch.testing.answers import Answers
+from airflow_openai_batch.testing.replies.answers import Answers
 from airflow_openai_batch.testing.requests import CHAT, RESPONSES
 
 SCHEMA = {

@@ -11,12 +11,12 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import DAG
 
-from airflow_openai_batch.core.errors import ConfigError
-from airflow_openai_batch.core.landed import Landed, Spending, Tokens
-from airflow_openai_batch.core.spending import record_spending
-from airflow_openai_batch.core.storage import resolve_plain
-from airflow_openai_batch.operators.parameters import read_mode
+from airflow_openai_batch.costs.spending import record_spending
+from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
+from airflow_openai_batch.operators.task.parameters import read_mode
+from airflow_openai_batch.results.landing_summary import Landed, Spending, Tokens
+from airflow_openai_batch.storage.location import resolve_plain
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:

@@ -87,7 +87,7 @@ def test_a_batch_is_found_by_its_file_where_the_server_keeps_no_metadata(
 def test_a_refused_batch_is_not_taken_for_that_of_the_next_send(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_openai_batch.core.machine.FILE_WAITS_S", (0.1, 0.1, 0.1, 0.1))
+    monkeypatch.setattr("airflow_openai_batch.sending.machine.FILE_WAITS_S", (0.1, 0.1, 0.1, 0.1))
     openai_server.script(batch="failed", code="invalid_request", nth=1)
     openai_server.script(http="POST /batches", drop="after", skip=1)
     assert run_dag(ONE_TASK, job.conf(), retries=1).state == "success"
@@ -130,7 +130,7 @@ def test_a_file_that_is_not_visible_yet_is_waited_for_whoever_says_so(
     monkeypatch: pytest.MonkeyPatch,
     refusal: dict[str, Any],
 ) -> None:
-    monkeypatch.setattr("airflow_openai_batch.core.machine.FILE_WAITS_S", (0.1, 0.1, 0.1, 0.1))
+    monkeypatch.setattr("airflow_openai_batch.sending.machine.FILE_WAITS_S", (0.1, 0.1, 0.1, 0.1))
     openai_server.script(http="POST /batches", times=2, **refusal)
     run = run_dag(ONE_TASK, job.conf())
     assert run.state == "success", run.failures
@@ -142,8 +142,8 @@ def test_a_file_that_is_not_visible_yet_is_waited_for_whoever_says_so(
 def test_a_file_that_never_shows_is_uploaded_anew_and_stops_in_the_end(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_openai_batch.core.machine.FILE_WAITS_S", (0.0,))
-    monkeypatch.setattr("airflow_openai_batch.core.folding.FILE_WAITS_S", (0.0,))
+    monkeypatch.setattr("airflow_openai_batch.sending.machine.FILE_WAITS_S", (0.0,))
+    monkeypatch.setattr("airflow_openai_batch.job.folding.FILE_WAITS_S", (0.0,))
     openai_server.script(http="POST /batches", status=400, message=CANNOT_FIND, times=None)
     run = run_dag(ONE_TASK, job.conf())
     assert run.state == "failed"
@@ -161,7 +161,7 @@ def test_retry_after_is_obeyed_without_a_worker(
     route: str,
     status: int,
 ) -> None:
-    monkeypatch.setattr("airflow_openai_batch.declined_calls.PUT_OFF_LEAST_S", 0.1)
+    monkeypatch.setattr("airflow_openai_batch.sending.declined_calls.PUT_OFF_LEAST_S", 0.1)
     openai_server.script(http=route, status=status, retry_after_s=2.0)
     began = time.monotonic()
     run = run_dag(ONE_TASK, job.conf())

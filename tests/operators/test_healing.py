@@ -71,7 +71,7 @@ def test_results_that_were_removed_are_landed_again_from_raw(
 def test_an_uploaded_file_that_openai_lost_is_uploaded_again(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_openai_batch.core.machine.FILE_WAITS_S", (0.1, 0.1, 0.1, 0.1))
+    monkeypatch.setattr("airflow_openai_batch.sending.machine.FILE_WAITS_S", (0.1, 0.1, 0.1, 0.1))
     openai_server.script(http="POST /batches", status=400, code="invalid_value", times=1)
     assert run_dag("openai_batch_one_task", job.conf()).state == "failed"
     client = openai.OpenAI(base_url=openai_server.base_url, api_key="any")
@@ -86,7 +86,7 @@ def test_an_uploaded_file_that_openai_lost_is_uploaded_again(
 def test_a_batch_that_this_connection_does_not_know_is_not_paid_again_unless_somebody_says_so(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_openai_batch.core.machine.NEW_BATCH_S", -1.0)  # ten minutes otherwise
+    monkeypatch.setattr("airflow_openai_batch.sending.machine.NEW_BATCH_S", -1.0)  # ten minutes otherwise
     assert run_dag("openai_batch", job.conf()).state == "success"
     cut_ledger(job, "created")
     openai_server.reset()  # as the server of another project, which knows nothing of the job
@@ -126,7 +126,7 @@ def test_the_ledger_of_another_plan_is_not_taken_for_this_ones(
 def test_a_result_file_that_lags_behind_the_status_is_waited_for(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_openai_batch.core.results_check.LOOK_WAITS_S", (0.1,))
+    monkeypatch.setattr("airflow_openai_batch.openai_api.results_check.LOOK_WAITS_S", (0.1,))
     openai_server.script(batch="completed", file_lag=2)
     assert run_dag("openai_batch_one_task", job.conf()).state == "success"
     assert [row["status"] for row in job.rows()] == ["ok"] * 3
@@ -135,7 +135,7 @@ def test_a_result_file_that_lags_behind_the_status_is_waited_for(
 def test_what_is_left_over_can_be_uploaded_again_by_a_later_send(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_openai_batch.core.machine.FILE_WAITS_S", (0.1, 0.1, 0.1, 0.1))
+    monkeypatch.setattr("airflow_openai_batch.sending.machine.FILE_WAITS_S", (0.1, 0.1, 0.1, 0.1))
     openai_server.script(batch="expired", done=1, total=3, send=1)
     for send in range(2, 7):
         openai_server.script(batch="failed", code="invalid_request", send=send)  # "Cannot find file"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_openai_batch.core import landing_slots
+from airflow_openai_batch.results import landing_slots
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import pytest
 from airflow.sdk import DAG, TriggerRule, task
 
 from airflow_openai_batch.operators.download import OpenAIBatchDownloadOperator
-from airflow_openai_batch.operators.local_disk import describe_local_paths
 from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
+from airflow_openai_batch.operators.task.local_disk import describe_local_paths
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.sdk import DAG
 
-from airflow_openai_batch.core.monthly_book import MonthlyBook
-from airflow_openai_batch.core.storage import resolve_plain
+from airflow_openai_batch.costs.monthly_book import MonthlyBook
 from airflow_openai_batch.operators.create import OpenAIBatchCreateOperator
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
+from airflow_openai_batch.storage.location import resolve_plain
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:

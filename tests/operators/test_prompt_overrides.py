@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_openai_batch.core.errors import ConfigError
-from airflow_openai_batch.operators.prompt_files import load_prompt
+from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.operators.task.prompt_files import load_prompt
 
 ASK = {"name": "ask", "model": "gpt-4o-mini", "user": "{{ text }}"}
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from airflow.sdk import DAG
 
-from airflow_openai_batch.core.errors import ConfigError
-from airflow_openai_batch.locations import _find_connection, resolve_location
+from airflow_openai_batch.access.locations import _find_connection, resolve_location
+from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.sensors.batch import OpenAIBatchSensor
 from fixtures.job import Job, chat_line
 

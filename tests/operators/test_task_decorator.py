@@ -18,8 +18,8 @@ from airflow.sdk import DAG, task
 from pydantic import BaseModel, field_validator
 
 from airflow_openai_batch.answers import Answer, iter_answers
-from airflow_openai_batch.core.errors import ConfigError, JobError
-from airflow_openai_batch.core.row_sources.table import BLOCK_ROWS
+from airflow_openai_batch.errors import ConfigError, JobError
+from airflow_openai_batch.tables.reading.row_table import BLOCK_ROWS
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing import OpenAIServer

@@ -20,7 +20,7 @@ import openai
 import pytest
 from airflow.sdk import DAG, TriggerRule
 
-from airflow_openai_batch.core.plan import job_key
+from airflow_openai_batch.job.plan import job_key
 from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
 from airflow_openai_batch.operators.shard import OpenAIBatchShardOperator
 from airflow_openai_batch.operators.whole_job import OpenAIBatchJobOperator

@@ -19,11 +19,11 @@ from airflow.sdk import Asset
 from airflow.triggers.base import BaseTaskEndEvent
 from msgspec.structs import replace
 
-from airflow_openai_batch.core.plan import ShardLimits
-from airflow_openai_batch.core.split import split_job
-from airflow_openai_batch.locations import resolve_location
+from airflow_openai_batch.access.locations import resolve_location
+from airflow_openai_batch.job.plan import ShardLimits
 from airflow_openai_batch.operators.shard import OpenAIBatchShardOperator
 from airflow_openai_batch.operators.whole_job import OpenAIBatchJobOperator, choose_waits
+from airflow_openai_batch.planning.split import split_job
 from airflow_openai_batch.sensors.batch import OpenAIBatchSensor
 from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
 from airflow_openai_batch.triggers.first_of import FirstOfTrigger, make_trigger, read_members

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_openai_batch.core.caller import Caller
-from airflow_openai_batch.core.shard_state import Goal
-from airflow_openai_batch.driver import ShardDriver
-from airflow_openai_batch.hook import OpenAIBatchHook
-from airflow_openai_batch.locations import resolve_location
-from airflow_openai_batch.shard_files import LandingRules, open_shard
+from airflow_openai_batch.access.locations import resolve_location
+from airflow_openai_batch.hooks.openai_batch import OpenAIBatchHook
+from airflow_openai_batch.job.shard_state import Goal
+from airflow_openai_batch.sending.caller import Caller
+from airflow_openai_batch.sending.driver import ShardDriver
+from airflow_openai_batch.sending.shard_files import LandingRules, open_shard
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:

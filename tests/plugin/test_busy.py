@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_openai_batch.plugin.wake import is_busy
+from airflow_openai_batch.plugin.webhooks.deferred_tasks import is_busy
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from airflow_openai_batch.plugin import wakes, webhooks
-from airflow_openai_batch.plugin.webhook_secrets import KEPT_S, WebhookSecrets
+from airflow_openai_batch.plugin.webhooks import routes, wakeups
+from airflow_openai_batch.plugin.webhooks.secrets import KEPT_S, WebhookSecrets
 from airflow_openai_batch.testing.webhooks import sign_webhook
 
 SECRET = "whsec_c2VjcmV0IG9mIHRoZSB0ZXN0cw=="
@@ -35,7 +35,7 @@ def post(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Post]:
     """Post an event to a connection; signed well unless told otherwise."""
-    monkeypatch.setattr(webhooks, "_secrets", WebhookSecrets(webhooks._read_secret))  # knows nothing yet
+    monkeypatch.setattr(routes, "_secrets", WebhookSecrets(routes._read_secret))  # knows nothing yet
     monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__WEBHOOK_CONN_IDS", "signed, unsigned,broken,nobody")
     host = openai_server.base_url
     define_connection("signed", conn_type="openai", password="k", host=host, extra={"webhook_secret": SECRET})
@@ -44,7 +44,7 @@ def post(
         "broken", conn_type="openai", password="k", extra={"webhook_secret": "whsec_not base64"}
     )
     app = FastAPI()
-    app.include_router(webhooks.router)
+    app.include_router(routes.router)
     with TestClient(app) as client:
 
         def send(
@@ -108,14 +108,14 @@ def test_what_is_no_webhook_is_refused(post: Post) -> None:
 
 def test_a_header_that_is_missing_is_named(post: Post) -> None:
     app = FastAPI()
-    app.include_router(webhooks.router)
+    app.include_router(routes.router)
     answer = TestClient(app).post("/webhooks/signed", content=make_event())
     assert answer.status_code == 400
     assert "webhook-id is missing" in answer.json()["detail"]
 
 
 def test_a_body_that_is_too_large_is_not_read_to_its_end(post: Post) -> None:
-    answer = post("x" * (webhooks.MOST_BYTES + 1))
+    answer = post("x" * (routes.MOST_BYTES + 1))
     assert (answer.status_code, answer.json()) == (413, {"detail": "An event has at most 262,144 bytes."})
 
 
@@ -125,14 +125,14 @@ def test_events_of_other_kinds_are_none_of_ours(post: Post) -> None:
 
 
 def test_too_many_at_once_are_asked_to_come_again(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wakes, "MOST_PENDING", 2)
+    monkeypatch.setattr(wakeups, "MOST_PENDING", 2)
     answers = [post(make_event(f"batch_{n}"), delivery=f"wh_{n}") for n in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 503]
     assert answers[2].headers["retry-after"] == "60"
 
 
 def test_a_refusal_is_in_the_log_without_the_secret(post: Post, caplog: pytest.LogCaptureFixture) -> None:
-    webhooks._told_at.update({True: -webhooks.TELL_EVERY_S, False: -webhooks.TELL_EVERY_S})
+    routes._told_at.update({True: -routes.TELL_EVERY_S, False: -routes.TELL_EVERY_S})
     with caplog.at_level(logging.DEBUG):
         for _ in range(3):
             post(conn_id="unsigned")

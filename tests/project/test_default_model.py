@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 import yaml
 
-from airflow_openai_batch.core.models import (
+from airflow_openai_batch.job.plan import Shard
+from airflow_openai_batch.openai_api.models import (
     COMPARED_MODEL,
     DEFAULT_MODEL,
     context_tokens,
     encoding_of,
     most_output_tokens,
 )
-from airflow_openai_batch.core.plan import Shard
-from airflow_openai_batch.core.pricing import price_answer
-from airflow_openai_batch.core.tiers import enqueued_tokens, tokens_per_minute
-from airflow_openai_batch.core.token_notices import describe_token_doubts
-from airflow_openai_batch.core.tokens import count_request_tokens
+from airflow_openai_batch.openai_api.prices import price_answer
+from airflow_openai_batch.openai_api.tiers import enqueued_tokens, tokens_per_minute
+from airflow_openai_batch.planning.token_notices import describe_token_doubts
+from airflow_openai_batch.requests.tokens import count_request_tokens
 from demo.corpus import write_requests
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -153,13 +153,13 @@ def test_every_parameter_in_a_command_is_one() -> None:
 
 
 def test_the_keys_of_rejected_lines_are_all_named() -> None:
-    from airflow_openai_batch.core.rejected import RejectedLine
+    from airflow_openai_batch.job.rejected import RejectedLine
 
     assert [name for name in RejectedLine.__struct_fields__ if f"`{name}`" not in README] == []
 
 
 def test_the_request_it_shows_is_one() -> None:
-    from airflow_openai_batch.core.requests import read_request
+    from airflow_openai_batch.requests.request import read_request
 
     (line,) = blocks("json")
     assert json.loads(line)["custom_id"] == "review/1"
@@ -167,14 +167,14 @@ def test_the_request_it_shows_is_one() -> None:
 
 
 def test_it_names_every_column_of_the_results() -> None:
-    from airflow_openai_batch.core.results import SCHEMA
+    from airflow_openai_batch.results.result_rows import SCHEMA
 
     missing = [name for name in SCHEMA.names if f"`{name}`" not in README]
     assert missing == []
 
 
 def test_the_connections_extra_it_shows_can_be_read() -> None:
-    from airflow_openai_batch.core.account_limits import read_account_limits
+    from airflow_openai_batch.openai_api.account_limits import read_account_limits
 
     (extra,) = blocks("jsonc")
     limits = read_account_limits(json.loads(extra), "README.md")

@@ -12,9 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from airflow_openai_batch.core.errors import ConfigError
-from airflow_openai_batch.recipes.cd_catalogues import CatalogueError, find_candidates, open_catalogue
-from airflow_openai_batch.recipes.cd_covers import Cover
+from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.recipes.cds.cd_catalogues import CatalogueError, find_candidates, open_catalogue
+from airflow_openai_batch.recipes.cds.cd_covers import Cover
 
 READ = Cover(title="Harbour Lights", artist="The Paper Lanterns", year=1994)
 SAMPLE = Path(__file__).resolve().parents[2] / "include" / "samples" / "cd_covers" / "catalogue.jsonl"

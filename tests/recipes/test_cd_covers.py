@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_openai_batch.core.errors import ConfigError
-from airflow_openai_batch.recipes.cd_checks import Checker, Limits
-from airflow_openai_batch.recipes.cd_covers import Cover, clean_cover, read_year, score_match
+from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.recipes.cds.cd_checks import Checker, Limits
+from airflow_openai_batch.recipes.cds.cd_covers import Cover, clean_cover, read_year, score_match
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_openai_batch.recipes.document_chunks import Chunk, cut_document
+from airflow_openai_batch.recipes.qdrant.document_chunks import Chunk, cut_document
 
 GUIDE = """# Tent
 

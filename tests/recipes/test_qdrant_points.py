@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_openai_batch.core.errors import ConfigError
-from airflow_openai_batch.recipes.qdrant_errors import StoreError
-from airflow_openai_batch.recipes.qdrant_filters import leave_out, make_filter
-from airflow_openai_batch.recipes.qdrant_points import PointStore
+from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.recipes.qdrant.qdrant_errors import StoreError
+from airflow_openai_batch.recipes.qdrant.qdrant_filters import leave_out, make_filter
+from airflow_openai_batch.recipes.qdrant.qdrant_points import PointStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable

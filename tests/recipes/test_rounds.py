@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from airflow_openai_batch.core.errors import InputError
-from airflow_openai_batch.core.storage import Location, resolve_plain
+from airflow_openai_batch.errors import InputError
+from airflow_openai_batch.recipes.cds.rounds import open_round, read_answers, read_latest
 from airflow_openai_batch.recipes.json_rows import read_rows, write_rows
-from airflow_openai_batch.recipes.rounds import open_round, read_answers, read_latest
+from airflow_openai_batch.storage.location import Location, resolve_plain
 
 
 @pytest.fixture

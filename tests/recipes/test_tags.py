@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_openai_batch.recipes.tags import Tagged, check_answer, clean_tag
+from airflow_openai_batch.recipes.qdrant.tags import Tagged, check_answer, clean_tag
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from airflow_openai_batch.core.errors import ConfigError, InputError
-from airflow_openai_batch.core.storage import resolve_plain
+from airflow_openai_batch.errors import ConfigError, InputError
+from airflow_openai_batch.recipes.captions.video_frames import Sampling, extract_frames
 from airflow_openai_batch.recipes.json_rows import read_rows
-from airflow_openai_batch.recipes.video_frames import Sampling, extract_frames
+from airflow_openai_batch.storage.location import resolve_plain
 
 SAMPLE = Path(__file__).resolve().parents[2] / "include" / "samples" / "video" / "four_scenes.mp4"
 

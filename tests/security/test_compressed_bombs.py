@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from airflow_openai_batch.core import compression
-from airflow_openai_batch.core.compression import read_blocks
-from airflow_openai_batch.core.errors import InputError
+from airflow_openai_batch.errors import InputError
+from airflow_openai_batch.storage import compression
+from airflow_openai_batch.storage.compression import read_blocks
 from fixtures.bounded_memory import run_bounded
 
 

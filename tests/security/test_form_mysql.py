@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from airflow_openai_batch.core.errors import ConfigError
-from airflow_openai_batch.operators.query import QueryError, RefusedQueryError, run_query
+from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.operators.task.query import QueryError, RefusedQueryError, run_query
 from fixtures.mariadb import run_mariadb
 
 pytestmark = pytest.mark.needs_program("mariadbd")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.sdk import DAG
 
-from airflow_openai_batch.core.errors import ConfigError, OpenAIBatchError
-from airflow_openai_batch.operators.form_query import check_form_query
+from airflow_openai_batch.errors import ConfigError, OpenAIBatchError
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
-from airflow_openai_batch.operators.query import QueryError, RefusedQueryError, open_query
+from airflow_openai_batch.operators.task.form_query import check_form_query
+from airflow_openai_batch.operators.task.query import QueryError, RefusedQueryError, open_query
 from fixtures.postgres import run_postgres
 
 if TYPE_CHECKING:

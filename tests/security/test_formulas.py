@@ -11,9 +11,9 @@ import openpyxl
 import pyarrow as pa
 import pytest
 
-from airflow_openai_batch.core.formulas import guard_formulas
-from airflow_openai_batch.core.storage import resolve_plain
-from airflow_openai_batch.core.table_files import TableFormat, TableOptions, open_table
+from airflow_openai_batch.storage.location import resolve_plain
+from airflow_openai_batch.tables.writing.formulas import guard_formulas
+from airflow_openai_batch.tables.writing.write_table import TableFormat, TableOptions, open_table
 
 SIGNS = "=+-@\uff1d\uff0b\uff0d\uff20"
 CALL = "cmd|' /C calc'!A0"

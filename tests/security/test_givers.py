@@ -15,7 +15,7 @@ def _judge(value: Any, given: dict[str, Any] | None = None, *, mapped: bool = Fa
     from airflow.sdk import DAG, Param
     from airflow.sdk.definitions.param import process_params
 
-    from airflow_openai_batch.givers import find_giver
+    from airflow_openai_batch.access.givers import find_giver
     from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
 
     with DAG(
@@ -109,7 +109,7 @@ def test_a_mapped_task_is_judged_by_what_it_is_mapped_over(value, giver):
 def test_a_dag_with_template_signs_of_its_own_is_judged_by_them(value: str, giver: str) -> None:
     from airflow.sdk import DAG, Param
 
-    from airflow_openai_batch.givers import find_giver_in
+    from airflow_openai_batch.access.givers import find_giver_in
     from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
 
     signs = {"variable_start_string": "[[", "variable_end_string": "]]"}
@@ -129,7 +129,7 @@ def test_what_a_run_wrote_into_a_parameter_is_not_taken_for_its_default(within: 
     from airflow.sdk import DAG, Param
     from airflow.sdk.definitions.param import process_params
 
-    from airflow_openai_batch.givers import find_giver
+    from airflow_openai_batch.access.givers import find_giver
     from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
 
     dag = DAG("made_apart", schedule=None, params={"place": Param("s3://bucket/in", type="string")})

@@ -15,11 +15,11 @@ import av
 import pytest
 from PIL import Image
 
-from airflow_openai_batch.core.errors import InputError
-from airflow_openai_batch.core.preparation.images import ImageCheck
-from airflow_openai_batch.core.prompts.templates import BadRowError
-from airflow_openai_batch.recipes import video_frames
-from airflow_openai_batch.recipes.video_frames import Sampling, extract_frames
+from airflow_openai_batch.errors import InputError
+from airflow_openai_batch.recipes.captions import video_frames
+from airflow_openai_batch.recipes.captions.video_frames import Sampling, extract_frames
+from airflow_openai_batch.tables.preparation.image_check import ImageCheck
+from airflow_openai_batch.tables.prompts.templates import BadRowError
 
 SAMPLE = Path(__file__).resolve().parents[2] / "include" / "samples" / "video" / "four_scenes.mp4"
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_openai_batch.core.errors import ConfigError, OpenAIBatchError
-from airflow_openai_batch.core.landing_slots import LandingBusyError, take_landing_slot
-from airflow_openai_batch.core.lock_folder import find_lock_folder
-from airflow_openai_batch.core.send_slots import take_slot
-from airflow_openai_batch.core.storage import resolve_plain
+from airflow_openai_batch.errors import ConfigError, OpenAIBatchError
+from airflow_openai_batch.results.landing_slots import LandingBusyError, take_landing_slot
+from airflow_openai_batch.sending.realtime.slots import take_slot
+from airflow_openai_batch.storage.location import resolve_plain
+from airflow_openai_batch.storage.this_machine import find_lock_folder
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ import pytest
 from airflow.sdk import DAG, task
 
 from airflow_openai_batch.answers import iter_answers
-from airflow_openai_batch.core.plan import ShardLimits
-from airflow_openai_batch.core.split import split_job
-from airflow_openai_batch.core.storage import resolve_plain
+from airflow_openai_batch.job.plan import ShardLimits
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
 from airflow_openai_batch.operators.shard import OpenAIBatchShardOperator
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator, make_path_safe
 from airflow_openai_batch.operators.whole_job import OpenAIBatchJobOperator
+from airflow_openai_batch.planning.split import split_job
+from airflow_openai_batch.storage.location import resolve_plain
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:

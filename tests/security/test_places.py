@@ -328,7 +328,7 @@ def test_a_task_of_ones_own_hands_the_form_to_no_prompt_file_and_no_job(
     from airflow.sdk import DAG, Param, task
 
     from airflow_openai_batch.answers import iter_answers
-    from airflow_openai_batch.operators.prompt_files import load_prompt
+    from airflow_openai_batch.operators.task.prompt_files import load_prompt
 
     (elsewhere / "prompt.yaml").write_text("name: x\nmodel: gpt-4o-mini\nuser: hi\n")
     with DAG(
@@ -364,7 +364,7 @@ def test_an_author_names_any_place_without_a_setting(
 
     from airflow_openai_batch.answers import iter_answers
     from airflow_openai_batch.dag_params import make_params
-    from airflow_openai_batch.recipes.documents import find_documents
+    from airflow_openai_batch.recipes.qdrant.documents import find_documents
     from airflow_openai_batch.task_group import openai_batch_task_group
 
     define_connection("team", conn_type="openai", password="sk-t", host=openai_server.base_url)

@@ -12,15 +12,15 @@ import msgspec
 import pytest
 from airflow.sdk import DAG
 
-from airflow_openai_batch.core import job as names
-from airflow_openai_batch.core.errors import JobError
-from airflow_openai_batch.core.ledger import Event, ShardLedger
-from airflow_openai_batch.core.plan import Plan, ShardLimits
-from airflow_openai_batch.core.preparation.manifest import read_manifest
-from airflow_openai_batch.core.split import split_job
-from airflow_openai_batch.core.storage import resolve_plain
+from airflow_openai_batch.errors import JobError
+from airflow_openai_batch.job import directory as names
+from airflow_openai_batch.job.ledger import Event, ShardLedger
+from airflow_openai_batch.job.plan import Plan, ShardLimits
 from airflow_openai_batch.operators.shard import OpenAIBatchShardOperator
-from airflow_openai_batch.recipes.inbox import open_inbox
+from airflow_openai_batch.planning.split import split_job
+from airflow_openai_batch.recipes.inbox.inbox import open_inbox
+from airflow_openai_batch.storage.location import resolve_plain
+from airflow_openai_batch.tables.preparation.manifest import read_manifest
 from fixtures.job import Job, chat_line
 from fixtures.prepared_job import PreparedJob
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_openai_batch.recipes.caption_report import Outcome, _describe
+from airflow_openai_batch.recipes.captions.caption_report import Outcome, _describe
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_openai_batch.core import schema_apart
-from airflow_openai_batch.core.errors import ConfigError
-from airflow_openai_batch.core.outcomes import Outcome, OutcomeRules, read_outcome
-from airflow_openai_batch.core.prompts import read_prompt
+from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.requests import schema_apart
+from airflow_openai_batch.results.outcome import Outcome, OutcomeRules, read_outcome
+from airflow_openai_batch.tables.prompts import read_prompt
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_openai_batch.core.errors import ConfigError, LedgerError, UnreadableInputError
-from airflow_openai_batch.core.ledger import ShardLedger
-from airflow_openai_batch.core.sources import describe_file
-from airflow_openai_batch.core.storage import Location
+from airflow_openai_batch.errors import ConfigError, LedgerError, UnreadableInputError
+from airflow_openai_batch.job.ledger import ShardLedger
+from airflow_openai_batch.storage.location import Location
+from airflow_openai_batch.storage.sources import describe_file
 from fixtures.gate import Gate, open_gate
 from fixtures.job import Job, chat_line
 from fixtures.telltale_store import TelltaleFileSystem
@@ -156,7 +156,7 @@ def test_a_page_in_real_time_is_no_answer_to_a_request(
 def test_the_password_of_another_kind_of_connection_goes_nowhere(
     define_connection: Callable[..., str], gate: Gate, conn_type: str | None
 ) -> None:
-    from airflow_openai_batch.hook import OpenAIBatchHook
+    from airflow_openai_batch.hooks.openai_batch import OpenAIBatchHook
 
     fields = {"password": KEY, "host": gate.base_url, "extra": {"webhook_secret": "whsec_x", "tier": 3}}
     hook = OpenAIBatchHook(
@@ -197,8 +197,8 @@ def test_a_run_that_names_one_fails_before_it_asks_anybody(
 def test_nor_does_that_of_any_kind_to_a_catalogue_or_a_vector_store(
     define_connection: Callable[..., str], gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow_openai_batch.recipes.cd_catalogues import HttpCatalogue
-    from airflow_openai_batch.recipes.qdrant_points import PointStore
+    from airflow_openai_batch.recipes.cds.cd_catalogues import HttpCatalogue
+    from airflow_openai_batch.recipes.qdrant.qdrant_points import PointStore
 
     monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__ALLOWED_CONN_IDS", "my_db")
     define_connection("my_db", conn_type="postgres", password=KEY, host=gate.address)

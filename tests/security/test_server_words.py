@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import pytest
 
-from airflow_openai_batch.core import server_words
-from airflow_openai_batch.core.server_words import clean_words, hide_secrets_bytes, remember_connection
+from airflow_openai_batch import server_words
+from airflow_openai_batch.server_words import clean_words, hide_secrets_bytes, remember_connection
 
 PASSWORD = "p4ss/w+rd&of the <connection>"
 HEADER = "0123-private-header-value"

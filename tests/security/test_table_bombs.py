@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from airflow_openai_batch.core import line_table
-from airflow_openai_batch.core.errors import InputError
-from airflow_openai_batch.core.row_sources import limits
+from airflow_openai_batch.errors import InputError
+from airflow_openai_batch.planning import line_table
+from airflow_openai_batch.tables.reading import limits
 from fixtures.bounded_memory import run_bounded
 from fixtures.prepared import read_source
 from fixtures.split_input import request_line, split
@@ -27,7 +27,7 @@ READ = """
 from fixtures.prepared import read_source
 from fixtures.split_input import request_line, split
 from airflow_openai_batch.core import line_table
-from airflow_openai_batch.core.errors import InputError
+from airflow_openai_batch.errors import InputError
 try:
     table, rows, problems = read_source(sys.argv[1])
     print(len(rows), sorted(set(problems.values()))[:2])
@@ -219,8 +219,8 @@ def test_a_long_value_that_a_parquet_file_holds_once_for_all_rows(tmp_path: Path
     assert source.stat().st_size < 500_000
     found = run_bounded(
         """
-        from airflow_openai_batch.core.row_sources import find_row_files, open_row_files
-        from airflow_openai_batch.core.storage import resolve_plain
+        from airflow_openai_batch.tables.reading import find_row_files, open_row_files
+        from airflow_openai_batch.storage.location import resolve_plain
         found = find_row_files([sys.argv[1]], resolve_plain("/nowhere"), resolve_plain)
         with open_row_files(found) as table:
             print(table.schema.field("text").type, sum(block.batch.num_rows for block in table.blocks))

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_openai_batch.core.errors import ConfigError, EmptyInputError
-from airflow_openai_batch.core.preparation.renderer import Renderer
-from airflow_openai_batch.core.prompts import filling_apart
-from airflow_openai_batch.core.prompts.filling import Filling
+from airflow_openai_batch.errors import ConfigError, EmptyInputError
+from airflow_openai_batch.tables.preparation.renderer import Renderer
+from airflow_openai_batch.tables.prompts import filling_apart
+from airflow_openai_batch.tables.prompts.filling import Filling
 from fixtures.prepared import ask, prepare, read_reasons, read_requests
 
 if TYPE_CHECKING:

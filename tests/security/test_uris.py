@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_openai_batch.core.errors import ConfigError, NotAllowedError
-from airflow_openai_batch.givers import Giver
-from airflow_openai_batch.permissions import check_uri
+from airflow_openai_batch.access.givers import Giver
+from airflow_openai_batch.access.permissions import check_uri
+from airflow_openai_batch.errors import ConfigError, NotAllowedError
 
 if TYPE_CHECKING:
     from pathlib import Path

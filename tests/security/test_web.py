@@ -164,15 +164,15 @@ def hooks(
     airflow_db: None, define_connection: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Any]]:
     """Post a signed event to a connection; the configuration is the default one."""
-    from airflow_openai_batch.plugin import webhooks
-    from airflow_openai_batch.plugin.webhook_secrets import WebhookSecrets
+    from airflow_openai_batch.plugin.webhooks import routes
+    from airflow_openai_batch.plugin.webhooks.secrets import WebhookSecrets
 
     define_connection("openai_default", conn_type="openai", password="k", extra={"webhook_secret": SECRET})
     define_connection("openai_other", conn_type="openai", password="k", extra={"webhook_secret": SECRET})
     define_connection("aws_default", conn_type="aws", password="k", extra={"webhook_secret": SECRET})
-    monkeypatch.setattr(webhooks, "_secrets", WebhookSecrets(webhooks._read_secret))  # knows nothing yet
+    monkeypatch.setattr(routes, "_secrets", WebhookSecrets(routes._read_secret))  # knows nothing yet
     app = FastAPI()
-    app.include_router(webhooks.router)
+    app.include_router(routes.router)
     body = json.dumps({"type": "batch.completed", "data": {"id": "batch_1"}})
     with TestClient(app) as client:
 

@@ -8,7 +8,7 @@ import re
 from hashlib import md5
 from typing import TYPE_CHECKING, Any
 
-from airflow_openai_batch.core.storage import Location
+from airflow_openai_batch.storage.location import Location
 
 if TYPE_CHECKING:
     from simulation.world import Process

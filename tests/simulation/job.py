@@ -6,9 +6,9 @@ import functools
 import json
 from typing import Any
 
-from airflow_openai_batch.core.job import read_plan
-from airflow_openai_batch.core.plan import Plan, ShardLimits
-from airflow_openai_batch.core.split import Counting, split_job
+from airflow_openai_batch.job.directory import read_plan
+from airflow_openai_batch.job.plan import Plan, ShardLimits
+from airflow_openai_batch.planning.split import Counting, split_job
 from airflow_openai_batch.testing.clock import Clock
 from airflow_openai_batch.testing.emulator import Emulator
 from simulation.disk import Objects, locate

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_openai_batch.core.pricing import price_answer
+from airflow_openai_batch.openai_api.prices import price_answer
 from simulation.scenario import MAX_OUTPUT_TOKENS, MODEL
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.core.pricing import SentAs
-    from airflow_openai_batch.core.shard_state import Content
+    from airflow_openai_batch.job.shard_state import Content
+    from airflow_openai_batch.openai_api.prices import SentAs
     from airflow_openai_batch.testing.emulator import Emulator
 
 ROUNDING_USD = 20e-6

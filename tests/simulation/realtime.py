@@ -1,4 +1,4 @@
-"""Real-time sends in virtual time: what `airflow_openai_batch.realtime` does, one request after another.
+"""Real-time sends in virtual time: what `airflow_openai_batch.sending.realtime.send` does, one request after another.
 
 The answers' lines, segments and buffer are the real ones; threads and the event loop are left out.
 """
@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import openai
 
-from airflow_openai_batch.core.answer_lines import read_call, write_answer
-from airflow_openai_batch.core.errors import FatalAccountError
-from airflow_openai_batch.core.segments import SegmentBuffer
-from airflow_openai_batch.remote_errors import translate_error
+from airflow_openai_batch.errors import FatalAccountError
+from airflow_openai_batch.openai_api.client_errors import translate_error
+from airflow_openai_batch.sending.realtime.lines import read_call, write_answer
+from airflow_openai_batch.sending.realtime.segments import SegmentBuffer
 from simulation.sdk import SimulatedOpenAI
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.core.shard_state import ShardState
-    from airflow_openai_batch.shard_files import ShardFiles
+    from airflow_openai_batch.job.shard_state import ShardState
+    from airflow_openai_batch.sending.shard_files import ShardFiles
     from simulation.tasks import Job
     from simulation.world import Process
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from simulation.world import START
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.core.policy import Mode, OnDeadline
+    from airflow_openai_batch.sending.policy import Mode, OnDeadline
 
 DAY_S = 86_400.0
 MODEL = "gpt-4o"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import openai
 
-from airflow_openai_batch.remote_errors import STREAM_ERRORS
+from airflow_openai_batch.openai_api.client_errors import STREAM_ERRORS
 from airflow_openai_batch.testing.interference import keep_lines, route_of
 from airflow_openai_batch.testing.refusals import STATUS_CODES, ApiError, message_for
 

@@ -8,20 +8,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow_openai_batch.client import BatchClient
-from airflow_openai_batch.core.admission import QueueRoom
-from airflow_openai_batch.core.budget import Budget
-from airflow_openai_batch.core.caller import Caller
-from airflow_openai_batch.core.errors import BudgetError, JobError, OpenAIBatchError
-from airflow_openai_batch.core.judging import Waited
-from airflow_openai_batch.core.outcomes import OutcomeRules
-from airflow_openai_batch.core.policy import Policy
-from airflow_openai_batch.core.queue_room import QueueLimit
-from airflow_openai_batch.core.sample import choose_sample
-from airflow_openai_batch.core.shard_state import Goal
-from airflow_openai_batch.core.steps import AwaitRoom, Pause, Reached, Wait
-from airflow_openai_batch.driver import ShardDriver, Waiting
-from airflow_openai_batch.shard_files import LandingRules, open_shard
+from airflow_openai_batch.costs.budget import Budget
+from airflow_openai_batch.costs.sample import choose_sample
+from airflow_openai_batch.errors import BudgetError, JobError, OpenAIBatchError
+from airflow_openai_batch.job.shard_state import Goal
+from airflow_openai_batch.openai_api.client import BatchClient
+from airflow_openai_batch.results.outcome import OutcomeRules
+from airflow_openai_batch.sending.caller import Caller
+from airflow_openai_batch.sending.driver import ShardDriver, Waiting
+from airflow_openai_batch.sending.judging import Waited
+from airflow_openai_batch.sending.policy import Policy
+from airflow_openai_batch.sending.queue.line import QueueRoom
+from airflow_openai_batch.sending.queue.room import QueueLimit
+from airflow_openai_batch.sending.shard_files import LandingRules, open_shard
+from airflow_openai_batch.sending.steps import AwaitRoom, Pause, Reached, Wait
 from airflow_openai_batch.testing.books import body_key
 from simulation.disk import Objects, locate
 from simulation.job import OUTPUT, make_body, read_planned
@@ -33,8 +33,8 @@ from simulation.waiting import Told, check_twins, wait_for
 from simulation.world import EndlessError, Killed, Process, World
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.core.shard_state import ShardState
-    from airflow_openai_batch.shard_files import ShardFiles
+    from airflow_openai_batch.job.shard_state import ShardState
+    from airflow_openai_batch.sending.shard_files import ShardFiles
     from airflow_openai_batch.testing.emulator import Emulator
     from simulation.scenario import Run
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from airflow_openai_batch.client import BatchClient
-from airflow_openai_batch.core import machine
-from airflow_openai_batch.core.budget import Budget
+from airflow_openai_batch.costs.budget import Budget
+from airflow_openai_batch.openai_api.client import BatchClient
+from airflow_openai_batch.sending import machine
 from simulation.scenario import Run, Scenario
 from simulation.shrink import describe_drawn, shrink
 from simulation.simulate import SimulationError, simulate

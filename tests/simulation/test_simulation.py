@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_openai_batch.client import BatchClient
-from airflow_openai_batch.shard_actions import ShardActions
+from airflow_openai_batch.openai_api.client import BatchClient
+from airflow_openai_batch.sending.actions import ShardActions
 from simulation.many import simulate_many
 from simulation.scenario import Run, Scenario, Spell, draw_scenario
 from simulation.simulate import SimulationError, simulate
@@ -18,8 +18,8 @@ from simulation.simulate import SimulationError, simulate
 if TYPE_CHECKING:
     import random
 
-    from airflow_openai_batch.core.ledger import Kind
-    from airflow_openai_batch.core.shard_state import ShardState
+    from airflow_openai_batch.job.ledger import Kind
+    from airflow_openai_batch.job.shard_state import ShardState
 
 SEEDS = 1_000
 """In CI; ``make simulate SEEDS=10000`` for more."""

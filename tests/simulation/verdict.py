@@ -8,20 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-from airflow_openai_batch.core import job as names
-from airflow_openai_batch.core.accounting import check_accounts
-from airflow_openai_batch.core.errors import (
-    BudgetError,
-    FatalAccountError,
-    JobError,
-    ListError,
-    OpenAIBatchError,
-)
-from airflow_openai_batch.core.folding import fold_events
-from airflow_openai_batch.core.ledger import Event, ShardLedger
-from airflow_openai_batch.core.policy import Policy
-from airflow_openai_batch.core.shard_state import Content
-from airflow_openai_batch.sweep import sweep_files
+from airflow_openai_batch.errors import BudgetError, FatalAccountError, JobError, ListError, OpenAIBatchError
+from airflow_openai_batch.job import directory as names
+from airflow_openai_batch.job.folding import fold_events
+from airflow_openai_batch.job.ledger import Event, ShardLedger
+from airflow_openai_batch.job.shard_state import Content
+from airflow_openai_batch.report.row_check import check_accounts
+from airflow_openai_batch.sending.policy import Policy
+from airflow_openai_batch.sending.remote_cleanup import sweep_files
 from simulation.disk import locate
 from simulation.job import OUTPUT, expect_content, make_lines
 from simulation.tasks import connect
@@ -29,8 +23,8 @@ from simulation.waiting import OVER
 from simulation.world import START, Process
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.core.plan import Plan
-    from airflow_openai_batch.core.storage import Location
+    from airflow_openai_batch.job.plan import Plan
+    from airflow_openai_batch.storage.location import Location
     from airflow_openai_batch.testing.batches import Batch
     from simulation.tasks import Job
 

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_openai_batch.core.admission import QueueRoom
-from airflow_openai_batch.core.batch_view import BatchView
-from airflow_openai_batch.core.judging import judge_batch
-from airflow_openai_batch.core.steps import AwaitRoom, Pause, Wait
+from airflow_openai_batch.openai_api.batch import BatchView
+from airflow_openai_batch.sending.judging import judge_batch
+from airflow_openai_batch.sending.queue.line import QueueRoom
+from airflow_openai_batch.sending.steps import AwaitRoom, Pause, Wait
 from simulation.job import OUTPUT
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.core.judging import Waited
-    from airflow_openai_batch.core.policy import Policy
-    from airflow_openai_batch.driver import Waiting
+    from airflow_openai_batch.sending.driver import Waiting
+    from airflow_openai_batch.sending.judging import Waited
+    from airflow_openai_batch.sending.policy import Policy
     from airflow_openai_batch.testing.batches import Batch
     from simulation.tasks import Job
 

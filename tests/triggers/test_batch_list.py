@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_openai_batch.core.batch_view import LIST_PAGE, BatchPage, BatchView, read_has_more
-from airflow_openai_batch.core.errors import NotFoundError
+from airflow_openai_batch.errors import NotFoundError
+from airflow_openai_batch.openai_api.batch import LIST_PAGE, BatchPage, BatchView, read_has_more
 from airflow_openai_batch.triggers.batch_list import BatchList
 from triggers.account import create_batches
 

@@ -13,7 +13,7 @@ from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import DagRunStateResult, GetTaskStates, TaskStatesResult
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
-from airflow_openai_batch.core.batch_view import BatchStatus, BatchView
+from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView
 from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
 from airflow_openai_batch.triggers.watcher import Sighting
 from fixtures.airflow_versions import needs_airflow_3_2

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from airflow.triggers.base import TaskSuccessEvent
 
-from airflow_openai_batch.plugin.narrowed import ask_trigger
+from airflow_openai_batch.plugin.webhooks.trigger_probe import ask_trigger
 from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
 from airflow_openai_batch.triggers.first_of import FirstOfTrigger
 from airflow_openai_batch.triggers.held import MIN_AGE_S, HeldTrigger, find_min_age_s

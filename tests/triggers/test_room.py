@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 
-from airflow_openai_batch.core.queue_room import Need, QueueLimit
+from airflow_openai_batch.sending.queue.room import Need, QueueLimit
 from airflow_openai_batch.triggers.room import OpenAIBatchRoomTrigger, get_room
 from fixtures.wait import wait_until
 

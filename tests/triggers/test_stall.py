@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_openai_batch.core.errors import TransientError
+from airflow_openai_batch.errors import TransientError
 from airflow_openai_batch.triggers.stall import Stall
 
 

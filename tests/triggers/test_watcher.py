@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_openai_batch.core.batch_view import BatchStatus, BatchView, QueueSnapshot
-from airflow_openai_batch.core.errors import ConfigError, NotFoundError
+from airflow_openai_batch.errors import ConfigError, NotFoundError
+from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView, QueueSnapshot
 from airflow_openai_batch.triggers.watcher import BatchWatcher, Sighting, get_watcher
 from triggers.account import count_calls, create_batches, make_connect
 

@@ -10,15 +10,15 @@ from airflow_openai_batch.cli.costs import estimate_models, read_prices
 from airflow_openai_batch.cli.progress import show_scan
 from airflow_openai_batch.cli.terminal import FINDINGS, GOOD, USAGE, Terminal
 from airflow_openai_batch.cli.watch import show_job
-from airflow_openai_batch.core.counting import Counting
-from airflow_openai_batch.core.errors import ConfigError, OpenAIBatchError
-from airflow_openai_batch.core.job import REJECTED
-from airflow_openai_batch.core.plan import ShardLimits
-from airflow_openai_batch.core.plurals import number_of
-from airflow_openai_batch.core.rejected import write_rejected
-from airflow_openai_batch.core.server_words import describe_error
-from airflow_openai_batch.core.storage import Location, resolve_plain
-from airflow_openai_batch.core.survey import survey_input
+from airflow_openai_batch.errors import ConfigError, OpenAIBatchError
+from airflow_openai_batch.job.directory import REJECTED
+from airflow_openai_batch.job.plan import ShardLimits
+from airflow_openai_batch.job.rejected import write_rejected
+from airflow_openai_batch.planning.counting.count_chunks import Counting
+from airflow_openai_batch.planning.input_check import survey_input
+from airflow_openai_batch.server_words import describe_error
+from airflow_openai_batch.storage.location import Location, resolve_plain
+from airflow_openai_batch.wording import number_of
 
 _NAME = "airflow-openai-batch"
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from airflow_openai_batch.core.errors import ConfigError
-from airflow_openai_batch.core.estimate import Estimate, estimate_plan
-from airflow_openai_batch.core.pricing import BATCH_SHARE
+from airflow_openai_batch.costs.estimate import Estimate, estimate_plan
+from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.openai_api.prices import BATCH_SHARE
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.core.plan import Plan
+    from airflow_openai_batch.job.plan import Plan
 
 
 class Price(NamedTuple):

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from airflow_openai_batch.core.plurals import number_of
+from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:
     from airflow_openai_batch.cli.terminal import Terminal
-    from airflow_openai_batch.core.scan import ScanProgress
+    from airflow_openai_batch.planning.scan import ScanProgress
 
 
 class ScanBar:

@@ -11,14 +11,14 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from airflow_openai_batch.core.plurals import number_of
-from airflow_openai_batch.core.report_markdown import format_usd
+from airflow_openai_batch.report.markdown import format_usd
+from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:
     from airflow_openai_batch.cli.costs import ModelCost
-    from airflow_openai_batch.core.job_progress import JobProgress
-    from airflow_openai_batch.core.plan import Counts, Plan, Shard
-    from airflow_openai_batch.core.storage import Location
+    from airflow_openai_batch.job.plan import Counts, Plan, Shard
+    from airflow_openai_batch.report.progress import JobProgress
+    from airflow_openai_batch.storage.location import Location
 
 GOOD, FINDINGS, USAGE = 0, 1, 2
 """Exit codes."""

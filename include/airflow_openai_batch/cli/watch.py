@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from rich.live import Live
 
 from airflow_openai_batch.cli.terminal import describe_job
-from airflow_openai_batch.core import job
-from airflow_openai_batch.core.errors import ConfigError
-from airflow_openai_batch.core.job_progress import JobProgress, ProgressReader
+from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.job import directory
+from airflow_openai_batch.report.progress import JobProgress, ProgressReader
 
 if TYPE_CHECKING:
     from airflow_openai_batch.cli.terminal import Terminal
-    from airflow_openai_batch.core.storage import Location
+    from airflow_openai_batch.storage.location import Location
 
 
 def show_job(terminal: Terminal, output: Location, *, every_s: float | None) -> JobProgress:
@@ -52,7 +52,7 @@ def _watch_live(terminal: Terminal, reader: ProgressReader, every_s: float) -> J
 
 
 def _open(output: Location) -> ProgressReader:
-    plan = job.read_plan(output)
+    plan = directory.read_plan(output)
     if plan is None:
         raise ConfigError(
             f"{output.uri}: there is no plan.json. Name the directory that the split wrote it to."

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 from airflow.providers.common.compat.sdk import DecoratedOperator
 from airflow.sdk.bases.decorator import _TaskDecorator
 
-from airflow_openai_batch.core.preparation import read_manifest
-from airflow_openai_batch.core.row_sources.item_rows import PROMPT_COLUMN
-from airflow_openai_batch.givers import find_giver
-from airflow_openai_batch.locations import open_place
-from airflow_openai_batch.operators.base import fill_defaults
-from airflow_openai_batch.operators.calling import make_caller
-from airflow_openai_batch.operators.parameters import read_number
+from airflow_openai_batch.access.givers import find_giver
+from airflow_openai_batch.access.locations import open_place
 from airflow_openai_batch.operators.prepare_stream import StreamPrepareOperator
-from airflow_openai_batch.operators.sending import read_policy
+from airflow_openai_batch.operators.task.base import fill_defaults
+from airflow_openai_batch.operators.task.caller import make_caller
+from airflow_openai_batch.operators.task.parameters import read_number
+from airflow_openai_batch.operators.task.sending import read_policy
 from airflow_openai_batch.operators.whole_job import OpenAIBatchJobOperator, run_within
+from airflow_openai_batch.tables.preparation import read_manifest
+from airflow_openai_batch.tables.reading.read_items import PROMPT_COLUMN
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import TaskDecorator

@@ -6,20 +6,20 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_openai_batch.core.batch_view import BatchView, choose_kept
-from airflow_openai_batch.core.errors import BudgetError, ConfigError
-from airflow_openai_batch.core.shard_state import Goal
-from airflow_openai_batch.givers import find_giver
-from airflow_openai_batch.operators.calling import make_caller
-from airflow_openai_batch.operators.failures import task_failures
-from airflow_openai_batch.operators.monthly_budget import find_monthly_budget
-from airflow_openai_batch.operators.shard_step import ShardStepOperator
-from airflow_openai_batch.permissions import check_conn_id
+from airflow_openai_batch.access.givers import find_giver
+from airflow_openai_batch.access.permissions import check_conn_id
+from airflow_openai_batch.errors import BudgetError, ConfigError
+from airflow_openai_batch.job.shard_state import Goal
+from airflow_openai_batch.openai_api.batch import BatchView, choose_kept
+from airflow_openai_batch.operators.task.caller import make_caller
+from airflow_openai_batch.operators.task.failures import task_failures
+from airflow_openai_batch.operators.task.monthly_budget import find_monthly_budget
+from airflow_openai_batch.operators.task.shard_step import ShardStepOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_openai_batch.client import BatchClient
+    from airflow_openai_batch.openai_api.client import BatchClient
 
 
 class OpenAIBatchCreateOperator(ShardStepOperator):

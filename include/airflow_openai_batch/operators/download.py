@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_openai_batch.core.errors import ConfigError, TransientError
-from airflow_openai_batch.core.shard_state import Goal
-from airflow_openai_batch.givers import find_giver
-from airflow_openai_batch.locations import open_place
-from airflow_openai_batch.operators.failures import task_failures
+from airflow_openai_batch.access.givers import find_giver
+from airflow_openai_batch.access.locations import open_place
+from airflow_openai_batch.access.permissions import check_conn_id
+from airflow_openai_batch.errors import ConfigError, TransientError
+from airflow_openai_batch.job.shard_state import Goal
 from airflow_openai_batch.operators.shard import LandingOperator
-from airflow_openai_batch.permissions import check_conn_id
+from airflow_openai_batch.operators.task.failures import task_failures
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_openai_batch.client import BatchClient
-    from airflow_openai_batch.core.storage import Location
+    from airflow_openai_batch.openai_api.client import BatchClient
+    from airflow_openai_batch.storage.location import Location
 
 
 class OpenAIBatchDownloadOperator(LandingOperator):

@@ -7,23 +7,23 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_openai_batch.core.errors import ConfigError, JobError
-from airflow_openai_batch.core.join import join_answers
-from airflow_openai_batch.core.plurals import number_of
-from airflow_openai_batch.core.table_files import FORMATS, TableOptions, find_format
-from airflow_openai_batch.givers import Giver, find_giver
-from airflow_openai_batch.locations import open_place
-from airflow_openai_batch.operators.base import OpenAIBatchOperator
-from airflow_openai_batch.operators.failures import task_failures
-from airflow_openai_batch.operators.parameters import read_choice, read_flag, read_number
-from airflow_openai_batch.operators.run_place import place_of_run
+from airflow_openai_batch.access.givers import Giver, find_giver
+from airflow_openai_batch.access.locations import open_place
+from airflow_openai_batch.errors import ConfigError, JobError
+from airflow_openai_batch.operators.task.base import OpenAIBatchOperator
+from airflow_openai_batch.operators.task.failures import task_failures
+from airflow_openai_batch.operators.task.parameters import read_choice, read_flag, read_number
+from airflow_openai_batch.operators.task.run_place import place_of_run
+from airflow_openai_batch.tables.join.join_table import join_answers
+from airflow_openai_batch.tables.writing.write_table import FORMATS, TableOptions, find_format
+from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_openai_batch.core.join import Joined
-    from airflow_openai_batch.core.storage import Location
-    from airflow_openai_batch.core.table_files import TableFormat
+    from airflow_openai_batch.storage.location import Location
+    from airflow_openai_batch.tables.join.join_table import Joined
+    from airflow_openai_batch.tables.writing.write_table import TableFormat
 
 PROGRESS_EVERY_S = 10.0
 

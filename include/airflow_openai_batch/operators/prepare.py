@@ -12,47 +12,47 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from airflow.providers.common.compat.sdk import SkipMixin
 
-from airflow_openai_batch.core.errors import ConfigError, InputChangedError, InputError
-from airflow_openai_batch.core.plurals import number_of
-from airflow_openai_batch.core.preparation import (
-    Preparation,
-    prepare_requests,
-    preview_requests,
-    read_manifest,
-)
-from airflow_openai_batch.core.preparation.prepare import OnExisting, Prepared
-from airflow_openai_batch.core.preparation.source_note import check_files, note_files, note_query
-from airflow_openai_batch.core.row_sources import find_row_files, open_row_files
-from airflow_openai_batch.core.row_sources.choice import FORMATS
-from airflow_openai_batch.givers import Giver, find_giver
-from airflow_openai_batch.locations import make_resolver, open_place
-from airflow_openai_batch.operators.base import OpenAIBatchOperator
-from airflow_openai_batch.operators.failures import task_failures
-from airflow_openai_batch.operators.form_query import check_form_query
+from airflow_openai_batch.access.givers import Giver, find_giver
+from airflow_openai_batch.access.locations import make_resolver, open_place
+from airflow_openai_batch.access.permissions import check_conn_id
+from airflow_openai_batch.errors import ConfigError, InputChangedError, InputError
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
-from airflow_openai_batch.operators.ownership import check_folders_above, check_owner
-from airflow_openai_batch.operators.parameters import (
+from airflow_openai_batch.operators.task.base import OpenAIBatchOperator
+from airflow_openai_batch.operators.task.failures import task_failures
+from airflow_openai_batch.operators.task.form_query import check_form_query
+from airflow_openai_batch.operators.task.ownership import check_folders_above, check_owner
+from airflow_openai_batch.operators.task.parameters import (
     read_choice,
     read_flag,
     read_list,
     read_number,
     read_optional_int,
 )
-from airflow_openai_batch.operators.progress_log import ProgressLog
-from airflow_openai_batch.operators.prompt_files import load_prompt
-from airflow_openai_batch.operators.query import open_query
-from airflow_openai_batch.operators.run_conf import describe_unknown_keys, name_parameter
-from airflow_openai_batch.operators.run_place import place_of_run
-from airflow_openai_batch.operators.skipping import skip_rest
-from airflow_openai_batch.permissions import check_conn_id
+from airflow_openai_batch.operators.task.progress_log import ProgressLog
+from airflow_openai_batch.operators.task.prompt_files import load_prompt
+from airflow_openai_batch.operators.task.query import open_query
+from airflow_openai_batch.operators.task.run_conf import describe_unknown_keys, name_parameter
+from airflow_openai_batch.operators.task.run_place import place_of_run
+from airflow_openai_batch.operators.task.skipping import skip_rest
+from airflow_openai_batch.tables.preparation import (
+    Preparation,
+    prepare_requests,
+    preview_requests,
+    read_manifest,
+)
+from airflow_openai_batch.tables.preparation.prepare import OnExisting, Prepared
+from airflow_openai_batch.tables.preparation.source_note import check_files, note_files, note_query
+from airflow_openai_batch.tables.reading import find_row_files, open_row_files
+from airflow_openai_batch.tables.reading.open_source import FORMATS
+from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_openai_batch.core.preparation.manifest import Manifest, SourceNote
-    from airflow_openai_batch.core.prompts import PromptSpec
-    from airflow_openai_batch.core.row_sources import RowFiles, RowTable
-    from airflow_openai_batch.core.storage import Location
+    from airflow_openai_batch.storage.location import Location
+    from airflow_openai_batch.tables.preparation.manifest import Manifest, SourceNote
+    from airflow_openai_batch.tables.prompts import PromptSpec
+    from airflow_openai_batch.tables.reading import RowFiles, RowTable
 
 
 class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):

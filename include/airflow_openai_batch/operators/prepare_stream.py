@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_openai_batch.core.errors import ConfigError
-from airflow_openai_batch.core.preparation import read_manifest
-from airflow_openai_batch.core.preparation.manifest import SourceNote
-from airflow_openai_batch.core.preparation.renderer import Renderer
-from airflow_openai_batch.core.row_sources.item_rows import PROMPT_COLUMN, read_item_rows
-from airflow_openai_batch.core.row_sources.spool import spool_table
+from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.operators.prepare import FoundSource, OpenAIBatchPrepareOperator
+from airflow_openai_batch.tables.preparation import read_manifest
+from airflow_openai_batch.tables.preparation.manifest import SourceNote
+from airflow_openai_batch.tables.preparation.renderer import Renderer
+from airflow_openai_batch.tables.reading.read_items import PROMPT_COLUMN, read_item_rows
+from airflow_openai_batch.tables.reading.spool import spool_table
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.core.prompts import PromptSpec
-    from airflow_openai_batch.core.row_sources import RowTable
-    from airflow_openai_batch.core.storage import Location
+    from airflow_openai_batch.storage.location import Location
+    from airflow_openai_batch.tables.prompts import PromptSpec
+    from airflow_openai_batch.tables.reading import RowTable
 
 Items = Iterable[str | Mapping[str, Any]]
 

@@ -13,13 +13,29 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow.sdk import Asset, AssetAlias
 
-from airflow_openai_batch.core import job
-from airflow_openai_batch.core.accounting import check_accounts
-from airflow_openai_batch.core.errors import ConfigError, NoPlanError, OpenAIBatchError
-from airflow_openai_batch.core.failed_requests import write_failed
-from airflow_openai_batch.core.job_progress import read_done
-from airflow_openai_batch.core.ledger import JobLedger
-from airflow_openai_batch.core.report import (
+from airflow_openai_batch.access.givers import find_giver
+from airflow_openai_batch.access.locations import absolute_uri, open_place
+from airflow_openai_batch.access.permissions import check_conn_id
+from airflow_openai_batch.costs.sample import choose_sample, extrapolate, has_sample
+from airflow_openai_batch.costs.spending import Spent, read_spending
+from airflow_openai_batch.errors import ConfigError, NoPlanError, OpenAIBatchError
+from airflow_openai_batch.job import directory
+from airflow_openai_batch.job.ledger import JobLedger
+from airflow_openai_batch.job.shard_reader import ShardReader
+from airflow_openai_batch.operators.task.base import OpenAIBatchOperator
+from airflow_openai_batch.operators.task.failures import task_failures
+from airflow_openai_batch.operators.task.ownership import check_owner
+from airflow_openai_batch.operators.task.parameters import (
+    DEFAULT_CONN_ID,
+    read_flag,
+    read_number,
+    read_optional_int,
+)
+from airflow_openai_batch.operators.task.source_access import make_source_resolver
+from airflow_openai_batch.report.failed_requests import write_failed
+from airflow_openai_batch.report.markdown import write_markdown
+from airflow_openai_batch.report.progress import read_done
+from airflow_openai_batch.report.report import (
     Report,
     SampleLine,
     ShardSummary,
@@ -27,34 +43,18 @@ from airflow_openai_batch.core.report import (
     build_report,
     name_some,
 )
-from airflow_openai_batch.core.report_markdown import write_markdown
-from airflow_openai_batch.core.sample import choose_sample, extrapolate, has_sample
-from airflow_openai_batch.core.shard_reader import ShardReader
-from airflow_openai_batch.core.spending import Spent, read_spending
-from airflow_openai_batch.givers import find_giver
-from airflow_openai_batch.locations import absolute_uri, open_place
-from airflow_openai_batch.operators.base import OpenAIBatchOperator
-from airflow_openai_batch.operators.failures import task_failures
-from airflow_openai_batch.operators.ownership import check_owner
-from airflow_openai_batch.operators.parameters import (
-    DEFAULT_CONN_ID,
-    read_flag,
-    read_number,
-    read_optional_int,
-)
-from airflow_openai_batch.operators.source_access import make_source_resolver
-from airflow_openai_batch.permissions import check_conn_id
+from airflow_openai_batch.report.row_check import check_accounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airflow.sdk import Context
 
-    from airflow_openai_batch.core.ledger import Event
-    from airflow_openai_batch.core.plan import Plan
-    from airflow_openai_batch.core.request_line import RequestLine
-    from airflow_openai_batch.core.storage import Location, Resolver
-    from airflow_openai_batch.givers import Giver
+    from airflow_openai_batch.access.givers import Giver
+    from airflow_openai_batch.job.ledger import Event
+    from airflow_openai_batch.job.plan import Plan
+    from airflow_openai_batch.job.request_line import RequestLine
+    from airflow_openai_batch.storage.location import Location, Resolver
 
 ASSET_ALIAS = "openai_batch_results"
 """Schedule a DAG on this alias to run after any job; on the directory's own asset to run after one."""
@@ -127,13 +127,13 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
         extra = asset_extra(report)
         asset = Asset(make_asset_uri(self.asset_uri or output.uri))
         context["outlet_events"][AssetAlias(ASSET_ALIAS)].add(asset, extra=_event_extra(extra))
-        return {**extra, "report": output.child(job.REPORT_MARKDOWN).uri}
+        return {**extra, "report": output.child(directory.REPORT_MARKDOWN).uri}
 
     def _open(self, dag_id: str, giver: Giver) -> tuple[Location, Plan]:
         if not self.job:
             raise ConfigError("job is empty: the split pushed no job. Look at its log.")
         output = open_place(self.job, "output", giver)
-        plan = job.read_plan(output)
+        plan = directory.read_plan(output)
         if plan is None:
             raise NoPlanError(output.uri)
         check_owner(plan.created_by, output.uri, dag_id)
@@ -151,8 +151,10 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
 
     def _sweep(self, output: Location, plan: Plan, summaries: Sequence[ShardSummary], giver: Giver) -> None:
         """The results are safe by now: whatever is wrong at OpenAI fails nothing here."""
-        from airflow_openai_batch.hook import OpenAIBatchHook  # a second of imports, see `DEFAULT_CONN_ID`
-        from airflow_openai_batch.sweep import sweep_files
+        from airflow_openai_batch.hooks.openai_batch import (
+            OpenAIBatchHook,  # a second of imports, see `DEFAULT_CONN_ID`
+        )
+        from airflow_openai_batch.sending.remote_cleanup import sweep_files
 
         sends = {summary.shard: summary.sends for summary in summaries if summary.landed is not None}
         try:
@@ -175,15 +177,17 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
         unfinished = {shard.shard for shard in plan.shards} - done.keys()
         accounts = check_accounts(
             plan,
-            lambda shard: output.child(job.part(shard)),
-            output.child(job.REJECTED),
+            lambda shard: output.child(directory.part(shard)),
+            output.child(directory.REJECTED),
             unfinished=unfinished,
         )
         bad = [number for number, summary in done.items() if _has_bad_rows(summary)]
-        written = write_failed(_read_shards(output, plan, bad, resolve), output.child(job.FAILED))
+        written = write_failed(_read_shards(output, plan, bad, resolve), output.child(directory.FAILED))
         if written:
             self.log.info(
-                "%s: %s requests to look at or send again.", output.child(job.FAILED).uri, f"{written:,}"
+                "%s: %s requests to look at or send again.",
+                output.child(directory.FAILED).uri,
+                f"{written:,}",
             )
         spent = read_spending(output)
         report = build_report(
@@ -195,12 +199,12 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
             unfinished_usd=sum(paid.cost_usd for shard, paid in spent.paid.items() if shard in unfinished),
             sample=_describe_sample(output, plan, sample, spent) if unfinished else None,
         )
-        output.child(job.REPORT_MARKDOWN).write_bytes(write_markdown(report).encode())
-        output.child(job.REPORT_JSON).write_bytes(report.to_json())
+        output.child(directory.REPORT_MARKDOWN).write_bytes(write_markdown(report).encode())
+        output.child(directory.REPORT_JSON).write_bytes(report.to_json())
         return report
 
     def _judge(self, report: Report, allowed: float) -> None:
-        where = f"See {report.job}/{job.REPORT_MARKDOWN}."
+        where = f"See {report.job}/{directory.REPORT_MARKDOWN}."
         if not report.complete:
             unfinished = [line for line in report.shards if not line.rows]
             why = "; ".join(f"shard {line.shard}: {line.state}" for line in unfinished[:3])
@@ -213,15 +217,15 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
         if counts.bad_fraction > allowed:
             raise AirflowFailException(
                 f"{counts.bad:,} of {counts.good + counts.bad:,} rows are not ok ({report.name_problems()}): more than "
-                f"max_failed_fraction={allowed:g} allows. All results have landed; {job.FAILED} has the requests. "
-                "Raise max_failed_fraction if this is good enough, or run it again with the same output and "
+                f"max_failed_fraction={allowed:g} allows. All results have landed; {directory.FAILED} has the "
+                "requests. Raise max_failed_fraction if this is good enough, or run it again with the same output and "
                 f"repair=true to ask for these alone. {where}"
             )
 
 
 def _find_open(output: Location, plan: Plan, sample: int) -> list[int]:
     """Shards whose part of the sample has not landed."""
-    ledger = JobLedger(output.child(job.STATE))
+    ledger = JobLedger(output.child(directory.STATE))
     wanted = choose_sample(plan, sample)
     return [shard for shard, first in wanted.items() if not has_sample(ledger, shard, first)]
 
@@ -234,7 +238,7 @@ def _describe_sample(output: Location, plan: Plan, sample: int | None, spent: Sp
 
 
 def _read_summaries(output: Location, plan: Plan) -> Iterator[ShardSummary]:
-    ledger = JobLedger(output.child(job.STATE))
+    ledger = JobLedger(output.child(directory.STATE))
     for shard in plan.shards:
         done = read_done(ledger, shard.shard, plan)
         if done is not None:
@@ -255,7 +259,7 @@ def _read_shards(
 ) -> Iterator[tuple[Iterator[RequestLine], Location]]:
     for number in numbers:
         reader = ShardReader(plan, plan.shards[number], output, resolve)
-        yield reader.lines(), output.child(job.part(number))
+        yield reader.lines(), output.child(directory.part(number))
 
 
 def _has_bad_rows(summary: ShardSummary) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from airflow_openai_batch.core.outcomes import OutcomeRules
-from airflow_openai_batch.core.shard_state import Goal
-from airflow_openai_batch.operators.parameters import read_flag, read_list, read_number
-from airflow_openai_batch.operators.shard_step import ShardStepOperator
-from airflow_openai_batch.shard_files import LandingRules
+from airflow_openai_batch.job.shard_state import Goal
+from airflow_openai_batch.operators.task.parameters import read_flag, read_list, read_number
+from airflow_openai_batch.operators.task.shard_step import ShardStepOperator
+from airflow_openai_batch.results.outcome import OutcomeRules
+from airflow_openai_batch.sending.shard_files import LandingRules
 
 
 class OpenAIBatchUploadOperator(ShardStepOperator):

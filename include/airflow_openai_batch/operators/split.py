@@ -9,46 +9,46 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from airflow.providers.common.compat.sdk import SkipMixin, conf
 
-from airflow_openai_batch.core import job
-from airflow_openai_batch.core.account_limits import AccountLimits
-from airflow_openai_batch.core.errors import ConfigError
-from airflow_openai_batch.core.forecast import forecast_costs
-from airflow_openai_batch.core.peek import peek_models
-from airflow_openai_batch.core.plan import Plan, ShardLimits
-from airflow_openai_batch.core.plurals import number_of
-from airflow_openai_batch.core.queue_room import QUEUE_SHARE
-from airflow_openai_batch.core.repair import Repair, find_repair, reopen_shards
-from airflow_openai_batch.core.split import Counting, split_job
-from airflow_openai_batch.givers import Giver, find_giver
-from airflow_openai_batch.locations import make_resolver, open_place
-from airflow_openai_batch.operators.base import OpenAIBatchOperator
-from airflow_openai_batch.operators.calling import make_caller
-from airflow_openai_batch.operators.failures import task_failures
-from airflow_openai_batch.operators.local_disk import SPLIT_HOST, describe_local_paths, find_host
-from airflow_openai_batch.operators.monthly_budget import find_monthly_budget
-from airflow_openai_batch.operators.ownership import check_folders_above, check_job_owner, check_owner
-from airflow_openai_batch.operators.parameters import (
+from airflow_openai_batch.access.givers import Giver, find_giver
+from airflow_openai_batch.access.locations import make_resolver, open_place
+from airflow_openai_batch.access.permissions import check_conn_id, check_uri
+from airflow_openai_batch.costs.forecast import forecast_costs
+from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.job import directory
+from airflow_openai_batch.job.plan import Plan, ShardLimits
+from airflow_openai_batch.openai_api.account_limits import AccountLimits
+from airflow_openai_batch.operators.task.base import OpenAIBatchOperator
+from airflow_openai_batch.operators.task.caller import make_caller
+from airflow_openai_batch.operators.task.failures import task_failures
+from airflow_openai_batch.operators.task.local_disk import SPLIT_HOST, describe_local_paths, find_host
+from airflow_openai_batch.operators.task.monthly_budget import find_monthly_budget
+from airflow_openai_batch.operators.task.ownership import check_folders_above, check_job_owner, check_owner
+from airflow_openai_batch.operators.task.parameters import (
     DEFAULT_CONN_ID,
     read_choice,
     read_flag,
     read_list,
     read_optional_int,
 )
-from airflow_openai_batch.operators.plan_costs import PlanCosts, read_plan_costs
-from airflow_openai_batch.operators.progress_log import ProgressLog
-from airflow_openai_batch.operators.run_conf import describe_unknown_keys
-from airflow_openai_batch.operators.run_place import find_shared_place, make_path_safe, place_of_run
-from airflow_openai_batch.operators.skipping import skip_rest
-from airflow_openai_batch.permissions import check_conn_id, check_uri
+from airflow_openai_batch.operators.task.plan_costs import PlanCosts, read_plan_costs
+from airflow_openai_batch.operators.task.progress_log import ProgressLog
+from airflow_openai_batch.operators.task.run_conf import describe_unknown_keys
+from airflow_openai_batch.operators.task.run_place import find_shared_place, make_path_safe, place_of_run
+from airflow_openai_batch.operators.task.skipping import skip_rest
+from airflow_openai_batch.planning.first_models import peek_models
+from airflow_openai_batch.planning.split import Counting, split_job
+from airflow_openai_batch.report.repair import Repair, find_repair, reopen_shards
+from airflow_openai_batch.sending.queue.room import QUEUE_SHARE
+from airflow_openai_batch.wording import number_of
 
 __all__ = ["OpenAIBatchSplitOperator", "describe_existing", "make_path_safe"]
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_openai_batch.core.queue_room import QueueLimit
-    from airflow_openai_batch.core.storage import Location, Resolver
-    from airflow_openai_batch.hook import OpenAIBatchHook
+    from airflow_openai_batch.hooks.openai_batch import OpenAIBatchHook
+    from airflow_openai_batch.sending.queue.room import QueueLimit
+    from airflow_openai_batch.storage.location import Location, Resolver
 
 
 class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
@@ -211,7 +211,7 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
             raise ConfigError(
                 "repair goes on with a job: not with on_existing=fail or restart, nor with a sample."
             )
-        plan = job.read_plan(open_place(job_uri, "output", self._givers.output))
+        plan = directory.read_plan(open_place(job_uri, "output", self._givers.output))
         if plan is None:
             raise ConfigError(
                 f"{job_uri}: there is no job to repair. output_uri must be the directory of one."
@@ -273,7 +273,9 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
 
     @property
     def _hook(self) -> OpenAIBatchHook:
-        from airflow_openai_batch.hook import OpenAIBatchHook  # a second of imports, see `DEFAULT_CONN_ID`
+        from airflow_openai_batch.hooks.openai_batch import (
+            OpenAIBatchHook,  # a second of imports, see `DEFAULT_CONN_ID`
+        )
 
         return OpenAIBatchHook(self.conn_id)
 
@@ -355,7 +357,7 @@ class _Givers(NamedTuple):
 
 def describe_existing(plan: Plan, output: Location) -> str:
     """What the log says of a plan that is gone on with; one listing."""
-    landed = len(output.child(job.RESULTS).names())
+    landed = len(output.child(directory.RESULTS).names())
     return (
         f"The plan of {output.uri} exists: going on with it; {landed:,} of {number_of(len(plan.shards), 'shard')} "
         f"{'has' if landed == 1 else 'have'} results already."

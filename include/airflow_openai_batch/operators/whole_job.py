@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import AirflowFailException, SkipMixin, TaskDeferred
 
-from airflow_openai_batch.core import job
-from airflow_openai_batch.core.errors import ConfigError, NoPlanError
-from airflow_openai_batch.core.plurals import number_of
-from airflow_openai_batch.core.report import name_some
-from airflow_openai_batch.core.sample import choose_sample, make_refs
-from airflow_openai_batch.givers import find_giver
-from airflow_openai_batch.locations import open_place
-from airflow_openai_batch.operators.failures import OpenAIBatchException, task_failures
-from airflow_openai_batch.operators.parameters import read_optional_int
+from airflow_openai_batch.access.givers import find_giver
+from airflow_openai_batch.access.locations import open_place
+from airflow_openai_batch.access.settings import find_output_root
+from airflow_openai_batch.costs.sample import choose_sample, make_refs
+from airflow_openai_batch.errors import ConfigError, NoPlanError
+from airflow_openai_batch.job import directory
 from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
-from airflow_openai_batch.operators.run_place import find_shared_place, place_of_run
 from airflow_openai_batch.operators.shard import LandingOperator, OpenAIBatchShardOperator
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
-from airflow_openai_batch.settings import find_output_root
+from airflow_openai_batch.operators.task.failures import OpenAIBatchException, task_failures
+from airflow_openai_batch.operators.task.parameters import read_optional_int
+from airflow_openai_batch.operators.task.run_place import find_shared_place, place_of_run
+from airflow_openai_batch.report.report import name_some
+from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
@@ -217,7 +217,7 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
             raise AirflowFailException(
                 f"Shard {number} of {shards:,} failed: {why}{others} {error}"
             ) from None
-        return {**found, "job": where, "results": f"{where}/{job.RESULTS}", **self.describe(where)}
+        return {**found, "job": where, "results": f"{where}/{directory.RESULTS}", **self.describe(where)}
 
     def make_split(self, input_uri: str | Sequence[str]) -> OpenAIBatchSplitOperator:
         """With the parameters of this task."""
@@ -243,7 +243,7 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
         :raises NoPlanError: if the plan has gone since.
         """
         output = open_place(self.read_job_uri(context), "output", find_giver(context, "output_uri"))
-        plan = job.read_plan(output)
+        plan = directory.read_plan(output)
         if plan is None:
             raise NoPlanError(output.uri, "it was there; clear the task.")
         wanted = choose_sample(plan, read_optional_int("sample_requests", self.sample_requests))

@@ -10,15 +10,15 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from airflow_openai_batch.core.account_limits import AccountLimits
-from airflow_openai_batch.core.batch_view import BatchStatus, BatchView, QueueSnapshot, choose_kept
-from airflow_openai_batch.core.errors import OpenAIBatchError, RemoteError
-from airflow_openai_batch.core.models import base_model
-from airflow_openai_batch.core.queue_room import QueueLimit, sum_held
-from airflow_openai_batch.core.refusals import classify_refusal
-from airflow_openai_batch.givers import Giver
-from airflow_openai_batch.permissions import check_conn_id
+from airflow_openai_batch.access.givers import Giver
+from airflow_openai_batch.access.permissions import check_conn_id
+from airflow_openai_batch.errors import OpenAIBatchError, RemoteError
+from airflow_openai_batch.openai_api.account_limits import AccountLimits
+from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView, QueueSnapshot, choose_kept
+from airflow_openai_batch.openai_api.models import base_model
 from airflow_openai_batch.plugin.iso import to_iso
+from airflow_openai_batch.sending.queue.refusals import classify_refusal
+from airflow_openai_batch.sending.queue.room import QueueLimit, sum_held
 from airflow_openai_batch.triggers.batch_list import BatchList, BatchSource
 from airflow_openai_batch.triggers.queue_book import QueueBook
 
@@ -81,7 +81,7 @@ class Account:
     async def _read_limits(self) -> None:
         if time.monotonic() - self._limits_at < LIMITS_S and self._limits_at:
             return
-        from airflow_openai_batch.hook import OpenAIBatchHook
+        from airflow_openai_batch.hooks.openai_batch import OpenAIBatchHook
 
         self._limits = await asyncio.to_thread(lambda: OpenAIBatchHook(self.conn_id).get_limits())
         self._limits_at = time.monotonic()

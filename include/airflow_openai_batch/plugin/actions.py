@@ -15,22 +15,22 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field, ValidationError
 
-from airflow_openai_batch.core import job
-from airflow_openai_batch.core.batch_view import BatchStatus
-from airflow_openai_batch.core.errors import NotFoundError
-from airflow_openai_batch.core.known_batches import is_of_job
-from airflow_openai_batch.givers import Giver
-from airflow_openai_batch.locations import open_place
-from airflow_openai_batch.operators.ownership import find_other_owner
-from airflow_openai_batch.permissions import check_conn_id
+from airflow_openai_batch.access.givers import Giver
+from airflow_openai_batch.access.locations import open_place
+from airflow_openai_batch.access.permissions import check_conn_id
+from airflow_openai_batch.errors import NotFoundError
+from airflow_openai_batch.job import directory
+from airflow_openai_batch.openai_api.batch import BatchStatus
+from airflow_openai_batch.operators.task.ownership import find_other_owner
 from airflow_openai_batch.plugin.access import GetUserDep, check_origin
 from airflow_openai_batch.plugin.api import AllRights, OneJob, read_row
 from airflow_openai_batch.plugin.job_rows import JobId, find_conn_ids
 from airflow_openai_batch.plugin.odd_requests import MOST_NAME_CHARS, MOST_NUMBER, TEXT
+from airflow_openai_batch.sending.known_batches import is_of_job
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.core.plan import Plan
-    from airflow_openai_batch.core.storage import Location
+    from airflow_openai_batch.job.plan import Plan
+    from airflow_openai_batch.storage.location import Location
 
 CHUNK_BYTES = 1 << 20
 MOST_WISH_BYTES = 64 * 1024
@@ -88,7 +88,7 @@ def cancel(
         raise HTTPException(404, "Airflow does not know the job's connection any more.")
     # What a split pushed: it has looked at who gave it.
     check_conn_id(conn_id, Giver.CODE)
-    plan = job.read_plan(open_place(row.uri, "output", Giver.CODE))
+    plan = directory.read_plan(open_place(row.uri, "output", Giver.CODE))
     if plan is not None and (owner := find_other_owner(plan.created_by, job_id.dag_id)):
         rights.check_edit(owner)
     status = _cancel(conn_id, wish.batch_id, row.uri, plan)
@@ -97,7 +97,7 @@ def cancel(
 
 
 def _cancel(conn_id: str, batch_id: str, uri: str, plan: Plan | None) -> str:
-    from airflow_openai_batch.hook import OpenAIBatchHook  # the client's imports take a second
+    from airflow_openai_batch.hooks.openai_batch import OpenAIBatchHook  # the client's imports take a second
 
     with OpenAIBatchHook(conn_id).get_batch_client() as client:
         try:
@@ -137,12 +137,12 @@ def get_failed(rights: AllRights, job_id: OneJob) -> StreamingResponse:
     with create_session(scoped=False) as session:
         row = read_row(session, job_id)
     output = open_place(row.uri, "output", Giver.CODE)
-    plan = job.read_plan(output)
+    plan = directory.read_plan(output)
     if plan is None:
         raise HTTPException(404, NO_FILE)
     if owner := find_other_owner(plan.created_by, job_id.dag_id):
         rights.check_contents(owner)
-    place = output.child(job.FAILED)
+    place = output.child(directory.FAILED)
     try:
         chunks = _read_chunks(place)
         first = next(chunks, b"")

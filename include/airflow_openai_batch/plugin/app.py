@@ -15,9 +15,10 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 
-from airflow_openai_batch.core.errors import OpenAIBatchError
-from airflow_openai_batch.plugin import access, actions, api, webhooks
+from airflow_openai_batch.errors import OpenAIBatchError
+from airflow_openai_batch.plugin import access, actions, api
 from airflow_openai_batch.plugin.odd_requests import OddRequests
+from airflow_openai_batch.plugin.webhooks import routes
 
 STATIC = Path(__file__).parent / "static"
 MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
@@ -35,7 +36,7 @@ def make_app() -> FastAPI:
     app.add_exception_handler(OpenAIBatchError, _tell_trouble)
     app.add_exception_handler(Exception, _tell_defect)
     app.add_middleware(OddRequests)
-    app.include_router(webhooks.router)
+    app.include_router(routes.router)
     for router in (api.router, actions.router, pages):
         app.include_router(router, dependencies=[Depends(access.requires_authenticated())])
     return app

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from airflow_openai_batch.operators.ownership import find_other_owner
+from airflow_openai_batch.operators.task.ownership import find_other_owner
 from airflow_openai_batch.plugin.accounts import ACCOUNTS, Account
 from airflow_openai_batch.plugin.directories import DIRECTORIES, Directory
 from airflow_openai_batch.plugin.instances import Instance, Instances, find_instances, find_makers
@@ -17,8 +17,8 @@ from airflow_openai_batch.plugin.shard_view import ShardView, view_shards
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from airflow_openai_batch.core.job_snapshot import JobSnapshot
     from airflow_openai_batch.plugin.access import Rights
+    from airflow_openai_batch.report.snapshot import JobSnapshot
 
 
 @dataclass

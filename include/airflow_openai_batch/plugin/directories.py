@@ -13,11 +13,11 @@ from collections import OrderedDict
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-from airflow_openai_batch.core.errors import OpenAIBatchError
-from airflow_openai_batch.core.job_snapshot import JobSnapshot, SnapshotReader
-from airflow_openai_batch.core.server_words import clean_words
-from airflow_openai_batch.givers import Giver
-from airflow_openai_batch.locations import open_place
+from airflow_openai_batch.access.givers import Giver
+from airflow_openai_batch.access.locations import open_place
+from airflow_openai_batch.errors import OpenAIBatchError
+from airflow_openai_batch.report.snapshot import JobSnapshot, SnapshotReader
+from airflow_openai_batch.server_words import clean_words
 
 log = logging.getLogger(__name__)
 

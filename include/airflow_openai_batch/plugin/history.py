@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_openai_batch.plugin.iso import to_iso
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.core.report import Report
     from airflow_openai_batch.plugin.board import Job
+    from airflow_openai_batch.report.report import Report
 
 
 def describe_runs(jobs: Iterable[Job]) -> list[dict[str, Any]]:

@@ -10,9 +10,9 @@ from airflow_openai_batch.plugin.iso import to_iso
 from airflow_openai_batch.plugin.shard_view import STATES, ShardView
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.core.job_snapshot import JobSnapshot
     from airflow_openai_batch.plugin.board import Job
     from airflow_openai_batch.plugin.job_rows import JobRow
+    from airflow_openai_batch.report.snapshot import JobSnapshot
 
 
 def describe_job(job: Job, *, now: float, may_edit: bool) -> dict[str, Any]:

@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_openai_batch.core import job
-from airflow_openai_batch.core.batch_view import BatchStatus, BatchView, estimate_left
-from airflow_openai_batch.core.landed import count_bad
-from airflow_openai_batch.core.queue_room import read_held
+from airflow_openai_batch.job import directory
+from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView, estimate_left
 from airflow_openai_batch.operators.links import OPENAI_PAGE
 from airflow_openai_batch.plugin.instances import FAILED
 from airflow_openai_batch.plugin.iso import to_iso
+from airflow_openai_batch.results.landing_summary import count_bad
+from airflow_openai_batch.sending.queue.room import read_held
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.core.job_snapshot import JobSnapshot, ShardSnapshot
-    from airflow_openai_batch.core.plan import Shard
-    from airflow_openai_batch.core.report import ShardLine
-    from airflow_openai_batch.core.spending import Paid
+    from airflow_openai_batch.costs.spending import Paid
+    from airflow_openai_batch.job.plan import Shard
     from airflow_openai_batch.plugin.instances import Instance
+    from airflow_openai_batch.report.report import ShardLine
+    from airflow_openai_batch.report.snapshot import JobSnapshot, ShardSnapshot
 
 STATES = ("waiting", "sending", "running", "landing", "done", "failed")
 
@@ -142,7 +142,7 @@ class ShardView:
             "task": None if self.instance is None else self.instance.describe(),
             "links": {
                 "openai": OPENAI_PAGE.format(batch_id=batch_id) if batch_id else None,
-                "result": f"{uri}/{job.part(self.plan.shard)}" if self.state == "done" else None,
+                "result": f"{uri}/{directory.part(self.plan.shard)}" if self.state == "done" else None,
             },
             "cancellable": may_edit
             and self.live is not None

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from airflow.sdk import get_current_context
 
-from airflow_openai_batch.core.errors import ConfigError, JobError
-from airflow_openai_batch.givers import find_giver_of
-from airflow_openai_batch.locations import open_place
-from airflow_openai_batch.operators.run_place import place_of_run
+from airflow_openai_batch.access.givers import find_giver_of
+from airflow_openai_batch.access.locations import open_place
+from airflow_openai_batch.errors import ConfigError, JobError
+from airflow_openai_batch.operators.task.run_place import place_of_run
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.core.storage import Location
+    from airflow_openai_batch.storage.location import Location
 
 _Note = TypeVar("_Note", bound=msgspec.Struct)
 

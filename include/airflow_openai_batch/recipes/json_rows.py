@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_openai_batch.core.errors import InputError
-from airflow_openai_batch.core.sources import explained
+from airflow_openai_batch.errors import InputError
+from airflow_openai_batch.storage.sources import explained
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.core.storage import Location
+    from airflow_openai_batch.storage.location import Location
 
 Row = dict[str, Any]
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException
 from airflow.sdk.bases.sensor import BaseSensorOperator, PokeReturnValue
 
-from airflow_openai_batch.core.batch_view import BatchStatus, BatchView, describe_progress
-from airflow_openai_batch.core.errors import BatchRejectedError, ConfigError
-from airflow_openai_batch.core.refusals import classify_refusal, describe_refused
-from airflow_openai_batch.core.shard_state import Goal
-from airflow_openai_batch.core.steps import AwaitRoom
-from airflow_openai_batch.operators.calling import make_caller
-from airflow_openai_batch.operators.failures import task_failures
-from airflow_openai_batch.operators.sending import read_policy
-from airflow_openai_batch.operators.shard_step import ShardStepOperator
+from airflow_openai_batch.errors import BatchRejectedError, ConfigError
+from airflow_openai_batch.job.shard_state import Goal
+from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView, describe_progress
+from airflow_openai_batch.operators.task.caller import make_caller
+from airflow_openai_batch.operators.task.failures import task_failures
+from airflow_openai_batch.operators.task.sending import read_policy
+from airflow_openai_batch.operators.task.shard_step import ShardStepOperator
+from airflow_openai_batch.sending.queue.refusals import classify_refusal, describe_refused
+from airflow_openai_batch.sending.steps import AwaitRoom
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

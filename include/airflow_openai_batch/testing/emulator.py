@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from airflow_openai_batch.testing.answers import Answer, Answers
 from airflow_openai_batch.testing.blobs import Blobs, MemoryBlobs
 from airflow_openai_batch.testing.books import Books
 from airflow_openai_batch.testing.checks import check_request
@@ -19,6 +18,7 @@ from airflow_openai_batch.testing.files import BATCH_RETENTION_S, PURPOSES, File
 from airflow_openai_batch.testing.lifecycle import Lifecycle
 from airflow_openai_batch.testing.rates import RealtimeLimits
 from airflow_openai_batch.testing.refusals import ApiError, missing
+from airflow_openai_batch.testing.replies.answers import Answer, Answers
 from airflow_openai_batch.testing.requests import (
     CountTokens,
     estimate_tokens,

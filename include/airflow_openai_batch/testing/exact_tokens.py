@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_openai_batch.core.tokens import count_request_tokens
+from airflow_openai_batch.requests.tokens import count_request_tokens
 
 
 def count_exact_tokens(body: dict[str, Any], endpoint: str) -> int:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_openai_batch.testing.answers import SPOILS, Answers
 from airflow_openai_batch.testing.checks import check_request
 from airflow_openai_batch.testing.landing import Reply, Respond
 from airflow_openai_batch.testing.refusals import STATUS_CODES, ApiError, message_for
+from airflow_openai_batch.testing.replies.answers import SPOILS, Answers
+from airflow_openai_batch.testing.replies.shapes import usage_of
 from airflow_openai_batch.testing.requests import TEXT_ENDPOINTS, canonical, digest_of
-from airflow_openai_batch.testing.shapes import usage_of
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing.batches import Batch

@@ -23,8 +23,8 @@ from airflow_openai_batch.testing.settings import Settings
 from airflow_openai_batch.testing.webhooks import WebhookSender
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.testing.answers import Answer
     from airflow_openai_batch.testing.books import Books
+    from airflow_openai_batch.testing.replies.answers import Answer
 
 _INLINE_BYTES = 1_000_000
 """Files up to this are answered in the call that finds them due; larger ones in the background."""

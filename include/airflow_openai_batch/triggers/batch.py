@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_openai_batch.core.batch_view import BatchStatus, BatchView, describe_progress
-from airflow_openai_batch.core.errors import NotFoundError
-from airflow_openai_batch.core.judging import Waited, is_late, judge_batch
-from airflow_openai_batch.core.policy import Policy
-from airflow_openai_batch.core.steps import RecordEnded, RecordRefused, Wait
+from airflow_openai_batch.errors import NotFoundError
+from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView, describe_progress
+from airflow_openai_batch.sending.judging import Waited, is_late, judge_batch
+from airflow_openai_batch.sending.policy import Policy
+from airflow_openai_batch.sending.steps import RecordEnded, RecordRefused, Wait
 from airflow_openai_batch.triggers.connect import connect, find_watcher
 from airflow_openai_batch.triggers.held import HeldTrigger, read_seconds
 from airflow_openai_batch.triggers.kill import CAN_ASK, cancel_if_given_up, warm_up
 from airflow_openai_batch.triggers.watcher import Sighting
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.core.policy import OnDeadline
+    from airflow_openai_batch.sending.policy import OnDeadline
 
 log = logging.getLogger(__name__)
 

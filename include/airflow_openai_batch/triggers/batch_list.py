@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from airflow_openai_batch.core.batch_view import LIST_PAGE, BatchPage, BatchView
-from airflow_openai_batch.core.errors import ListError, NotFoundError, RequestRefusedError
-from airflow_openai_batch.core.paging import ListWalk
+from airflow_openai_batch.errors import ListError, NotFoundError, RequestRefusedError
+from airflow_openai_batch.openai_api.batch import LIST_PAGE, BatchPage, BatchView
+from airflow_openai_batch.openai_api.paging import ListWalk
 
 DRY_PAGES = 5
 """So many pages without a find are worth it even for one batch: once found, it costs one page a cycle for ever."""

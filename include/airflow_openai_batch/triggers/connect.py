@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from airflow.providers.common.compat.sdk import AirflowException
 from airflow.sdk.exceptions import AirflowRuntimeError
 
-from airflow_openai_batch.core.errors import OpenAIBatchError, TransientError
+from airflow_openai_batch.errors import OpenAIBatchError, TransientError
 from airflow_openai_batch.triggers.watcher import BatchWatcher, get_watcher
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.hook import OpenAIBatchHook
+    from airflow_openai_batch.hooks.openai_batch import OpenAIBatchHook
     from airflow_openai_batch.triggers.batch_list import BatchSource
 
 
@@ -45,6 +45,6 @@ def _make_hook(conn_id: str) -> OpenAIBatchHook:
     for name in ("openai.resources.batches", "anyio._backends._asyncio"):
         with contextlib.suppress(ImportError):  # only sooner than otherwise
             importlib.import_module(name)
-    hook = importlib.import_module("airflow_openai_batch.hook")
+    hook = importlib.import_module("airflow_openai_batch.hooks.openai_batch")
     made: OpenAIBatchHook = hook.OpenAIBatchHook(conn_id)
     return made

@@ -7,13 +7,13 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from airflow_openai_batch import metrics
-from airflow_openai_batch.core.models import base_model
-from airflow_openai_batch.core.queue_room import sum_held
+from airflow_openai_batch.hooks import metrics
+from airflow_openai_batch.openai_api.models import base_model
+from airflow_openai_batch.sending.queue.room import sum_held
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.core.admission import QueueRoom
-    from airflow_openai_batch.core.batch_view import BatchView
+    from airflow_openai_batch.openai_api.batch import BatchView
+    from airflow_openai_batch.sending.queue.line import QueueRoom
 
 HOSTNAME = socket.gethostname()
 """A gauge of two triggerers must not be one: whoever wants the sum adds them up."""

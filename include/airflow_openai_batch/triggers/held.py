@@ -16,7 +16,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import conf
 from airflow.triggers.base import BaseTaskEndEvent, BaseTrigger, TriggerEvent
 
-from airflow_openai_batch.settings import SECTION
+from airflow_openai_batch.access.settings import SECTION
 
 MIN_AGE_S = 10.0
 """See `find_min_age_s`, for Airflow's default of 5 s."""

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 from asgiref.sync import sync_to_async
 
-from airflow_openai_batch.core.errors import NotFoundError, TransientError
-from airflow_openai_batch.core.server_words import describe_error
+from airflow_openai_batch.errors import NotFoundError, TransientError
+from airflow_openai_batch.server_words import describe_error
 
 if TYPE_CHECKING:
     from airflow_openai_batch.triggers.batch_list import BatchSource

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from airflow_openai_batch.core.batch_view import BatchView, QueueSnapshot
+from airflow_openai_batch.openai_api.batch import BatchView, QueueSnapshot
 
 LOOK_BACK_S = 26 * 3600.0
 """A batch lives for a day, and the list lags."""

@@ -15,13 +15,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-from airflow_openai_batch.core.batch_view import BatchStatus, BatchView, QueueSnapshot
-from airflow_openai_batch.core.errors import (
-    FatalAccountError,
-    NotFoundError,
-    OpenAIBatchError,
-    RemoteError,
-)
+from airflow_openai_batch.errors import FatalAccountError, NotFoundError, OpenAIBatchError, RemoteError
+from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView, QueueSnapshot
 from airflow_openai_batch.triggers.batch_list import BatchList, BatchSource
 from airflow_openai_batch.triggers.gauges import InFlight
 from airflow_openai_batch.triggers.queue_book import QueueBook

@@ -1,9 +1,0 @@
-"""From a table and a prompt to request files, with a map from every row to the request that answers it."""
-
-from __future__ import annotations
-
-from airflow_openai_batch.core.preparation.manifest import Manifest, read_manifest
-from airflow_openai_batch.core.preparation.prepare import Preparation, Prepared, prepare_requests
-from airflow_openai_batch.core.preparation.preview import preview_requests
-
-__all__ = ["Manifest", "Preparation", "Prepared", "prepare_requests", "preview_requests", "read_manifest"]

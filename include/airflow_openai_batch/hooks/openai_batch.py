@@ -1,0 +1,173 @@
+"""From an Airflow connection to a client; built on the provider's hook and its connection type."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import Any
+
+import openai
+from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from airflow.providers.openai.hooks.openai import OpenAIHook
+
+from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.openai_api.account_limits import AccountLimits, read_account_limits
+from airflow_openai_batch.openai_api.client import AsyncBatchClient, BatchClient
+from airflow_openai_batch.openai_api.client_errors import translated
+from airflow_openai_batch.openai_api.connection_settings import (
+    check_client_settings,
+    check_conn_type,
+    check_host,
+    check_key,
+)
+from airflow_openai_batch.openai_api.redirects import guard_redirects
+from airflow_openai_batch.server_words import clean_words, remember_connection, remember_secret
+
+log = logging.getLogger(__name__)
+
+_QUIETED = ("httpx", "httpx2")
+"""The client's HTTP library writes a line for every request: at each poll one, in the log of a waiting task."""
+
+
+class OpenAIBatchHook(OpenAIHook):
+    """Clients for the Batch API from a connection of type ``openai``, and of no other.
+
+    Password: the API key. Host: another ``base_url``, for compatible servers. Where the connection
+    ``openai_default`` does not exist and ``OPENAI_API_KEY`` is set, that key is used.
+    """
+
+    def __init__(self, conn_id: str = OpenAIHook.default_conn_name, **kwargs: Any) -> None:
+        super().__init__(conn_id=conn_id, **kwargs)
+
+    def get_batch_client(self) -> BatchClient:
+        """:raises ConfigError: if the connection does not exist or its settings are refused by the client."""
+        return BatchClient(self.get_conn(), conn_id=self.conn_id)
+
+    @classmethod
+    def get_connection(cls, conn_id: str) -> Any:
+        """:raises AirflowNotFoundException: if there is none.
+        :raises ConfigError: if it is of another type."""
+        try:
+            conn = super().get_connection(conn_id)
+        except ImportError as error:  # what Airflow 3.1 says of it outside tasks and triggers
+            if error.name != "airflow.sdk.execution_time.task_runner":
+                raise
+            raise AirflowNotFoundException(f"The conn_id `{conn_id}` isn't defined") from None
+        check_conn_type(conn_id, conn.conn_type)
+        return conn
+
+    def _client_kwargs(self, conn: Any, extras: dict[str, Any]) -> dict[str, Any]:
+        """The client's arguments: here every way to a client comes by, synchronous or not."""
+        check_conn_type(self.conn_id, conn.conn_type)
+        settings: dict[str, Any] = super()._client_kwargs(conn, extras)
+        remember_secret(conn.password)
+        check_client_settings(self.conn_id, settings, extras)
+        return settings
+
+    async def aget_batch_client(self) -> AsyncBatchClient:
+        """The asynchronous client; whoever asks for it closes it.
+
+        :raises ConfigError: as `get_batch_client`.
+        """
+        return AsyncBatchClient(await self.aget_conn())
+
+    def get_limits(self) -> AccountLimits:
+        """What the connection's extra says of the account: ``tier`` ("free", 1 to 5), or numbers that win over it:
+        ``enqueued_token_limit`` and ``enqueued_request_limit`` (one number, or one by model), ``requests_per_minute``,
+        ``tokens_per_minute``, ``realtime_concurrency``, ``max_retries`` (of one real-time request, 3); and
+        ``monthly_budget_usd``, see `core.monthly_budget`.
+
+        :raises ConfigError: for a value that is no limit.
+        """
+        try:
+            conn = self.get_connection(self.conn_id)
+        except AirflowNotFoundException:
+            return AccountLimits()
+        extra = conn.extra_dejson
+        remember_connection(conn.password, extra)
+        return read_account_limits(extra, f"connection {self.conn_id!r}")
+
+    @staticmethod
+    def _quiet_http() -> None:
+        """Warnings only, unless somebody chose a level for these loggers."""
+        for name in _QUIETED:
+            if (logger := logging.getLogger(name)).level == logging.NOTSET:
+                logger.setLevel(logging.WARNING)
+
+    def get_conn(self) -> openai.OpenAI:
+        self._quiet_http()
+        with translated(f"connection {self.conn_id!r}"):
+            try:
+                client = super().get_conn()
+            except AirflowNotFoundException:
+                self._check_environment_key()
+                client = openai.OpenAI()
+            except (TypeError, ValueError) as error:
+                raise self._bad_settings(error) from None
+        guard_redirects(client)
+        return client
+
+    def get_realtime_client(self) -> openai.AsyncOpenAI:
+        """The asynchronous client, for synchronous code in a worker that runs a loop of its own with it. It does not
+        retry by itself: `realtime` has the patience.
+
+        :raises ConfigError: as `get_batch_client`.
+        """
+        self._quiet_http()
+        with translated(f"connection {self.conn_id!r}"):
+            try:
+                conn = self.get_connection(self.conn_id)
+                client = openai.AsyncOpenAI(**self._client_kwargs(conn, conn.extra_dejson))
+            except AirflowNotFoundException:
+                self._check_environment_key()
+                client = openai.AsyncOpenAI()
+            except (TypeError, ValueError) as error:
+                raise self._bad_settings(error) from None
+        guard_redirects(client)
+        return client.with_options(max_retries=0)
+
+    async def aget_conn(self) -> openai.AsyncOpenAI:
+        self._quiet_http()
+        with translated(f"connection {self.conn_id!r}"):
+            try:
+                client = await self._make_async_client()
+            except AirflowNotFoundException:
+                self._check_environment_key()
+                client = await asyncio.to_thread(openai.AsyncOpenAI)
+            except (TypeError, ValueError) as error:
+                raise self._bad_settings(error) from None
+        guard_redirects(client)
+        return client
+
+    async def _make_async_client(self) -> openai.AsyncOpenAI:
+        """What the provider's ``aget_conn`` does, with the client made in a thread: it reads certificates for 50 ms
+        and more, in which a triggerer could do nothing else."""
+        connection = await get_async_connection(self.conn_id, hook=self)
+        settings = self._client_kwargs(connection, await get_async_extra_dejson(connection))
+        return await asyncio.to_thread(lambda: openai.AsyncOpenAI(**settings))
+
+    def _check_environment_key(self) -> None:
+        if self.conn_id == self.default_conn_name and (key := os.environ.get("OPENAI_API_KEY")):
+            remember_secret(key)
+            check_key(key, "OPENAI_API_KEY in the environment")
+            if host := os.environ.get("OPENAI_BASE_URL"):
+                check_host(host, "OPENAI_BASE_URL in the environment")
+            log.info("Connection %r does not exist; using OPENAI_API_KEY from the environment.", self.conn_id)
+            return
+        raise ConfigError(
+            f"connection {self.conn_id!r} does not exist. Create it with type OpenAI and the API key as password, "
+            f"or set AIRFLOW_CONN_{self.conn_id.upper()}"
+            + (
+                " or OPENAI_API_KEY in the workers' and triggerers' environment."
+                if self.conn_id == self.default_conn_name
+                else "."
+            )
+        )
+
+    def _bad_settings(self, error: Exception) -> ConfigError:
+        return ConfigError(
+            f"connection {self.conn_id!r}: the client refuses openai_client_kwargs of its extra "
+            f"({clean_words(str(error))})."
+        )

@@ -1,0 +1,1 @@
+"""What OpenAI is, and servers that speak its language: the client, batches, responses, models, prices, limits."""

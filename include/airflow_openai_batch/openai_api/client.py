@@ -1,0 +1,396 @@
+"""What this package asks of OpenAI, on the `openai` client: upload, create, find, fetch, cancel, download."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
+
+import openai
+import tenacity
+
+from airflow_openai_batch.errors import (
+    DownloadError,
+    FatalAccountError,
+    NotFoundError,
+    RemoteError,
+    RequestRefusedError,
+    TransientError,
+)
+from airflow_openai_batch.openai_api.batch import (
+    LIST_MARGIN_S,
+    LIST_PAGE,
+    BatchPage,
+    BatchView,
+    read_has_more,
+)
+from airflow_openai_batch.openai_api.client_errors import STREAM_ERRORS, NoRouteError, translated
+from airflow_openai_batch.openai_api.paging import ListWalk
+from airflow_openai_batch.openai_api.redirects import describe_redirect
+from airflow_openai_batch.openai_api.results_check import Received, ResultCheck, ResultMeter
+from airflow_openai_batch.openai_api.server_objects import (
+    FileView,
+    OddAnswerError,
+    explain_odd,
+    make_answer_error,
+    read_object,
+    read_page,
+    read_vectors,
+)
+from airflow_openai_batch.sending.policy import DEFAULT_POLICY
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI, OpenAI
+
+    from airflow_openai_batch.storage.location import Location
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+PAGE = LIST_PAGE
+FILES_PAGE = 10_000
+FILE_EXPIRY_S = 2_592_000
+"""30 days, the most OpenAI allows: a second net under the clean-up."""
+UPLOAD_TIMEOUT_S = 1_800.0
+CREATE_TIMEOUT_S = DEFAULT_POLICY.create_timeout_s / 2
+"""Whoever waits for our intent to create to run out must not create while our call is still under way."""
+WATCH_TIMEOUT_S = 60.0
+CHUNK_BYTES = 1 << 20
+
+_RETRY = tenacity.Retrying(
+    retry=tenacity.retry_if_exception_type(TransientError),
+    wait=tenacity.wait_exponential_jitter(initial=1, max=20),
+    stop=tenacity.stop_after_attempt(5),
+    reraise=True,
+)
+"""For calls that may be repeated without harm. A task's own retries come after these."""
+
+
+class BatchClient:
+    """The synchronous half, for workers. All methods raise `RemoteError`s. Leaving the block closes it."""
+
+    def __init__(self, sdk: OpenAI, *, conn_id: str = "") -> None:
+        self._with = f" with connection {conn_id!r}" if conn_id else ""
+        self._openai = sdk.with_options(
+            max_retries=0
+        )  # `_RETRY` has the patience, where a repeat is harmless
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._openai.close()
+
+    def check_key(self) -> None:
+        """One cheap call that needs the same rights as the rest.
+
+        :raises FatalAccountError: if the key is wrong or may not use batches.
+        :raises RequestRefusedError: if the connection's host is not that of the API, as far as that can be told.
+        """
+        try:
+            _RETRY(self._check_key)
+        except (
+            NoRouteError
+        ) as error:  # nothing worked yet: a wrong host, and no server that is down for a while
+            raise RequestRefusedError(str(error), status_code=error.status_code, code=error.code) from None
+
+    def _check_key(self) -> None:
+        doing = "checking the key"
+        with translated(doing):
+            answer = self._openai.batches.with_raw_response.list(limit=1)
+        if former := getattr(answer.http_response, "history", ()):
+            target = str(answer.http_response.request.url)
+            raise RequestRefusedError(f"{doing}: {describe_redirect(former[0], target)}")
+        _read_batches(answer, doing)
+
+    def upload(self, name: str, file: BinaryIO) -> FileView:
+        """Stream ``file`` (read, seek, tell) to OpenAI.
+
+        Sent once: a repeated upload would leave an orphan, and the next run of the task does it anyway.
+        """
+        doing = f"uploading {name}"
+        with translated(doing):
+            answer = self._openai.files.with_raw_response.create(
+                file=(name, file, "application/jsonl"),
+                purpose="batch",
+                expires_after={"anchor": "created_at", "seconds": FILE_EXPIRY_S},
+                timeout=UPLOAD_TIMEOUT_S,
+            )
+        return _read_made(answer, doing, "the file", FileView.from_dict)
+
+    def create(self, *, input_file_id: str, endpoint: str, metadata: dict[str, str]) -> BatchView:
+        """Create a batch, once: without an idempotency header, a repeated POST could create two."""
+        doing = f"creating the batch for {input_file_id}"
+        with translated(doing):
+            answer = self._openai.batches.with_raw_response.create(
+                input_file_id=input_file_id,
+                endpoint=endpoint,  # type: ignore[arg-type]  # checked against the plan's endpoints
+                completion_window="24h",
+                metadata=metadata,
+                output_expires_after={"anchor": "created_at", "seconds": FILE_EXPIRY_S},
+                timeout=CREATE_TIMEOUT_S,
+            )
+        return _read_made(answer, doing, "the batch", BatchView.from_dict)
+
+    def fetch(self, batch_id: str) -> BatchView:
+        """:raises NotFoundError: if OpenAI does not know it."""
+        return _RETRY(self._fetch, batch_id)
+
+    def _fetch(self, batch_id: str) -> BatchView:
+        doing = f"fetching {batch_id}{self._with}"
+        with translated(doing):
+            answer = self._openai.batches.with_raw_response.retrieve(batch_id)
+        return _read_batch(answer, doing)
+
+    def find(
+        self, job_key: str, since: float, *, files: Collection[str] = (), former: Collection[str] = ()
+    ) -> tuple[BatchView, ...]:
+        """All batches of a send that were created after ``since``, see `iter_batches` and `BatchView.is_of`.
+
+        OpenAI has no filter on metadata: pages of 100, newest first, one call each.
+        """
+        return tuple(
+            batch for batch in self.iter_batches(since) if batch.is_of(job_key, files=files, former=former)
+        )
+
+    def iter_batches(self, since: float) -> Iterator[BatchView]:
+        """Newest first, back to ``since`` (Unix seconds of the server's clock, less a margin).
+
+        :raises ListError: if the list cannot be read that far.
+        """
+        walk = ListWalk(what="batches", limit=PAGE)
+        while True:
+            page = _RETRY(self._list, walk.after)
+            for batch in page.batches:
+                if batch.created_at < since - LIST_MARGIN_S:
+                    return
+                if walk.is_new(batch.id):
+                    yield batch
+            if not walk.advance([batch.id for batch in page.batches], page.has_more):
+                return
+
+    def _list(self, after: str | None) -> BatchPage:
+        with translated("listing batches"):
+            answer = self._openai.batches.with_raw_response.list(limit=PAGE, after=after or openai.omit)
+        return _read_batches(answer, "listing batches")
+
+    def cancel(self, batch_id: str) -> None:
+        """Ask for cancellation; a batch that is final already (409) is left as it is."""
+        doing = f"cancelling {batch_id}"
+        with translated(doing):
+            try:
+                answer = self._openai.batches.with_raw_response.cancel(batch_id)
+            except openai.APIStatusError as error:
+                if error.status_code != 409:
+                    raise
+                return
+        _read_content(answer, doing)
+
+    def embed(self, texts: list[str], **parameters: Any) -> list[list[float]]:
+        """A vector for each text, in one call in real time.
+
+        :param parameters: ``model``, ``dimensions``.
+        """
+        doing = f"embedding {len(texts):,} texts"
+        with translated(doing):
+            answer = self._openai.embeddings.with_raw_response.create(
+                input=texts, **{**parameters, "encoding_format": "float"}
+            )
+        return _read_shown(answer, doing, "the list", lambda found: read_vectors(found, len(texts)))
+
+    def delete_file(self, file_id: str) -> bool:
+        """Delete a file; false for one that OpenAI does not know (any more)."""
+        try:
+            _RETRY(self._delete_file, file_id)
+        except NotFoundError:
+            return False
+        return True
+
+    def _delete_file(self, file_id: str) -> None:
+        doing = f"deleting {file_id}"
+        with translated(doing):
+            answer = self._openai.files.with_raw_response.delete(file_id)
+        _read_content(answer, doing)
+
+    def iter_files(self, *, purpose: str) -> Iterator[tuple[str, str]]:
+        """Id and name of all files of a purpose, newest first, one call per 10,000.
+
+        :raises ListError: if the list cannot be read to its end.
+        """
+        walk = ListWalk(what="files", limit=FILES_PAGE)
+        while True:
+            page, has_more = _RETRY(self._list_files, purpose, walk.after)
+            yield from (file for file in page if walk.is_new(file[0]))
+            if not walk.advance([file_id for file_id, _ in page], has_more):
+                return
+
+    def _list_files(self, purpose: str, after: str | None) -> tuple[list[tuple[str, str]], bool | None]:
+        doing = "listing files"
+        with translated(doing):
+            answer = self._openai.files.with_raw_response.list(
+                purpose=purpose, limit=FILES_PAGE, after=after or openai.omit
+            )
+        return _read_shown(answer, doing, "the list", _read_files)
+
+    def describe_file(self, file_id: str) -> FileView | None:
+        """What the server says of a file; ``None`` where it says nothing: not every one knows file objects."""
+        try:
+            return _DESCRIBE_RETRY(self._describe_file, file_id)
+        except FatalAccountError as error:
+            if error.status_code == 401:
+                raise
+            return None  # a key may be allowed to read contents alone
+        except RemoteError as error:
+            log.debug("The server does not describe %s: %s", file_id, error)
+            return None
+
+    def _describe_file(self, file_id: str) -> FileView:
+        doing = f"looking at {file_id}"
+        with translated(doing):
+            answer = self._openai.files.with_raw_response.retrieve(file_id)
+        return _read_shown(answer, doing, "the file", FileView.from_dict)
+
+    def download(
+        self, file_id: str, target: Location, *, lines_at_least: int = 0, believe_all: bool = False
+    ) -> Received:
+        """Stream a result file into object storage; what is cut, or not what it should be, is fetched anew.
+
+        The target appears whole or not at all, and only what was checked: bytes against the file object's, lines
+        against the batch's counts, and that there are lines with ids at all.
+
+        :param lines_at_least: what the batch's counts promise of this file.
+        :param believe_all: take whatever comes; somebody has decided so.
+        :raises DownloadError: if it did not arrive whole, or as what it should be, five times.
+        :raises NotFoundError: if OpenAI does not know the file (yet).
+        """
+        told = None if believe_all else self.describe_file(file_id)
+        check = ResultCheck(
+            name=file_id,
+            told_bytes=None if told is None else told.bytes,
+            lines_at_least=lines_at_least,
+            twice=True,
+        )
+        received = _DOWNLOAD_RETRY(self._download, file_id, target, None if believe_all else check)
+        if check.note:
+            log.warning("%s is taken as it is, twice the same came: %s.", file_id, check.note)
+        return received
+
+    def _download(self, file_id: str, target: Location, check: ResultCheck | None) -> Received:
+        meter, arrived = ResultMeter(), 0
+        try:
+            with (
+                translated(f"downloading {file_id}"),
+                target.open_write() as sink,
+                self._openai.files.with_streaming_response.content(file_id) as response,
+            ):
+                for chunk in response.iter_bytes(CHUNK_BYTES):
+                    sink.write(chunk)
+                    meter.feed(chunk)
+                    arrived += len(chunk)
+                received = meter.end()
+                if check is not None:
+                    _check_length(file_id, response.headers, received.bytes)
+                    check.judge(received)
+        except STREAM_ERRORS as error:
+            kind = type(error).__name__
+            raise DownloadError(f"downloading {file_id}: cut after {arrived:,} bytes ({kind})") from None
+        return received
+
+
+_DOWNLOAD_RETRY = _RETRY.copy(retry=tenacity.retry_if_exception_type((TransientError, DownloadError)))
+_DESCRIBE_RETRY = _RETRY.copy(stop=tenacity.stop_after_attempt(2))
+
+
+def _check_length(file_id: str, headers: Mapping[str, str], received: int) -> None:
+    announced = headers.get("content-length")
+    if announced is not None and not headers.get("content-encoding") and int(announced) != received:
+        raise DownloadError(
+            f"downloading {file_id}: {received:,} bytes arrived, {int(announced):,} were announced"
+        )
+
+
+class AsyncBatchClient:
+    """The asynchronous half, for the triggerer: it looks, and cancels what a user gave up.
+
+    Answers are read without the client's models: a page of 100 batches would hold up the event loop for longer
+    than all the rest of a cycle.
+    """
+
+    def __init__(self, sdk: AsyncOpenAI) -> None:
+        # The watcher has its own patience; a call that hangs would keep it from a thousand others.
+        self._openai = sdk.with_options(max_retries=0, timeout=WATCH_TIMEOUT_S)
+
+    async def fetch(self, batch_id: str) -> BatchView:
+        """:raises NotFoundError: if OpenAI does not know it."""
+        with translated(f"fetching {batch_id}"):
+            answer = await self._openai.batches.with_raw_response.retrieve(batch_id)
+        return _read_batch(answer, f"fetching {batch_id}")
+
+    async def list_page(self, after: str | None) -> BatchPage:
+        """Up to 100 batches, newest first, that come after the one named."""
+        with translated("listing batches"):
+            answer = await self._openai.batches.with_raw_response.list(limit=PAGE, after=after or openai.omit)
+        return _read_batches(answer, "listing batches")
+
+    async def cancel(self, batch_id: str) -> None:
+        """As `BatchClient.cancel`."""
+        doing = f"cancelling {batch_id}"
+        with translated(doing):
+            try:
+                answer = await self._openai.batches.with_raw_response.cancel(batch_id)
+            except openai.APIStatusError as error:
+                if error.status_code != 409:
+                    raise
+                return
+        _read_content(answer, doing)
+
+    async def close(self) -> None:
+        await self._openai.close()
+
+
+def _read_batch(answer: Any, doing: str) -> BatchView:
+    return _read_shown(answer, doing, "the batch", BatchView.from_dict)
+
+
+def _read_batches(answer: Any, doing: str) -> BatchPage:
+    return _read_shown(
+        answer,
+        doing,
+        "the list",
+        lambda page: BatchPage(list(map(BatchView.from_dict, read_page(page))), read_has_more(page)),
+    )
+
+
+def _read_files(page: dict[str, Any]) -> tuple[list[tuple[str, str]], bool | None]:
+    files = map(FileView.from_dict, read_page(page))
+    return [(file.id, file.filename) for file in files], read_has_more(page)
+
+
+def _read_shown(answer: Any, doing: str, what: str, read: Callable[[dict[str, Any]], T]) -> T:
+    """What a server shows, which may be asked for again.
+
+    :raises TransientError: if it is not what was asked for; whoever waits goes on waiting.
+    """
+    try:
+        return read(_read_content(answer, doing))
+    except OddAnswerError as error:
+        raise TransientError(explain_odd(doing, what, error)) from None
+
+
+def _read_made(answer: Any, doing: str, what: str, read: Callable[[dict[str, Any]], T]) -> T:
+    """What a server has made. To ask again would make another one, so what cannot be read ends the task.
+
+    :raises AnswerError: if it is not what was asked for.
+    :raises TransientError: if something else than the server has answered.
+    """
+    try:
+        return read(_read_content(answer, doing))
+    except OddAnswerError as error:
+        raise make_answer_error(doing, what, error) from None
+
+
+def _read_content(answer: Any, doing: str) -> dict[str, Any]:
+    return read_object(answer.content, doing, content_type=answer.headers.get("content-type") or "")

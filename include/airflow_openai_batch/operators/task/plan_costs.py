@@ -1,0 +1,60 @@
+"""What a plan may cost: the parameters of the split that say so, and the check before anything is sent."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_openai_batch.errors import BudgetError, ConfigError
+from airflow_openai_batch.operators.task.parameters import read_mode, read_optional_int, read_optional_number
+from airflow_openai_batch.sending.policy import Policy
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.costs.forecast import Forecast
+    from airflow_openai_batch.costs.monthly_budget import MonthlyBudget
+
+
+class PlanCosts(NamedTuple):
+    """The parameters that have to do with costs."""
+
+    policy: Policy
+    max_cost_usd: float | None
+    sample_requests: int | None
+
+    def check(self, forecast: Forecast, month: MonthlyBudget | None, *, plan_only: bool) -> list[str]:
+        """What is to be said of it beforehand.
+
+        :raises BudgetError: if it could cost too much. A dry run says so and does not fail: it sends nothing.
+        """
+        notices = []
+        try:
+            forecast.check(self.max_cost_usd)
+            if month is not None and (notice := month.foresee(forecast.left, time.time())):
+                notices.append(notice)
+        except BudgetError as error:
+            if not plan_only:
+                raise
+            notices.append(str(error))
+        if self.max_cost_usd is not None and forecast.estimate.certainty == "lower":
+            notices.append(
+                "max_cost_usd is checked on input tokens that are a lower bound: some requests name content that only "
+                "OpenAI has. The running check on what was really paid holds all the same."
+            )
+        return notices
+
+
+def read_plan_costs(split: Any) -> PlanCosts:
+    """Of a split whose templates are rendered; before the scan, not after it.
+
+    :raises ConfigError: for a value that cannot be used.
+    """
+    threshold = read_optional_int("realtime_threshold", split.realtime_threshold)
+    sample = read_optional_int("sample_requests", split.sample_requests)
+    if sample is not None and sample < 1:
+        raise ConfigError(
+            f"sample_requests={split.sample_requests!r}: must be at least 1; leave it empty to send all."
+        )
+    policy = Policy(mode=read_mode(split.send_mode))
+    if threshold is not None:
+        policy = Policy(mode=policy.mode, realtime_threshold=threshold)
+    return PlanCosts(policy, read_optional_number("max_cost_usd", split.max_cost_usd, minimum=0.0), sample)

@@ -1,0 +1,63 @@
+"""The parameters that say how a shard is sent, and what they become for the state machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_openai_batch.operators.task.parameters import (
+    read_choice,
+    read_flag,
+    read_mode,
+    read_optional_int,
+    read_optional_number,
+)
+from airflow_openai_batch.sending.policy import Policy
+from airflow_openai_batch.sending.realtime.rate_limits import RealtimeLimits
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.openai_api.account_limits import AccountLimits
+    from airflow_openai_batch.sending.caller import Caller
+
+SENDING_FIELDS = (
+    "send_mode",
+    "realtime_threshold",
+    "realtime_concurrency",
+    "enqueued_token_limit",
+    "max_cost_usd",
+    "finish_within_h",
+    "on_deadline",
+    "keep_remote_files",
+)
+"""Template fields of every operator that may send."""
+
+
+def read_policy(operator: Any, caller: Caller) -> Policy:
+    """After the templates are rendered.
+
+    :raises ConfigError: for a value that cannot be used.
+    """
+    within_h = read_optional_number("finish_within_h", operator.finish_within_h, minimum=0.0)
+    threshold = read_optional_int("realtime_threshold", operator.realtime_threshold)
+    return Policy(
+        mode=read_mode(operator.send_mode),
+        realtime_threshold=10 if threshold is None else threshold,
+        deadline_at=None if within_h is None else caller.run_started_at + within_h * 3600,
+        on_deadline=read_choice("on_deadline", operator.on_deadline, ("realtime", "publish", "fail")),
+        clean_up=not read_flag("keep_remote_files", operator.keep_remote_files),
+        first=operator.shard.get("first") if operator.shard else None,
+    )
+
+
+def read_realtime_limits(operator: Any, account: AccountLimits, model: str) -> RealtimeLimits:
+    """The operator's own number, then what the connection says of the account.
+
+    :raises ConfigError: for a value that cannot be used.
+    """
+    concurrency = read_optional_int("realtime_concurrency", operator.realtime_concurrency)
+    return RealtimeLimits(
+        concurrency=account.realtime_concurrency if concurrency is None else concurrency,
+        requests_per_minute=account.requests_per_minute,
+        tokens_per_minute=account.tokens_per_minute(model),
+        max_retries=3 if account.max_retries is None else account.max_retries,
+        chosen=account.per_minute_requests is not None or account.per_minute_tokens is not None,
+    )

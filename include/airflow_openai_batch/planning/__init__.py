@@ -1,0 +1,1 @@
+"""The split: scan the input, count, pack shards, write the plan."""

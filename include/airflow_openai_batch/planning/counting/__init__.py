@@ -1,0 +1,1 @@
+"""Tokens of many lines, counted in processes of their own."""

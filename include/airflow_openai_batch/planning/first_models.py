@@ -1,0 +1,49 @@
+"""Which models an input begins with: limits go by model, and are needed before the scan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from airflow_openai_batch.errors import ConfigError, InputError
+from airflow_openai_batch.storage.compression import read_blocks
+from airflow_openai_batch.storage.sources import list_sources
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.storage.location import Location, Resolver
+    from airflow_openai_batch.storage.sources import SourceFile
+
+MAX_FILES = 20
+"""One block (2 MB at most) of each is read."""
+
+
+class _Body(msgspec.Struct):
+    model: str
+
+
+class _Line(msgspec.Struct):
+    body: _Body
+
+
+_DECODER = msgspec.json.Decoder(_Line)
+
+
+def peek_models(inputs: str | Sequence[str], output: Location, resolve: Resolver) -> tuple[str, ...]:
+    """Sorted. A model that first comes further down is missed; what is wrong with the input the scan will say."""
+    try:
+        files = list_sources(inputs, output, resolve).files
+        return tuple(sorted({model for file in files[:MAX_FILES] for model in _peek(file)}))
+    except (InputError, ConfigError, OSError):
+        return ()
+
+
+def _peek(file: SourceFile) -> Iterator[str]:
+    with file.location.open_read() as stream:
+        block = next(read_blocks(stream, file.compression, file.uri), b"")
+    for line in block.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
+        try:
+            yield _DECODER.decode(line).body.model
+        except (msgspec.DecodeError, UnicodeDecodeError):  # cut off, blank, or no request
+            continue

@@ -1,0 +1,1 @@
+"""OpenAI's webhooks, which wake deferred tasks."""

@@ -1,0 +1,128 @@
+"""A process that works under limits: ``python -m airflow_openai_batch.processes.limited_worker``.
+
+What strangers can make long or large is done here: templates that a form brings, schemas that a request brings. Frames
+as in `frames`. In: the kind of work, what it has to know, then lists of items. Out: a frame when it is ready, then
+lists of replies, one for each item, in order. It knows no credentials and ends when its standard input does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from airflow_openai_batch.processes.frames import FAILURE, describe_failure, read_frame, write_frame
+
+CPU_S = 2
+"""Of processor time for one item."""
+_GRACE_S = 1
+"""After which the system ends a process that is too busy to notice."""
+MEMORY_BYTES = 512 * 2**20
+"""More than the process has when it begins."""
+
+_REPLY_EVERY_S = 0.05
+
+READY, REPLIES, REPLY, OVERRUN = b"H", b"L", b"R", b"O"
+TIME, MEMORY = b"time", b"memory"
+
+Work = Callable[[bytes], bytes]
+
+
+class _OverTimeError(BaseException):
+    """No `Exception`: nothing that handles those may go on with the item."""
+
+
+def _open_work(kind: str, setup: bytes) -> Work:
+    """Each kind brings imports of its own."""
+    if kind == "templates":
+        from airflow_openai_batch.tables.prompts.filling_apart import open_filling
+
+        return open_filling(setup)
+    from airflow_openai_batch.requests.schema_apart import check_item
+
+    return check_item
+
+
+def main() -> None:
+    """Work until the standard input ends."""
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints must not get between the frames
+    requests = sys.stdin.buffer
+    kind, setup = read_frame(requests), read_frame(requests)
+    if kind is None or setup is None:
+        return
+    signal.signal(signal.SIGPROF, _stop)
+    try:
+        work = _open_work(kind.decode(), setup)
+        _limit_memory()
+        write_frame(replies, READY)
+        while (frame := read_frame(requests)) is not None:
+            _answer(msgspec.msgpack.decode(frame, type=list[bytes]), work, replies)
+    except BrokenPipeError:
+        os._exit(0)
+    except BaseException as error:
+        write_frame(replies, FAILURE, describe_failure(error).encode())
+        raise
+
+
+def _answer(items: list[bytes], work: Work, replies: BinaryIO) -> None:
+    """Replies go out together, unless there is something to wait for: each by itself would wake the task each time."""
+    sent = time.monotonic()
+    waiting: list[bytes] = []
+    for number, item in enumerate(items, 1):
+        waiting.append(b"".join(_run(work, item)))
+        now = time.monotonic()
+        if number == len(items) or now - sent > _REPLY_EVERY_S:
+            write_frame(replies, REPLIES, msgspec.msgpack.encode(waiting))
+            waiting.clear()
+            sent = now
+
+
+def _run(work: Work, item: bytes) -> tuple[bytes, bytes]:
+    _limit_time()
+    try:
+        return REPLY, work(item)
+    except _OverTimeError:
+        return OVERRUN, TIME
+    except MemoryError:
+        return OVERRUN, MEMORY
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise _OverTimeError
+
+
+def _limit_time() -> None:
+    """Two limits: the first is noticed between two steps of Python, the second needs no help."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _lower(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + CPU_S + _GRACE_S)
+    signal.setitimer(signal.ITIMER_PROF, CPU_S)
+
+
+def _limit_memory() -> None:
+    _lower(resource.RLIMIT_CORE, 0)
+    with contextlib.suppress(OSError, ValueError):  # where there is no /proc, the limit of time is left
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        _lower(resource.RLIMIT_AS, pages * resource.getpagesize() + MEMORY_BYTES)
+
+
+def _lower(kind: int, limit: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(kind, (limit, hard))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Behind the DAG caption_video_frames."""

@@ -1,0 +1,241 @@
+"""Captions side by side, and what each model and way of sending took: time, money, tokens."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_openai_batch.access.givers import find_giver_of
+from airflow_openai_batch.access.locations import open_place
+from airflow_openai_batch.errors import InputError
+from airflow_openai_batch.job import directory
+from airflow_openai_batch.job.ledger import ShardLedger
+from airflow_openai_batch.openai_api.prices import BATCH_SHARE
+from airflow_openai_batch.recipes.captions.video_frames import INDEX
+from airflow_openai_batch.recipes.cds.workbook import Sheet, write_workbook
+from airflow_openai_batch.recipes.json_rows import Row, read_rows
+from airflow_openai_batch.report.markdown import escape, format_duration
+from airflow_openai_batch.report.report import Report
+from airflow_openai_batch.wording import number_of
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.storage.location import Location
+
+WAYS = ("realtime", "batch")
+CAPTIONS = "captions.jsonl"
+REPORT = "report.md"
+WORKBOOK = "captions.xlsx"
+_SHOWN = 10
+"""Frames whose captions stand in the report; the workbook has all."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one model, sent one way, came to.
+
+    :param seconds: from the first sending until the last row was written; None where that cannot be told.
+    :param cost_usd: as it was sent; None where the price is not known.
+    :param standard_usd: the same tokens in real time.
+    """
+
+    model: str
+    way: str
+    frames: int
+    captions: int
+    seconds: float | None
+    cost_usd: float | None
+    standard_usd: float | None
+    input_tokens: int
+    output_tokens: int
+    agreement: float | None = None
+    """Words that its captions share with those of other models, 0 to 1; None where there is no other."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.model} ({self.way})"
+
+    @property
+    def other_usd(self) -> float | None:
+        """What the same tokens cost sent the other way."""
+        if self.standard_usd is None:
+            return None
+        return self.standard_usd if self.way == "batch" else self.standard_usd * BATCH_SHARE
+
+    def to_row(self) -> Row:
+        """As the workbook has it."""
+        per_1000 = (
+            None if self.cost_usd is None or not self.captions else 1000 * self.cost_usd / self.captions
+        )
+        return {
+            "model": self.model,
+            "sent as": self.way,
+            "frames": self.frames,
+            "captions": self.captions,
+            "seconds": None if self.seconds is None else round(self.seconds, 1),
+            "cost USD": self.cost_usd,
+            "USD per 1,000 captions": per_1000,
+            "USD sent the other way": self.other_usd,
+            "input tokens": self.input_tokens,
+            "output tokens": self.output_tokens,
+            "agreement": self.agreement,
+        }
+
+
+def compare_captions(video_uri: str) -> dict[str, Any]:
+    """Write ``report.md`` and ``captions.xlsx`` about all that was captioned of a video, in this run or before.
+
+    :param video_uri: the directory that `extract_frames` returned.
+    :returns: where they are, and the outcomes.
+    :raises InputError: if nothing was captioned.
+    """
+    place = open_place(video_uri.rstrip("/"), "output", find_giver_of(video_uri))
+    found = list(_find_captioned(place))
+    if not found:
+        raise InputError(f"{place.uri}: nothing was captioned yet. Look at the tasks before.")
+    agreements = _measure_agreement([(model, folder) for model, _, folder in found])
+    outcomes = [
+        _read_outcome(model, way, folder, agreement)
+        for (model, way, folder), agreement in zip(found, agreements, strict=True)
+    ]
+    folders = [folder for _, _, folder in found]
+    report = "\n".join(_describe(outcomes, _pair(place, outcomes, folders))) + "\n"
+    place.child(REPORT).write_bytes(report.encode())
+    names = ["frame", "second", *(each.name for each in outcomes)]
+    written = write_workbook(
+        place.child(WORKBOOK),
+        (
+            Sheet("captions", names, _pair(place, outcomes, folders)),
+            Sheet("comparison", list(outcomes[0].to_row()), (each.to_row() for each in outcomes)),
+        ),
+    )
+    log.info("%s: captions of %s.\n\n%s", place.uri, number_of(written[0], "frame"), report)
+    return {
+        "report": place.child(REPORT).uri,
+        "workbook": place.child(WORKBOOK).uri,
+        "outcomes": [each.to_row() for each in outcomes],
+    }
+
+
+def _find_captioned(place: Location) -> Iterator[tuple[str, str, Location]]:
+    """Model, way and folder of whatever has captions."""
+    place.fs.invalidate_cache()
+    found = {tuple(path.split("/")[-3:-1]) for path in place.fs.glob(f"{place.path}/*/*/{CAPTIONS}")}
+    for model in sorted({model for model, _ in found}):
+        for way in WAYS:
+            if (model, way) in found:
+                yield model, way, place.child(f"{model}/{way}")
+
+
+def _read_outcome(model: str, way: str, folder: Location, agreement: float | None) -> Outcome:
+    output = folder.child("job")
+    report = Report.from_json(output.child(directory.REPORT_JSON).read_bytes())
+    times = [at for line in report.shards for at in _read_times(output, line.shard)]
+    return Outcome(
+        model=report.shards[0].model if report.shards else model,
+        way=way,
+        frames=report.counts.requests,
+        captions=report.counts.good,
+        seconds=max(times) - min(times) if times else None,
+        cost_usd=report.cost.actual_usd,
+        standard_usd=report.cost.standard_usd,
+        input_tokens=report.tokens.input,
+        output_tokens=report.tokens.output,
+        agreement=agreement,
+    )
+
+
+def _read_times(output: Location, shard: int) -> list[float]:
+    """When the first and the last thing happened to a shard that is done, Unix seconds."""
+    events = ShardLedger(output.child(directory.state_folder(shard))).read()
+    done = [event.at for event in events if event.kind == "done"]
+    return [events[0].at, done[-1]] if done else []
+
+
+def _read_captions(folder: Location) -> Iterator[str | None]:
+    """One per frame, in their order; None where there is no good answer."""
+    for row in read_rows(folder.child(CAPTIONS), made_by="join"):
+        yield row["answer"].strip() if row["answer_status"] == "ok" and row["answer"] else None
+
+
+def _pair(place: Location, outcomes: Sequence[Outcome], folders: Sequence[Location]) -> Iterator[Row]:
+    """One row per frame, with a column for each outcome."""
+    captions = [_read_captions(folder) for folder in folders]
+    frames = read_rows(place.child(INDEX), made_by="extract_frames")
+    for frame, *texts in zip(frames, *captions, strict=True):
+        row: Row = {"frame": frame["frame"], "second": frame["second"]}
+        row.update(zip((each.name for each in outcomes), texts, strict=True))
+        yield row
+
+
+def _measure_agreement(found: Sequence[tuple[str, Location]]) -> list[float | None]:
+    """For each the mean share of words in common with what other models said of the same frame."""
+    models = [model for model, _ in found]
+    sums = [0.0] * len(found)
+    pairs = [0] * len(found)
+    for texts in zip(*(_read_captions(folder) for _, folder in found), strict=True):
+        words = [frozenset((text or "").casefold().split()) for text in texts]
+        for a, b in itertools.combinations(range(len(found)), 2):
+            if models[a] == models[b] or not words[a] or not words[b]:
+                continue
+            share = len(words[a] & words[b]) / len(words[a] | words[b])
+            for at in (a, b):
+                sums[at] += share
+                pairs[at] += 1
+    return [round(total / count, 3) if count else None for total, count in zip(sums, pairs, strict=True)]
+
+
+def _describe(outcomes: Sequence[Outcome], rows: Iterator[Row]) -> Iterator[str]:
+    yield "# Captions compared"
+    yield ""
+    yield "| model | sent as | captions | time | cost USD | per 1,000 | the other way | tokens in / out | agreement |"
+    yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    for each in outcomes:
+        row = each.to_row()
+        time = "unknown" if each.seconds is None else format_duration(each.seconds)
+        agreement = "" if each.agreement is None else f"{each.agreement:.0%}"
+        yield (
+            f"| {escape(each.model)} | {each.way} | {each.captions:,} of {each.frames:,} | {time} | "
+            f"{_usd(each.cost_usd)} | {_usd(row['USD per 1,000 captions'], 4)} | {_usd(each.other_usd)} | "
+            f"{each.input_tokens:,} / {each.output_tokens:,} | {agreement} |"
+        )
+    for sentence in _conclude(outcomes):
+        yield ""
+        yield sentence
+    yield ""
+    yield "## The first frames"
+    for row in itertools.islice(rows, _SHOWN):
+        yield ""
+        yield f"**{row['second']:g} s**"
+        yield ""
+        for each in outcomes:
+            yield f"* {escape(each.name)}: {escape(row[each.name] or 'no caption')}"
+
+
+def _conclude(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """What the numbers say in words."""
+    by_key = {(each.model, each.way): each for each in outcomes}
+    for model in dict.fromkeys(each.model for each in outcomes):
+        quick, cheap = by_key.get((model, "realtime")), by_key.get((model, "batch"))
+        if quick is None or cheap is None or quick.seconds is None or cheap.seconds is None:
+            continue
+        saved = (quick.cost_usd or 0.0) - (cheap.cost_usd or 0.0)
+        yield (
+            f"{model}: real time took {format_duration(quick.seconds)}, the batch {format_duration(cheap.seconds)} and "
+            f"{_usd(saved)} USD less."
+        )
+    priced = [each for each in outcomes if each.cost_usd is not None and each.captions]
+    for way in WAYS:
+        costs = {each.model: (each.cost_usd or 0.0) / each.captions for each in priced if each.way == way}
+        if len(costs) > 1 and min(costs.values()) > 0:
+            cheapest, dearest = min(costs, key=costs.__getitem__), max(costs, key=costs.__getitem__)
+            times = costs[dearest] / costs[cheapest]
+            yield f"Sent as {way}, a caption by {dearest} costs {times:.1f} times one by {cheapest}."
+
+
+def _usd(value: float | None, digits: int = 6) -> str:
+    return "unknown" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,1 @@
+"""Behind the DAG catalog_cd_images."""

@@ -1,0 +1,1 @@
+"""Behind the DAG drain_request_files."""

@@ -1,0 +1,184 @@
+"""The answers to a request file, beside it, in the format and under the name of OpenAI's own output files.
+
+gpt-batch-manager writes ``shard-000-of-079.output.jsonl`` beside ``shard-000-of-079.jsonl``: what OpenAI returned.
+Here a file may have become several batches, with leftovers sent again, so that the lines are brought together: one for
+each request, verbatim, in the order of the file. What has no answer goes to ``.error.jsonl``, as OpenAI has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import msgspec
+import pyarrow.parquet as pq
+
+from airflow_openai_batch.errors import AccountingError, JobError
+from airflow_openai_batch.job import directory
+from airflow_openai_batch.job.rejected import RejectedLine
+from airflow_openai_batch.recipes.inbox.pending_files import hash_file
+from airflow_openai_batch.report.progress import find_unfinished
+from airflow_openai_batch.results.raw_index import RawAnswers, SendFiles
+from airflow_openai_batch.storage.sources import describe_file
+from airflow_openai_batch.wording import number_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_openai_batch.job.plan import Plan
+    from airflow_openai_batch.recipes.inbox.inbox import Inbox
+    from airflow_openai_batch.storage.location import Location
+
+log = logging.getLogger(__name__)
+
+_RAW = re.compile(r"(?P<shard>\d+)\.(?P<send>\d+)\.(?:output|error)(?:\.\d+)?\.jsonl")
+_COLUMNS = ["position", "custom_id", "status_code", "error_code", "error_message", "openai_request_id"]
+_ROWS = 5_000
+_OK = 200
+
+
+class _Response(msgspec.Struct):
+    request_id: str | None = None
+
+
+class _Line(msgspec.Struct):
+    response: _Response | None = None
+
+
+_decode = msgspec.json.Decoder(_Line).decode
+
+
+@dataclass(slots=True)
+class Delivery:
+    """What was written: ``answers`` to the output, ``errors`` to the error file."""
+
+    answers: int = 0
+    errors: int = 0
+
+
+def deliver_outputs(inbox: Inbox, job_uri: str) -> list[dict[str, Any]] | None:
+    """Write the output of every file that a job is for, once all its shards have landed; None while they have not.
+
+    Whichever shard lands last delivers; two that land at once write the same. The job directory stays, so that a file
+    that lost its output gets it again without a request.
+
+    :raises AccountingError: if the lines written are not as many as the file has requests.
+    """
+    place = inbox.open_job(job_uri)
+    plan = directory.read_plan(place)
+    if plan is None:
+        raise JobError(f"{place.uri}: there is no plan.json; clear the split.")
+    unfinished = sum(1 for _ in find_unfinished(plan, place))
+    if unfinished:
+        log.info(
+            "%s of %s are not done; the last one delivers.", unfinished, number_of(len(plan.shards), "shard")
+        )
+        return None
+    return [_deliver_file(inbox, name, place, plan) for name in inbox.read_names(place)]
+
+
+def _deliver_file(inbox: Inbox, name: str, place: Location, plan: Plan) -> dict[str, Any]:
+    source = inbox.place.child(name)
+    if not source.exists() or inbox.job(sha256 := hash_file(source)).path != place.path:
+        log.info("%s is gone or has another content now: nothing to deliver for it.", name)
+        return {"file": source.uri, "output": None}
+    found = _write(plan, place, inbox.output(name), inbox.error(name))
+    if not found.errors:
+        inbox.error(name).remove()
+    inbox.write_delivered(name, describe_file(source), sha256)
+    log.info(
+        "%s: %s, %s.",
+        inbox.output(name).uri,
+        number_of(found.answers, "answer"),
+        number_of(found.errors, "error"),
+    )
+    return {
+        "file": source.uri,
+        "output": inbox.output(name).uri,
+        "answers": found.answers,
+        "errors": found.errors,
+    }
+
+
+def _write(plan: Plan, place: Location, output: Location, error: Location) -> Delivery:
+    found = Delivery()
+    with output.open_write(for_people=True) as good, error.open_write(for_people=True) as bad:
+        for shard in plan.shards:
+            _write_shard(place, shard.shard, good, bad, found)
+        for line in _read_rejected(place):
+            bad.write(_make_error(line.position, line.custom_id, line.code, line.message))
+            found.errors += 1
+        written = found.answers + found.errors
+        if written != plan.counts.positions:  # neither file appears then
+            raise AccountingError(
+                f"{place.uri}: has {plan.counts.positions:,} lines, {written:,} were delivered."
+            )
+    return found
+
+
+def _write_shard(place: Location, shard: int, good: BinaryIO, bad: BinaryIO, found: Delivery) -> None:
+    with RawAnswers(_find_sends(place, shard)) as raw:
+        for row in _read_rows(place.child(directory.part(shard))):
+            line = _choose(raw, raw.take(row["custom_id"]), row["openai_request_id"])
+            answered = line is not None and row["status_code"] == _OK
+            if line is None:
+                line = _make_error(row["position"], row["custom_id"], row["error_code"], row["error_message"])
+            (good if answered else bad).write(line.rstrip(b"\n") + b"\n")
+            found.answers += answered
+            found.errors += not answered
+
+
+def _choose(raw: RawAnswers, places: Sequence[int], request_id: str | None) -> bytes | None:
+    """The line that the row was made from: of several, the one with the row's request id."""
+    if len(places) == 1:
+        return raw.read(places[0])
+    lines = [raw.read(place) for place in places]
+    for line in lines:
+        with contextlib.suppress(msgspec.DecodeError):
+            response = _decode(line).response
+            if response is not None and response.request_id == request_id:
+                return line
+    return lines[-1] if lines else None
+
+
+def _find_sends(place: Location, shard: int) -> list[SendFiles]:
+    by_send: dict[int, list[Location]] = {}
+    folder = place.child(directory.RAW)
+    for name in folder.names():
+        match = _RAW.fullmatch(name)
+        if match and int(match["shard"]) == shard:
+            by_send.setdefault(int(match["send"]), []).append(folder.child(name))
+    return [
+        SendFiles(send=send, sent_as="batch", files=tuple(files)) for send, files in sorted(by_send.items())
+    ]
+
+
+def _read_rows(part: Location) -> Iterator[dict[str, Any]]:
+    with part.open_read() as file, pq.ParquetFile(file) as rows:
+        for batch in rows.iter_batches(_ROWS, columns=_COLUMNS):
+            yield from batch.to_pylist()
+
+
+def _read_rejected(place: Location) -> Iterator[RejectedLine]:
+    try:
+        file = place.child(directory.REJECTED).open_read()
+    except FileNotFoundError:
+        return
+    with file:
+        for line in file:
+            yield msgspec.json.decode(line, type=RejectedLine)
+
+
+def _make_error(position: int, custom_id: str | None, code: str | None, message: str | None) -> bytes:
+    """A line as OpenAI writes it for a request that was not answered."""
+    line = {
+        "id": f"line_{position + 1}",
+        "custom_id": custom_id,
+        "response": None,
+        "error": {"code": code, "message": message},
+    }
+    return msgspec.json.encode(line) + b"\n"

@@ -1,0 +1,153 @@
+"""Which files of an inbox are still to be drained, and as which job."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from airflow_openai_batch.errors import InputError, OutOfBoundsError, UnreadableInputError
+from airflow_openai_batch.job import directory
+from airflow_openai_batch.report.report import Report
+from airflow_openai_batch.storage.compression import BLOCK_BYTES
+from airflow_openai_batch.storage.sources import describe_file, explained, is_text
+from airflow_openai_batch.wording import number_of
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.recipes.inbox.inbox import Inbox
+    from airflow_openai_batch.storage.location import Location
+    from airflow_openai_batch.storage.sources import SourceFile
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingJob:
+    """Files of one content that are not drained yet.
+
+    :param input_uri: one of them.
+    :param uri: the job directory.
+    :param landed: every request was answered before, so that there is nothing to send.
+    """
+
+    names: list[str]
+    input_uri: str
+    uri: str
+    landed: bool
+
+
+def find_jobs(inbox: Inbox, *, max_files: int, min_age_s: float) -> list[PendingJob]:
+    """One job for each content that is not drained yet.
+
+    A file whose output is there already is left alone, also one that another tool wrote. A file that has changed since
+    is drained again; one that was only touched, moved or copied gets the answers that are there.
+
+    :param max_files: the rest waits for the next run.
+    :param min_age_s: a file that was written less than so many seconds ago may still grow, and waits, too.
+    """
+    jobs: dict[str, list[str]] = {}
+    waiting = 0
+    for file in _list_pending(inbox):
+        name = file.location.path.rpartition("/")[2]
+        if _age_of(file.location) < min_age_s:
+            log.info("%s was written less than %g s ago: left for the next run.", name, min_age_s)
+            continue
+        if sum(map(len, jobs.values())) >= max_files:
+            waiting += 1
+            continue
+        sha256 = _try(functools.partial(hash_file, file.location))
+        if sha256 is not None and not _is_delivered(inbox, name, file, sha256):
+            jobs.setdefault(sha256, []).append(name)
+    if waiting:
+        log.info("%s left for the next run (max_files=%s).", number_of(waiting, "file"), max_files)
+    return [_describe(inbox, sha256, names) for sha256, names in jobs.items()]
+
+
+def hash_file(place: Location) -> str:
+    """SHA-256, in hexadecimal digits; one block in memory."""
+    digest = hashlib.sha256()
+    with explained(place.uri), place.open_read() as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _describe(inbox: Inbox, sha256: str, names: list[str]) -> PendingJob:
+    place = inbox.job(sha256)
+    all_names = list(dict.fromkeys([*inbox.read_names(place), *names]))
+    inbox.write_names(place, all_names)
+    landed = _has_landed(place)
+    log.info("%s: %s", ", ".join(names), "answered before" if landed else f"job {place.uri}")
+    first = next(name for name in all_names if name in names)  # a job that is under way was planned for it
+    return PendingJob(names=names, input_uri=inbox.place.child(first).uri, uri=place.uri, landed=landed)
+
+
+def _list_pending(inbox: Inbox) -> Iterator[SourceFile]:
+    """Files that were never delivered or may have changed since; nothing is read of the others."""
+    outputs = set(inbox.place.names())
+    for name in inbox.names():
+        if not is_text(name):
+            log.warning("%r: its name is no UTF-8. It is left alone.", name)
+            continue
+        file = _try(functools.partial(describe_file, inbox.place.child(name)))
+        if file is not None and _is_pending(inbox, name, file, outputs):
+            yield file
+
+
+def _try(read: Callable[[], _T]) -> _T | None:
+    """None for a file that cannot be read, which holds up no other one."""
+    try:
+        return read()
+    except UnreadableInputError:  # of the storage, not of the file
+        raise
+    except (InputError, OutOfBoundsError) as error:
+        log.warning("%s It is left alone.", error)
+        return None
+
+
+def _is_pending(inbox: Inbox, name: str, file: SourceFile, outputs: set[str]) -> bool:
+    note = inbox.read_delivered(name)
+    has_output = inbox.output(name).path.rpartition("/")[2] in outputs
+    has_error = inbox.error(name).path.rpartition("/")[2] in outputs
+    if note is None and (has_output or has_error):
+        log.info(
+            "%s has an output or error file that is not from here: left alone. Remove it to drain the file.",
+            name,
+        )
+        return False
+    if not file.size:
+        log.warning("%s is empty: left alone.", name)
+        return False
+    return note is None or not has_output or (note.size, note.version) != (file.size, file.etag)
+
+
+def _is_delivered(inbox: Inbox, name: str, file: SourceFile, sha256: str) -> bool:
+    """Whether the output beside the file is for this content; a note of its new version spares the next look."""
+    note = inbox.read_delivered(name)
+    if note is None or note.sha256 != sha256 or not inbox.output(name).exists():
+        return False
+    inbox.write_delivered(name, file, sha256)
+    return True
+
+
+def _age_of(place: Location) -> float:
+    """Seconds since it was written; endless where the store does not say."""
+    with contextlib.suppress(NotImplementedError, AttributeError, KeyError):
+        return time.time() - float(place.fs.modified(place.path).timestamp())
+    return float("inf")
+
+
+def _has_landed(place: Location) -> bool:
+    try:
+        return Report.from_json(place.child(directory.REPORT_JSON).read_bytes()).complete
+    except (FileNotFoundError, msgspec.DecodeError):
+        return False

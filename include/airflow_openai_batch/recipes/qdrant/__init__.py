@@ -1,0 +1,1 @@
+"""Behind the DAGs embed_documents and tag_transcripts."""

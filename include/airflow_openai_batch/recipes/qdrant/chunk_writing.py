@@ -1,0 +1,168 @@
+"""Vectors on their way into a collection, and chunks that their documents no longer have on their way out."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pyarrow.parquet as pq
+
+from airflow_openai_batch.errors import ConfigError, JobError
+from airflow_openai_batch.recipes.job_folder import read_note
+from airflow_openai_batch.recipes.qdrant.documents import (
+    DOCUMENTS,
+    NOTE,
+    Document,
+    Reading,
+    describe_embedding,
+)
+from airflow_openai_batch.recipes.qdrant.qdrant_points import PAGE_POINTS
+from airflow_openai_batch.wording import number_of
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.recipes.qdrant.qdrant_points import Point, PointId, Points, PointStore
+    from airflow_openai_batch.storage.location import Location
+    from airflow_openai_batch.tables.prompts import PromptSpec
+
+log = logging.getLogger(__name__)
+
+TABLE = "embedded.parquet"
+_KEPT = ["document", "name", "heading", "position", "text"]
+
+
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the chunks of a run."""
+
+    written: int
+    failed: int
+    """Without a vector; their documents keep the chunks that they had."""
+    deleted: int
+    incomplete: int
+    """Documents of which a chunk is missing."""
+    cost_usd: float
+
+
+def write_chunks(folder: Location, store: PointStore, prompt: PromptSpec) -> Written:
+    """Put each new chunk with its vector into the collection, then delete what the documents no longer have. May be
+    repeated: the same chunks have the same ids.
+
+    Chunks of a document are deleted only when all its present ones are there.
+
+    :param folder: has the joined vectors as `TABLE`, unless nothing was new.
+    :raises ConfigError: if the collection has vectors of another size.
+    """
+    reading = read_note(folder.child(NOTE), Reading)
+    if reading is None:
+        raise JobError(f"{folder.child(NOTE).uri}: is not there. Clear the task that reads the documents.")
+    counts: Counter[str] = Counter()
+    cost_usd = 0.0
+    with store.open() as points:
+        if reading.new:
+            for batch in _read_batches(folder.child(TABLE)):
+                cost_usd += sum(row["answer_cost_usd"] or 0.0 for row in batch)
+                good = [row for row in batch if row["answer_status"] == "ok"]
+                _write(points, good, prompt, store)
+                counts["written"] += len(good)
+                counts["failed"] += len(batch) - len(good)
+        if points.exists():
+            for document in _read_documents(folder.child(DOCUMENTS)):
+                counts.update(_tidy(points, document))
+    done = Written(
+        written=counts["written"],
+        failed=counts["failed"],
+        deleted=counts["deleted"],
+        incomplete=counts["incomplete"],
+        cost_usd=cost_usd,
+    )
+    log.info(
+        "%s: %s written, %s without a vector, %s deleted, for $%s.",
+        store,
+        number_of(done.written, "chunk"),
+        f"{done.failed:,}",
+        f"{done.deleted:,}",
+        f"{done.cost_usd:,.6f}",
+    )
+    return done
+
+
+def check_failed(done: Written) -> None:
+    """:raises JobError: if a chunk has no vector."""
+    if done.failed or done.incomplete:
+        raise JobError(
+            f"{number_of(done.failed, 'chunk')} got no vector, so {number_of(done.incomplete, 'document')} kept what "
+            "was there before. The job's report.md says why; a new run asks for these alone."
+        )
+
+
+def _write(points: Points, rows: list[dict[str, Any]], prompt: PromptSpec, store: PointStore) -> None:
+    if not rows:
+        return
+    size = len(rows[0]["embedding"])
+    if not points.exists():
+        points.create(size, keywords=["document"])
+    elif (there := points.dimensions()) != size:
+        raise ConfigError(
+            f"{store}: has vectors of {there or 'another form than'} {size} numbers. Name another collection, "
+            "or ask for the same dimensions in the prompt."
+        )
+    ids: list[PointId] = [row["chunk_id"] for row in rows]
+    known = points.fetch(ids)  # others may have put more into the payload since, such as tags
+    own = ({name: row[name] for name in _KEPT} | {"embedding": describe_embedding(prompt)} for row in rows)
+    points.write(
+        ids,
+        [known.get(each, {}) | payload for each, payload in zip(ids, own, strict=True)],
+        [row["embedding"] for row in rows],
+    )
+
+
+def _tidy(points: Points, document: Document) -> Counter[str]:
+    """Chunks that stayed get their place, those that are no longer in the document go. Points of others stay."""
+    from airflow_openai_batch.recipes.qdrant.qdrant_filters import make_filter
+
+    places: dict[PointId, int] = {number: position for position, number in enumerate(document.ids)}
+    there: set[PointId] = set()
+    gone: list[PointId] = []
+    for page in points.read_pages(["position", "embedding"], make_filter({"document": document.uri})):
+        moved: dict[PointId, dict[str, Any]] = {}
+        for point in page:
+            place = places.get(point.id)
+            if place is None:
+                if is_chunk(point):
+                    gone.append(point.id)
+                continue
+            there.add(point.id)
+            if point.payload.get("position") != place:
+                moved[point.id] = {"position": place}
+        points.set_payloads(moved)
+    if len(there) < len(places):
+        return Counter(incomplete=1)
+    points.delete(gone)
+    return Counter(deleted=len(gone))
+
+
+def is_chunk(point: Point) -> bool:
+    """Whether it was written here: by its id, which is made from document and content, and the note on its vector."""
+    embedding = point.payload.get("embedding")
+    try:
+        is_ours = uuid.UUID(str(point.id)).version == 5
+    except ValueError:
+        return False
+    return is_ours and isinstance(embedding, Mapping) and "model" in embedding
+
+
+def _read_batches(table: Location) -> Iterator[list[dict[str, Any]]]:
+    columns = ["chunk_id", *_KEPT, "embedding", "answer_status", "answer_cost_usd"]
+    with table.open_read() as file:
+        for batch in pq.ParquetFile(file).iter_batches(PAGE_POINTS, columns=columns):
+            yield batch.to_pylist()
+
+
+def _read_documents(place: Location) -> Iterator[Document]:
+    decode = msgspec.json.Decoder(Document).decode
+    with place.open_read() as file:
+        for line in file:
+            yield decode(line)

@@ -1,0 +1,302 @@
+"""Tags on their way back into the points that they were asked for, and what a person is told of it."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pyarrow.parquet as pq
+
+from airflow_openai_batch.errors import AccountingError, JobError
+from airflow_openai_batch.recipes.job_folder import read_note, write_note
+from airflow_openai_batch.recipes.qdrant.qdrant_points import PAGE_POINTS
+from airflow_openai_batch.recipes.qdrant.tags import Tagged, check_answer
+from airflow_openai_batch.recipes.qdrant.transcripts import NOTE as READING
+from airflow_openai_batch.recipes.qdrant.transcripts import (
+    TAGGING,
+    VALUES,
+    Fields,
+    Reading,
+    describe_reading,
+    digest_values,
+    is_foreign,
+    read_field,
+    read_version,
+    to_point_id,
+)
+from airflow_openai_batch.tables.join.join_table import join_answers
+from airflow_openai_batch.tables.preparation import read_manifest
+from airflow_openai_batch.wording import number_of
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.recipes.qdrant.qdrant_points import PointId, PointStore
+    from airflow_openai_batch.storage.location import Location
+    from airflow_openai_batch.tables.prompts import PromptSpec
+
+log = logging.getLogger(__name__)
+
+PREPARED = "prepared"
+JOB = "job"
+SAMPLE_TABLE = "sample.parquet"
+TABLE = "tagged.parquet"
+SKIPPED = "skipped.jsonl"
+SAMPLE = "sample.jsonl"
+SUMMARY = "summary.md"
+NOTE = "written.json"
+_COLUMNS = [
+    "point_id",
+    "text",
+    "answer_status",
+    "answer_error",
+    "answer_model",
+    "answer_cost_usd",
+    "tags",
+    "summary",
+]
+_UNASKED = ("unfinished", "rejected", "missing")
+_TOP_TAGS = 20
+_MOST_TAGS = 20_000
+
+
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the rows of a table."""
+
+    read: int
+    written: int
+    skipped: int
+    cost_usd: float
+    """Of all answers, those that were not written too."""
+    reasons: dict[str, int]
+    """Rows that were not written, by the kind of reason."""
+    top_tags: list[tuple[str, int]]
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Counted while rows go by."""
+
+    read: int = 0
+    written: int = 0
+    cost_usd: float = 0.0
+    reasons: Counter[str] = field(default_factory=Counter)
+    tags: Counter[str] = field(default_factory=Counter)
+
+    def count_tags(self, tags: list[str]) -> None:
+        """Rare ones are forgotten where there are too many to hold."""
+        self.tags.update(tags)
+        if len(self.tags) > _MOST_TAGS:
+            self.tags = Counter(dict(self.tags.most_common(_MOST_TAGS // 2)))
+
+    def close(self) -> Written:
+        return Written(
+            read=self.read,
+            written=self.written,
+            skipped=self.reasons.total(),
+            cost_usd=self.cost_usd,
+            reasons=dict(self.reasons.most_common()),
+            top_tags=self.tags.most_common(_TOP_TAGS),
+        )
+
+
+def check_sample(folder: Location) -> None:
+    """Say in the log what a sample came to; ``sample.jsonl`` has its answers, for whoever wants to read them first.
+
+    :param folder: has the preparation below `PREPARED` and the job, of which only a part was asked, below `JOB`.
+    :raises JobError: if half of the answers or more break the rules: the prompt wants work before all are asked.
+    """
+    table = folder.child(SAMPLE_TABLE)
+    join_answers(folder.child(PREPARED), folder.child(JOB), table, format="parquet", on_unfinished="keep")
+    good, wrong, cost_usd = 0, [], 0.0
+    with folder.child(SAMPLE).open_write() as sample:
+        for row in _read_rows(table):
+            if row["answer_status"] in _UNASKED:
+                continue
+            cost_usd += row["answer_cost_usd"] or 0.0
+            judged = _judge(row)
+            found: dict[str, Any] = {"point_id": row["point_id"]}
+            if isinstance(judged, Tagged):
+                good += 1
+                found |= judged._asdict()
+            else:
+                wrong.append(f"point {row['point_id']}: {judged[1]}")
+                found |= {"problem": judged[1]}
+            sample.write(msgspec.json.encode(found) + b"\n")
+    if len(wrong) >= good:
+        listed = "".join(f"\n  {problem}." for problem in wrong[:10])
+        raise JobError(
+            f"{len(wrong):,} of {number_of(good + len(wrong), 'sampled answer')} cannot be used, so the rest was not "
+            f"asked. Mend the prompt, raise its version, and start a new run.{listed}"
+        )
+    log.info(
+        "%s of %s can be used, for $%s; %s has them.",
+        f"{good:,}",
+        number_of(good + len(wrong), "sampled answer"),
+        f"{cost_usd:,.4f}",
+        folder.child(SAMPLE).uri,
+    )
+
+
+def write_tags(folder: Location, store: PointStore, *, fields: Fields, overwrite: bool = False) -> Written:
+    """Set tags, summary and their origin in the payload of each point whose answer keeps the rules; nothing else of a
+    point is touched. May be repeated: the same table writes the same.
+
+    A point whose text has changed since it was read, or that is gone, is left alone; so is one that has been tagged by
+    a newer version of the prompt meanwhile, and one that has tags or a summary of others' (unless ``overwrite``).
+    ``skipped.jsonl`` has each point that was not written, with its reason.
+
+    :param folder: has the joined rows as `TABLE`, and the preparation below `PREPARED`.
+    :raises AccountingError: if a row was neither written nor skipped.
+    """
+    manifest = read_manifest(folder.child(PREPARED))
+    if manifest is None:
+        raise JobError(f"{folder.child(PREPARED).uri}: nothing was prepared. Clear the task that prepares.")
+    table = folder.child(TABLE)
+    tally = _Tally()
+    origin = {"prompt": manifest.prompt.name, "prompt_version": read_version(manifest.prompt.version)}
+    with store.open() as points, folder.child(SKIPPED).open_write() as skipped:
+        for page in _read_pages(table):
+            payloads: dict[PointId, dict[str, Any]] = {}
+            known = points.fetch(list(page), [*fields.names, *VALUES, TAGGING])
+            for point, row in page.items():
+                judged = _find_obstacle(row, known.get(point), fields, origin, overwrite=overwrite) or _judge(
+                    row
+                )
+                tally.cost_usd += row["answer_cost_usd"] or 0.0
+                if isinstance(judged, Tagged):
+                    tally.count_tags(judged.tags)
+                    payloads[point] = _make_payload(judged, row, origin)
+                else:
+                    tally.reasons[judged[0]] += 1
+                    note = {"point_id": point, "code": judged[0], "reason": judged[1]}
+                    skipped.write(msgspec.json.encode(note) + b"\n")
+            points.set_payloads(payloads)
+            tally.written += len(payloads)
+            tally.read += len(page)
+    done = tally.close()
+    if done.written + done.skipped != done.read or done.read != manifest.counts.rows:
+        raise AccountingError(
+            f"{table.uri}: {manifest.counts.rows:,} rows were prepared, {done.read:,} read, {done.written:,} written "
+            f"and {done.skipped:,} skipped."
+        )
+    write_note(folder.child(NOTE), done)
+    log.info("%s: %s.", store, _describe(done))
+    return done
+
+
+def write_summary(folder: Location, *, store: PointStore, prompt: PromptSpec) -> None:
+    """Write ``summary.md``, and log it.
+
+    :raises JobError: if nothing has been read for this directory.
+    """
+    reading = read_note(folder.child(READING), Reading)
+    if reading is None:
+        raise JobError(
+            f"{folder.child(READING).uri}: is not there. Clear the task that reads the transcripts."
+        )
+    done = read_note(folder.child(NOTE), Written)
+    lines = [
+        f"# Tags for {store}",
+        "",
+        f"Prompt {prompt.name} version {prompt.version}. {describe_reading(reading)}.",
+        "",
+    ]
+    if done is None:
+        lines += ["Nothing was written in this run."]
+    else:
+        lines += [
+            "| read | written | skipped | cost |",
+            "| ---: | ---: | ---: | ---: |",
+            f"| {done.read:,} | {done.written:,} | {done.skipped:,} | ${done.cost_usd:,.4f} |",
+        ]
+        if done.reasons:
+            lines += ["", f"Skipped ({SKIPPED} has each, with its reason):", ""]
+            lines += [f"* {count:,} {reason}" for reason, count in done.reasons.items()]
+        if done.top_tags:
+            lines += ["", "The most frequent tags:", ""]
+            lines += [f"* {tag}: {count:,}" for tag, count in done.top_tags]
+    text = "\n".join(lines) + "\n"
+    folder.child(SUMMARY).write_bytes(text.encode())
+    log.info("%s", text)
+
+
+def check_skipped(done: Written, max_failed_fraction: float) -> None:
+    """:raises JobError: if more than this fraction of the rows was not written."""
+    if done.skipped > max_failed_fraction * done.read:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in list(done.reasons.items())[:5])
+        raise JobError(
+            f"{done.skipped:,} of {done.read:,} points were not tagged ({reasons}): more than "
+            f"max_failed_fraction={max_failed_fraction:g} allows. The others have their tags; a new run asks again "
+            f"for these alone. {SKIPPED} names them."
+        )
+
+
+def _describe(done: Written) -> str:
+    return (
+        f"{done.read:,} read, {number_of(done.written, 'point')} written, {done.skipped:,} skipped, "
+        f"answers for ${done.cost_usd:,.4f}"
+    )
+
+
+def _read_rows(table: Location) -> Iterator[dict[str, Any]]:
+    with table.open_read() as file:
+        for batch in pq.ParquetFile(file).iter_batches(PAGE_POINTS, columns=_COLUMNS):
+            yield from batch.to_pylist()
+
+
+def _read_pages(table: Location) -> Iterator[dict[PointId, dict[str, Any]]]:
+    with table.open_read() as file:
+        for batch in pq.ParquetFile(file).iter_batches(PAGE_POINTS, columns=_COLUMNS):
+            yield {to_point_id(row["point_id"]): row for row in batch.to_pylist()}
+
+
+def _judge(row: Mapping[str, Any]) -> Tagged | tuple[str, str]:
+    """What can be written of a row, or the kind of reason why nothing can, and the reason."""
+    if row["answer_status"] != "ok":
+        return row["answer_status"], row["answer_error"] or "there is no answer"
+    judged = check_answer(row["tags"], row["summary"])
+    return judged if isinstance(judged, Tagged) else ("against_the_rules", f"the answer {judged}")
+
+
+def _find_obstacle(
+    row: Mapping[str, Any],
+    payload: Mapping[str, Any] | None,
+    fields: Fields,
+    origin: Mapping[str, Any],
+    *,
+    overwrite: bool,
+) -> tuple[str, str] | None:
+    if payload is None:
+        return "gone", "the point was deleted since it was read"
+    if read_field(payload, fields.text) != row["text"]:
+        return "changed", "the transcript was changed since it was read; the next run asks again"
+    there = payload.get(TAGGING)
+    if isinstance(there, Mapping) and there.get("prompt") == origin["prompt"] and _is_newer(there, origin):
+        return "tagged_meanwhile", "a newer version of the prompt has tagged it since"
+    if not overwrite and is_foreign(payload):
+        return (
+            "foreign",
+            "it has tags or a summary that this DAG did not write; set overwrite to replace them",
+        )
+    return None
+
+
+def _is_newer(there: Mapping[str, Any], origin: Mapping[str, Any]) -> bool:
+    theirs, ours = there.get("prompt_version"), origin["prompt_version"]
+    return isinstance(theirs, (int, float)) and isinstance(ours, (int, float)) and theirs > ours
+
+
+def _make_payload(tagged: Tagged, row: Mapping[str, Any], origin: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "tags": tagged.tags,
+        "summary": tagged.summary,
+        TAGGING: {
+            **origin,
+            "model": row["answer_model"],
+            "cost_usd": row["answer_cost_usd"] or 0.0,
+            "values_digest": digest_values(tagged.tags, tagged.summary),
+        },
+    }

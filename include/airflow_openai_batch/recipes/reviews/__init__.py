@@ -1,0 +1,1 @@
+"""Behind the DAG reviews_sentiment_nightly."""

@@ -1,0 +1,183 @@
+"""The last check before a report: every position of the input stands in one row or in rejected.jsonl.
+
+Positions are compared as they stream by. Parts in shard order are in input order, and so are the
+rejected lines, so nothing is held but one batch of positions.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import pyarrow.parquet as pq
+
+from airflow_openai_batch.errors import AccountingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable, Iterator
+
+    import numpy.typing as npt
+
+    from airflow_openai_batch.job.plan import Plan, Shard
+    from airflow_openai_batch.storage.location import Location
+
+BATCH_ROWS = 65_536
+
+
+class Accounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What was counted. ``positions == rows + rejected + unfinished``."""
+
+    positions: int
+    rows: int
+    rows_by_status: dict[str, int]
+    rejected: int
+    unfinished: int = 0
+    """Requests of shards that have no part yet."""
+
+
+def check_accounts(
+    plan: Plan,
+    part_of: Callable[[int], Location],
+    rejected: Location | None,
+    *,
+    unfinished: Container[int] = (),
+) -> Accounts:
+    """Hold the parts and ``rejected.jsonl`` against the plan.
+
+    :param part_of: where the part of a shard lies, by its number.
+    :param rejected: ``rejected.jsonl``; each line has a ``position``. None or absent: nothing was rejected.
+    :param unfinished: shards whose part is not expected; their requests are counted, not looked at.
+    :raises AccountingError: naming the first position that is in no row or in two, and the counts.
+    """
+    check = _Check(plan, _read_rejected(rejected))
+    for index, shard in enumerate(plan.shards):
+        if shard.shard in unfinished:
+            following = plan.shards[index + 1 :]
+            check.skip(shard, following[0].first_position if following else plan.counts.positions)
+        else:
+            check.add_part(shard, part_of(shard.shard))
+    return check.finish()
+
+
+class _Check:
+    def __init__(self, plan: Plan, rejected: Iterator[int]) -> None:
+        self._plan = plan
+        self._rejected = rejected
+        self._rejected_seen = 0
+        self._next_rejected = next(rejected, None)
+        self._next = 0
+        self._rows = 0
+        self._unfinished = 0
+        self._by_status: Counter[str] = Counter()
+
+    def add_part(self, shard: Shard, part: Location) -> None:
+        rows = 0
+        try:
+            for positions, statuses in _read_part(part):
+                self._add(positions, part.uri)
+                rows += len(positions)
+                self._by_status.update(statuses)
+        except FileNotFoundError:
+            self._fail(f"{part.uri}: the part of shard {shard.shard} is not there")
+        self._rows += rows
+        if rows != shard.requests:
+            self._fail(
+                f"{part.uri}: {rows:,} rows for the {shard.requests:,} requests of shard {shard.shard}"
+            )
+
+    def skip(self, shard: Shard, end: int) -> None:
+        """Pass over a shard without a part: its positions are those that were not rejected."""
+        before = self._rejected_seen
+        gap = end - self._next
+        while self._next_rejected is not None and self._next_rejected < end:
+            self._take_rejected()
+        rejected = self._rejected_seen - before
+        leading = gap - rejected
+        if leading != shard.requests:
+            self._fail(
+                f"shard {shard.shard} (no results yet): {leading:,} positions for {shard.requests:,} requests"
+            )
+        self._unfinished += shard.requests
+        self._next = end
+
+    def finish(self) -> Accounts:
+        self._expect_rejected_until(self._plan.counts.positions, "after the last row")
+        if self._next_rejected is not None:
+            self._fail(
+                f"rejected.jsonl names position {self._next_rejected:,}, which the input does not have"
+            )
+        if self._rejected_seen != self._plan.counts.rejected:
+            self._fail(
+                f"rejected.jsonl has {self._rejected_seen:,} lines, not {self._plan.counts.rejected:,}"
+            )
+        return Accounts(
+            positions=self._plan.counts.positions,
+            rows=self._rows,
+            rows_by_status=dict(self._by_status),
+            rejected=self._rejected_seen,
+            unfinished=self._unfinished,
+        )
+
+    def _add(self, positions: npt.NDArray[np.int64], where: str) -> None:
+        if not len(positions):
+            return
+        start = 0
+        for end in (*(np.flatnonzero(np.diff(positions) != 1) + 1).tolist(), len(positions)):
+            first = int(positions[start])
+            if first < self._next:
+                self._fail(f"{where}: position {first:,} stands in a row twice or out of order")
+            self._expect_rejected_until(first, where)
+            self._next = int(positions[end - 1]) + 1
+            start = end
+        if self._next_rejected is not None and self._next_rejected < self._next:
+            self._fail(f"position {self._next_rejected:,} stands in a row and in rejected.jsonl")
+
+    def _expect_rejected_until(self, end: int, where: str) -> None:
+        """The positions from here to ``end`` have no row: each must have been rejected."""
+        while self._next < end:
+            if self._next_rejected != self._next:
+                self._fail(f"{where}: position {self._next:,} stands in no row and was not rejected")
+            self._take_rejected()
+            self._next += 1
+
+    def _take_rejected(self) -> None:
+        self._rejected_seen += 1
+        previous, self._next_rejected = self._next_rejected, next(self._rejected, None)
+        if previous is not None and self._next_rejected is not None and self._next_rejected <= previous:
+            self._fail(f"rejected.jsonl: position {self._next_rejected:,} stands there twice or out of order")
+
+    def _fail(self, what: str) -> None:
+        counts = self._plan.counts
+        raise AccountingError(
+            f"{what}. Counted so far: {self._rows:,} rows, {self._rejected_seen:,} rejected, "
+            f"{self._unfinished:,} in unfinished shards; the plan has {counts.positions:,} positions, "
+            f"{counts.requests:,} requests, {counts.rejected:,} rejected. "
+            "Clear the download task of the shard named here: landing again costs nothing."
+        )
+
+
+def _read_part(part: Location) -> Iterator[tuple[npt.NDArray[np.int64], Iterable[str]]]:
+    with part.open_read() as file:
+        for batch in pq.ParquetFile(file).iter_batches(BATCH_ROWS, columns=["position", "status"]):
+            positions = batch.column("position").to_numpy()
+            yield positions, _expand(batch.column("status").value_counts().to_pylist())
+
+
+def _expand(counts: list[dict[str, int | str]]) -> dict[str, int]:
+    return {str(item["values"]): int(item["counts"]) for item in counts}
+
+
+class _Rejected(msgspec.Struct):
+    position: int
+
+
+def _read_rejected(place: Location | None) -> Iterator[int]:
+    if place is None or not place.exists():
+        return
+    decode = msgspec.json.Decoder(_Rejected).decode
+    with place.open_read() as file:
+        for line in file:
+            if line.strip():
+                yield decode(line).position

@@ -1,0 +1,120 @@
+"""What a request asked for, as far as judging its answer needs it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from airflow_openai_batch.errors import InputChangedError
+from airflow_openai_batch.openai_api import lenient_json
+from airflow_openai_batch.openai_api.endpoints import Endpoint
+from airflow_openai_batch.requests.json_schema import read_format
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.job.request_line import RequestLine
+
+
+class Asked(NamedTuple):
+    """The id of a request and the format its answer must have."""
+
+    custom_id: str
+    output_format: str = "text"
+    """``text``, ``json_object`` or ``json_schema``."""
+    schema: bytes | None = None
+    inputs: int | None = None
+    """Parts that an answer of embeddings or a moderation must have; None where that is not known."""
+    dimensions: int | None = None
+    """Of each embedding, where the request says so."""
+
+
+class _Text(msgspec.Struct):
+    format: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Body(msgspec.Struct):
+    response_format: msgspec.Raw = msgspec.Raw(b"")
+    text: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Request(msgspec.Struct):
+    custom_id: str
+    body: _Body
+
+
+class _InputBody(msgspec.Struct):
+    input: msgspec.Raw = msgspec.Raw(b"")
+    dimensions: Any = None
+
+
+class _InputRequest(msgspec.Struct):
+    custom_id: str
+    body: _InputBody
+
+
+_decode_request = msgspec.json.Decoder(_Request).decode
+_decode_input_request = msgspec.json.Decoder(_InputRequest).decode
+_decode_text = msgspec.json.Decoder(_Text).decode
+
+
+def read_asked(request: RequestLine, endpoint: str) -> Asked:
+    """:raises InputChangedError: if the line is no request, which the splitter would have rejected."""
+    try:
+        if endpoint in (Endpoint.EMBEDDINGS, Endpoint.MODERATIONS):
+            return _read_inputs(_decode_input_request(request.line))
+        found = _decode_request(request.line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _read_odd(request)
+    if endpoint == "/v1/chat/completions":
+        raw = bytes(found.body.response_format)
+    elif endpoint == "/v1/responses" and found.body.text:
+        raw = _find_text_format(bytes(found.body.text))
+    else:
+        raw = b""
+    if not raw:
+        return Asked(found.custom_id)
+    return Asked(found.custom_id, *_read_format_once(raw))
+
+
+def _read_inputs(found: _InputRequest) -> Asked:
+    dimensions = found.body.dimensions
+    return Asked(
+        found.custom_id,
+        inputs=_count_inputs(bytes(found.body.input)),
+        dimensions=dimensions if type(dimensions) is int else None,
+    )
+
+
+def _count_inputs(raw: bytes) -> int | None:
+    """A text and a list of token numbers are one input; how parts of a message (images) count is not known here."""
+    try:
+        given = lenient_json.decode(raw)
+    except lenient_json.UnreadableJSONError:
+        return None
+    if isinstance(given, str):
+        return 1
+    if not isinstance(given, list) or not given or any(isinstance(item, dict) for item in given):
+        return None
+    return 1 if all(isinstance(item, int) for item in given) else len(given)
+
+
+_read_format_once = lru_cache(maxsize=64)(read_format)
+
+
+def _find_text_format(text: bytes) -> bytes:
+    try:
+        return bytes(_decode_text(text).format)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return b""
+
+
+def _read_odd(request: RequestLine) -> Asked:
+    try:
+        root = lenient_json.decode(request.line)
+        return Asked(custom_id=msgspec.convert(root["custom_id"], str))
+    except (lenient_json.UnreadableJSONError, msgspec.ValidationError, KeyError, TypeError):
+        raise InputChangedError(
+            f"{request.source_uri}:{request.line_number}: this line was a request when the input was split "
+            "and is none now. The input was changed; put it back, or start anew with on_existing=restart."
+        ) from None

@@ -1,0 +1,1 @@
+"""Landing: raw files indexed, answers judged, rows written in the order of the input."""

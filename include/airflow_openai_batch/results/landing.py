@@ -1,0 +1,227 @@
+"""Landing: from the raw files of a shard's sends to one row per request, in input order.
+
+A pure function of plan and raw files: landing again writes the same part. Memory: the ids of the
+shard, one row group, one line.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from airflow_openai_batch.errors import AccountingError
+from airflow_openai_batch.openai_api.answer_parts import Answer, Usage
+from airflow_openai_batch.openai_api.lenient_json import clean
+from airflow_openai_batch.openai_api.prices import Cost, price_answer
+from airflow_openai_batch.results.landing_summary import Landed, ProblemTally, SpendingTally
+from airflow_openai_batch.results.outcome import NOT_SENT
+from airflow_openai_batch.results.raw_index import RawAnswers, SendFiles
+from airflow_openai_batch.results.reconcile import Judged, Settled, describe_missing, settle_requests
+from airflow_openai_batch.results.result_rows import ResultRow, ResultsWriter
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.job.plan import Shard
+    from airflow_openai_batch.job.request_line import RequestLine
+    from airflow_openai_batch.results.outcome import OutcomeRules
+    from airflow_openai_batch.storage.location import Location
+
+_NOT_SENT = "Not sent: so far there was only a sample without it, or the deadline came first."
+_NO_ANSWER, _NO_USAGE = Answer(), Usage()
+
+
+def land_shard(
+    requests: Iterable[RequestLine],
+    sends: Sequence[SendFiles],
+    part: Location,
+    *,
+    shard: Shard,
+    rules: OutcomeRules,
+    keep_response_body: bool = False,
+) -> Landed:
+    """Write the part file of a shard, whole or not at all.
+
+    :param requests: the shard's request lines, in input order.
+    :param sends: the sends so far, oldest first, each with the files that came back.
+    :param part: where the Parquet file goes (``results/part-00000.parquet``).
+    :raises InputChangedError: if a request line is none any more.
+    :raises AccountingError: if ``requests`` gives more or fewer than the plan says.
+    """
+    landing = _Landing(sends, shard, keep_response_body)
+    with RawAnswers(sends) as raw, part.open_write() as file:
+        writer = ResultsWriter(file)
+        with writer:
+            for settled in settle_requests(requests, raw, endpoint=shard.endpoint, rules=rules):
+                writer.write(landing.to_row(settled))
+        if writer.rows != shard.requests:
+            raise AccountingError(
+                f"shard {shard.shard}: the plan says {shard.requests:,} requests, {writer.rows:,} were read "
+                "from the input. The input or plan.json was changed since the split."
+            )
+        strays = raw.strays
+    return landing.summarize(strays=strays, part_bytes=writer.bytes_written, part_sha256=writer.sha256)
+
+
+class _Landing:
+    """What is the same for all rows of a landing, and the sums over them."""
+
+    def __init__(self, sends: Sequence[SendFiles], shard: Shard, keep_response_body: bool) -> None:
+        self._sends = sends
+        self._shard = shard
+        self._keep_response_body = keep_response_body
+        self._rows: Counter[str] = Counter()
+        self._attempts: Counter[int] = Counter()
+        self._problems = ProblemTally()
+        self._spending = SpendingTally()
+        self._replaced = SpendingTally()
+        self._unpriced_models: set[str] = set()
+        self._refused_for_account = 0
+        self._retryable = self._duplicates = self._account_errors = self._unchecked = 0
+        self._missing = describe_missing(sends)
+
+    def to_row(self, settled: Settled) -> ResultRow:
+        self._attempts[settled.attempts] += 1
+        self._retryable += settled.retryable
+        self._refused_for_account += settled.retryable and self._is_refused_for_account(settled)
+        self._duplicates += settled.duplicates
+        for other in settled.others:
+            self._account_errors += other.outcome.account_error
+            self._price(other, self._replaced)
+        if settled.chosen is None:
+            return self._to_missing_row(settled)
+        return self._to_answered_row(settled, settled.chosen)
+
+    def summarize(self, *, strays: int, part_bytes: int, part_sha256: str) -> Landed:
+        return Landed(
+            requests=self._rows.total(),
+            rows=dict(self._rows),
+            problems=self._problems.list(),
+            spending=self._spending.sum(),
+            replaced=self._replaced.sum(),
+            unpriced_models=tuple(sorted(self._unpriced_models)[:10]),
+            attempts=dict(sorted(self._attempts.items())),
+            strays=strays,
+            duplicates=self._duplicates,
+            retryable=self._retryable,
+            refused_for_account=self._refused_for_account,
+            account_errors=self._account_errors,
+            unchecked=self._unchecked,
+            part_bytes=part_bytes,
+            part_sha256=part_sha256,
+        )
+
+    def _is_refused_for_account(self, settled: Settled) -> bool:
+        """By what the newest send says of it."""
+        judged = [*settled.others, *([settled.chosen] if settled.chosen else [])]
+        return any(each.outcome.account_error and each.send == len(self._sends) - 1 for each in judged)
+
+    def _to_missing_row(self, settled: Settled) -> ResultRow:
+        code, message = (NOT_SENT, _NOT_SENT) if settled.unsent else self._missing
+        self._rows["missing"] += 1
+        self._problems.add(code, settled.custom_id, message)
+        request = settled.request
+        return ResultRow(
+            request.position,
+            clean(request.source_uri),
+            request.line_number,
+            settled.custom_id,
+            "missing",
+            None,
+            code,
+            message,
+            *(None,) * 12,
+            settled.attempts,
+            *(None,) * 5,
+        )
+
+    def _to_answered_row(self, settled: Settled, chosen: Judged) -> ResultRow:
+        outcome = chosen.outcome
+        send = self._sends[chosen.send]
+        answer = outcome.answer or _NO_ANSWER
+        usage = answer.usage or _NO_USAGE
+        cost = self._price_pieces(settled.pieces) if settled.pieces else self._price(chosen, self._spending)
+        self._rows[outcome.status] += 1
+        self._account_errors += outcome.account_error
+        self._unchecked += outcome.unchecked
+        if outcome.error_code is not None:
+            self._problems.add(outcome.error_code, settled.custom_id, outcome.error_message or "")
+        request = settled.request
+        body = outcome.body if self._keep_response_body else None
+        # In the order of `SCHEMA`: by name it would take a tenth of the whole landing.
+        return ResultRow(
+            request.position,
+            request.source_uri if request.source_uri.isascii() else clean(request.source_uri),
+            request.line_number,
+            settled.custom_id,
+            outcome.status,
+            outcome.status_code,
+            outcome.error_code,
+            outcome.error_message,
+            answer.content,
+            answer.refusal,
+            outcome.parsed,
+            None if answer.choices is None else [choice.shown for choice in answer.choices],
+            answer.embeddings,
+            answer.finish_reason,
+            answer.model,
+            usage.input_tokens,
+            usage.cached_input_tokens,
+            usage.output_tokens,
+            usage.reasoning_tokens,
+            None if cost is None else cost.actual_usd,
+            settled.attempts,
+            send.sent_as,
+            send.batch_id,
+            outcome.request_id,
+            None if send.completed_at is None else int(send.completed_at * 1000),
+            None if body is None else body.decode("utf-8", "replace"),
+        )
+
+    def _price_pieces(self, pieces: Sequence[Judged]) -> Cost | None:
+        """One answer in its row, of several sends, each at its own price."""
+        costs = [
+            self._price(piece, self._spending, answers=1 if number == 0 else 0)
+            for number, piece in enumerate(pieces)
+        ]
+        known = [cost for cost in costs if cost is not None]
+        if len(known) < len(costs):
+            return None
+        return Cost(sum(cost.actual_usd for cost in known), sum(cost.standard_usd for cost in known))
+
+    def _price(self, judged: Judged, tally: SpendingTally, *, answers: int = 1) -> Cost | None:
+        answer = judged.outcome.answer
+        if answer is None:
+            return None
+        cost = self._find_cost(answer, self._sends[judged.send])
+        tally.add(answer.usage, cost, answers=answers)
+        if cost is None:
+            self._unpriced_models.add((answer.model or self._shard.model)[:100])
+        return cost
+
+    def _find_cost(self, answer: Answer, send: SendFiles) -> Cost | None:
+        """By the model that answered, or else the one that was asked."""
+        usage = answer.usage
+        if usage is None or not self._is_counted(usage):
+            return Cost(0.0, 0.0) if self._shard.endpoint == "/v1/moderations" else None
+        tier = answer.service_tier
+        cost = None if answer.model is None else self._price_as(answer.model, usage, send, tier)
+        if cost is None and answer.model != self._shard.model:
+            cost = self._price_as(self._shard.model, usage, send, tier)
+        return cost
+
+    def _is_counted(self, usage: Usage) -> bool:
+        """Whether there is anything to price: a server that gives no number has not said that there were none."""
+        if usage.input_tokens is None:
+            return False
+        return usage.output_tokens is not None or self._shard.endpoint == "/v1/embeddings"
+
+    def _price_as(self, model: str, usage: Usage, send: SendFiles, tier: str | None) -> Cost | None:
+        return price_answer(
+            model,
+            send.sent_as,
+            usage.input_tokens or 0,
+            usage.output_tokens or 0,
+            usage.cached_input_tokens or 0,
+            send.completed_at,
+            tier,
+        )

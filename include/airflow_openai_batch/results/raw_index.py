@@ -1,0 +1,183 @@
+"""The raw files of a shard's sends, indexed by custom_id, so that rows can be made in input order.
+
+Lines come in any order. What is held in memory is the ids and where their lines stand (about 200
+bytes a line); files in object storage are copied to a temporary file for random access.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+
+import msgspec
+
+from airflow_openai_batch.openai_api import lenient_json
+from airflow_openai_batch.results.torn_lines import make_out_id
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.storage.location import Location
+
+READ_BYTES = 4 * 2**20
+_LENGTH_BITS, _OFFSET_BITS = 32, 48
+_FILE_SHIFT = _LENGTH_BITS + _OFFSET_BITS
+_LENGTH_MASK, _OFFSET_MASK = 2**_LENGTH_BITS - 1, 2**_OFFSET_BITS - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendFiles:
+    """One sending of a shard's requests, and the files that came back."""
+
+    send: int
+    """1, 2, 3 ..."""
+    sent_as: Literal["batch", "realtime"]
+    batch_id: str | None = None
+    completed_at: float | None = None
+    """Unix seconds, as OpenAI says for a batch."""
+    carried: int | None = None
+    """A sample carried only so many of the shard's first requests; ``None``: all that were still open."""
+    forgiven: bool = False
+    """What had no good answer by then is asked again, whatever the reason and the number of attempts: a repair."""
+    ended_as: str = "completed"
+    """The batch's last status. In an ``expired``, ``cancelled`` or ``failed`` batch a request without
+    a line did not run; in a ``completed`` one it counts as an attempt."""
+    gone: tuple[str, ...] = ()
+    """Result files that the server did not have any more: ``output``, ``error``."""
+    leftover: tuple[Location, ...] | None = None
+    """The file of request lines that it carried; ``None``: lines of the shard as they stand in the input; empty: that
+    file is not there any more, or is another."""
+    files: tuple[Location, ...] = ()
+    """Output and error files and segments, those that exist. Order does not matter for different
+    requests; of equal lines for one request the first counts."""
+
+
+Place = int
+"""Where a line stands: file, offset and length in one integer, since 50,000 tuples are what the garbage
+collector would walk through again and again."""
+
+
+class _Named(msgspec.Struct):
+    custom_id: str
+
+
+_decode_named = msgspec.json.Decoder(_Named).decode
+
+
+class RawAnswers:
+    """The lines for each request. A context manager: it holds files open.
+
+    A line that is no JSON stands for the request whose custom_id can be made out in it.
+    """
+
+    def __init__(self, sends: Sequence[SendFiles]) -> None:
+        self.sends = sends
+        self.nameless = 0
+        """Lines without a custom_id that is a string."""
+        self._files: list[BinaryIO] = []
+        self._descriptors: list[int] = []
+        self._sends_of_files: list[int] = []
+        self._places: dict[str, Place | list[Place]] = {}
+
+    def __enter__(self) -> RawAnswers:
+        try:
+            for index, send in enumerate(self.sends):
+                for location in send.files:
+                    self._add(index, location)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files:
+            file.close()
+
+    def take(self, custom_id: str) -> Sequence[Place]:
+        """The lines for one request, in the order of sends; each request can be taken once."""
+        places = self._places.pop(custom_id, ())
+        return (places,) if isinstance(places, int) else places
+
+    def read(self, place: Place) -> bytes:
+        file = self._descriptors[place >> _FILE_SHIFT]
+        return os.pread(file, place & _LENGTH_MASK, place >> _LENGTH_BITS & _OFFSET_MASK)
+
+    def send_of(self, place: Place) -> int:
+        """Index into the sends, not the number of the send."""
+        return self._sends_of_files[place >> _FILE_SHIFT]
+
+    @property
+    def strays(self) -> int:
+        """Lines that no request has taken."""
+        return self.nameless + sum(
+            1 if isinstance(found, int) else len(found) for found in self._places.values()
+        )
+
+    def _add(self, send: int, location: Location) -> None:
+        file = len(self._files)
+        self._sends_of_files.append(send)
+        with contextlib.ExitStack() as stack:
+            if location.is_local:
+                source: Any = open(location.path, "rb")  # noqa: PTH123, SIM115 - kept open for `read`
+                self._files.append(source)
+                copy = None
+            else:
+                source = stack.enter_context(location.open_read())
+                copy = tempfile.TemporaryFile(prefix="openai-batch-")  # noqa: SIM115
+                self._files.append(copy)
+            self._descriptors.append(self._files[-1].fileno())
+            for offset, line in _read_lines(source, copy):
+                if not line or line.isspace():
+                    continue
+                custom_id = _read_id(line)
+                if custom_id is None:
+                    self.nameless += 1
+                    continue
+                self._remember(custom_id, file << _FILE_SHIFT | offset << _LENGTH_BITS | len(line))
+
+    def _remember(self, custom_id: str, place: Place) -> None:
+        known = self._places.setdefault(custom_id, place)
+        if isinstance(known, list):
+            known.append(place)
+        elif known != place:
+            self._places[custom_id] = [known, place]
+
+
+def _read_lines(source: BinaryIO, copy: BinaryIO | None) -> Iterator[tuple[int, bytes]]:
+    """Offset and bytes of each line, split on b"\n" only; ``copy`` gets all bytes."""
+    rest: list[bytes] = []
+    offset = 0
+    while block := source.read(READ_BYTES):
+        if copy is not None:
+            copy.write(block)
+        first, *others = block.split(b"\n")
+        rest.append(first)
+        for following in others:
+            line = b"".join(rest)
+            yield offset, line
+            offset += len(line) + 1
+            rest = [following]
+    if copy is not None:
+        copy.flush()
+    if line := b"".join(rest):
+        yield offset, line
+
+
+def _read_id(line: bytes) -> str | None:
+    try:
+        return _decode_named(line).custom_id
+    except msgspec.ValidationError:
+        return None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _read_odd_id(line)
+
+
+def _read_odd_id(line: bytes) -> str | None:
+    try:
+        root = lenient_json.decode(line)
+    except lenient_json.UnreadableJSONError:
+        return make_out_id(line)
+    value = root.get("custom_id") if isinstance(root, dict) else None
+    return value if isinstance(value, str) else None

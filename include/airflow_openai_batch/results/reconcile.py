@@ -1,0 +1,193 @@
+"""From all lines for one request to the one that counts, over all sends."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Container, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from airflow_openai_batch.openai_api.results_check import RESULT_FILE_GONE
+from airflow_openai_batch.requests.answer_format import Asked, read_asked
+from airflow_openai_batch.results.outcome import MISSING, Outcome, OutcomeRules, Rank, read_outcome
+from airflow_openai_batch.results.raw_index import RawAnswers
+from airflow_openai_batch.results.vector_pieces import VectorPieces, count_vectors, lacks_some, read_inputs
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.job.request_line import RequestLine
+    from airflow_openai_batch.results.raw_index import Place, SendFiles
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """What one send says of a request."""
+
+    send: int
+    """Index into the sends."""
+    outcome: Outcome
+
+
+class Settled(msgspec.Struct, kw_only=True):
+    """What became of one request."""
+
+    request: RequestLine
+    custom_id: str
+    chosen: Judged | None
+    """None where no send returned a line."""
+    attempts: int
+    retryable: bool
+    """Whether it may be sent again."""
+    unsent: bool = False
+    """No send carried it."""
+    pieces: tuple[Judged, ...] = ()
+    """The answers that ``chosen`` is put together from, where these are several: each is billed as it was sent."""
+    others: tuple[Judged, ...] = ()
+    """What the other sends say."""
+    duplicates: int = 0
+
+
+def settle_requests(
+    requests: Iterable[RequestLine], raw: RawAnswers, *, endpoint: str, rules: OutcomeRules
+) -> Iterator[Settled]:
+    """What became of each request, in the order of the requests. A pure function of its arguments."""
+    sends = raw.sends
+    with RawAnswers([dataclasses.replace(send, files=send.leftover or ()) for send in sends]) as leftovers:
+        for number, request in enumerate(requests):
+            asked = read_asked(request, endpoint)
+            places = raw.take(asked.custom_id)
+            cut = _find_cut(request, asked, leftovers)
+            told = _judge_sends(asked, places, raw, endpoint, rules, cut)
+            best, pieces = _put_together(request, asked, told, cut, rules)
+            attempts, open_ = _count_attempts(number, best, sends, rules.max_attempts)
+            chosen = _choose(best)
+            used = pieces.get(chosen, ()) if chosen is not None else ()
+            yield Settled(
+                request=request,
+                custom_id=asked.custom_id,
+                chosen=None if chosen is None else Judged(chosen, best[chosen]),
+                attempts=attempts,
+                retryable=open_,
+                unsent=chosen is None and not any(_carries(send, number) for send in sends),
+                pieces=tuple(Judged(send, told[send]) for send in used) if len(used) > 1 else (),
+                others=_find_others(told, {chosen, *used}) if len(told) > 1 else (),
+                duplicates=len(places) - len(told),
+            )
+
+
+_Cut = dict[int, list[bytes] | None]
+"""By send, the inputs that it carried of a request, where these are not all; None where that is not known."""
+
+
+def _find_cut(request: RequestLine, asked: Asked, leftovers: RawAnswers) -> _Cut:
+    if all(send.leftover is None for send in leftovers.sends):
+        return {}
+    cut: _Cut = {index: None for index, send in enumerate(leftovers.sends) if send.leftover is not None}
+    for place in leftovers.take(asked.custom_id):
+        line = leftovers.read(place)
+        if line == request.line:
+            cut.pop(leftovers.send_of(place), None)
+        else:
+            cut[leftovers.send_of(place)] = read_inputs(line)
+    return cut
+
+
+def _put_together(
+    request: RequestLine, asked: Asked, told: dict[int, Outcome], cut: _Cut, rules: OutcomeRules
+) -> tuple[dict[int, Outcome], dict[int, tuple[int, ...]]]:
+    """By send, what the request had come to with its answer, and the sends whose answers that is put together from."""
+    if cut.keys().isdisjoint(told) and not any(map(lacks_some, told.values())):
+        return told, {}
+    vectors = VectorPieces(request.line, rules)
+    if len(vectors.inputs) != asked.inputs:  # one text, or the token numbers of one
+        return told, {}
+    best: dict[int, Outcome] = {}
+    pieces: dict[int, tuple[int, ...]] = {}
+    for send in sorted(told):
+        best[send] = vectors.add(send, told[send], cut.get(send, vectors.inputs))
+        if best[send] is not told[send]:
+            pieces[send] = vectors.sends
+    return best, pieces
+
+
+def _carries(send: SendFiles, number: int) -> bool:
+    return send.carried is None or number < send.carried
+
+
+def _choose(best: dict[int, Outcome]) -> int | None:
+    if len(best) == 1:
+        return next(iter(best))
+    return min(best, key=lambda send: (best[send].rank, -count_vectors(best[send]), send), default=None)
+
+
+def _find_others(told: dict[int, Outcome], used: Container[int | None]) -> tuple[Judged, ...]:
+    return tuple(Judged(send, outcome) for send, outcome in told.items() if send not in used)
+
+
+def describe_missing(sends: Iterable[SendFiles]) -> tuple[str, str]:
+    """Code and message of a request that no send returned a line for."""
+    sends = tuple(sends)
+    for send in reversed(sends):
+        if send.gone:
+            kinds = " and ".join(send.gone)
+            return RESULT_FILE_GONE, (
+                f"The {kinds} file of send {send.send} ({send.batch_id}) was deleted or had expired at the server "
+                "before it was fetched; what was in it is lost."
+            )
+    names = ", ".join(f"{send.send} ({send.ended_as})" for send in sends)
+    return MISSING, f"No line came back for this request in send {names}."
+
+
+def _judge_sends(
+    asked: Asked,
+    places: Sequence[Place],
+    raw: RawAnswers,
+    endpoint: str,
+    rules: OutcomeRules,
+    cut: _Cut,
+) -> dict[int, Outcome]:
+    """The best line of each send that returned one."""
+    best: dict[int, Outcome] = {}
+    for place in places:
+        send = raw.send_of(place)
+        inputs = cut.get(send)
+        outcome = read_outcome(
+            raw.read(place),
+            endpoint,
+            asked.output_format,
+            asked.schema,
+            rules,
+            inputs=asked.inputs if inputs is None else len(inputs),
+            dimensions=asked.dimensions,
+        )
+        known = best.get(send)
+        if known is None or outcome.rank < known.rank:
+            best[send] = outcome
+    return best
+
+
+def _count_attempts(
+    number: int, best: dict[int, Outcome], sends: Sequence[SendFiles], max_attempts: int
+) -> tuple[int, bool]:
+    """Attempts, and whether the request is still open after the last send.
+
+    A request without a line in a batch that completed, or whose output is gone, may have run: that counts. In one
+    that expired or was cancelled it did not, nor in a sample that did not carry it. A repair begins to count anew.
+
+    :param number: of the request in its shard, 0-based.
+    """
+    attempts = counted = 0
+    open_, good = True, False
+    for index, send in enumerate(sends):
+        outcome = best.get(index)
+        if outcome is None and not _carries(send, number):
+            continue
+        if outcome is None:
+            ran = open_ and (send.ended_as == "completed" or "output" in send.gone)
+        else:
+            ran, good = outcome.ran, good or outcome.rank is Rank.GOOD
+            open_ = open_ and outcome.retryable
+        attempts, counted = attempts + ran, counted + ran
+        open_ = open_ and counted < max_attempts
+        if send.forgiven:
+            counted, open_ = 0, not good
+    return attempts, open_

@@ -1,0 +1,60 @@
+"""Calls for a send that the server declined, put off, or may have carried out unseen: what each means for the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_openai_batch.errors import AnswerError, NotFoundError, RemoteError, TransientError
+from airflow_openai_batch.sending.queue.refusals import is_file_not_ready
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.costs.shard_month import ShardMonth
+    from airflow_openai_batch.job.shard_state import ShardState
+    from airflow_openai_batch.sending.shard_journal import ShardJournal
+
+PUT_OFF_LEAST_S = 30.0
+"""A server that says "in a second" again and again is asked at twice the distance each time ..."""
+PUT_OFF_LEAST_MAX_S = 900.0
+"""... up to this."""
+PUT_OFF_MAX_S = 86_400.0
+"""No ``Retry-After`` is taken for longer."""
+
+
+@dataclass(kw_only=True)
+class DeclinedCalls:
+    """Writes them down, so that whoever comes next waits as long as is due."""
+
+    journal: ShardJournal
+    month: ShardMonth
+
+    def meet_upload(self, error: TransientError, state: ShardState) -> None:
+        """:raises TransientError: if the server does not say when it wants to be asked again."""
+        if error.retry_after_s is None:
+            raise error
+        self._put_off(error, state, error.retry_after_s, status="busy")
+
+    def meet_creation(self, error: RemoteError, state: ShardState) -> None:
+        """:raises RemoteError: if waiting here does not cure it."""
+        # What was answered cannot be told, or no answer came: a batch may be there all the same.
+        unsure = isinstance(error, TransientError | AnswerError) and error.status_code != 429
+        if not unsure:  # an answer, not a lost one: nothing was created
+            self.month.take_back()
+        if isinstance(error, NotFoundError) or (not unsure and is_file_not_ready(str(error))):
+            self.journal.record(
+                "declined", state, status="file_missing", code=error.code, message=str(error)[:300]
+            )
+        elif isinstance(error, TransientError) and error.retry_after_s is not None:
+            self._put_off(error, state, error.retry_after_s, status="unsure" if unsure else "busy")
+        else:
+            if not unsure:
+                self.journal.record("declined", state, code=error.code, message=str(error)[:300])
+            raise error
+
+    def _put_off(self, error: TransientError, state: ShardState, asked_s: float, status: str) -> None:
+        """The server says when it wants to be asked again; and no sooner from one time to the next."""
+        least_s = min(PUT_OFF_LEAST_S * 2 ** min(state.declines, 10), PUT_OFF_LEAST_MAX_S)
+        until = self.journal.clock() + min(max(asked_s, least_s), PUT_OFF_MAX_S)
+        self.journal.record(
+            "declined", state, status=status, code=error.code, message=str(error)[:300], until=until
+        )

@@ -1,0 +1,92 @@
+"""Brings one shard to a goal, in a worker.
+
+The loop asks `core.machine` what is to be done, has it carried out, and hands back when there is only waiting to do.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from airflow_openai_batch.errors import BreakerOpenError, FatalAccountError
+from airflow_openai_batch.sending import machine, steps
+from airflow_openai_batch.sending.actions import ShardActions, Waiting
+from airflow_openai_batch.sending.machine import Seen
+from airflow_openai_batch.sending.steps import Reached
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.job.shard_state import Goal, ShardState
+
+__all__ = ["ShardDriver", "Waiting"]
+
+log = logging.getLogger(__name__)
+
+
+class ShardDriver(ShardActions):
+    """Every step may be repeated after a crash. Leaving the block closes the client."""
+
+    def drive(self, goal: Goal, *, admitted: bool = False, twins: bool = False) -> Reached | Waiting:
+        """Go on until the goal is reached or there is only waiting to do.
+
+        :param admitted: the queue's room was waited for and is there.
+        :param twins: another batch of the send was seen.
+        :raises OpenAIBatchError: what stops the shard; ``permanent`` says whether a retry can help.
+        """
+        try:
+            return self._drive(goal, Seen(admitted=admitted, twins=twins))
+        except BreakerOpenError:
+            raise
+        except FatalAccountError as error:
+            self._breaker.open(error, by=self.caller.by, now=self.clock())
+            raise
+
+    def _drive(self, goal: Goal, seen: Seen) -> Reached | Waiting:
+        state = self._journal.read_state()
+        self._note(state)
+        if state.events:
+            resumed = machine.is_reached(state, goal) or self.caller.takes_up(state.last_by)
+            stand = machine.describe_stand(state, self.clock(), resumed=resumed)
+            log.info("Shard %d: %s.", self.files.shard.shard, stand)
+        while True:
+            step = self._next_step(state, seen, goal)
+            if isinstance(step, Reached | Waiting):
+                return step
+            if isinstance(step, steps.Stop):
+                if step.forgiving:
+                    self._journal.record("stopped", state, message=str(step.error)[:1_000])
+                raise step.error
+            outcome = self._carry_out(step, state)
+            if isinstance(outcome, Waiting):
+                if isinstance(
+                    step, steps.Cancel
+                ):  # whoever waits for it asks the same question as the machine
+                    self._note(self._journal.read_state())
+                return outcome
+            before, state = state, self._journal.read_state()
+            self._note(state)
+            seen = _merge(seen, outcome, something_happened=state.events > before.events)
+            if isinstance(step, steps.Create):
+                seen = replace(seen, admitted=False)  # the room was for one batch
+
+    def _note(self, state: ShardState) -> None:
+        self.batch_id, self.settled, self.waited = state.last_batch_id, state.duplicates, state.waited
+
+    def _next_step(self, state: ShardState, seen: Seen, goal: Goal) -> steps.Step:
+        return machine.next_step(state, seen, goal=goal, where=self._look_around(state), policy=self.policy)
+
+
+def _merge(before: Seen, outcome: Seen, *, something_happened: bool) -> Seen:
+    """What is known after a step: an event makes former observations old."""
+    if something_happened:
+        looked_at = before.looked_at if outcome.looked_at is None else outcome.looked_at
+        return replace(outcome, admitted=before.admitted, twins=before.twins, looked_at=looked_at)
+    return Seen(
+        candidates=before.candidates if outcome.candidates is None else outcome.candidates,
+        looked_at=before.looked_at if outcome.looked_at is None else outcome.looked_at,
+        batch=outcome.batch or before.batch,
+        vanished=outcome.vanished,
+        admitted=before.admitted,
+        twins=before.twins,
+        left_files=outcome.left_files,
+    )

@@ -1,0 +1,90 @@
+"""What a batch that was looked at means: the one place that says what is over, late, overdue or stuck.
+
+The machine asks it in a worker, and the trigger in the triggerer, with the same arguments: a trigger never sends a task
+back to a worker for what the machine would answer with `Wait`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_openai_batch.errors import BatchRejectedError, FatalAccountError, JobError, OpenAIBatchError
+from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView, describe_duration
+from airflow_openai_batch.sending.queue.refusals import Refusal, classify_refusal, describe_refused
+from airflow_openai_batch.sending.steps import Cancel, RecordEnded, RecordRefused, Stop, Wait
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.sending.policy import Policy
+
+WINDOW_S = 24 * 3600.0
+"""OpenAI's completion window, for batches that do not say when they expire."""
+LATE = "not finished within finish_within_h"
+LATE_WAY_OUT = "Clear the task to wait on, or set on_deadline to realtime or publish."
+
+Judgement = RecordRefused | RecordEnded | Stop | Cancel | Wait
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waited:
+    """How long there has been patience with a batch, besides what it says itself. Unix seconds; 0: not so."""
+
+    created_at: float = 0.0
+    """By the ledger."""
+    cancel_asked_at: float = 0.0
+    """It was asked to be cancelled."""
+    stopped_at: float = 0.0
+    """The shard was stopped, and whoever cleared its task wants to wait as long again."""
+
+
+def judge_batch(batch: BatchView, *, now: float, policy: Policy, waited: Waited) -> Judgement:
+    """What is to be done about a batch as it was seen."""
+    if batch.status is BatchStatus.FAILED:
+        refusal = classify_refusal(batch.errors)
+        return RecordRefused(batch, refusal, _refusal_error(batch, refusal))
+    if batch.status.is_final:
+        return RecordEnded(batch)
+    late = is_late(now, policy)
+    if late and policy.on_deadline == "fail":
+        return Stop(JobError(f"{LATE}, {batch.id} is {batch.status} and goes on. {LATE_WAY_OUT}"))
+    overdue_at = _find_overdue_at(batch, policy, waited)
+    asked_at = batch.times.get("cancelling_at") or waited.cancel_asked_at
+    asked = asked_at > waited.stopped_at
+    if batch.status is BatchStatus.CANCELLING or asked:
+        stuck_at = max(asked_at or overdue_at, waited.stopped_at) + policy.grace_s
+        return Stop(_stuck_error(batch, policy), forgiving=True) if now > stuck_at else Wait(batch)
+    if late:
+        return Cancel(batch, "has not finished within finish_within_h")
+    return Cancel(batch, "is long overdue") if now > overdue_at else Wait(batch)
+
+
+def is_late(now: float, policy: Policy) -> bool:
+    """Whether the deadline of the whole shard has passed."""
+    return policy.deadline_at is not None and now >= policy.deadline_at
+
+
+def _find_overdue_at(batch: BatchView, policy: Policy, waited: Waited) -> float:
+    """From when on a batch that is not final has taken too long; never where nothing says when it began."""
+    created_at = batch.created_at or waited.created_at
+    expires_at = batch.expires_at or (created_at + WINDOW_S if created_at else math.inf)
+    return expires_at + policy.grace_s
+
+
+def _stuck_error(batch: BatchView, policy: Policy) -> OpenAIBatchError:
+    waited = describe_duration(policy.grace_s)
+    return JobError(
+        f"{batch.id} was to be cancelled more than {waited} ago and is still {batch.status}; OpenAI says that this "
+        "takes ten minutes at most. What it has finished is paid for and is collected once it is over; until then "
+        "nothing of it is sent again. Clear the task to wait as long again, and ask OpenAI about the batch if that "
+        "does not help."
+    )
+
+
+def _refusal_error(batch: BatchView, refusal: Refusal) -> OpenAIBatchError | None:
+    if refusal.kind in ("queue_full", "file_missing"):
+        return None
+    text = describe_refused(batch.id, refusal)
+    if refusal.kind == "fatal":
+        return FatalAccountError(f"{text}. Settle it with OpenAI, then clear the task.", code=refusal.code)
+    return BatchRejectedError(text, code=refusal.code)

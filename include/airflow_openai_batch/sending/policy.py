@@ -1,0 +1,54 @@
+"""How a shard is sent and how patient its machine is: what the operators' parameters add up to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from airflow_openai_batch.errors import ConfigError
+
+Mode = Literal["auto", "batch", "realtime"]
+OnDeadline = Literal["realtime", "publish", "fail"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Times in seconds. Checks itself.
+
+    :raises ConfigError: for a value that makes no sense.
+    """
+
+    mode: Mode = "batch"
+    realtime_threshold: int = 10
+    """With ``auto``: up to so many requests go out in real time."""
+    deadline_at: float | None = None
+    """Unix seconds at which the whole shard should be finished."""
+    on_deadline: OnDeadline = "fail"
+    clean_up: bool = True
+    """Delete the files at OpenAI once the shard's rows are written."""
+    first: int | None = None
+    """A sample: only so many of the shard's first requests are sent, and the shard rests after that."""
+
+    create_timeout_s: float = 120.0
+    """A foreign intent to create is taken over only after this long; the call itself is over well before."""
+    realtime_claim_s: float = 900.0
+    """A send in real time that somebody else began is taken over only after this long."""
+    queue_wait_s: float = 60.0
+    """First wait after a refusal for queue room; doubles up to ``queue_wait_max_s``."""
+    queue_wait_max_s: float = 900.0
+    grace_s: float = 3600.0
+    """A batch that is not final this long after its expiry is cancelled and harvested."""
+    max_setbacks: int = 5
+
+    def __post_init__(self) -> None:
+        if self.realtime_threshold < 0:
+            raise ConfigError(f"realtime_threshold={self.realtime_threshold}: must be at least 0.")
+        if self.first is not None and self.first < 1:
+            raise ConfigError(f"first={self.first}: a sample has at least one request.")
+
+    def sends_in_realtime(self, requests: int) -> bool:
+        """Whether a send of so many requests goes out request by request."""
+        return self.mode == "realtime" or (self.mode == "auto" and requests <= self.realtime_threshold)
+
+
+DEFAULT_POLICY = Policy()

@@ -1,0 +1,223 @@
+"""One real-time request: its tries, and what is written where none was answered.
+
+Told apart: answers that are about the account, which end the send; refusals for the rate, which stop all of its
+workers; and what concerns this request alone, which ends as its line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import openai
+import tenacity
+
+from airflow_openai_batch.errors import FatalAccountError, TransientError
+from airflow_openai_batch.openai_api.client_errors import translate_error
+from airflow_openai_batch.openai_api.redirects import read_redirect
+from airflow_openai_batch.openai_api.server_objects import PAGE, is_page
+from airflow_openai_batch.sending.realtime.lines import (
+    CONNECTION_LOST,
+    REQUEST_TIMEOUT,
+    write_answer,
+    write_error,
+)
+from airflow_openai_batch.sending.realtime.pacing import Throttle, draw_back_off_s
+from airflow_openai_batch.sending.realtime.rate_limits import read_retry_after
+from airflow_openai_batch.server_words import hide_secrets_bytes
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+    from airflow_openai_batch.sending.realtime.rate_limits import RealtimeLimits
+
+STALL_MAX_S = 300.0
+"""Whoever is told to wait longer than this should wait without a worker: the send ends, and another one goes on."""
+
+_DOING = "sending in real time"
+_OF_THE_WAY = frozenset({403, 404, 407})
+"""With these, what may pass is what a proxy says: it is about no request, and would stand in all rows."""
+_UNREACHED = frozenset({"ConnectTimeout", "PoolTimeout"})
+"""Time-outs before a request was sent, by the names of the HTTP library."""
+
+
+class Pending(NamedTuple):
+    """A request on its way."""
+
+    custom_id: str
+    body: bytes
+    tokens: int
+    """Input and allowed output, where a limit of tokens is known; otherwise 0."""
+
+
+class StoppedError(Exception):
+    """The send ends: this request was not asked, or got no answer that counts."""
+
+
+class _TryAgainError(Exception):
+    """A try that failed for a reason that may pass."""
+
+    def __init__(self, error: openai.APIError, *, waits_at_gate: bool) -> None:
+        super().__init__(type(error).__name__)
+        self.error = error
+        self.waits_at_gate = waits_at_gate
+
+
+class RealtimeCaller:
+    """Asks for all workers of a send, which share the throttle."""
+
+    def __init__(self, client: AsyncOpenAI, endpoint: str, limits: RealtimeLimits) -> None:
+        self._client = client
+        self._path = endpoint.removeprefix("/v1")
+        self._tries = limits.max_retries + 1
+        self._served = 0
+        self.throttle = Throttle(limits)
+        self.in_air: set[asyncio.Task[Any]] = set()
+        """The tasks whose request is out."""
+        self.stopping = False
+        """Set from outside: nothing new is sent."""
+        self.answered = 0
+        """With a status of 2xx."""
+        self.failed = 0
+
+    async def ask(self, call: Pending) -> bytes:
+        """The line for one request, after as many tries as it needs and may have.
+
+        :raises FatalAccountError: at once, if the answer is about the account.
+        :raises TransientError: if OpenAI cannot be reached, or asks to wait longer than `STALL_MAX_S`.
+        :raises StoppedError: if the send ended meanwhile.
+        """
+        served_before = self._served
+
+        def remember(_: tenacity.RetryCallState) -> None:
+            nonlocal served_before
+            served_before = self._served
+
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(self._may_try_again),
+            wait=_wait_s,
+            before_sleep=remember,
+            stop=tenacity.stop_after_attempt(self._tries),
+            reraise=True,
+        )
+        try:
+            line: bytes = await retrying(self._try, call)
+        except _TryAgainError as last:
+            if self.stopping:
+                raise StoppedError from None
+            line = self._give_up(call, last.error, alone=self._served > served_before)
+            self.failed += 1
+        return line
+
+    def _may_try_again(self, error: BaseException) -> bool:
+        return isinstance(error, _TryAgainError) and not self.stopping
+
+    async def _try(self, call: Pending) -> bytes:
+        self._check_stall()
+        ticket = await self.throttle.enter(call.tokens)
+        served = False
+        try:
+            if self.stopping:
+                raise StoppedError
+            response = await self._post(call)
+            _check_no_page(response)
+            served = True
+        except openai.APIStatusError as error:
+            response = error.response
+            served = self._judge(error, ticket)
+        except openai.APIConnectionError as error:
+            raise _TryAgainError(error, waits_at_gate=False) from None
+        finally:
+            self.throttle.leave(ticket, served=served)
+        self._served += 1
+        self.throttle.learn(response.headers, call.tokens)
+        if 200 <= response.status_code < 300:
+            self.answered += 1
+        else:
+            self.failed += 1
+        return _write(call, response)
+
+    async def _post(self, call: Pending) -> Any:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine that runs is in a task
+        self.in_air.add(task)
+        try:
+            answer = await self._client.post(
+                self._path, cast_to=openai.HttpxBinaryResponseContent, content=call.body
+            )
+        finally:
+            self.in_air.discard(task)
+        return answer.response
+
+    def _judge(self, error: openai.APIStatusError, ticket: int) -> bool:
+        """Whether a refusal is the answer to this request, to be written down as it is.
+
+        :raises FatalAccountError: if it is about the account.
+        :raises TransientError: if it asks to wait for long.
+        :raises RequestRefusedError: if it leads elsewhere.
+        """
+        meaning = translate_error(error, _DOING)
+        if isinstance(meaning, FatalAccountError):
+            raise meaning from None
+        if read_redirect(error.response) is not None:
+            raise meaning from None
+        if isinstance(meaning, TransientError) and error.status_code in _OF_THE_WAY:
+            raise meaning from None
+        if not isinstance(meaning, TransientError):
+            return True
+        headers = error.response.headers
+        waits_at_gate = error.status_code == 429 or read_retry_after(headers) is not None
+        if waits_at_gate:
+            self.throttle.refuse(ticket, headers)
+            self._check_stall()
+        raise _TryAgainError(error, waits_at_gate=waits_at_gate) from None
+
+    def _check_stall(self) -> None:
+        """:raises TransientError: if the gate stays closed for so long that a worker should not wait for it."""
+        wait_s = self.throttle.gate.closed_s
+        if wait_s > STALL_MAX_S:
+            raise TransientError(
+                f"{_DOING}: the rate limit is reached, and OpenAI asks to wait {wait_s:,.0f} s. What was answered is "
+                "kept; the rest is asked later.",
+                status_code=429,
+                retry_after_s=wait_s,
+            ) from None
+
+    def _give_up(self, call: Pending, error: openai.APIError, *, alone: bool) -> bytes:
+        """The line of a request that used up its tries.
+
+        :param alone: whether others were answered since its last try but one.
+        :raises TransientError: if OpenAI cannot be reached, for which no request is to blame.
+        """
+        if isinstance(error, openai.APIStatusError):
+            return _write(call, error.response)
+        cause = type(error.__cause__).__name__
+        if isinstance(error, openai.APITimeoutError) and cause not in _UNREACHED:
+            return write_error(
+                call.custom_id, REQUEST_TIMEOUT, f"No answer in time, in {self._tries} tries in real time."
+            )
+        if alone and cause not in _UNREACHED:
+            return write_error(
+                call.custom_id, CONNECTION_LOST, f"The connection broke in {self._tries} tries in real time."
+            )
+        raise translate_error(error, _DOING) from None
+
+
+def _wait_s(state: tenacity.RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome is not None else None
+    if isinstance(error, _TryAgainError) and error.waits_at_gate:
+        return 0.0
+    return draw_back_off_s(state.attempt_number)
+
+
+def _write(call: Pending, response: Any) -> bytes:
+    request_id = response.headers.get("x-request-id")
+    return write_answer(
+        call.custom_id, response.status_code, request_id, hide_secrets_bytes(response.content)
+    )
+
+
+def _check_no_page(response: Any) -> None:
+    """:raises TransientError: for a web page with status 2xx, which is no answer to any request."""
+    if is_page(response.content, response.headers.get("content-type") or ""):
+        raise TransientError(f"{_DOING}: {PAGE}", status_code=response.status_code)

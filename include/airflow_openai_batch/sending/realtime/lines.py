@@ -1,0 +1,123 @@
+"""Request lines taken apart for a real-time call, and its answers as lines of OpenAI's output files.
+
+What stands in a body stays as it is: numbers keep their digits, and keys their order.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from airflow_openai_batch.openai_api import lenient_json
+from airflow_openai_batch.requests.answer_format import read_asked
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.job.request_line import RequestLine
+
+REQUEST_TIMEOUT = "request_timeout"
+"""OpenAI's code, in batches, for a request that took too long; retryable."""
+CONNECTION_LOST = "connection_lost"
+"""The connection broke before this request's answer came, again and again, while others were answered."""
+
+
+class Call(NamedTuple):
+    """A request as it goes out."""
+
+    custom_id: str
+    body: bytes
+
+
+class _Request(msgspec.Struct):
+    custom_id: str
+    body: msgspec.Raw
+
+
+class _Named(msgspec.Struct):
+    custom_id: str
+
+
+class _Response(msgspec.Struct):
+    status_code: int
+    request_id: str | None
+    body: msgspec.Raw
+
+
+class _Error(msgspec.Struct):
+    code: str
+    message: str
+
+
+class _Line(msgspec.Struct):
+    id: str
+    custom_id: str
+    response: _Response | None
+    error: _Error | None
+
+
+_decode_request = msgspec.json.Decoder(_Request).decode
+_decode_named = msgspec.json.Decoder(_Named).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def read_call(request: RequestLine, endpoint: str) -> Call:
+    """The id and the body of a request line; the body byte for byte, where msgspec can read the line.
+
+    :raises InputChangedError: if the line is no request (any more).
+    """
+    try:
+        found = _decode_request(request.line)
+        return Call(found.custom_id, bytes(found.body))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        custom_id = read_asked(request, endpoint).custom_id
+        return Call(custom_id, lenient_json.encode(lenient_json.decode(request.line)["body"]).encode())
+
+
+def write_answer(custom_id: str, status_code: int, request_id: str | None, body: bytes) -> bytes:
+    """The line of a request that was answered, whatever the answer is; without a line end.
+
+    A body that is no JSON (a proxy's page, say) becomes a JSON string.
+    """
+    response = _Response(status_code, request_id, msgspec.Raw(_fit_on_line(body)))
+    return _encode(_Line(_make_id(), custom_id, response, None))
+
+
+def write_error(custom_id: str, code: str, message: str) -> bytes:
+    """The line of a request to which no answer came; without a line end."""
+    return _encode(_Line(_make_id(), custom_id, None, _Error(code, message)))
+
+
+def read_custom_id(line: bytes) -> str | None:
+    """Of a line written here; None where it is none."""
+    try:
+        return _decode_named(line).custom_id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        root = lenient_json.decode(line)
+    except lenient_json.UnreadableJSONError:
+        return None
+    custom_id = root.get("custom_id") if isinstance(root, dict) else None
+    return custom_id if isinstance(custom_id, str) else None
+
+
+def _make_id() -> str:
+    return f"realtime_req_{uuid.uuid4().hex}"
+
+
+_LINE_ENDS = re.compile(rb"[\r\n]\s*")
+
+
+def _fit_on_line(body: bytes) -> bytes:
+    """The same JSON on one line: OpenAI indents what it answers in real time."""
+    try:
+        return msgspec.json.format(body, indent=-1)  # strips what is between tokens, and nothing else
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    try:
+        lenient_json.decode(body)  # lone surrogates, which models do write
+    except lenient_json.UnreadableJSONError:
+        return lenient_json.encode(body.decode("utf-8", "replace")).encode()
+    return _LINE_ENDS.sub(b"", body)  # inside a JSON string there is none

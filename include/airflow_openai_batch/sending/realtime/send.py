@@ -1,0 +1,240 @@
+"""Sending requests one by one, at once: answers within seconds, at twice the price of a batch.
+
+For a handful of leftovers, which would wait another day for a batch. Answers go to disk as segments in the format
+of OpenAI's output files, so that landing reads them like a batch's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from airflow_openai_batch.requests.tokens import count_request_tokens
+from airflow_openai_batch.requests.tokens.allowed import allow_output
+from airflow_openai_batch.sending.realtime.call import Pending, RealtimeCaller, StoppedError
+from airflow_openai_batch.sending.realtime.lines import Call, read_call
+from airflow_openai_batch.sending.realtime.loop_thread import run_apart
+from airflow_openai_batch.sending.realtime.segments import SegmentBuffer
+from airflow_openai_batch.sending.realtime.slots import take_slot
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+    from airflow_openai_batch.job.request_line import RequestLine
+    from airflow_openai_batch.sending.realtime.rate_limits import RealtimeLimits
+    from airflow_openai_batch.sending.realtime.segments import Segments
+
+log = logging.getLogger(__name__)
+
+DRAIN_S = 60.0
+"""After an error, so long is waited for what is in the air already, since it is paid for."""
+LOOK_S = 0.25
+"""How often it is looked whether answers are due to be written."""
+REPORT_S = 30.0
+ALIVE_S = 240.0
+
+_OUTPUT_KEYS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealtimeSend:
+    """What a send came to; counts only."""
+
+    answered: int
+    """Requests with an answer of status 2xx; whether it is a good one, landing says."""
+    failed: int
+    """Requests with a line that says why there is no answer."""
+    kept: int
+    """Lines from an earlier try of the same send, whose requests were not asked again."""
+    segments: int
+    """Written now."""
+    seconds: float
+    finished: bool = True
+    """Whether every request has its line; if not, ``budget_s`` was over, and another call goes on."""
+
+
+def send_realtime(
+    requests: Iterable[RequestLine],
+    *,
+    open_client: Callable[[], AsyncOpenAI],
+    endpoint: str,
+    segments: Segments,
+    limits: RealtimeLimits,
+    budget_s: float | None = None,
+    on_alive: Callable[[], None] | None = None,
+) -> RealtimeSend:
+    """Ask for what has no line in the segments yet, and write a line for each: an answer, a refusal, a time-out.
+
+    Returns when all requests have one, or when the budget is over. Memory holds what is in the air, an unwritten
+    segment, and the ids that were answered before. Whatever is raised, what was answered is written first; a kill
+    loses at most what came in the last two seconds, and what is in the air.
+
+    :param requests: pulled as places become free, from other threads, one at a time.
+    :param open_client: makes the client; it is closed at the end.
+    :param endpoint: the ``url`` of the request lines, ``/v1/chat/completions``.
+    :param budget_s: nothing new is sent after so many seconds; what is in the air is waited for.
+    :param on_alive: called every `ALIVE_S` as long as the send lives, also while it only waits; from another thread.
+        What it raises ends the send.
+    :raises RealtimeBusyError: if two sends of this account run on this machine already; nothing was sent.
+    :raises FatalAccountError: at the first answer that is about the account; the request it came for has no line.
+    :raises TransientError: if OpenAI cannot be reached, or asks to wait for long (``retry_after_s``); the requests
+        it came for have no line.
+    :raises JobError: if the segments that are there cannot be read; nothing was sent.
+    """
+    client = open_client().with_options(max_retries=0)  # the patience is here, where all workers share it
+    with take_slot(str(client.base_url), client.api_key):
+        answered = set(segments.read_answered())
+        with contextlib.closing(_read_calls(requests, endpoint, answered)) as calls:
+            sender = _Sender(client, endpoint, calls, SegmentBuffer(segments), limits)
+            return sender.send(kept=len(answered), budget_s=budget_s, on_alive=on_alive)
+
+
+def _read_calls(requests: Iterable[RequestLine], endpoint: str, answered: set[str]) -> Generator[Call]:
+    for request in requests:
+        call = read_call(request, endpoint)
+        if call.custom_id not in answered:
+            yield call
+
+
+class _Sender:
+    """One send: so many workers, and a buffer for their answers."""
+
+    def __init__(
+        self,
+        client: AsyncOpenAI,
+        endpoint: str,
+        calls: Iterator[Call],
+        buffer: SegmentBuffer,
+        limits: RealtimeLimits,
+    ) -> None:
+        self._client = client
+        self._endpoint = endpoint
+        self._calls = calls
+        self._buffer = buffer
+        self._concurrency = limits.concurrency
+        self._caller = RealtimeCaller(client, endpoint, limits)
+        self._pulling = asyncio.Lock()
+        self._flushing = asyncio.Lock()
+
+    def send(self, *, kept: int, budget_s: float | None, on_alive: Callable[[], None] | None) -> RealtimeSend:
+        began = time.monotonic()
+        try:
+            finished = run_apart(lambda: self._run(budget_s, on_alive))
+        except BaseException:
+            self._save_rest()
+            raise
+        self._buffer.flush()
+        done = RealtimeSend(
+            answered=self._caller.answered,
+            failed=self._caller.failed,
+            kept=kept,
+            segments=self._buffer.written,
+            seconds=time.monotonic() - began,
+            finished=finished,
+        )
+        before = f", {kept:,} before" if kept else ""
+        rest = "" if finished else "; the rest follows"
+        log.info("Real time: %s in %.1f s%s%s.", self._describe(), done.seconds, before, rest)
+        return done
+
+    def _save_rest(self) -> None:
+        """Write what came before an error, which a second one must not hide."""
+        try:
+            self._buffer.flush()
+        except Exception:
+            log.exception("The last answers could not be written; their requests will be asked again.")
+
+    async def _run(self, budget_s: float | None, on_alive: Callable[[], None] | None) -> bool:
+        """Returns whether all was asked."""
+        workers = [asyncio.create_task(self._work()) for _ in range(self._concurrency)]
+        writer = asyncio.create_task(self._write_regularly(on_alive))
+        async with self._client:
+            work: asyncio.Future[Any] = asyncio.gather(
+                *workers
+            )  # the first error ends the wait, not the work
+            try:
+                await asyncio.wait((work, writer), timeout=budget_s, return_when=asyncio.FIRST_COMPLETED)
+                if not work.done() and not writer.done():
+                    await self._drain(workers, timeout_s=None)
+                    return False
+                await (writer if writer.done() else work)
+                return True
+            except Exception:
+                await self._drain(workers, timeout_s=DRAIN_S)
+                raise
+            finally:
+                for task in (*workers, writer):
+                    task.cancel()
+                await asyncio.gather(work, writer, *workers, return_exceptions=True)
+
+    async def _drain(self, workers: list[asyncio.Task[None]], *, timeout_s: float | None) -> None:
+        """Send nothing more, and take in what is in the air; its errors count as any other's."""
+        self._caller.stopping = True
+        in_air = set(self._caller.in_air)
+        for task in set(workers) - in_air:
+            task.cancel()
+        if in_air:
+            log.info("Stopping; waiting for %d answers that are on their way.", len(in_air))
+            done, _ = await asyncio.wait(in_air, timeout=timeout_s)
+            for task in done:
+                if not task.cancelled():
+                    task.result()
+
+    async def _work(self) -> None:
+        while not self._caller.stopping:
+            async with self._pulling:
+                call = await asyncio.to_thread(self._pull)
+            if call is None:
+                return
+            try:
+                self._buffer.add(await self._caller.ask(call))
+            except StoppedError:
+                return
+            await self._flush()
+
+    def _pull(self) -> Pending | None:
+        call = next(self._calls, None)
+        if call is None:
+            return None
+        tokens = self._count_tokens(call.body) if self._caller.throttle.counts_tokens else 0
+        return Pending(call.custom_id, call.body, tokens)
+
+    def _count_tokens(self, body: bytes) -> int:
+        request: dict[str, Any] = msgspec.json.decode(body)
+        return count_request_tokens(request, self._endpoint).tokens + _allow_output(request)
+
+    async def _write_regularly(self, on_alive: Callable[[], None] | None) -> None:
+        reported_at = alive_at = time.monotonic()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await self._flush()
+            now = time.monotonic()
+            if now - reported_at >= REPORT_S:
+                reported_at = now
+                log.info("Real time: %s so far.", self._describe())
+            if on_alive is not None and now - alive_at >= ALIVE_S:
+                alive_at = now
+                await asyncio.to_thread(on_alive)
+
+    async def _flush(self) -> None:
+        """Write if it is due; who comes while it is being written waits, so that no more is held than is in the air."""
+        if self._buffer.is_due:
+            async with self._flushing:
+                if self._buffer.is_due:
+                    await asyncio.to_thread(self._buffer.flush)
+
+    def _describe(self) -> str:
+        return f"{self._caller.answered:,} answered, {self._caller.failed:,} failed"
+
+
+def _allow_output(body: dict[str, Any]) -> int:
+    """What the request allows, which OpenAI counts into its rate; 0 where it does not say."""
+    limit = next((body[key] for key in _OUTPUT_KEYS if body.get(key) is not None), None)
+    return allow_output(limit, body.get("n")) or 0

@@ -1,0 +1,1 @@
+"""Places in object storage, and what lies there: streams, compression, sources."""

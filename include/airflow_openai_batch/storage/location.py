@@ -1,0 +1,216 @@
+"""Files in object storage: they appear whole or not at all, and nothing is read from a stale listing.
+
+Works on any fsspec file system, so that `core` need not know how Airflow finds its credentials.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO, cast
+
+import fsspec
+
+from airflow_openai_batch.errors import OutOfBoundsError
+from airflow_openai_batch.server_words import describe_error
+from airflow_openai_batch.storage.private_files import create_file, make_folders
+from airflow_openai_batch.storage.uris import is_path_below
+
+WRITE_BLOCK_BYTES = 8 * 2**20
+"""Multipart size for object stores: 200 MB in 4 s against an S3 server, with 8 MB of memory a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A place in object storage: a file system and a path in it, and the URI a person would write."""
+
+    fs: Any
+    path: str
+    uri: str
+    bounds: tuple[str, ...] | None = None
+    """Real paths of a local disk that everything reached from here must stay below; None: it may lie anywhere.
+
+    Looked at whenever a file is opened, since a link may lie in any folder, and below a glob in any file.
+    """
+
+    def child(self, name: str) -> Location:
+        return self.at(f"{self.path.rstrip('/')}/{name}", f"{self.uri.rstrip('/')}/{name}")
+
+    def at(self, path: str, uri: str) -> Location:
+        """Another place of the same store, within the same bounds."""
+        return replace(self, path=path, uri=uri)
+
+    def within(self, bounds: tuple[str, ...]) -> Location:
+        """The same place, from which nothing leads out of these real paths."""
+        return replace(self, bounds=bounds)
+
+    def check_bounds(self) -> None:
+        """:raises OutOfBoundsError: if a symbolic link leads from here to where it may not lead."""
+        if self.bounds is None or not self.is_local:
+            return
+        real = os.path.realpath(self.path)
+        if not any(is_path_below(real, bound) for bound in self.bounds):
+            raise OutOfBoundsError(
+                f"{self.uri}: leads through a symbolic link to {real}, outside of {', '.join(self.bounds)}. Put the "
+                "file itself there, or allow the place that it leads to."
+            )
+
+    @property
+    def is_local(self) -> bool:
+        protocol = self.fs.protocol
+        return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+
+    def make_parent(self) -> None:
+        """The folder that this lies in; on a disk for its user alone, see `private_files`."""
+        parent = self.fs._parent(self.path)
+        if self.is_local:
+            make_folders(parent)
+        else:
+            self.fs.makedirs(parent, exist_ok=True)
+
+    def exists(self) -> bool:
+        self.check_bounds()
+        self.fs.invalidate_cache()
+        return bool(self.fs.exists(self.path))
+
+    def read_bytes(self) -> bytes:
+        """:raises FileNotFoundError: if it is not there."""
+        self.check_bounds()
+        return cast("bytes", self.fs.cat_file(self.path))
+
+    def read_at_most(self, size: int) -> bytes:
+        """The file, or one byte more than so many: on a disk a file may hold more than it says, or never end."""
+        self.check_bounds()
+        if not self.is_local:
+            return self.read_bytes()
+        with self.fs.open(self.path, "rb") as file:
+            return cast("bytes", file.read(size + 1))
+
+    def size(self) -> int:
+        self.check_bounds()
+        self.fs.invalidate_cache()
+        return int(self.fs.info(self.path)["size"])
+
+    def open_read(self) -> BinaryIO:
+        """A seekable reader. Read-ahead only: a plan's ranges are read in order."""
+        self.check_bounds()
+        return cast(
+            "BinaryIO", self.fs.open(self.path, "rb", cache_type="readahead", block_size=WRITE_BLOCK_BYTES)
+        )
+
+    def write_bytes(self, data: bytes) -> None:
+        """Replace the file as a whole; a reader sees the old or the new, never a part."""
+        if not self.is_local:
+            self.fs.pipe_file(self.path, data)  # one PUT: whole by nature
+            return
+        with self.open_write() as file:
+            file.write(data)
+
+    def create_exclusive(self, data: bytes) -> bool:
+        """Write the file only if it is not there; false if it was.
+
+        Atomic on a local disk (hard link) and where the store knows conditional writes (S3 and others:
+        fsspec's ``mode="create"``); elsewhere a look before the write, see `creates_exclusively`.
+        """
+        self.check_bounds()
+        if self.is_local:
+            return self._link_exclusive(data)
+        try:
+            self.fs.pipe_file(self.path, data, mode="create")
+        except FileExistsError:
+            return False
+        except (TypeError, NotImplementedError):
+            if self.exists():
+                return False
+            self.fs.pipe_file(self.path, data)
+        return True
+
+    def _link_exclusive(self, data: bytes) -> bool:
+        self.make_parent()
+        temporary = f"{self.path}.{uuid.uuid4().hex}.tmp"
+        try:
+            with create_file(temporary) as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(temporary, self.path)
+        except FileExistsError:
+            return False
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)  # noqa: PTH108
+        return True
+
+    @contextlib.contextmanager
+    def open_write(self, *, for_people: bool = False) -> Iterator[BinaryIO]:
+        """A file that appears when the block ends well and leaves nothing when it does not.
+
+        An exception inside fsspec's own ``with open("wb")`` publishes the part that was written, hence
+        the temporary name.
+
+        :param for_people: on a disk, readable for whoever may look into its folder; others are for the user alone.
+        """
+        self.check_bounds()
+        self.make_parent()
+        temporary = f"{self.path}.{uuid.uuid4().hex}.tmp"
+        file = (
+            create_file(temporary, for_people=for_people)
+            if self.is_local
+            else self.fs.open(temporary, "wb", block_size=WRITE_BLOCK_BYTES)
+        )
+        try:
+            yield cast("BinaryIO", file)
+            file.close()
+            if self.is_local:
+                os.replace(temporary, self.path)  # noqa: PTH105
+            else:
+                self.fs.mv(temporary, self.path)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                file.close()
+            with contextlib.suppress(Exception):
+                self.fs.rm_file(temporary)
+            raise
+
+    def names(self, *, recursive: bool = False) -> list[str]:
+        """Names of the files below, relative to here, sorted; temporary files left out. Never cached."""
+        self.check_bounds()
+        self.fs.invalidate_cache()
+        try:
+            found = self.fs.find(self.path, maxdepth=None if recursive else 1)
+        except FileNotFoundError:
+            return []
+        root = self.path.rstrip("/") + "/"
+        names = (path[path.index(root) + len(root) :] if root in path else path for path in found)
+        return sorted(name for name in names if not name.endswith(".tmp"))
+
+    def find_write_problem(self) -> str | None:
+        """What keeps files from being written below here; ``None`` where nothing does.
+
+        Writes an empty file and removes it.
+        """
+        probe = self.child(f".probe-{uuid.uuid4().hex}")
+        try:
+            probe.write_bytes(b"")
+        except Exception as error:
+            return describe_error(error)
+        probe.remove()
+        return None
+
+    def remove(self) -> None:
+        self.check_bounds()
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(self.path)
+
+
+Resolver = Callable[[str], Location]
+"""How a URI becomes a place. Airflow's layer passes one that knows connections."""
+
+
+def resolve_plain(uri: str) -> Location:
+    """A URI or plain path by fsspec alone, with credentials from the environment."""
+    fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+    return Location(fs, path, uri)

@@ -1,0 +1,55 @@
+"""Where the locks lie that processes of one user share on a machine.
+
+The folder for temporary files is everybody's: another user may have put a folder or a link where ours is expected, to
+have our locks held up or our files written elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from airflow_openai_batch.errors import ConfigError
+
+
+def find_lock_folder() -> Path:
+    """A folder of the user's own, since files of another one cannot be opened in a shared folder.
+
+    :raises ConfigError: if somebody else has put something there.
+    """
+    folder = Path(tempfile.gettempdir()) / f"airflow-openai-batch-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise _make_foreign_error(folder, found)
+    if found.st_mode & 0o077:
+        folder.chmod(0o700)
+    return folder
+
+
+def open_lock(path: Path) -> int:
+    """The file of a lock, which no process inherits that is started meanwhile. Closing it gives the lock back.
+
+    :raises ConfigError: if it is a link or somebody else's.
+    """
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        raise _make_foreign_error(path, path.lstat()) from None
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid():
+        os.close(handle)
+        raise _make_foreign_error(path, found)
+    return handle
+
+
+def _make_foreign_error(path: Path, found: os.stat_result) -> ConfigError:
+    kind = stat.filemode(found.st_mode)
+    return ConfigError(
+        f"{path}: must be ours (user {os.getuid()}) and no link, but is {kind} of user {found.st_uid}. Remove it, or "
+        "set TMPDIR to a directory that nobody else may write to."
+    )

@@ -1,0 +1,1 @@
+"""Tables of people: rows in, rows with answers out."""

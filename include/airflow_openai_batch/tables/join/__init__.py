@@ -1,0 +1,1 @@
+"""Answers beside the rows that they were asked for."""

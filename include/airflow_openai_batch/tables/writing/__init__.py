@@ -1,0 +1,1 @@
+"""Tables as files: Parquet, CSV, JSON Lines, Excel."""

@@ -1,0 +1,110 @@
+"""What a response ends with is its answer: the final message, or calls of whatever kind, asked for once."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_openai_batch.results.outcome import Outcome, OutcomeRules, read_outcome
+from fixtures.shard_on_disk import RESPONSES, answer
+
+MOOD = {
+    "type": "object",
+    "properties": {"mood": {"type": "string"}},
+    "required": ["mood"],
+    "additionalProperties": False,
+}
+JSON_TEXT = '{"mood":"good"}'
+REASONING = {"id": "rs_1", "type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]}
+
+
+def message(text: str, phase: str | None = None) -> dict[str, Any]:
+    said = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
+    return said if phase is None else {**said, "phase": phase}
+
+
+def call(kind: str, **more: Any) -> dict[str, Any]:
+    return {"id": "x_1", "type": kind, "call_id": "call_1", "status": "completed", **more}
+
+
+def judge(*output: Any, schema: Any = MOOD, status: str = "completed") -> Outcome:
+    body = {"model": "gpt-6-luna", "status": status, "output": list(output), "usage": {"input_tokens": 1}}
+    encoded = None if schema is None else json.dumps(schema).encode()
+    return read_outcome(
+        answer("a", body), RESPONSES, "text" if schema is None else "json_schema", encoded, OutcomeRules()
+    )
+
+
+FINAL = {
+    "after commentary": [REASONING, message("I weigh it.", "commentary"), message(JSON_TEXT, "final_answer")],
+    "before commentary": [message(JSON_TEXT, "final_answer"), message("That was it.", "commentary")],
+    "after a message of no phase": [message("Well."), message(JSON_TEXT, "final_answer")],
+    "of no phase, after commentary": [message("I weigh it.", "commentary"), message(JSON_TEXT)],
+    "after a hosted tool": [call("web_search_call"), message(JSON_TEXT)],
+    "after a hosted shell": [call("shell_call"), call("shell_call_output"), message(JSON_TEXT)],
+    "after what nobody knows yet": [call("telepathy_call"), message(JSON_TEXT)],
+    "after a kind that is no text": [{"type": ["odd"]}, message(JSON_TEXT)],
+    "beside a thought": [
+        {
+            "type": "message",
+            "content": [{"type": "reasoning_text", "text": "Hm."}, {"type": "text", "text": JSON_TEXT}],
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize("name", FINAL)
+def test_the_final_message_alone_is_the_content_and_is_checked(name: str) -> None:
+    outcome = judge(*FINAL[name])
+    assert (outcome.status, outcome.error_message, outcome.parsed) == ("ok", None, JSON_TEXT)
+    assert outcome.answer is not None
+    assert outcome.answer.content == JSON_TEXT
+
+
+WAITING = {
+    "a function": call("function_call", name="lookup", arguments="{}"),
+    "a tool of one's own": call("custom_tool_call", name="lookup", input="x"),
+    "an approval": {"id": "mcpr_1", "type": "mcp_approval_request", "name": "t", "arguments": "{}"},
+    "a patch": call("apply_patch_call", operation={"type": "delete_file", "path": "a.py"}),
+    "a shell": call("shell_call", action={"commands": ["ls"]}),
+    "a search for tools here": call("tool_search_call", execution="client"),
+    "a search for tools there": call("tool_search_call", execution="server"),
+    "what nobody knows yet": call("telepathy_call", thought="x"),
+}
+
+
+@pytest.mark.parametrize("name", WAITING)
+@pytest.mark.parametrize(
+    "preamble", [[], [message("I look it up first.", "commentary")], [REASONING, message("I look it up.")]]
+)
+def test_a_call_that_waits_is_a_whole_answer_whatever_was_said_before(name: str, preamble: list[Any]) -> None:
+    waiting = WAITING[name]
+    outcome = judge(*preamble, {"id": "mcpl_1", "type": "mcp_list_tools", "tools": []}, waiting)
+    assert (outcome.status, outcome.error_code, outcome.retryable) == ("ok", None, False)
+    assert outcome.parsed is not None
+    assert json.loads(outcome.parsed) == [waiting]
+    assert outcome.answer is not None
+    said = preamble[-1] if preamble else {}
+    assert outcome.answer.content == ("I look it up." if said and "phase" not in said else None)
+
+
+def test_commentary_is_the_content_where_there_is_nothing_else() -> None:
+    outcome = judge(message("I weigh", "commentary"), schema=None, status="incomplete")
+    assert outcome.error_code == "truncated"
+    assert outcome.answer is not None
+    assert outcome.answer.content == "I weigh"
+
+
+@pytest.mark.parametrize("output", [[], [REASONING], [{"type": "mcp_list_tools", "tools": []}]])
+def test_a_response_that_says_nothing_is_asked_again_and_was_paid_for(output: list[Any]) -> None:
+    outcome = judge(*output, schema=None)
+    assert (outcome.status, outcome.error_code, outcome.retryable) == (
+        "invalid_output",
+        "unreadable_answer",
+        True,
+    )
+    assert outcome.answer is not None
+    assert outcome.answer.usage is not None
+    assert outcome.answer.usage.input_tokens == 1

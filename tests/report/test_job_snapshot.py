@@ -1,0 +1,139 @@
+"""What a page shows of a job directory: right after each event, and cheap."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from airflow_openai_batch.errors import JobError
+from airflow_openai_batch.job import directory
+from airflow_openai_batch.job.ledger import Event, ShardLedger
+from airflow_openai_batch.job.plan import Plan, ShardLimits, job_key
+from airflow_openai_batch.planning.split import split_job
+from airflow_openai_batch.report.snapshot import MOST_EVENTS, JobSnapshot, SnapshotReader
+from airflow_openai_batch.storage.location import Location, resolve_plain
+from fixtures.job import chat_line
+
+
+class Planned:
+    """A job of shards of one request."""
+
+    def __init__(self, folder: Path, shards: int) -> None:
+        (folder / "in.jsonl").write_text("".join(f"{chat_line(str(n))}\n" for n in range(shards)))
+        self.output = resolve_plain(f"file://{folder}/job")
+        self.plan: Plan = split_job(
+            str(folder / "in.jsonl"),
+            self.output,
+            resolve=resolve_plain,
+            limits=ShardLimits(max_requests=1),
+            now=1.0,
+        ).plan
+        self.reader = SnapshotReader(self.output)
+
+    def note(self, shard: int, kind: Any, **fields: Any) -> None:
+        event = Event(kind=kind, send=1, at=2.0, plan=self.plan.name, **fields)
+        ShardLedger(self.output.child(directory.state_folder(shard))).append(event)
+
+    def read(self) -> JobSnapshot:
+        return self.reader.read()
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> Planned:
+    return Planned(tmp_path, 3)
+
+
+def test_a_shard_goes_through_its_states(planned: Planned) -> None:
+    seen = [planned.read().shards[1].state]
+    for kind in ("uploaded", "intent", "created", "ended", "landed", "done", "cleaned", "reopened"):
+        planned.note(1, kind)
+        seen.append(planned.read().shards[1].state)
+    assert seen == [
+        "waiting", "sending", "sending", "running", "landing", "landing", "done", "done", "waiting",
+    ]  # fmt: skip
+    assert [shard.state for shard in planned.read().shards] == ["waiting"] * 3
+
+
+def test_a_refusal_that_passes_is_waited_out_and_another_is_a_failure(planned: Planned) -> None:
+    planned.note(
+        0, "refused", status="queue_full", code="token_limit_exceeded", message="Limit: 90,000", limit=90_000
+    )
+    planned.note(1, "refused", status="permanent", code="invalid_json", message="line 3")
+    planned.note(2, "stopped", message="five sends brought nothing")
+    shards = planned.read().shards
+    assert [shard.state for shard in shards] == ["waiting", "failed", "failed"]
+    assert [shard.problem for shard in shards] == [
+        "token_limit_exceeded Limit: 90,000",
+        "invalid_json line 3",
+        "five sends brought nothing",
+    ]
+
+
+def test_batches_are_known_by_the_keys_of_all_sends_so_far(planned: Planned) -> None:
+    planned.note(2, "created")
+    planned.note(2, "refused")
+    keys, plan = planned.read().keys, planned.plan
+    for send in (1, 2):
+        key = job_key(planned.output.uri, plan.fingerprint, plan.generation, 2, send)
+        assert keys[key] == (2, send)
+
+
+def test_what_was_paid_is_read_from_names_and_half_the_price_is_saved(planned: Planned) -> None:
+    planned.note(0, "done")
+    planned.note(1, "realtime")
+    for name in ("00000.1.paid.2000000.1.100.50.json", "00001.1.paid.500000.1.100.50.json"):
+        planned.output.child(f"{directory.SPENT}/{name}").write_bytes(b"")
+    snapshot = planned.read()
+    assert snapshot.spent.paid_usd == pytest.approx(2.5)
+    assert snapshot.saving_usd() == pytest.approx(2.0)  # nothing is saved in real time
+
+
+def test_a_directory_without_a_plan_says_so(planned: Planned) -> None:
+    planned.read()
+    planned.output.child(directory.PLAN).remove()
+    with pytest.raises(JobError, match=r"plan.json is not there"):
+        planned.read()
+
+
+def test_a_restarted_job_is_read_anew(planned: Planned, tmp_path: Path) -> None:
+    assert len(planned.read().shards) == 3
+    planned.output.child(directory.PLAN).remove()
+    Planned(tmp_path, 1)
+    assert len(planned.read().shards) == 1
+
+
+def test_failed_rows_are_there_where_the_file_has_any(planned: Planned) -> None:
+    place = planned.output.child(directory.FAILED)
+    assert not planned.read().has_failed_rows
+    place.write_bytes(b"")
+    assert not planned.read().has_failed_rows
+    place.write_bytes(json.dumps({"custom_id": "a"}).encode())
+    assert planned.read().has_failed_rows
+
+
+def test_reading_does_not_grow_with_the_shards(tmp_path: Path) -> None:
+    """Names alone, but for what was refused; of that a part at a time."""
+    planned = Planned(tmp_path, 2 * MOST_EVENTS)
+    for shard in range(2 * MOST_EVENTS):
+        planned.note(shard, "refused" if shard % 4 else "created")
+    opened = Counting()
+    reader = SnapshotReader(Location(opened, planned.output.path, planned.output.uri))
+    for most in (MOST_EVENTS + 1, MOST_EVENTS // 2 + 1, 1):  # the plan each time
+        opened.reads = 0
+        reader.read()
+        assert opened.reads == most
+
+
+class Counting(fsspec.get_filesystem_class("file")):  # type: ignore[misc]
+    """A local disk that counts what is read."""
+
+    cachable = False
+    reads = 0
+
+    def cat_file(self, path: str, *args: Any, **how: Any) -> Any:
+        self.reads += 1
+        return super().cat_file(path, *args, **how)
