@@ -24,9 +24,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from unittest import mock
 
+from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.batch import BatchPage, BatchStatus, BatchView
 from airflow_openai_batch.sending.queue.refusals import classify_refusal
-from airflow_openai_batch.sending.queue.room import Need, QueueLimit
+from airflow_openai_batch.sending.queue.room import Need
 from airflow_openai_batch.testing.emulator import Emulator
 from airflow_openai_batch.testing.settings import Settings
 from airflow_openai_batch.triggers.room import OpenAIBatchRoomTrigger

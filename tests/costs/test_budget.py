@@ -22,8 +22,7 @@ from airflow_openai_batch.costs.spending import (
 from airflow_openai_batch.errors import BudgetError
 from airflow_openai_batch.job.ledger import Event
 from airflow_openai_batch.job.plan import Counts, Limits, OutputBound, Plan, Shard
-from airflow_openai_batch.report.report import ShardSummary
-from airflow_openai_batch.results.landing_summary import Landed, Spending, Tokens
+from airflow_openai_batch.results.landing_summary import Landed, ShardSummary, Spending, Tokens
 from airflow_openai_batch.storage.location import Location, resolve_plain
 from fixtures.split_input import request_line, split, write_lines
 

@@ -8,8 +8,7 @@ import pytest
 
 from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.hooks.openai_batch import OpenAIBatchHook
-from airflow_openai_batch.openai_api.account_limits import AccountLimits
-from airflow_openai_batch.sending.queue.room import QueueLimit
+from airflow_openai_batch.openai_api.account_limits import AccountLimits, QueueLimit
 
 
 def test_the_extra_of_a_connection_gives_the_limits(define_connection: Callable[..., str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.hooks.openai_batch import OpenAIBatchHook
-from airflow_openai_batch.sending.realtime.rate_limits import RealtimeLimits
+from airflow_openai_batch.openai_api.rate_limits import RealtimeLimits
 from airflow_openai_batch.sending.realtime.send import send_realtime
 from fixtures.realtime import ENDPOINT, make_requests, open_segments
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_openai_batch.errors import ConfigError
-from airflow_openai_batch.openai_api.account_limits import read_account_limits
-from airflow_openai_batch.sending.queue.room import QueueLimit
+from airflow_openai_batch.openai_api.account_limits import QueueLimit, read_account_limits
 
 WHERE = "connection 'c'"
 

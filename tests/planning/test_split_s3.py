@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_openai_batch.errors import InputChangedError, InputError
+from airflow_openai_batch.job.inputs import list_sources
 from airflow_openai_batch.job.shard_reader import ShardReader
 from airflow_openai_batch.storage.location import Location
-from airflow_openai_batch.storage.sources import describe_file, list_sources
+from airflow_openai_batch.storage.sources import describe_file
 from fixtures.split_input import read_shards, request_line, split
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airflow_openai_batch.job.inputs import list_sources
 from airflow_openai_batch.storage.location import resolve_plain
-from airflow_openai_batch.storage.sources import list_sources
 from fixtures.split_input import request_line, split, write_lines
 
 if TYPE_CHECKING:

@@ -7,11 +7,19 @@ import pytest
 
 from airflow_openai_batch.job.ledger import Event
 from airflow_openai_batch.job.plan import Counts, Limits, Plan, Shard, Source
-from airflow_openai_batch.report.markdown import escape, format_duration, format_usd, write_markdown
-from airflow_openai_batch.report.report import Report, ShardSummary, asset_extra, build_report
+from airflow_openai_batch.report.markdown import escape, write_markdown
+from airflow_openai_batch.report.report import Report, asset_extra, build_report
 from airflow_openai_batch.report.row_check import Accounts
-from airflow_openai_batch.results.landing_summary import Example, Landed, Problem, Spending, Tokens
+from airflow_openai_batch.results.landing_summary import (
+    Example,
+    Landed,
+    Problem,
+    ShardSummary,
+    Spending,
+    Tokens,
+)
 from airflow_openai_batch.results.phases import measure_phases
+from airflow_openai_batch.wording import format_duration, format_usd
 
 START = 1_790_000_000.0
 

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView
 from airflow_openai_batch.sending.queue.line import HEAD_WAIT_S, RESERVED_S, QueueRoom, Waiter
-from airflow_openai_batch.sending.queue.room import Need, QueueLimit
+from airflow_openai_batch.sending.queue.room import Need
 
 MINI = "gpt-4o-mini"
 LIMIT = QueueLimit(tokens=2_000)

@@ -10,18 +10,14 @@ from airflow_openai_batch.errors import BatchRejectedError, FatalAccountError, J
 from airflow_openai_batch.job.folding import fold_events
 from airflow_openai_batch.job.ledger import Event, Kind
 from airflow_openai_batch.job.shard_state import Content, Goal, ShardState
+from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.batch import CLOCK_MARGIN_S, BatchError, BatchStatus, BatchView
-from airflow_openai_batch.openai_api.results_check import (
-    MOST_LOOKS,
-    RESULT_FILE_GONE,
-    RESULTS_UNPROVEN,
-    wait_before,
-)
+from airflow_openai_batch.openai_api.results_check import RESULT_FILE_GONE, RESULTS_UNPROVEN
 from airflow_openai_batch.report.progress import STATES
 from airflow_openai_batch.sending import machine, steps
 from airflow_openai_batch.sending.machine import Circumstances, Seen
 from airflow_openai_batch.sending.policy import DEFAULT_POLICY, Policy
-from airflow_openai_batch.sending.queue.room import QueueLimit
+from airflow_openai_batch.sending.result_looks import MOST_LOOKS, wait_before
 
 NO_LIMIT = QueueLimit()
 WHOLE = Content(sha256="whole", bytes=1_000, requests=10, input_tokens=500)

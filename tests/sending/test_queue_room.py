@@ -5,18 +5,11 @@ from __future__ import annotations
 import pytest
 
 from airflow_openai_batch.errors import JobError
+from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.batch import BatchError, BatchStatus, BatchView
 from airflow_openai_batch.sending.queue.refusals import classify_refusal, read_queue_limit
-from airflow_openai_batch.sending.queue.room import (
-    Held,
-    Need,
-    QueueLimit,
-    check_fits,
-    find_room,
-    format_amount,
-    never_fits,
-    sum_held,
-)
+from airflow_openai_batch.sending.queue.room import Held, Need, check_fits, find_room, never_fits, sum_held
+from airflow_openai_batch.wording import format_amount
 
 MINI = "gpt-4o-mini"
 

@@ -10,13 +10,13 @@ import pytest
 import time_machine
 
 from airflow_openai_batch.errors import ConfigError
-from airflow_openai_batch.sending.realtime.pacing import Gate, Pace, Throttle
-from airflow_openai_batch.sending.realtime.rate_limits import (
+from airflow_openai_batch.openai_api.rate_limits import (
     RealtimeLimits,
     parse_duration,
     read_allowance,
     read_retry_after,
 )
+from airflow_openai_batch.sending.realtime.pacing import Gate, Pace, Throttle
 
 
 def headers(limit: object, remaining: object, reset: str, kind: str = "requests") -> dict[str, str]:

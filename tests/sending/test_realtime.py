@@ -17,10 +17,10 @@ import pytest
 
 from airflow_openai_batch.errors import FatalAccountError, InputChangedError, JobError
 from airflow_openai_batch.job.request_line import RequestLine
+from airflow_openai_batch.openai_api.rate_limits import RealtimeLimits
 from airflow_openai_batch.results.outcome import OutcomeRules
 from airflow_openai_batch.results.raw_index import RawAnswers, SendFiles
 from airflow_openai_batch.results.reconcile import settle_requests
-from airflow_openai_batch.sending.realtime.rate_limits import RealtimeLimits
 from airflow_openai_batch.sending.realtime.segments import Segments
 from airflow_openai_batch.sending.realtime.send import send_realtime
 from airflow_openai_batch.sending.realtime.slots import RealtimeBusyError, take_slot

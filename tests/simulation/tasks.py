@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow_openai_batch.costs.budget import Budget
 from airflow_openai_batch.costs.sample import choose_sample
 from airflow_openai_batch.errors import BudgetError, JobError, OpenAIBatchError
-from airflow_openai_batch.job.shard_state import Goal
+from airflow_openai_batch.job.shard_state import Goal, Waited
+from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.client import BatchClient
 from airflow_openai_batch.results.outcome import OutcomeRules
 from airflow_openai_batch.sending.caller import Caller
 from airflow_openai_batch.sending.driver import ShardDriver, Waiting
-from airflow_openai_batch.sending.judging import Waited
 from airflow_openai_batch.sending.policy import Policy
 from airflow_openai_batch.sending.queue.line import QueueRoom
-from airflow_openai_batch.sending.queue.room import QueueLimit
 from airflow_openai_batch.sending.shard_files import LandingRules, open_shard
 from airflow_openai_batch.sending.steps import AwaitRoom, Pause, Reached, Wait
 from airflow_openai_batch.testing.books import body_key

@@ -14,8 +14,8 @@ from airflow_openai_batch.sending.steps import AwaitRoom, Pause, Wait
 from simulation.job import OUTPUT
 
 if TYPE_CHECKING:
+    from airflow_openai_batch.job.shard_state import Waited
     from airflow_openai_batch.sending.driver import Waiting
-    from airflow_openai_batch.sending.judging import Waited
     from airflow_openai_batch.sending.policy import Policy
     from airflow_openai_batch.testing.batches import Batch
     from simulation.tasks import Job

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 
-from airflow_openai_batch.sending.queue.room import Need, QueueLimit
+from airflow_openai_batch.openai_api.account_limits import QueueLimit
+from airflow_openai_batch.sending.queue.room import Need
 from airflow_openai_batch.triggers.room import OpenAIBatchRoomTrigger, get_room
 from fixtures.wait import wait_until
 

@@ -11,8 +11,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from airflow_openai_batch.report.markdown import format_usd
-from airflow_openai_batch.wording import number_of
+from airflow_openai_batch.wording import format_usd, number_of
 
 if TYPE_CHECKING:
     from airflow_openai_batch.cli.costs import ModelCost

@@ -16,8 +16,7 @@ import msgspec
 
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.ledger import JobLedger
-from airflow_openai_batch.report.report import ShardSummary
-from airflow_openai_batch.results.landing_summary import count_bad
+from airflow_openai_batch.results.landing_summary import ShardSummary, count_bad
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.plan import Plan

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING
 
 import msgspec
 
-from airflow_openai_batch.requests.request import shorten
+from airflow_openai_batch.wording import shorten
 
 if TYPE_CHECKING:
     from airflow_openai_batch.storage.location import Location

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from airflow_openai_batch.sending.judging import Waited
-
 if TYPE_CHECKING:
     from airflow_openai_batch.job.ledger import Event
 
@@ -168,3 +166,15 @@ def find_holder(state: ShardState, lasts_s: float) -> Claim | None:
         if holder is None or claim.by == holder.by or claim.at >= holder.at + lasts_s:
             holder = claim
     return holder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waited:
+    """How long there has been patience with a batch, besides what it says itself. Unix seconds; 0: not so."""
+
+    created_at: float = 0.0
+    """By the ledger."""
+    cancel_asked_at: float = 0.0
+    """It was asked to be cancelled."""
+    stopped_at: float = 0.0
+    """The shard was stopped, and whoever cleared its task wants to wait as long again."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.openai_api import tiers
 from airflow_openai_batch.openai_api.models import base_model
-from airflow_openai_batch.sending.queue.room import QueueLimit
 
 if TYPE_CHECKING:
     from airflow_openai_batch.openai_api.tiers import Tier
@@ -157,3 +156,48 @@ def _read_amount(value: Any, where: str) -> float | None:
 
 def _pick(limits: ByModel, model: str) -> int | None:
     return limits.get(base_model(model), limits.get(ANY_MODEL))
+
+
+LimitSource = Literal["tier", "connection", "parameter", "refusal"]
+"""Who said a limit, the weakest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLimit:
+    """What the queue of a model holds; ``None``: not known, or no limit."""
+
+    tokens: int | None = None
+    requests: int | None = None
+    tokens_by: LimitSource = "connection"
+    requests_by: LimitSource = "connection"
+
+    def overridden_by(self, other: QueueLimit) -> QueueLimit:
+        """What ``other`` says in the place of what this one says."""
+        tokens = self if other.tokens is None else other
+        requests = self if other.requests is None else other
+        return QueueLimit(
+            tokens=tokens.tokens,
+            tokens_by="connection" if tokens.tokens is None else tokens.tokens_by,
+            requests=requests.requests,
+            requests_by="connection" if requests.requests is None else requests.requests_by,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """For events and arguments that go through Airflow's database."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Any) -> QueueLimit:
+        """From what `to_dict` of any release gives; empty where it is something else."""
+        if not isinstance(fields, Mapping):
+            return cls()
+        return cls(**{name: fields[name] for name in cls.__dataclass_fields__ if name in fields})
+
+    def only_by(self, source: LimitSource) -> QueueLimit:
+        """What of this was said by ``source``."""
+        return QueueLimit(
+            tokens=self.tokens if self.tokens_by == source else None,
+            requests=self.requests if self.requests_by == source else None,
+            tokens_by=source,
+            requests_by=source,
+        )

@@ -17,6 +17,7 @@ from airflow_openai_batch.openai_api.server_objects import (
     read_time,
 )
 from airflow_openai_batch.server_words import clean_code, clean_words
+from airflow_openai_batch.wording import describe_duration
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ MOST_ERRORS = 100
 """Entries of ``errors.data`` that are read; each concerns a line."""
 LIST_MARGIN_S = 600.0
 """A list may be sorted by another time stamp than it shows: look this much further back."""
+CREATE_TIMEOUT_S = 60.0
+"""Of the call that creates a batch, all in all: after twice as long nobody has it under way any more."""
 CLOCK_MARGIN_S = 86_400.0
 """How far a worker's clock may be from the server's, where no time of the server's own is known."""
 
@@ -256,13 +259,3 @@ def estimate_left(batch: BatchView, now: float) -> float | None:
     if batch.status is not BatchStatus.IN_PROGRESS or not 0 < finished <= batch.total or now <= began:
         return None
     return (now - began) * (batch.total - finished) / finished
-
-
-def describe_duration(seconds: float) -> str:
-    """``45 s``, ``12 min``, ``3 h 20 min``: the two largest units a person needs."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"

@@ -18,6 +18,7 @@ from airflow_openai_batch.errors import (
     TransientError,
 )
 from airflow_openai_batch.openai_api.batch import (
+    CREATE_TIMEOUT_S,
     LIST_MARGIN_S,
     LIST_PAGE,
     BatchPage,
@@ -37,7 +38,6 @@ from airflow_openai_batch.openai_api.server_objects import (
     read_page,
     read_vectors,
 )
-from airflow_openai_batch.sending.policy import DEFAULT_POLICY
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -52,8 +52,6 @@ FILES_PAGE = 10_000
 FILE_EXPIRY_S = 2_592_000
 """30 days, the most OpenAI allows: a second net under the clean-up."""
 UPLOAD_TIMEOUT_S = 1_800.0
-CREATE_TIMEOUT_S = DEFAULT_POLICY.create_timeout_s / 2
-"""Whoever waits for our intent to create to run out must not create while our call is still under way."""
 WATCH_TIMEOUT_S = 60.0
 CHUNK_BYTES = 1 << 20
 

@@ -21,10 +21,10 @@ from airflow_openai_batch.errors import (
     TransientError,
 )
 from airflow_openai_batch.openai_api.error_codes import ACCOUNT_CODES
+from airflow_openai_batch.openai_api.rate_limits import read_retry_after
 from airflow_openai_batch.openai_api.redirects import describe_redirect, read_redirect
 from airflow_openai_batch.openai_api.server_objects import PAGE, is_page
 from airflow_openai_batch.openai_api.unreached import explain_unreached, name_address
-from airflow_openai_batch.sending.realtime.rate_limits import read_retry_after
 from airflow_openai_batch.server_words import clean_code, clean_words
 
 

@@ -34,16 +34,10 @@ from airflow_openai_batch.operators.task.parameters import (
 from airflow_openai_batch.operators.task.source_access import make_source_resolver
 from airflow_openai_batch.report.failed_requests import write_failed
 from airflow_openai_batch.report.markdown import write_markdown
-from airflow_openai_batch.report.progress import read_done
-from airflow_openai_batch.report.report import (
-    Report,
-    SampleLine,
-    ShardSummary,
-    asset_extra,
-    build_report,
-    name_some,
-)
+from airflow_openai_batch.report.report import Report, SampleLine, asset_extra, build_report
 from airflow_openai_batch.report.row_check import check_accounts
+from airflow_openai_batch.results.landing_summary import ShardSummary, read_done
+from airflow_openai_batch.wording import name_some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_openai_batch.hooks.openai_batch import OpenAIBatchHook
-    from airflow_openai_batch.sending.queue.room import QueueLimit
+    from airflow_openai_batch.openai_api.account_limits import QueueLimit
     from airflow_openai_batch.storage.location import Location, Resolver
 
 

@@ -22,8 +22,7 @@ from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
 from airflow_openai_batch.operators.task.failures import OpenAIBatchException, task_failures
 from airflow_openai_batch.operators.task.parameters import read_optional_int
 from airflow_openai_batch.operators.task.run_place import find_shared_place, place_of_run
-from airflow_openai_batch.report.report import name_some
-from airflow_openai_batch.wording import number_of
+from airflow_openai_batch.wording import name_some, number_of
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from airflow_openai_batch.planning.output_bounds import OutputSum
-
 if TYPE_CHECKING:
     from airflow_openai_batch.job.plan import Certainty
+    from airflow_openai_batch.requests.request import Request
 
 CountMode = Literal["exact", "bound"]
 """``bound``: a line's bytes stand for its tokens wherever that is enough."""
@@ -115,3 +114,28 @@ class TallyBuilder:
             outputs=self.outputs,
             images=self.images,
         )
+
+
+class OutputSum(msgspec.Struct, array_like=True, gc=False):
+    """Over requests of one model and endpoint."""
+
+    tokens: int = 0
+    """Of those that have a bound."""
+    unbounded: int = 0
+    """Those that have none."""
+    choices: int = 0
+    """Answers that those without a bound ask for."""
+
+    def drop(self, request: Request) -> None:
+        """Take a request out again that turned out not to be one."""
+        tokens = request.body.output_tokens
+        if tokens is None:
+            self.unbounded -= 1
+            self.choices -= request.body.choices
+        else:
+            self.tokens -= tokens
+
+    def merge(self, other: OutputSum) -> None:
+        self.tokens += other.tokens
+        self.unbounded += other.unbounded
+        self.choices += other.choices

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from airflow_openai_batch.errors import ConfigError, InputError
+from airflow_openai_batch.job.inputs import list_sources
 from airflow_openai_batch.storage.compression import read_blocks
-from airflow_openai_batch.storage.sources import list_sources
 
 if TYPE_CHECKING:
     from airflow_openai_batch.storage.location import Location, Resolver

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import fsspec
 
 from airflow_openai_batch.errors import InputChangedError
+from airflow_openai_batch.job.inputs import Listing, list_sources
 from airflow_openai_batch.job.plan import Plan
 from airflow_openai_batch.job.ranges import SegmentReader
 from airflow_openai_batch.planning.counting.count_chunks import Counting, open_counting
@@ -19,7 +20,6 @@ from airflow_openai_batch.planning.plan_draft import Draft, draft_plan
 from airflow_openai_batch.planning.scan import ScanProgress, scan_sources
 from airflow_openai_batch.planning.split import fingerprint
 from airflow_openai_batch.storage.location import Location
-from airflow_openai_batch.storage.sources import Listing, list_sources
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.plan import Shard, ShardLimits

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from airflow_openai_batch.errors import InputChangedError
 from airflow_openai_batch.job.plan import OutputBound
+from airflow_openai_batch.planning.chunk_tally import OutputSum
 from airflow_openai_batch.planning.reread import reread_lines
 from airflow_openai_batch.requests.request import BadLineError, Request, read_request
 
@@ -17,31 +16,6 @@ if TYPE_CHECKING:
     from airflow_openai_batch.planning.duplicates import Duplicates
     from airflow_openai_batch.planning.line_table import LineTable
     from airflow_openai_batch.storage.sources import SourceFile
-
-
-class OutputSum(msgspec.Struct, array_like=True, gc=False):
-    """Over requests of one model and endpoint."""
-
-    tokens: int = 0
-    """Of those that have a bound."""
-    unbounded: int = 0
-    """Those that have none."""
-    choices: int = 0
-    """Answers that those without a bound ask for."""
-
-    def drop(self, request: Request) -> None:
-        """Take a request out again that turned out not to be one."""
-        tokens = request.body.output_tokens
-        if tokens is None:
-            self.unbounded -= 1
-            self.choices -= request.body.choices
-        else:
-            self.tokens -= tokens
-
-    def merge(self, other: OutputSum) -> None:
-        self.tokens += other.tokens
-        self.unbounded += other.unbounded
-        self.choices += other.choices
 
 
 class OutputTally:

@@ -20,6 +20,7 @@ from airflow_openai_batch.errors import (
 )
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.generations import last_generation, put_aside
+from airflow_openai_batch.job.inputs import Listing, list_sources
 from airflow_openai_batch.job.plan import Limits, Plan, ShardLimits
 from airflow_openai_batch.job.rejected import SourceNames, write_rejected
 from airflow_openai_batch.planning.counting.count_chunks import Counting, open_counting
@@ -27,7 +28,6 @@ from airflow_openai_batch.planning.foreign_formats import is_no_json_at_all, nam
 from airflow_openai_batch.planning.plan_draft import Draft, draft_plan
 from airflow_openai_batch.planning.scan import ScanProgress, scan_sources
 from airflow_openai_batch.planning.token_notices import describe_images, describe_token_doubts
-from airflow_openai_batch.storage.sources import Listing, list_sources
 from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from typing import Any
 from airflow_openai_batch.access.givers import Giver
 from airflow_openai_batch.access.permissions import check_conn_id
 from airflow_openai_batch.errors import OpenAIBatchError, RemoteError
-from airflow_openai_batch.openai_api.account_limits import AccountLimits
+from airflow_openai_batch.openai_api.account_limits import AccountLimits, QueueLimit
 from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView, QueueSnapshot, choose_kept
 from airflow_openai_batch.openai_api.models import base_model
 from airflow_openai_batch.plugin.iso import to_iso
 from airflow_openai_batch.sending.queue.refusals import classify_refusal
-from airflow_openai_batch.sending.queue.room import QueueLimit, sum_held
+from airflow_openai_batch.sending.queue.room import sum_held
 from airflow_openai_batch.triggers.batch_list import BatchList, BatchSource
 from airflow_openai_batch.triggers.queue_book import QueueBook
 

@@ -38,12 +38,12 @@ class Overrun(NamedTuple):
 class LimitedProcess:
     """Starts with the first item; what one item breaks is mended for the next. Safe to use from several threads.
 
-    :param kind: of work, see `limited_worker`.
+    :param opener: ``module:function`` below this package, which makes the work from the setup.
     :param setup: what the work has to know.
     """
 
-    def __init__(self, kind: str, setup: bytes = b"") -> None:
-        self._kind = kind
+    def __init__(self, opener: str, setup: bytes = b"") -> None:
+        self._opener = opener
         self._setup = setup
         self._worker: _Worker | None = None
         self._lock = threading.RLock()
@@ -68,7 +68,7 @@ class LimitedProcess:
     def _work_on(self, items: Sequence[bytes]) -> Generator[bytes | Overrun]:
         """As far as the process lives. Where it ended while it had several items, each is tried by itself."""
         if self._worker is None:
-            self._worker = _Worker(self._kind, self._setup)
+            self._worker = _Worker(self._opener, self._setup)
         worker = self._worker
         if self._one_by_one:
             items = items[:1]
@@ -102,7 +102,7 @@ class LimitedProcess:
 class _Worker:
     """One process and its pipes. It ends by itself when this process does."""
 
-    def __init__(self, kind: str, setup: bytes) -> None:
+    def __init__(self, opener: str, setup: bytes) -> None:
         self.owner = os.getpid()
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`
         self._process = start_worker("airflow_openai_batch.processes.limited_worker", self._errors)
@@ -112,7 +112,7 @@ class _Worker:
         self._poll.register(self._from, select.POLLIN)
         self._read = b""
         try:
-            write_frame(self._to, kind.encode())
+            write_frame(self._to, opener.encode())
             write_frame(self._to, setup)
             is_ready = self._receive_frame() == READY
         except (EOFError, OSError):

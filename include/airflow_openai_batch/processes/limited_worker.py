@@ -1,13 +1,15 @@
 """A process that works under limits: ``python -m airflow_openai_batch.processes.limited_worker``.
 
 What strangers can make long or large is done here: templates that a form brings, schemas that a request brings. Frames
-as in `frames`. In: the kind of work, what it has to know, then lists of items. Out: a frame when it is ready, then
-lists of replies, one for each item, in order. It knows no credentials and ends when its standard input does.
+as in `frames`. In: the function that makes the work, what it has to know, then lists of items. Out: a frame when
+it is ready, then lists of replies, one for each item, in order. It knows no credentials and ends when its standard
+input does.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import resource
 import signal
@@ -40,15 +42,11 @@ class _OverTimeError(BaseException):
     """No `Exception`: nothing that handles those may go on with the item."""
 
 
-def _open_work(kind: str, setup: bytes) -> Work:
-    """Each kind brings imports of its own."""
-    if kind == "templates":
-        from airflow_openai_batch.tables.prompts.filling_apart import open_filling
-
-        return open_filling(setup)
-    from airflow_openai_batch.requests.schema_apart import check_item
-
-    return check_item
+def _open_work(opener: str, setup: bytes) -> Work:
+    """:param opener: ``module:function`` of this package; each brings imports of its own."""
+    module, _, name = opener.partition(":")
+    work: Work = getattr(importlib.import_module(f"airflow_openai_batch.{module}"), name)(setup)
+    return work
 
 
 def main() -> None:
@@ -56,12 +54,12 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not get between the frames
     requests = sys.stdin.buffer
-    kind, setup = read_frame(requests), read_frame(requests)
-    if kind is None or setup is None:
+    opener, setup = read_frame(requests), read_frame(requests)
+    if opener is None or setup is None:
         return
     signal.signal(signal.SIGPROF, _stop)
     try:
-        work = _open_work(kind.decode(), setup)
+        work = _open_work(opener.decode(), setup)
         _limit_memory()
         write_frame(replies, READY)
         while (frame := read_frame(requests)) is not None:

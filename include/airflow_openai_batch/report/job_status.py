@@ -12,10 +12,9 @@ from airflow_openai_batch.costs.estimate import estimate_plan
 from airflow_openai_batch.costs.spending import find_open_requests, measure_means, read_spending
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.ledger import JobLedger
-from airflow_openai_batch.openai_api.batch import describe_duration
-from airflow_openai_batch.report.report import Report, name_some
+from airflow_openai_batch.report.report import Report
 from airflow_openai_batch.results.landing_summary import count_bad
-from airflow_openai_batch.wording import number_of
+from airflow_openai_batch.wording import describe_duration, name_some, number_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.results.phases import PHASES
-from airflow_openai_batch.wording import number_of
+from airflow_openai_batch.wording import format_duration, format_usd, number_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from airflow_openai_batch.report.report import Report, ReportCost, ReportCounts, ShardLine
 
 SHARDS_LISTED = 50
 """Shards with a line of their own: those with something wrong first; the rest are in ``report.json``."""
 CELL_CHARS = 300
-_MORE_DECIMALS = 2
-"""That a small amount may ask of a large one beside it: $4.5000 beside $0.0022, but not $4.50000000."""
 _MARKUP = re.compile(r"[\\`*\[\]<>|]|(?<![^\W_])_|_(?![^\W_])")
 """Characters with a meaning in Markdown; an underscore inside a word has none."""
 PHASE_NAMES = {
@@ -42,39 +39,6 @@ def write_markdown(report: Report) -> str:
     sections = [_head(report), _requests(report), _problems(report), _money(report), _time(report)]
     sections += [_shards(report), _notes(report), _files(report)]
     return "\n".join(line for section in sections for line in section)
-
-
-def format_duration(seconds: float) -> str:
-    """``850 ms``, ``12 s``, ``4 min 5 s``, ``3 h 20 min``, ``2 d 4 h``."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms" if seconds else "0 s"
-    whole = round(seconds)
-    for size, name, small_size, small_name in (
-        (86_400, "d", 3_600, "h"),
-        (3_600, "h", 60, "min"),
-        (60, "min", 1, "s"),
-    ):
-        if whole >= size:
-            small = whole % size // small_size
-            return f"{whole // size} {name}" + (f" {small} {small_name}" if small else "")
-    return f"{whole} s"
-
-
-def format_usd(amount: float | None, *, beside: Iterable[float | None] = ()) -> str:
-    """``$1,234.56``; small amounts keep two significant digits.
-
-    :param beside: amounts that are read together with it: all are given the same number of digits.
-    """
-    if amount is None:
-        return "unknown"
-    needed = [_decimals(other) for other in (amount, *beside) if other]
-    decimals = min(max(needed), min(needed) + _MORE_DECIMALS) if needed else 2
-    return f"${amount:,.{decimals}f}"
-
-
-def _decimals(amount: float) -> int:
-    """Digits after the point that show two significant ones, at least cents."""
-    return max(2, 1 - math.floor(math.log10(abs(amount))))
 
 
 def escape(text: str) -> str:

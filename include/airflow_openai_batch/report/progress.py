@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,8 +10,7 @@ import msgspec
 from airflow_openai_batch.costs.spending import read_spending
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.ledger import JobLedger
-from airflow_openai_batch.report.report import ShardSummary
-from airflow_openai_batch.results.landing_summary import count_bad
+from airflow_openai_batch.results.landing_summary import ShardSummary, count_bad, read_done
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.ledger import Event
@@ -141,22 +139,6 @@ class ProgressReader:
                 return None
             self._done[key] = done
         return self._done[key]
-
-
-def read_done(ledger: JobLedger, shard: int, plan: Plan) -> ShardSummary | None:
-    """What a shard that is done came to; None where it is not, or where another plan left its ledger behind."""
-    done = ledger.read_last(shard, "done", since="reopened")
-    if done is None or done.plan != plan.name:
-        return None
-    return ShardSummary.from_dict(done.summary)
-
-
-def find_unfinished(plan: Plan, output: Location) -> Iterator[int]:
-    """The shards that are not done. One listing, and one small file for each shard."""
-    ledger = JobLedger(output.child(directory.STATE))
-    for shard in plan.shards:
-        if read_done(ledger, shard.shard, plan) is None:
-            yield shard.shard
 
 
 def _state_of(last: Event | None, plan: Plan) -> str:

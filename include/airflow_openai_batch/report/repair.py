@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.ledger import Event, JobLedger, ShardLedger
-from airflow_openai_batch.report.progress import read_done
+from airflow_openai_batch.results.landing_summary import read_done
 from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:

@@ -12,10 +12,12 @@ from airflow_openai_batch.results.landing_summary import (
     Example,
     Landed,
     Problem,
+    ShardSummary,
     Spending,
     Tokens,
 )
 from airflow_openai_batch.results.phases import Spread, spread_phases
+from airflow_openai_batch.wording import name_some
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,30 +29,6 @@ _Key = TypeVar("_Key", str, int)
 
 REPORT_SCHEMA_VERSION = 1
 """Raised when an older reader could misread ``report.json``."""
-
-
-class ShardSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one shard when the report is written; goes into the ledger's ``done`` event."""
-
-    shard: int
-    landed: Landed | None = None
-    """None where the shard is not done."""
-    state: str = "done"
-    """``done``, or a few words on where it stands and what to clear."""
-    sends: int = 1
-    batch_ids: tuple[str, ...] = ()
-    phases_s: dict[str, float] = {}
-    """Seconds by phase, see `phases.measure_phases`."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """For the ledger's ``done`` event."""
-        found: dict[str, Any] = msgspec.to_builtins(self, str_keys=True)
-        return found
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> ShardSummary:
-        """:raises msgspec.ValidationError: if it is no summary."""
-        return msgspec.convert(value, cls, strict=False)
 
 
 class ShardLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -218,12 +196,6 @@ def asset_extra(report: Report) -> dict[str, Any]:
         "cost_usd": report.cost.actual_usd,
         "saving_usd": report.cost.saving_usd,
     }
-
-
-def name_some(numbers: Sequence[int]) -> str:
-    """The first ten of many, and how many more there are."""
-    more = f" and {len(numbers) - 10:,} more" if len(numbers) > 10 else ""
-    return ", ".join(map(str, numbers[:10])) + more
 
 
 def merge_problems(problems: Iterable[Problem]) -> tuple[Problem, ...]:

@@ -17,8 +17,8 @@ from airflow_openai_batch.requests.tokens.measure import (
     REPEATING_ROLES,
     TOKENS_FOR_REPLY,
     TOKENS_PER_MESSAGE,
-    Measure,
 )
+from airflow_openai_batch.requests.tokens.parts import Measure
 
 
 class _Message(msgspec.Struct, forbid_unknown_fields=True, gc=False):

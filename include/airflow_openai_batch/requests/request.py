@@ -17,9 +17,10 @@ from airflow_openai_batch.openai_api.endpoints import BY_URL, MAX_EMBEDDING_INPU
 from airflow_openai_batch.openai_api.models import DEFAULT_MODEL
 from airflow_openai_batch.requests.plain_bodies import PlainBody, PlainChatLine, read_plain
 from airflow_openai_batch.requests.tokens.measure import measure_body
+from airflow_openai_batch.wording import shorten
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.requests.tokens.measure import Measure
+    from airflow_openai_batch.requests.tokens.parts import Measure
 
 
 class BadLineError(ValueError):
@@ -222,8 +223,3 @@ def _shown(value: dict[str, Any], key: str) -> str:
         return "missing"
     found = value[key]
     return json.dumps(shorten(found)) if isinstance(found, str) else _kind(found)
-
-
-def shorten(text: str, limit: int = 60) -> str:
-    """For messages: what a person needs to recognise it."""
-    return text if len(text) <= limit else f"{text[:limit]}..."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -37,8 +38,13 @@ _read_item = msgspec.msgpack.Decoder(_Item).decode
 _read_checked = msgspec.msgpack.Decoder(Checked).decode
 
 
-def check_item(data: bytes) -> bytes:
-    """The side of the process: takes a schema and an answer, gives a `Checked`."""
+def open_checking(_: bytes) -> Callable[[bytes], bytes]:
+    """The side of the process."""
+    return _check_item
+
+
+def _check_item(data: bytes) -> bytes:
+    """Takes a schema and an answer, gives a `Checked`."""
     item = _read_item(data)
     try:
         check = _compile(item.schema)
@@ -64,7 +70,7 @@ class ChecksApart:
     _own: ChecksApart | None = None
 
     def __init__(self) -> None:
-        self._process = LimitedProcess("schemas")
+        self._process = LimitedProcess("requests.schema_apart:open_checking")
         self._owner = os.getpid()
         self._overruns = 0
         atexit.register(self._process.close)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from airflow_openai_batch.job import directory
+from airflow_openai_batch.job.ledger import JobLedger
 from airflow_openai_batch.server_words import clean_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from airflow_openai_batch.job.plan import Plan
     from airflow_openai_batch.openai_api.answer_parts import Usage
     from airflow_openai_batch.openai_api.prices import Cost
+    from airflow_openai_batch.storage.location import Location
 
 EXAMPLES_PER_PROBLEM = 3
 PROBLEMS_KEPT = 20
@@ -167,3 +172,43 @@ class SpendingTally:
             standard_cost_usd=self.standard_cost_usd,
             unpriced=self.unpriced,
         )
+
+
+class ShardSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one shard when the report is written; goes into the ledger's ``done`` event."""
+
+    shard: int
+    landed: Landed | None = None
+    """None where the shard is not done."""
+    state: str = "done"
+    """``done``, or a few words on where it stands and what to clear."""
+    sends: int = 1
+    batch_ids: tuple[str, ...] = ()
+    phases_s: dict[str, float] = {}
+    """Seconds by phase, see `phases.measure_phases`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the ledger's ``done`` event."""
+        found: dict[str, Any] = msgspec.to_builtins(self, str_keys=True)
+        return found
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> ShardSummary:
+        """:raises msgspec.ValidationError: if it is no summary."""
+        return msgspec.convert(value, cls, strict=False)
+
+
+def read_done(ledger: JobLedger, shard: int, plan: Plan) -> ShardSummary | None:
+    """What a shard that is done came to; None where it is not, or where another plan left its ledger behind."""
+    done = ledger.read_last(shard, "done", since="reopened")
+    if done is None or done.plan != plan.name:
+        return None
+    return ShardSummary.from_dict(done.summary)
+
+
+def find_unfinished(plan: Plan, output: Location) -> Iterator[int]:
+    """The shards that are not done. One listing, and one small file for each shard."""
+    ledger = JobLedger(output.child(directory.STATE))
+    for shard in plan.shards:
+        if read_done(ledger, shard.shard, plan) is None:
+            yield shard.shard

@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Self
 from airflow_openai_batch.costs.shard_month import ShardMonth
 from airflow_openai_batch.errors import NotFoundError, RemoteError, TransientError
 from airflow_openai_batch.job import directory
-from airflow_openai_batch.job.shard_state import ShardState
+from airflow_openai_batch.job.shard_state import ShardState, Waited
+from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.batch import CLOCK_MARGIN_S
 from airflow_openai_batch.sending import machine, steps
 from airflow_openai_batch.sending.batch_search import find_sent
 from airflow_openai_batch.sending.breaker import Breaker
 from airflow_openai_batch.sending.declined_calls import DeclinedCalls
-from airflow_openai_batch.sending.judging import Waited
 from airflow_openai_batch.sending.machine import Circumstances, Seen
 from airflow_openai_batch.sending.policy import Policy
-from airflow_openai_batch.sending.queue.room import QueueLimit
 from airflow_openai_batch.sending.realtime.slots import RealtimeBusyError
 from airflow_openai_batch.sending.shard_journal import ShardJournal
 from airflow_openai_batch.sending.shard_landing import ShardLanding

@@ -7,15 +7,16 @@ back to a worker for what the machine would answer with `Wait`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.errors import BatchRejectedError, FatalAccountError, JobError, OpenAIBatchError
-from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView, describe_duration
+from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView
 from airflow_openai_batch.sending.queue.refusals import Refusal, classify_refusal, describe_refused
 from airflow_openai_batch.sending.steps import Cancel, RecordEnded, RecordRefused, Stop, Wait
+from airflow_openai_batch.wording import describe_duration
 
 if TYPE_CHECKING:
+    from airflow_openai_batch.job.shard_state import Waited
     from airflow_openai_batch.sending.policy import Policy
 
 WINDOW_S = 24 * 3600.0
@@ -24,18 +25,6 @@ LATE = "not finished within finish_within_h"
 LATE_WAY_OUT = "Clear the task to wait on, or set on_deadline to realtime or publish."
 
 Judgement = RecordRefused | RecordEnded | Stop | Cancel | Wait
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waited:
-    """How long there has been patience with a batch, besides what it says itself. Unix seconds; 0: not so."""
-
-    created_at: float = 0.0
-    """By the ledger."""
-    cancel_asked_at: float = 0.0
-    """It was asked to be cancelled."""
-    stopped_at: float = 0.0
-    """The shard was stopped, and whoever cleared its task wants to wait as long again."""
 
 
 def judge_batch(batch: BatchView, *, now: float, policy: Policy, waited: Waited) -> Judgement:

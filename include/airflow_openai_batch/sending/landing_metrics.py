@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.costs.spending import to_micro
-from airflow_openai_batch.report.report import ShardSummary
+from airflow_openai_batch.results.landing_summary import ShardSummary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -16,16 +16,13 @@ from dataclasses import dataclass, field
 
 from airflow_openai_batch.errors import JobError, OpenAIBatchError
 from airflow_openai_batch.job.shard_state import FILE_WAITS_S, Goal, ShardState, find_holder
-from airflow_openai_batch.openai_api.batch import CLOCK_MARGIN_S, BatchView, choose_kept, describe_duration
-from airflow_openai_batch.openai_api.results_check import (
-    MOST_LOOKS,
-    RESULTS_UNPROVEN,
-    count_looks,
-    wait_before,
-)
+from airflow_openai_batch.openai_api.account_limits import QueueLimit
+from airflow_openai_batch.openai_api.batch import CLOCK_MARGIN_S, BatchView, choose_kept
+from airflow_openai_batch.openai_api.results_check import RESULTS_UNPROVEN
 from airflow_openai_batch.sending.judging import LATE, LATE_WAY_OUT, is_late, judge_batch
 from airflow_openai_batch.sending.policy import DEFAULT_POLICY, Policy
-from airflow_openai_batch.sending.queue.room import Need, QueueLimit, check_fits
+from airflow_openai_batch.sending.queue.room import Need, check_fits
+from airflow_openai_batch.sending.result_looks import MOST_LOOKS, count_looks, wait_before
 from airflow_openai_batch.sending.steps import (
     Adopt,
     AwaitRoom,
@@ -42,7 +39,7 @@ from airflow_openai_batch.sending.steps import (
     TakeSample,
     Upload,
 )
-from airflow_openai_batch.wording import number_of
+from airflow_openai_batch.wording import describe_duration, number_of
 
 NEW_BATCH_S = 600.0
 """So long a batch that OpenAI does not show may just be too new."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.openai_api.batch import CREATE_TIMEOUT_S
 
 Mode = Literal["auto", "batch", "realtime"]
 OnDeadline = Literal["realtime", "publish", "fail"]
@@ -29,7 +30,7 @@ class Policy:
     first: int | None = None
     """A sample: only so many of the shard's first requests are sent, and the shard rests after that."""
 
-    create_timeout_s: float = 120.0
+    create_timeout_s: float = 2 * CREATE_TIMEOUT_S
     """A foreign intent to create is taken over only after this long; the call itself is over well before."""
     realtime_claim_s: float = 900.0
     """A send in real time that somebody else began is taken over only after this long."""

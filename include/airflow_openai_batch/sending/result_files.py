@@ -12,9 +12,9 @@ from airflow_openai_batch.openai_api.results_check import (
     RESULT_FILE_GONE,
     RESULTS_UNPROVEN,
     ResultCheck,
-    check_named,
     measure_file,
 )
+from airflow_openai_batch.sending.result_looks import check_named
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.shard_state import Ended

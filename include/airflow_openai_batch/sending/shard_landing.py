@@ -12,7 +12,7 @@ from airflow_openai_batch.costs.spending import drop_reserved, find_paid_before,
 from airflow_openai_batch.errors import FatalAccountError, NotFoundError, UnprovenError
 from airflow_openai_batch.job.ledger import Event
 from airflow_openai_batch.openai_api.results_check import RESULTS_UNPROVEN
-from airflow_openai_batch.report.report import ShardSummary
+from airflow_openai_batch.results.landing_summary import ShardSummary
 from airflow_openai_batch.results.phases import measure_phases
 from airflow_openai_batch.sending.landing_metrics import tell_landing
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from airflow_openai_batch.errors import OpenAIBatchError
+    from airflow_openai_batch.openai_api.account_limits import QueueLimit
     from airflow_openai_batch.openai_api.batch import BatchView
     from airflow_openai_batch.sending.queue.refusals import Refusal
-    from airflow_openai_batch.sending.queue.room import Need, QueueLimit
+    from airflow_openai_batch.sending.queue.room import Need
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_openai_batch.errors import NotFoundError
+from airflow_openai_batch.job.shard_state import Waited
 from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView, describe_progress
-from airflow_openai_batch.sending.judging import Waited, is_late, judge_batch
+from airflow_openai_batch.sending.judging import is_late, judge_batch
 from airflow_openai_batch.sending.policy import Policy
 from airflow_openai_batch.sending.steps import RecordEnded, RecordRefused, Wait
 from airflow_openai_batch.triggers.connect import connect, find_watcher

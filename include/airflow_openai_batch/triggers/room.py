@@ -10,14 +10,15 @@ from weakref import WeakKeyDictionary
 
 from airflow.triggers.base import TriggerEvent
 
+from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.sending.queue.line import QueueRoom, Waiter
-from airflow_openai_batch.sending.queue.room import Need, QueueLimit, never_fits
+from airflow_openai_batch.sending.queue.room import Need, never_fits
 from airflow_openai_batch.triggers.connect import find_watcher
 from airflow_openai_batch.triggers.gauges import show_waiting
 from airflow_openai_batch.triggers.held import HeldTrigger, read_seconds
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.sending.queue.room import LimitSource
+    from airflow_openai_batch.openai_api.account_limits import LimitSource
 
 log = logging.getLogger(__name__)
 

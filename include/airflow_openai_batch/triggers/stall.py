@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from airflow_openai_batch.openai_api.batch import describe_duration
+from airflow_openai_batch.wording import describe_duration
 
 WAIT_MAX_S = 120.0
 """Longest wait between two tries of our own choice; there is no bound on how often."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_openai_batch.openai_api.rate_limits import RealtimeLimits
 from airflow_openai_batch.operators.task.parameters import (
     read_choice,
     read_flag,
@@ -12,7 +13,6 @@ from airflow_openai_batch.operators.task.parameters import (
     read_optional_number,
 )
 from airflow_openai_batch.sending.policy import Policy
-from airflow_openai_batch.sending.realtime.rate_limits import RealtimeLimits
 
 if TYPE_CHECKING:
     from airflow_openai_batch.openai_api.account_limits import AccountLimits

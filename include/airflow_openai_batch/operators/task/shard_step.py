@@ -17,7 +17,9 @@ from airflow_openai_batch.access.permissions import check_conn_id
 from airflow_openai_batch.costs.budget import Budget
 from airflow_openai_batch.errors import OpenAIBatchError
 from airflow_openai_batch.hooks import metrics
-from airflow_openai_batch.openai_api.batch import BatchView, describe_duration, describe_progress
+from airflow_openai_batch.job.shard_state import Waited
+from airflow_openai_batch.openai_api.account_limits import QueueLimit
+from airflow_openai_batch.openai_api.batch import BatchView, describe_progress
 from airflow_openai_batch.operators.links import OpenAIBatchLink
 from airflow_openai_batch.operators.task.base import OpenAIBatchOperator
 from airflow_openai_batch.operators.task.caller import make_caller
@@ -36,10 +38,10 @@ from airflow_openai_batch.operators.task.sending import SENDING_FIELDS, read_pol
 from airflow_openai_batch.operators.task.shard_ref import ShardRef, read_ref
 from airflow_openai_batch.operators.task.source_access import make_source_resolver
 from airflow_openai_batch.sending.driver import ShardDriver, Waiting
-from airflow_openai_batch.sending.judging import Waited
-from airflow_openai_batch.sending.queue.room import QueueLimit, find_room
+from airflow_openai_batch.sending.queue.room import find_room
 from airflow_openai_batch.sending.shard_files import LandingRules, ShardFiles, open_shard
 from airflow_openai_batch.sending.steps import AwaitRoom, Pause, Reached
+from airflow_openai_batch.wording import describe_duration
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context

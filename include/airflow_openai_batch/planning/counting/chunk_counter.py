@@ -16,11 +16,11 @@ from airflow_openai_batch.openai_api.models import EncodingName, context_tokens,
 from airflow_openai_batch.planning.chunk_tally import ChunkTally, CountMode, TallyBuilder
 from airflow_openai_batch.requests.request import BadLineError, Request, check_utf8, read_request
 from airflow_openai_batch.requests.tokens.counters import CounterName, TextCounter, open_counter, utf8_bytes
-from airflow_openai_batch.requests.tokens.measure import Measure, less_certain
+from airflow_openai_batch.requests.tokens.parts import Measure, less_certain
 
 if TYPE_CHECKING:
+    from airflow_openai_batch.planning.chunk_tally import OutputSum
     from airflow_openai_batch.planning.chunks import Chunk
-    from airflow_openai_batch.planning.output_bounds import OutputSum
 
 _EMBEDDINGS = Endpoint.EMBEDDINGS.value
 

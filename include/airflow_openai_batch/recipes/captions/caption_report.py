@@ -17,9 +17,9 @@ from airflow_openai_batch.openai_api.prices import BATCH_SHARE
 from airflow_openai_batch.recipes.captions.video_frames import INDEX
 from airflow_openai_batch.recipes.cds.workbook import Sheet, write_workbook
 from airflow_openai_batch.recipes.json_rows import Row, read_rows
-from airflow_openai_batch.report.markdown import escape, format_duration
+from airflow_openai_batch.report.markdown import escape
 from airflow_openai_batch.report.report import Report
-from airflow_openai_batch.wording import number_of
+from airflow_openai_batch.wording import format_duration, number_of
 
 if TYPE_CHECKING:
     from airflow_openai_batch.storage.location import Location

@@ -21,7 +21,7 @@ from airflow_openai_batch.errors import AccountingError, JobError
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.rejected import RejectedLine
 from airflow_openai_batch.recipes.inbox.pending_files import hash_file
-from airflow_openai_batch.report.progress import find_unfinished
+from airflow_openai_batch.results.landing_summary import find_unfinished
 from airflow_openai_batch.results.raw_index import RawAnswers, SendFiles
 from airflow_openai_batch.storage.sources import describe_file
 from airflow_openai_batch.wording import number_of

@@ -8,7 +8,8 @@ from airflow_openai_batch.errors import InputError
 from airflow_openai_batch.openai_api.endpoints import BY_URL
 from airflow_openai_batch.openai_api.models import encoding_of
 from airflow_openai_batch.requests.tokens.counters import exact_counter
-from airflow_openai_batch.requests.tokens.measure import less_certain, measure_body
+from airflow_openai_batch.requests.tokens.measure import measure_body
+from airflow_openai_batch.requests.tokens.parts import less_certain
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.plan import Certainty

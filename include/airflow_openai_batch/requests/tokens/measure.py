@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from airflow_openai_batch.openai_api.endpoints import Endpoint
 from airflow_openai_batch.openai_api.models import encoding_of
 from airflow_openai_batch.requests.tokens.allowed import (
@@ -13,13 +11,12 @@ from airflow_openai_batch.requests.tokens.allowed import (
     allow_output,
     count_choices,
 )
-from airflow_openai_batch.requests.tokens.images import image_tokens
-from airflow_openai_batch.requests.tokens.tools import as_json, measure_functions
+from airflow_openai_batch.requests.tokens.parts import Measure, as_json
+from airflow_openai_batch.requests.tokens.tools import measure_functions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_openai_batch.job.plan import Certainty
 
 TOKENS_PER_MESSAGE = 3
 """Source: OpenAI's cookbook; the same for every chat model since gpt-3.5-turbo-0613."""
@@ -30,45 +27,6 @@ TOKENS_FOR_REPLY = 3
 ONE_TOKEN_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 REPEATING_ROLES = frozenset({"system", "developer"})
 """Their text is likely to be the same in every request, so its count is remembered."""
-
-_RANK: dict[Certainty, int] = {"exact": 0, "upper": 1, "lower": 2}
-
-
-def less_certain(a: Certainty, b: Certainty) -> Certainty:
-    """What holds for a sum of both: something unknown makes the whole a lower bound."""
-    return a if _RANK[a] >= _RANK[b] else b
-
-
-class Measure(msgspec.Struct):
-    """The parts of a request that cost input tokens."""
-
-    fixed_tokens: int = 0
-    texts: list[str] = []
-    repeated: list[str] = []
-    """Texts that probably come again in other requests: instructions, tools, schemas."""
-    certainty: Certainty = "exact"
-    embedding_inputs: int = 0
-    longest_tokens: int = 0
-    """The longest embedding input that was given as token numbers."""
-    output_tokens: int | None = None
-    """The most its answer can have; None where the request does not say."""
-    choices: int = 1
-    """Answers that are written and billed."""
-    image_texts: list[str] = []
-    """Images that stand in the request itself, as data URLs."""
-    image_tokens: int = 0
-    """What these cost by the formula; part of ``fixed_tokens``."""
-
-    def doubt(self, certainty: Certainty) -> None:
-        self.certainty = less_certain(self.certainty, certainty)
-
-    def add_image(self, url: object, detail: object, model: str) -> None:
-        tokens, certainty = image_tokens(url if isinstance(url, str) else None, detail, model)
-        self.fixed_tokens += tokens
-        self.doubt(certainty)
-        if isinstance(url, str) and url[:5].lower() == "data:":
-            self.image_texts.append(url)
-            self.image_tokens += tokens
 
 
 def measure_body(body: dict[str, Any], endpoint: Endpoint) -> Measure:

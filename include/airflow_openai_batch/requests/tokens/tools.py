@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
+from airflow_openai_batch.requests.tokens.parts import as_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from airflow_openai_batch.requests.tokens.measure import Measure
+    from airflow_openai_batch.requests.tokens.parts import Measure
 
 _FUNCTION_START = 7
 _FUNCTION_START_CL100K = 10
@@ -68,7 +68,3 @@ def _measure_property(name: str, schema: object, measure: Measure) -> None:
 def _text(schema: Mapping[str, Any], key: str) -> str:
     value = schema.get(key)
     return value if isinstance(value, str) else ""
-
-
-def as_json(value: object) -> str:
-    return msgspec.json.encode(value).decode()

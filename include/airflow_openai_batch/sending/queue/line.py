@@ -12,9 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from airflow_openai_batch.openai_api.batch import BatchStatus, describe_duration
+from airflow_openai_batch.openai_api.account_limits import QueueLimit
+from airflow_openai_batch.openai_api.batch import BatchStatus
 from airflow_openai_batch.sending.queue.backpressure import Wall
-from airflow_openai_batch.sending.queue.room import Held, Need, QueueLimit, Room, format_amount, sum_held
+from airflow_openai_batch.sending.queue.room import Held, Need, Room, sum_held
+from airflow_openai_batch.wording import describe_duration, format_amount
 
 if TYPE_CHECKING:
     from airflow_openai_batch.openai_api.batch import BatchView

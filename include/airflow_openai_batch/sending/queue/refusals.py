@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.error_codes import ACCOUNT_CODES
-from airflow_openai_batch.sending.queue.room import QueueLimit
 
 if TYPE_CHECKING:
     from airflow_openai_batch.openai_api.batch import BatchError

@@ -8,21 +8,21 @@ requests. So a look is a good guess and a refusal is the truth.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from airflow_openai_batch.errors import JobError
 from airflow_openai_batch.openai_api.models import base_model
+from airflow_openai_batch.wording import format_amount
 
 if TYPE_CHECKING:
+    from airflow_openai_batch.openai_api.account_limits import LimitSource, QueueLimit
     from airflow_openai_batch.openai_api.batch import BatchView
 
 QUEUE_SHARE = 0.95
 """Of the queue's limit that one shard may fill: OpenAI's count may differ a little from ours."""
 
-LimitSource = Literal["tier", "connection", "parameter", "refusal"]
-"""Who said a limit, the weakest first."""
 
 _SAID_BY: dict[LimitSource, str] = {
     "tier": "by the tier in the connection's extra",
@@ -55,47 +55,6 @@ class Need:
     def held(self) -> Held:
         """What it holds of the queue once it is sent."""
         return Held(self.tokens, self.requests)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueLimit:
-    """What the queue of a model holds; ``None``: not known, or no limit."""
-
-    tokens: int | None = None
-    requests: int | None = None
-    tokens_by: LimitSource = "connection"
-    requests_by: LimitSource = "connection"
-
-    def overridden_by(self, other: QueueLimit) -> QueueLimit:
-        """What ``other`` says in the place of what this one says."""
-        tokens = self if other.tokens is None else other
-        requests = self if other.requests is None else other
-        return QueueLimit(
-            tokens=tokens.tokens,
-            tokens_by="connection" if tokens.tokens is None else tokens.tokens_by,
-            requests=requests.requests,
-            requests_by="connection" if requests.requests is None else requests.requests_by,
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """For events and arguments that go through Airflow's database."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: Any) -> QueueLimit:
-        """From what `to_dict` of any release gives; empty where it is something else."""
-        if not isinstance(fields, Mapping):
-            return cls()
-        return cls(**{name: fields[name] for name in cls.__dataclass_fields__ if name in fields})
-
-    def only_by(self, source: LimitSource) -> QueueLimit:
-        """What of this was said by ``source``."""
-        return QueueLimit(
-            tokens=self.tokens if self.tokens_by == source else None,
-            requests=self.requests if self.requests_by == source else None,
-            tokens_by=source,
-            requests_by=source,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,17 +163,3 @@ def _too_large(need: Need, unit: str, needed: int, limit: int, said_by: LimitSou
         f"({_SAID_BY[said_by].format(unit=unit)}): it can never be sent. Split again with "
         f"max_{unit}s_per_shard={number} and on_existing=restart, which pays again for what is done{correct}."
     )
-
-
-def format_amount(amount: int) -> str:
-    """``950``, ``90K``, ``0.4M``, ``1.35M``, ``15.0B``: as OpenAI's tables write limits."""
-    if amount >= 10**9:
-        return f"{_round(amount / 10**9)}B"
-    if amount >= 10**5:
-        return f"{_round(amount / 10**6)}M"
-    return f"{amount / 1000:.0f}K" if amount >= 10**4 else f"{amount:,}"
-
-
-def _round(number: float) -> str:
-    text = f"{number:.2f}"
-    return text[:-1] if text.endswith("0") else text

@@ -9,11 +9,19 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import openai
 import tenacity
 
 from airflow_openai_batch.errors import FatalAccountError, TransientError
 from airflow_openai_batch.openai_api.client_errors import translate_error
+from airflow_openai_batch.openai_api.rate_limits import read_retry_after
+from airflow_openai_batch.openai_api.realtime_client import (
+    APIConnectionError,
+    APIError,
+    APIStatusError,
+    APITimeoutError,
+    AsyncOpenAI,
+    post,
+)
 from airflow_openai_batch.openai_api.redirects import read_redirect
 from airflow_openai_batch.openai_api.server_objects import PAGE, is_page
 from airflow_openai_batch.sending.realtime.lines import (
@@ -23,13 +31,10 @@ from airflow_openai_batch.sending.realtime.lines import (
     write_error,
 )
 from airflow_openai_batch.sending.realtime.pacing import Throttle, draw_back_off_s
-from airflow_openai_batch.sending.realtime.rate_limits import read_retry_after
 from airflow_openai_batch.server_words import hide_secrets_bytes
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-
-    from airflow_openai_batch.sending.realtime.rate_limits import RealtimeLimits
+    from airflow_openai_batch.openai_api.rate_limits import RealtimeLimits
 
 STALL_MAX_S = 300.0
 """Whoever is told to wait longer than this should wait without a worker: the send ends, and another one goes on."""
@@ -57,7 +62,7 @@ class StoppedError(Exception):
 class _TryAgainError(Exception):
     """A try that failed for a reason that may pass."""
 
-    def __init__(self, error: openai.APIError, *, waits_at_gate: bool) -> None:
+    def __init__(self, error: APIError, *, waits_at_gate: bool) -> None:
         super().__init__(type(error).__name__)
         self.error = error
         self.waits_at_gate = waits_at_gate
@@ -68,7 +73,7 @@ class RealtimeCaller:
 
     def __init__(self, client: AsyncOpenAI, endpoint: str, limits: RealtimeLimits) -> None:
         self._client = client
-        self._path = endpoint.removeprefix("/v1")
+        self._endpoint = endpoint
         self._tries = limits.max_retries + 1
         self._served = 0
         self.throttle = Throttle(limits)
@@ -122,10 +127,10 @@ class RealtimeCaller:
             response = await self._post(call)
             _check_no_page(response)
             served = True
-        except openai.APIStatusError as error:
+        except APIStatusError as error:
             response = error.response
             served = self._judge(error, ticket)
-        except openai.APIConnectionError as error:
+        except APIConnectionError as error:
             raise _TryAgainError(error, waits_at_gate=False) from None
         finally:
             self.throttle.leave(ticket, served=served)
@@ -142,14 +147,11 @@ class RealtimeCaller:
         assert task is not None  # noqa: S101 - a coroutine that runs is in a task
         self.in_air.add(task)
         try:
-            answer = await self._client.post(
-                self._path, cast_to=openai.HttpxBinaryResponseContent, content=call.body
-            )
+            return await post(self._client, self._endpoint, call.body)
         finally:
             self.in_air.discard(task)
-        return answer.response
 
-    def _judge(self, error: openai.APIStatusError, ticket: int) -> bool:
+    def _judge(self, error: APIStatusError, ticket: int) -> bool:
         """Whether a refusal is the answer to this request, to be written down as it is.
 
         :raises FatalAccountError: if it is about the account.
@@ -183,16 +185,16 @@ class RealtimeCaller:
                 retry_after_s=wait_s,
             ) from None
 
-    def _give_up(self, call: Pending, error: openai.APIError, *, alone: bool) -> bytes:
+    def _give_up(self, call: Pending, error: APIError, *, alone: bool) -> bytes:
         """The line of a request that used up its tries.
 
         :param alone: whether others were answered since its last try but one.
         :raises TransientError: if OpenAI cannot be reached, for which no request is to blame.
         """
-        if isinstance(error, openai.APIStatusError):
+        if isinstance(error, APIStatusError):
             return _write(call, error.response)
         cause = type(error.__cause__).__name__
-        if isinstance(error, openai.APITimeoutError) and cause not in _UNREACHED:
+        if isinstance(error, APITimeoutError) and cause not in _UNREACHED:
             return write_error(
                 call.custom_id, REQUEST_TIMEOUT, f"No answer in time, in {self._tries} tries in real time."
             )

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from aiolimiter import AsyncLimiter
 
-from airflow_openai_batch.sending.realtime.rate_limits import read_allowance, read_retry_after
+from airflow_openai_batch.openai_api.rate_limits import read_allowance, read_retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_openai_batch.sending.realtime.rate_limits import RealtimeLimits
+    from airflow_openai_batch.openai_api.rate_limits import RealtimeLimits
 
 log = logging.getLogger(__name__)
 

@@ -25,10 +25,9 @@ from airflow_openai_batch.sending.realtime.segments import SegmentBuffer
 from airflow_openai_batch.sending.realtime.slots import take_slot
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-
     from airflow_openai_batch.job.request_line import RequestLine
-    from airflow_openai_batch.sending.realtime.rate_limits import RealtimeLimits
+    from airflow_openai_batch.openai_api.rate_limits import RealtimeLimits
+    from airflow_openai_batch.openai_api.realtime_client import AsyncOpenAI
     from airflow_openai_batch.sending.realtime.segments import Segments
 
 log = logging.getLogger(__name__)

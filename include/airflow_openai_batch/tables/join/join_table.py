@@ -21,14 +21,13 @@ from airflow_openai_batch.errors import AccountingError, ConfigError, JobError
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.plan import Counts, Limits, Plan
 from airflow_openai_batch.job.rejected import RejectedLine
-from airflow_openai_batch.report.progress import find_unfinished
-from airflow_openai_batch.report.report import name_some
+from airflow_openai_batch.results.landing_summary import find_unfinished
 from airflow_openai_batch.tables.join.answer_columns import REJECTED, UNFINISHED, AnswerColumns
 from airflow_openai_batch.tables.join.answer_reader import AnswerReader
 from airflow_openai_batch.tables.join.source_rows import PreparedRows
 from airflow_openai_batch.tables.writing.kept_files import KeptFile
 from airflow_openai_batch.tables.writing.write_table import TableOptions, check_table, open_table
-from airflow_openai_batch.wording import number_of
+from airflow_openai_batch.wording import name_some, number_of
 
 if TYPE_CHECKING:
     from airflow_openai_batch.storage.location import Location

@@ -13,7 +13,7 @@ import re
 from typing import Any
 
 from airflow_openai_batch.errors import ConfigError
-from airflow_openai_batch.requests.request import shorten
+from airflow_openai_batch.wording import shorten
 
 _LINE = re.compile(r"(?P<name>[^:()]+?)\s*(?:\(\s*(?P<kind>[^)]*?)\s*\))?\s*(?::\s*(?P<what>.*))?")
 _TYPES: dict[str, dict[str, Any]] = {

@@ -76,7 +76,7 @@ class FillingApart:
 
     def __init__(self, fields: Mapping[str, str], columns: Iterable[str]) -> None:
         setup = msgspec.msgpack.encode(_Setup(dict(fields), list(columns)))
-        self._process = LimitedProcess("templates", setup)
+        self._process = LimitedProcess("tables.prompts.filling_apart:open_filling", setup)
         self._overdue = 0
 
     def fill_all(self, rows: Iterable[Row]) -> Generator[tuple[Row, Filled | None]]:

@@ -18,8 +18,8 @@ import jinja2
 import jinja2.sandbox
 from jinja2.exceptions import SecurityError, UndefinedError
 
-from airflow_openai_batch.requests.request import shorten
 from airflow_openai_batch.tables.plain_values import NoPlainFormError, to_plain
+from airflow_openai_batch.wording import shorten
 
 MOST_REPEATED = 1_000_000
 """Characters or items that ``*`` may make of a text or a list in a template."""

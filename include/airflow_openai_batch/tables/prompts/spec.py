@@ -22,8 +22,8 @@ import yaml
 
 from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.openai_api.endpoints import MAX_EMBEDDING_INPUTS_PER_REQUEST, Endpoint
-from airflow_openai_batch.requests.request import shorten
 from airflow_openai_batch.tables.prompts.answer_schema import check_bounds, make_strict, read_model_schema
+from airflow_openai_batch.wording import shorten
 
 DEFAULT_CUSTOM_ID = "row-{{ _row }}"
 """Unique by itself; another template is checked for it."""

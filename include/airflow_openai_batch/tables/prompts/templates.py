@@ -14,7 +14,6 @@ from jinja2.idtracking import VAR_LOAD_RESOLVE
 from jinja2.runtime import Context
 
 from airflow_openai_batch.errors import ConfigError
-from airflow_openai_batch.requests.request import shorten
 from airflow_openai_batch.tables.prompts.harmless import BadTemplateError, check_names, is_harmless, is_short
 from airflow_openai_batch.tables.prompts.sandbox import (
     GLOBALS,
@@ -23,6 +22,7 @@ from airflow_openai_batch.tables.prompts.sandbox import (
     to_cell,
     to_cells,
 )
+from airflow_openai_batch.wording import shorten
 
 if TYPE_CHECKING:
     from jinja2.compiler import Frame

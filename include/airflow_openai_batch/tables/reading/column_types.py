@@ -7,10 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from airflow_openai_batch.requests.request import shorten
 from airflow_openai_batch.tables.plain_values import NoPlainFormError
 from airflow_openai_batch.tables.reading import limits
-from airflow_openai_batch.wording import number_of
+from airflow_openai_batch.wording import number_of, shorten
 
 MAX_FIELDS = 100
 """Different keys of the objects in one column; with more it is written as JSON text, not as a type with all of them."""

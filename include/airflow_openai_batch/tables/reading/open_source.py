@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from airflow_openai_batch.errors import ConfigError, InputError
-from airflow_openai_batch.storage.sources import SourceFile, list_sources
+from airflow_openai_batch.job.inputs import list_sources
 from airflow_openai_batch.tables.reading.read_csv import open_csv
 from airflow_openai_batch.tables.reading.read_excel import read_excel_rows
 from airflow_openai_batch.tables.reading.read_json import read_json_rows
@@ -18,6 +18,7 @@ from airflow_openai_batch.tables.reading.spool import spool_table
 
 if TYPE_CHECKING:
     from airflow_openai_batch.storage.location import Location, Resolver
+    from airflow_openai_batch.storage.sources import SourceFile
     from airflow_openai_batch.tables.reading.row_table import RowTable
 
 Format = Literal["auto", "csv", "jsonl", "parquet", "xlsx", "texts", "files"]

@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 import msgspec
 import pyarrow as pa
 
-from airflow_openai_batch.requests.request import shorten
 from airflow_openai_batch.tables.plain_values import NoPlainFormError, is_plain, to_name, to_plain
 from airflow_openai_batch.tables.reading.column_types import ColumnTypes
 from airflow_openai_batch.tables.reading.row_codec import decode_rows, encode_rows
 from airflow_openai_batch.tables.reading.row_table import RowBlock, RowTable
+from airflow_openai_batch.wording import shorten
 
 _ROWS = pa.schema([("rows", pa.large_binary())])
 """A block in each cell, and a cell in each batch."""
