@@ -191,7 +191,7 @@ class Sends:
     limit: QueueLimit = field(default_factory=lambda: QueueLimit(tokens=QUEUE))
 
     def patience(self, key: str) -> float:
-        """As `core.machine` has it."""
+        """As `sending.machine` has it."""
         if not self.refusals:
             return 0.0
         wait_s = min(60.0 * 2 ** min(self.refusals - 1, 10), 900.0)

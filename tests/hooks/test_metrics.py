@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 CODE = """
-from airflow_openai_batch import metrics
+from airflow_openai_batch.hooks import metrics
 tags = {"conn_id": "my.conn id", "model": "ft:gpt-4o-mini-2024-07-18:acme::x1", "dag_id": "d"}
 metrics.count("sends", **tags, sent_as="batch")
 metrics.count("rows", 5, **tags, status="ok")

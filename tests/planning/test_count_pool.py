@@ -188,7 +188,7 @@ PARENT = """
 import os, sys, time
 from airflow_openai_batch.planning.counting.count_pool import CountPool
 sys.path.insert(0, sys.argv[1])
-from core.test_count_pool import RULES, chunks, children
+from planning.test_count_pool import RULES, chunks, children
 pool = CountPool(RULES, 2, ["in.jsonl"]).__enter__()
 next(pool(chunks(50)))
 print(*children(), flush=True)

@@ -26,7 +26,7 @@ from fixtures.split_input import request_line, split
 READ = """
 from fixtures.prepared import read_source
 from fixtures.split_input import request_line, split
-from airflow_openai_batch.core import line_table
+from airflow_openai_batch.planning import line_table
 from airflow_openai_batch.errors import InputError
 try:
     table, rows, problems = read_source(sys.argv[1])

@@ -77,7 +77,7 @@ class OpenAIBatchHook(OpenAIHook):
         """What the connection's extra says of the account: ``tier`` ("free", 1 to 5), or numbers that win over it:
         ``enqueued_token_limit`` and ``enqueued_request_limit`` (one number, or one by model), ``requests_per_minute``,
         ``tokens_per_minute``, ``realtime_concurrency``, ``max_retries`` (of one real-time request, 3); and
-        ``monthly_budget_usd``, see `core.monthly_budget`.
+        ``monthly_budget_usd``, see `costs.monthly_budget`.
 
         :raises ConfigError: for a value that is no limit.
         """

@@ -78,7 +78,7 @@ def split_job(
     :param now: Unix seconds.
     :param max_shards: more than these are refused before anything is written.
     :raises ConfigError: for a parameter that cannot be used.
-    :raises InputError: if the input cannot be split; see `core.errors` for the kinds.
+    :raises InputError: if the input cannot be split; see `airflow_openai_batch.errors` for the kinds.
     :raises JobExistsError: if a plan is there and ``on_existing`` is ``fail``.
     """
     wanted = _Wanted(

@@ -1,6 +1,6 @@
 """Brings one shard to a goal, in a worker.
 
-The loop asks `core.machine` what is to be done, has it carried out, and hands back when there is only waiting to do.
+The loop asks `sending.machine` what is to be done, has it carried out, and hands back when there is only waiting to do.
 """
 
 from __future__ import annotations

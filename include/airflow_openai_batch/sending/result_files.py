@@ -36,7 +36,7 @@ def fetch_results(
 
     :param places: by kind, ``output`` and ``error``.
     :param checked: the batch's answers have landed before: what is there is not measured again.
-    :param gives_up: doubts that hold nothing up any more; see `core.results_check`.
+    :param gives_up: doubts that hold nothing up any more; see `openai_api.results_check`.
     :return: kinds of which the server has no file (any more) and nothing was there.
     :raises UnprovenError: if there is a doubt that is not given up; its code says which.
     """
