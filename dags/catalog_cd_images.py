@@ -204,10 +204,10 @@ with DAG(
     @task(trigger_rule=TriggerRule.NONE_FAILED)
     def check(output_uri: str, year: str, min_confidence: str, min_match_score: str) -> dict[str, Any]:
         from airflow_openai_batch.recipes.cds import cd_catalog
-        from airflow_openai_batch.recipes.cds.cd_checks import Limits
+        from airflow_openai_batch.recipes.cds.cd_checks import CheckLimits
 
         with task_failures():
-            limits = Limits(
+            limits = CheckLimits(
                 year=int(year), min_confidence=float(min_confidence), min_match_score=float(min_match_score)
             )
             return cd_catalog.check_catalogue(output_uri, limits)

@@ -22,7 +22,7 @@ from airflow_openai_batch.costs.spending import (
 from airflow_openai_batch.errors import BudgetError
 from airflow_openai_batch.job.ledger import Event
 from airflow_openai_batch.job.plan import Counts, Limits, OutputBound, Plan, Shard
-from airflow_openai_batch.results.landing_summary import Landed, ShardSummary, Spending, Tokens
+from airflow_openai_batch.results.landing_summary import LandingSummary, ShardSummary, Spending, Tokens
 from airflow_openai_batch.storage.location import Location, resolve_plain
 from fixtures.split_input import request_line, split, write_lines
 
@@ -76,9 +76,9 @@ def make_plan(*shards: Shard, each: int | None = 500) -> Plan:
 
 def make_landed(
     cost_usd: float, *, answers: int = 1_000, output: int = 100_000, replaced_usd: float = 0
-) -> Landed:
+) -> LandingSummary:
     tokens = Tokens(input=answers * 1_000, output=output)
-    return Landed(
+    return LandingSummary(
         requests=1_000,
         rows={"ok": answers},
         spending=Spending(answers=answers, tokens=tokens, cost_usd=cost_usd),
@@ -231,7 +231,7 @@ def write_event(output: Location, shard: int, number: int, event: Event) -> None
 def test_what_a_repair_has_reopened_is_open_until_it_is_done_again(output: Location) -> None:
     """Answers that break their schema were paid for, and are asked again all the same."""
     rows = {"ok": 970, "invalid_output": 20, "missing": 10}
-    landed = Landed(requests=1_000, rows=rows, spending=Spending(answers=990))
+    landed = LandingSummary(requests=1_000, rows=rows, spending=Spending(answers=990))
     record_spending(output, 0, 1, landed)
     summary = ShardSummary(shard=0, landed=landed).to_dict()
     write_event(output, 0, 6, Event(kind="done", send=1, at=1.0, summary=summary))

@@ -11,7 +11,7 @@ import pytest
 from airflow_openai_batch.costs.forecast import forecast_costs
 from airflow_openai_batch.costs.sample import choose_sample, extrapolate
 from airflow_openai_batch.costs.spending import read_spending, record_spending
-from airflow_openai_batch.results.landing_summary import Landed, Spending, Tokens
+from airflow_openai_batch.results.landing_summary import LandingSummary, Spending, Tokens
 from airflow_openai_batch.storage.location import Location, resolve_plain
 from fixtures.split_input import request_line, split, write_lines
 
@@ -36,7 +36,9 @@ def plan(tmp_path: Path, output: Location) -> Plan:
 def land(output: Location, shard: int, answers: int, *, output_each: int = 100, input_each: int = 10) -> None:
     tokens = Tokens(input=answers * input_each, output=answers * output_each)
     spending = Spending(answers=answers, tokens=tokens, cost_usd=0.001 * answers)
-    record_spending(output, shard, 1, Landed(requests=answers, rows={"ok": answers}, spending=spending))
+    record_spending(
+        output, shard, 1, LandingSummary(requests=answers, rows={"ok": answers}, spending=spending)
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from airflow_openai_batch.costs.spending import record_spending
 from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
 from airflow_openai_batch.operators.task.parameters import read_mode
-from airflow_openai_batch.results.landing_summary import Landed, Spending, Tokens
+from airflow_openai_batch.results.landing_summary import LandingSummary, Spending, Tokens
 from airflow_openai_batch.storage.location import resolve_plain
 from fixtures.job import Job, chat_line
 
@@ -122,7 +122,7 @@ def test_what_the_sample_measured_decides_on_the_rest(
     assert "the most that the model can write, 16,384 tokens" in refused.errors("split")
     tokens = Tokens(input=40, output=400)
     spending = Spending(answers=5, tokens=tokens, cost_usd=0.001)
-    landed = Landed(requests=5, rows={"ok": 5}, spending=spending)
+    landed = LandingSummary(requests=5, rows={"ok": 5}, spending=spending)
     record_spending(resolve_plain(str(job.output)), 0, 1, landed)
     run = split(max_cost_usd=0.01)
     assert run.state == "success", run.errors("split")

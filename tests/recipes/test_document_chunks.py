@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_openai_batch.recipes.qdrant.document_chunks import Chunk, cut_document
+from airflow_openai_batch.recipes.qdrant.document_chunks import DocumentChunk, cut_document
 
 GUIDE = """# Tent
 
@@ -30,10 +30,10 @@ Vents open.
 
 def test_pieces_know_the_headings_above_them() -> None:
     assert list(cut_document(GUIDE, max_chars=200)) == [
-        Chunk("Tent", "Keep it dry."),
-        Chunk("Tent > Wind", "First paragraph.\n\nSecond paragraph.\n\n```\n# no heading\n```"),
-        Chunk("Tent > Wind > Pegs", "At an angle."),
-        Chunk("Tent > Rain", "Vents open."),
+        DocumentChunk("Tent", "Keep it dry."),
+        DocumentChunk("Tent > Wind", "First paragraph.\n\nSecond paragraph.\n\n```\n# no heading\n```"),
+        DocumentChunk("Tent > Wind > Pegs", "At an angle."),
+        DocumentChunk("Tent > Rain", "Vents open."),
     ]
 
 

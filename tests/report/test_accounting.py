@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from airflow_openai_batch.errors import AccountingError
 from airflow_openai_batch.job.plan import Counts, Limits, Plan, Shard
-from airflow_openai_batch.report.row_check import Accounts, check_accounts
+from airflow_openai_batch.report.row_check import RowCheck, check_accounts
 from airflow_openai_batch.results.result_rows import ResultRow, ResultsWriter
 from airflow_openai_batch.storage.location import Location, resolve_plain
 
@@ -73,7 +73,7 @@ class JobOnDisk:
         lines = [json.dumps({"position": position, "reason": "bad"}) + "\n" for position in positions]
         (self.folder / "rejected.jsonl").write_text("".join(lines))
 
-    def check(self, plan: Plan, unfinished: set[int] | None = None) -> Accounts:
+    def check(self, plan: Plan, unfinished: set[int] | None = None) -> RowCheck:
         rejected = resolve_plain(str(self.folder / "rejected.jsonl"))
         return check_accounts(plan, self.part, rejected, unfinished=unfinished or set())
 

@@ -9,10 +9,10 @@ from airflow_openai_batch.job.ledger import Event
 from airflow_openai_batch.job.plan import Counts, Limits, Plan, Shard, Source
 from airflow_openai_batch.report.markdown import escape, write_markdown
 from airflow_openai_batch.report.report import Report, asset_extra, build_report
-from airflow_openai_batch.report.row_check import Accounts
+from airflow_openai_batch.report.row_check import RowCheck
 from airflow_openai_batch.results.landing_summary import (
     Example,
-    Landed,
+    LandingSummary,
     Problem,
     ShardSummary,
     Spending,
@@ -56,7 +56,7 @@ def summary(
         shard=number,
         batch_ids=(f"batch_{number}",),
         phases_s={"in_progress": 60.0 * (number + 1)},
-        landed=Landed(
+        landed=LandingSummary(
             requests=1_000,
             rows={"ok": 1_000 - failed} | ({"failed": failed} if failed else {}),
             problems=(Problem(code=code, count=failed, examples=examples),) if failed else (),
@@ -68,7 +68,7 @@ def summary(
     )
 
 
-def build(*summaries: ShardSummary, accounts: Accounts | None = None) -> Report:
+def build(*summaries: ShardSummary, accounts: RowCheck | None = None) -> Report:
     return build_report(
         PLAN, summaries, job_uri="s3://bucket/out", created_at=START + 9_000, accounts=accounts
     )
@@ -114,7 +114,7 @@ def test_asset_event_says_counts_and_cost() -> None:
 
 
 def test_unknown_price_is_unknown_not_zero() -> None:
-    unknown = Landed(
+    unknown = LandingSummary(
         requests=1_000,
         rows={"ok": 1_000},
         spending=Spending(answers=1_000, tokens=Tokens(input=5), unpriced=1_000),
@@ -131,7 +131,7 @@ def test_unknown_price_is_unknown_not_zero() -> None:
 
 
 def test_markdown_is_readable_by_a_person() -> None:
-    accounts = Accounts(positions=3_002, rows=3_000, rows_by_status={}, rejected=2)
+    accounts = RowCheck(positions=3_002, rows=3_000, rows_by_status={}, rejected=2)
     text = write_markdown(build(summary(0, failed=1_000), summary(1), summary(2), accounts=accounts))
     assert (
         "**2,000 of 3,002 lines have a good answer** (66.62%); 2 were rejected before sending. "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_openai_batch.recipes.captions.caption_report import Outcome, _describe
+from airflow_openai_batch.recipes.captions.caption_report import CaptionOutcome, _describe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,7 @@ _MARKUP = re.compile(r"(?<!\\)[\[\]<>]")
 
 
 def test_a_caption_is_a_text_in_the_report() -> None:
-    outcome = Outcome(
+    outcome = CaptionOutcome(
         model="m", way="batch", frames=1, captions=1, seconds=1.0, cost_usd=1.0, standard_usd=2.0,
         input_tokens=1, output_tokens=1,
     )  # fmt: skip

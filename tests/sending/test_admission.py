@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView
-from airflow_openai_batch.sending.queue.line import HEAD_WAIT_S, RESERVED_S, QueueRoom, Waiter
+from airflow_openai_batch.sending.queue.line import HEAD_WAIT_S, RESERVED_S, AdmissionQueue, Waiter
 from airflow_openai_batch.sending.queue.room import Need
 
 MINI = "gpt-4o-mini"
@@ -30,7 +30,7 @@ class Line:
     """A room, its clock, and what the lists show."""
 
     def __init__(self, *batches: BatchView) -> None:
-        self.room = QueueRoom()
+        self.room = AdmissionQueue()
         self.now = 1_000_000.0
         self.batches = list(batches)
         self.created_last_hour = 0
@@ -67,7 +67,7 @@ class Line:
 
 
 def test_nobody_goes_before_a_list_was_seen() -> None:
-    room = QueueRoom()
+    room = AdmissionQueue()
     waiter = room.join(Need(MINI, 1, 1, "a"), LIMIT, now=0.0)
     assert room.admit(0.0) == []
     assert "not known yet" in room.describe(waiter, 0.0)

@@ -15,7 +15,7 @@ from airflow_openai_batch.openai_api.batch import CLOCK_MARGIN_S, BatchError, Ba
 from airflow_openai_batch.openai_api.results_check import RESULT_FILE_GONE, RESULTS_UNPROVEN
 from airflow_openai_batch.report.progress import STATES
 from airflow_openai_batch.sending import machine, steps
-from airflow_openai_batch.sending.machine import Circumstances, Seen
+from airflow_openai_batch.sending.machine import Observations, StepContext
 from airflow_openai_batch.sending.policy import DEFAULT_POLICY, Policy
 from airflow_openai_batch.sending.result_looks import MOST_LOOKS, wait_before
 
@@ -57,7 +57,7 @@ def batch(
 
 def ask(
     state: ShardState,
-    seen: Seen,
+    seen: Observations,
     goal: Goal = Goal.DONE,
     now: float = 100.0,
     me: str = ME,
@@ -65,63 +65,65 @@ def ask(
     limit: QueueLimit = NO_LIMIT,
     policy: Policy = DEFAULT_POLICY,
 ) -> steps.Step:
-    where = Circumstances(now=now, me=me, key="key", model="gpt-4o-mini", limit=limit)
+    where = StepContext(now=now, me=me, key="key", model="gpt-4o-mini", limit=limit)
     return machine.next_step(state, seen, goal=goal, where=where, policy=policy)
 
 
 def test_a_new_shard_looks_before_it_uploads_and_pays() -> None:
-    assert isinstance(ask(after(), Seen()), steps.Find)
-    assert ask(after(), Seen(candidates=())) == steps.Upload()
-    assert ask(after(UPLOADED), Seen(candidates=())) == steps.Create()
+    assert isinstance(ask(after(), Observations()), steps.Find)
+    assert ask(after(), Observations(candidates=())) == steps.Upload()
+    assert ask(after(UPLOADED), Observations(candidates=())) == steps.Create()
 
 
 def test_a_batch_nobody_wrote_down_is_adopted_and_the_oldest_of_several_is_kept() -> None:
     first, second = batch("in_progress", at=5.0), batch("validating", id="batch_2", at=6.0)
     for order in ((first, second), (second, first)):
-        assert ask(after(), Seen(candidates=order)) == steps.Adopt(first, (second,))
+        assert ask(after(), Observations(candidates=order)) == steps.Adopt(first, (second,))
 
 
 def test_a_failed_candidate_never_wins_over_a_running_one() -> None:
     failed, running = batch("failed", id="batch_0", at=1.0), batch("in_progress", at=9.0)
-    assert ask(after(UPLOADED, INTENT), Seen(candidates=(failed, running))) == steps.Adopt(running)
+    assert ask(after(UPLOADED, INTENT), Observations(candidates=(failed, running))) == steps.Adopt(running)
 
 
 def test_a_look_that_is_older_than_somebody_elses_call_is_done_again() -> None:
     theirs = after(UPLOADED, INTENT, by="dag/other/task[0]")
     late = 2.0 + Policy().create_timeout_s + 1
-    assert ask(theirs, Seen(candidates=(), looked_at=1.0), now=late) == steps.Find(2.0 - CLOCK_MARGIN_S)
-    assert ask(theirs, Seen(candidates=(), looked_at=late), now=late) == steps.Create()
+    assert ask(theirs, Observations(candidates=(), looked_at=1.0), now=late) == steps.Find(
+        2.0 - CLOCK_MARGIN_S
+    )
+    assert ask(theirs, Observations(candidates=(), looked_at=late), now=late) == steps.Create()
 
 
 def test_a_foreign_intent_is_given_time_and_ones_own_is_not() -> None:
     theirs = after(UPLOADED, INTENT, by="dag/other/task[0]")
-    step = ask(theirs, Seen(candidates=()), now=10.0)
+    step = ask(theirs, Observations(candidates=()), now=10.0)
     assert isinstance(step, steps.Pause)
     assert "dag/other/task[0]" in step.why
-    assert ask(theirs, Seen(candidates=()), now=step.until) == steps.Create()
-    assert ask(after(UPLOADED, INTENT), Seen(candidates=()), now=10.0) == steps.Create()
+    assert ask(theirs, Observations(candidates=()), now=step.until) == steps.Create()
+    assert ask(after(UPLOADED, INTENT), Observations(candidates=()), now=10.0) == steps.Create()
     declined = after(UPLOADED, INTENT, ("declined", {}), by="dag/other/task[0]")
-    assert ask(declined, Seen(candidates=()), now=10.0) == steps.Create()
+    assert ask(declined, Observations(candidates=()), now=10.0) == steps.Create()
 
 
 @pytest.mark.parametrize("status", ["validating", "in_progress", "finalizing", "cancelling"])
 def test_a_batch_that_is_not_final_is_waited_for(status: str) -> None:
     running = batch(status)
-    assert ask(after(UPLOADED, INTENT, CREATED), Seen(batch=running)) == steps.Wait(running)
+    assert ask(after(UPLOADED, INTENT, CREATED), Observations(batch=running)) == steps.Wait(running)
 
 
 @pytest.mark.parametrize("status", ["completed", "expired", "cancelled"])
 def test_whatever_may_carry_paid_lines_is_collected(status: str) -> None:
     final = batch(status)
-    assert ask(after(UPLOADED, INTENT, CREATED), Seen(batch=final)) == steps.RecordEnded(final)
+    assert ask(after(UPLOADED, INTENT, CREATED), Observations(batch=final)) == steps.RecordEnded(final)
 
 
 def test_an_overdue_batch_is_cancelled_once_and_then_waited_for() -> None:
     state, late = after(UPLOADED, INTENT, CREATED), 86_401 + Policy().grace_s + 1
-    assert ask(state, Seen(batch=batch("in_progress")), now=late) == steps.Cancel(
+    assert ask(state, Observations(batch=batch("in_progress")), now=late) == steps.Cancel(
         batch("in_progress"), "is long overdue"
     )
-    assert ask(state, Seen(batch=batch("cancelling")), now=late) == steps.Wait(batch("cancelling"))
+    assert ask(state, Observations(batch=batch("cancelling")), now=late) == steps.Wait(batch("cancelling"))
 
 
 def test_a_full_queue_is_waited_out_longer_each_time_and_without_a_bound() -> None:
@@ -129,11 +131,11 @@ def test_a_full_queue_is_waited_out_longer_each_time_and_without_a_bound() -> No
     for times in range(1, 50):
         state = after(UPLOADED, *([("refused", {"status": "queue_full"})] * times))
         refused_at = float(times + 1)
-        step = ask(state, Seen(candidates=()), now=refused_at)
+        step = ask(state, Observations(candidates=()), now=refused_at)
         assert isinstance(step, steps.Pause)
         waits.append(step.until - refused_at)
         assert (
-            ask(state, Seen(candidates=()), now=step.until) == steps.Create()
+            ask(state, Observations(candidates=()), now=step.until) == steps.Create()
         )  # the same file, no new upload
     assert 0.7 * policy.queue_wait_s < waits[0] < 1.3 * policy.queue_wait_s
     assert waits[10] > waits[0]
@@ -142,7 +144,7 @@ def test_a_full_queue_is_waited_out_longer_each_time_and_without_a_bound() -> No
 
 def test_a_refused_batch_is_a_send_of_its_own_and_keeps_the_file() -> None:
     refused = batch("failed", errors=(FULL,))
-    step = ask(after(UPLOADED, INTENT, CREATED), Seen(batch=refused))
+    step = ask(after(UPLOADED, INTENT, CREATED), Observations(batch=refused))
     assert isinstance(step, steps.RecordRefused)
     assert step.error is None
     assert step.refusal.limit == 2_000_000
@@ -156,7 +158,7 @@ def test_a_refused_batch_is_a_send_of_its_own_and_keeps_the_file() -> None:
 )
 def test_what_waiting_cannot_cure_stops_the_shard(code: str, error: type[Exception]) -> None:
     refused = batch("failed", errors=(FULL, BatchError(code=code, message="no", line=7)))
-    step = ask(after(UPLOADED, INTENT, CREATED), Seen(batch=refused))
+    step = ask(after(UPLOADED, INTENT, CREATED), Observations(batch=refused))
     assert isinstance(step, steps.RecordRefused)
     assert isinstance(step.error, error)
     assert "nothing was billed" in str(step.error)
@@ -166,18 +168,22 @@ def test_a_file_openai_cannot_find_is_tried_again_four_times_and_then_uploaded_a
     refusal = ("refused", {"status": "file_missing"})
     for times in range(1, 5):
         state = after(UPLOADED, *([refusal] * times))
-        assert isinstance(ask(state, Seen(candidates=()), now=state.refused_at or 0.0), steps.Pause)
-        assert ask(state, Seen(candidates=()), now=1_000.0) == steps.Create()
-    assert ask(after(UPLOADED, *([refusal] * 5)), Seen(candidates=()), now=1_000.0) == steps.Upload()
+        assert isinstance(ask(state, Observations(candidates=()), now=state.refused_at or 0.0), steps.Pause)
+        assert ask(state, Observations(candidates=()), now=1_000.0) == steps.Create()
+    assert ask(after(UPLOADED, *([refusal] * 5)), Observations(candidates=()), now=1_000.0) == steps.Upload()
 
 
 def test_what_a_server_asked_to_wait_is_waited_by_whoever_comes_next() -> None:
     busy = ("declined", {"status": "busy", "until": 5_402.0})
-    step = ask(after(UPLOADED, INTENT, busy), Seen(candidates=()), now=121.0, me="dag/another/task[0]")
+    step = ask(
+        after(UPLOADED, INTENT, busy), Observations(candidates=()), now=121.0, me="dag/another/task[0]"
+    )
     assert step == steps.Pause(5_402.0, "the server asked to wait")
-    assert ask(after(UPLOADED, INTENT, busy), Seen(candidates=()), now=5_402.0) == steps.Create()
+    assert ask(after(UPLOADED, INTENT, busy), Observations(candidates=()), now=5_402.0) == steps.Create()
     unsure = ("declined", {"status": "unsure", "until": 12.0})
-    claimed = ask(after(UPLOADED, INTENT, unsure), Seen(candidates=()), now=13.0, me="dag/another/task[0]")
+    claimed = ask(
+        after(UPLOADED, INTENT, unsure), Observations(candidates=()), now=13.0, me="dag/another/task[0]"
+    )
     assert isinstance(claimed, steps.Pause), "the call may have created a batch: its maker's time is not over"
 
 
@@ -187,18 +193,20 @@ def test_results_in_doubt_are_looked_at_for_minutes_and_never_sent_again() -> No
     for _ in range(MOST_LOOKS[RESULTS_UNPROVEN] - 1):
         events.append(("doubted", {"code": RESULTS_UNPROVEN, "message": "2 of 20 lines arrived"}))
         state = after(*events)
-        step = ask(state, Seen(), now=state.doubted_at)
+        step = ask(state, Observations(), now=state.doubted_at)
         assert isinstance(step, steps.Pause)
         assert "2 of 20 lines" in step.why
         waits.append(step.until - state.doubted_at)
-        assert ask(state, Seen(), now=step.until) == steps.Land()
+        assert ask(state, Observations(), now=step.until) == steps.Land()
     assert waits == [30, 60, 120, 240, 300]
     events.append(("doubted", {"code": RESULTS_UNPROVEN, "message": "2 of 20 lines arrived"}))
-    stop = ask(after(*events), Seen(), now=now + 9_999)
+    stop = ask(after(*events), Observations(), now=now + 9_999)
     assert isinstance(stop, steps.Stop)
     assert "Nothing is sent again" in str(stop.error)
-    assert ask(after(*events, ("stopped", {})), Seen()) == steps.Land(), "whoever clears it has as many looks"
-    taken = ask(after(*events, ("stopped", {}), ("reopened", {})), Seen())
+    assert ask(after(*events, ("stopped", {})), Observations()) == steps.Land(), (
+        "whoever clears it has as many looks"
+    )
+    taken = ask(after(*events, ("stopped", {}), ("reopened", {})), Observations())
     assert taken == steps.Land(gives_up=frozenset(MOST_LOOKS)), "a repair takes what is there"
 
 
@@ -208,7 +216,7 @@ def test_a_file_that_is_gone_is_given_up_after_an_hour_of_looks() -> None:
     waits = [wait_before(n) for n in range(1, looks)]
     assert sum(waits) >= 3_400
     state = after(UPLOADED, INTENT, CREATED, ENDED, *([gone] * looks))
-    assert ask(state, Seen()) == steps.Land(gives_up=frozenset({RESULT_FILE_GONE}))
+    assert ask(state, Observations()) == steps.Land(gives_up=frozenset({RESULT_FILE_GONE}))
 
 
 def test_a_leftover_is_a_new_send_with_a_new_file() -> None:
@@ -217,29 +225,31 @@ def test_a_leftover_is_a_new_send_with_a_new_file() -> None:
     assert (state.send, state.content.requests) == (2, 3)
     assert machine.is_reached(state, Goal.LANDED)
     assert not machine.is_reached(state, Goal.DONE)
-    assert ask(state, Seen(candidates=())) == steps.Upload()
+    assert ask(state, Observations(candidates=())) == steps.Upload()
 
 
 def test_five_sends_without_progress_stop_with_what_happened_each_time() -> None:
     left = {"leftover": 10, "leftover_sha256": "whole", "leftover_bytes": 1_000, "leftover_tokens": 500}
     one_send = (UPLOADED, INTENT, CREATED, ENDED, ("landed", left))
-    assert ask(after(*(one_send * 4)), Seen(candidates=())) == steps.Create()
-    step = ask(after(*(one_send * 5)), Seen(candidates=()))
+    assert ask(after(*(one_send * 4)), Observations(candidates=())) == steps.Create()
+    step = ask(after(*(one_send * 5)), Observations(candidates=()))
     assert isinstance(step, steps.Stop)
     assert isinstance(step.error, JobError)
     assert [f"send {n}:" in str(step.error) for n in range(1, 6)] == [True] * 5
     cleared = after(*(one_send * 5), ("stopped", {}))
-    assert ask(cleared, Seen(candidates=())) == steps.Create(), "whoever clears the task has another five"
+    assert ask(cleared, Observations(candidates=())) == steps.Create(), (
+        "whoever clears the task has another five"
+    )
 
 
 def test_a_landing_that_was_cut_short_is_done_again_and_a_done_shard_rests() -> None:
     ended = after(UPLOADED, INTENT, CREATED, ENDED)
-    assert ask(ended, Seen()) == steps.Land()
+    assert ask(ended, Observations()) == steps.Land()
     cut = after(UPLOADED, INTENT, CREATED, ENDED, ("landed", {}))
-    assert ask(cut, Seen()) == steps.Land()
+    assert ask(cut, Observations()) == steps.Land()
     done = after(UPLOADED, INTENT, CREATED, ENDED, ("landed", {}), ("done", {}), ("cleaned", {}))
     for goal in Goal:
-        assert ask(done, Seen(), goal) == steps.Reached()
+        assert ask(done, Observations(), goal) == steps.Reached()
 
 
 @pytest.mark.parametrize(
@@ -264,23 +274,25 @@ DONE = (UPLOADED, INTENT, CREATED, ENDED, ("landed", {}), ("done", {}))
 def test_files_are_deleted_only_after_the_rows_are_written_and_by_whoever_comes_then() -> None:
     done = after(*DONE)
     assert done.remote_files == ("file-1", "file-2")
-    assert ask(done, Seen(), Goal.LANDED) == steps.CleanUp()
-    assert ask(done, Seen(), Goal.ENDED) == steps.Reached()
-    assert ask(done, Seen(left_files=True)) == steps.Reached(), "OpenAI's trouble with it holds nothing up"
-    assert ask(done, Seen(), policy=Policy(clean_up=False)) == steps.Reached()
+    assert ask(done, Observations(), Goal.LANDED) == steps.CleanUp()
+    assert ask(done, Observations(), Goal.ENDED) == steps.Reached()
+    assert ask(done, Observations(left_files=True)) == steps.Reached(), (
+        "OpenAI's trouble with it holds nothing up"
+    )
+    assert ask(done, Observations(), policy=Policy(clean_up=False)) == steps.Reached()
 
 
 ROOM = QueueLimit(tokens=1_000)
 
 
 def test_room_comes_before_the_upload_and_again_only_after_a_refusal() -> None:
-    step = ask(after(), Seen(candidates=()), limit=ROOM)
+    step = ask(after(), Observations(candidates=()), limit=ROOM)
     assert isinstance(step, steps.AwaitRoom)
     assert (step.need.tokens, step.limit) == (500, ROOM)
-    assert ask(after(), Seen(candidates=(), admitted=True), limit=ROOM) == steps.Upload()
-    assert ask(after(UPLOADED), Seen(candidates=()), limit=ROOM) == steps.Create()
+    assert ask(after(), Observations(candidates=(), admitted=True), limit=ROOM) == steps.Upload()
+    assert ask(after(UPLOADED), Observations(candidates=()), limit=ROOM) == steps.Create()
     refused = after(UPLOADED, INTENT, CREATED, ("refused", {"status": "queue_full"}))
-    again = ask(refused, Seen(candidates=()), limit=ROOM)
+    again = ask(refused, Observations(candidates=()), limit=ROOM)
     assert isinstance(again, steps.AwaitRoom)
     assert again.not_before > 0, "strangers may be using the queue"
 
@@ -288,7 +300,7 @@ def test_room_comes_before_the_upload_and_again_only_after_a_refusal() -> None:
 def test_the_limit_that_a_refusal_names_wins_and_a_shard_that_can_never_fit_stops_with_the_number() -> None:
     refusal = {"status": "queue_full", "limit": 400, "unit": "tokens"}
     refused = after(UPLOADED, INTENT, CREATED, ("refused", refusal))
-    step = ask(refused, Seen(candidates=()), limit=ROOM)
+    step = ask(refused, Observations(candidates=()), limit=ROOM)
     assert isinstance(step, steps.Stop)
     assert "max_tokens_per_shard=380" in str(step.error)
 
@@ -304,33 +316,33 @@ def test_the_limit_that_a_refusal_names_wins_and_a_shard_that_can_never_fit_stop
 )
 def test_few_requests_go_out_in_real_time(mode: Any, threshold: int, step: steps.Step) -> None:
     policy = Policy(mode=mode, realtime_threshold=threshold)
-    assert ask(after(), Seen(candidates=()), policy=policy) == step
+    assert ask(after(), Observations(candidates=()), policy=policy) == step
     if isinstance(step, steps.SendRealtime):
-        assert ask(after(), Seen(candidates=()), Goal.UPLOADED, policy=policy) == steps.Reached()
+        assert ask(after(), Observations(candidates=()), Goal.UPLOADED, policy=policy) == steps.Reached()
 
 
 def test_a_send_stays_what_it_began_as() -> None:
     begun = after(("realtime", {}))
-    assert ask(begun, Seen(candidates=()), policy=Policy(mode="batch")) == steps.SendRealtime()
+    assert ask(begun, Observations(candidates=()), policy=Policy(mode="batch")) == steps.SendRealtime()
     theirs = after(("realtime", {}), by="dag/other/task[0]")
-    step = ask(theirs, Seen(candidates=()))
+    step = ask(theirs, Observations(candidates=()))
     assert isinstance(step, steps.Pause), "two at once would both pay"
-    assert ask(theirs, Seen(candidates=()), now=step.until) == steps.SendRealtime()
+    assert ask(theirs, Observations(candidates=()), now=step.until) == steps.SendRealtime()
     uploaded = after(UPLOADED)
-    assert ask(uploaded, Seen(candidates=()), policy=Policy(mode="realtime")) == steps.Create()
+    assert ask(uploaded, Observations(candidates=()), policy=Policy(mode="realtime")) == steps.Create()
 
 
 def test_two_batches_of_one_send_are_settled_whenever_they_are_seen() -> None:
     mine, theirs = batch("in_progress", at=9.0), batch("in_progress", id="batch_0", at=5.0)
     once = after(UPLOADED, INTENT, CREATED)
-    assert ask(once, Seen(batch=mine)) == steps.Wait(mine)
-    assert ask(once, Seen(batch=mine, twins=True)) == steps.Find(2.0 - CLOCK_MARGIN_S), (
+    assert ask(once, Observations(batch=mine)) == steps.Wait(mine)
+    assert ask(once, Observations(batch=mine, twins=True)) == steps.Find(2.0 - CLOCK_MARGIN_S), (
         "the triggerer has seen one"
     )
     twice = after(UPLOADED, INTENT, INTENT, CREATED)
-    assert ask(twice, Seen(batch=mine)) == steps.Find(2.0 - CLOCK_MARGIN_S)
-    assert ask(twice, Seen(batch=mine, candidates=(mine,))) == steps.Wait(mine)
-    step = ask(twice, Seen(batch=mine, candidates=(mine, theirs)))
+    assert ask(twice, Observations(batch=mine)) == steps.Find(2.0 - CLOCK_MARGIN_S)
+    assert ask(twice, Observations(batch=mine, candidates=(mine,))) == steps.Wait(mine)
+    step = ask(twice, Observations(batch=mine, candidates=(mine, theirs)))
     assert step == steps.Adopt(theirs, (mine,))
     settled = after(
         UPLOADED,
@@ -340,7 +352,7 @@ def test_two_batches_of_one_send_are_settled_whenever_they_are_seen() -> None:
         ("duplicate", {"batch_id": "batch_1"}),
         ("created", {"batch_id": "batch_0"}),
     )
-    assert ask(settled, Seen(batch=theirs, candidates=(mine, theirs))) == steps.Wait(theirs)
+    assert ask(settled, Observations(batch=theirs, candidates=(mine, theirs))) == steps.Wait(theirs)
 
 
 LATE = 50.0
@@ -356,17 +368,21 @@ LATE = 50.0
 )
 def test_after_the_deadline_the_parameter_decides(on_deadline: Any, unsent: type, running: type) -> None:
     policy = Policy(deadline_at=LATE, on_deadline=on_deadline)
-    assert isinstance(ask(after(), Seen(candidates=()), now=LATE, policy=policy), unsent)
+    assert isinstance(ask(after(), Observations(candidates=()), now=LATE, policy=policy), unsent)
     created = after(UPLOADED, INTENT, CREATED)
-    assert isinstance(ask(created, Seen(batch=batch("in_progress")), now=LATE, policy=policy), running)
-    assert isinstance(ask(created, Seen(batch=batch("in_progress")), now=LATE - 1, policy=policy), steps.Wait)
+    assert isinstance(
+        ask(created, Observations(batch=batch("in_progress")), now=LATE, policy=policy), running
+    )
+    assert isinstance(
+        ask(created, Observations(batch=batch("in_progress")), now=LATE - 1, policy=policy), steps.Wait
+    )
     final = batch("cancelled")
-    assert ask(created, Seen(batch=final), now=LATE, policy=policy) == steps.RecordEnded(final)
+    assert ask(created, Observations(batch=final), now=LATE, policy=policy) == steps.RecordEnded(final)
 
 
 def test_a_sample_carries_the_first_requests_and_rests_until_a_full_run_goes_on() -> None:
     sample = Policy(first=3)
-    assert ask(after(), Seen(), policy=sample) == steps.TakeSample(3)
+    assert ask(after(), Observations(), policy=sample) == steps.TakeSample(3)
     carried = {"leftover": 3, "leftover_sha256": "three", "leftover_bytes": 300, "leftover_tokens": 150}
     taken = after(("sampled", carried))
     assert (taken.content.requests, taken.content.sha256) == (3, "three")
@@ -375,8 +391,8 @@ def test_a_sample_carries_the_first_requests_and_rests_until_a_full_run_goes_on(
     landed = after(("sampled", carried), uploaded, INTENT, CREATED, ENDED, ("landed", rest))
     assert landed.ended[0].carried == 3
     assert not landed.setbacks
-    assert ask(landed, Seen(), policy=sample) == steps.Reached()
-    assert ask(landed, Seen(candidates=())) == steps.Upload()
+    assert ask(landed, Observations(), policy=sample) == steps.Reached()
+    assert ask(landed, Observations(candidates=())) == steps.Upload()
 
 
 def test_the_accounts_trouble_is_no_setback_of_the_shard() -> None:
@@ -392,19 +408,19 @@ def test_of_two_who_claim_a_send_side_by_side_the_first_one_pays() -> None:
         Event(kind="intent", send=1, at=2.5, by="b"),
     ]
     both = fold_events(WHOLE, events)
-    assert machine.may_pay(both, Circumstances(now=3.0, me="a", key="k"), DEFAULT_POLICY)
-    assert not machine.may_pay(both, Circumstances(now=3.0, me="b", key="k"), DEFAULT_POLICY)
+    assert machine.may_pay(both, StepContext(now=3.0, me="a", key="k"), DEFAULT_POLICY)
+    assert not machine.may_pay(both, StepContext(now=3.0, me="b", key="k"), DEFAULT_POLICY)
     later = fold_events(WHOLE, [*events, Event(kind="intent", send=1, at=130.0, by="b")])
-    assert machine.may_pay(later, Circumstances(now=131.0, me="b", key="k"), DEFAULT_POLICY)
+    assert machine.may_pay(later, StepContext(now=131.0, me="b", key="k"), DEFAULT_POLICY)
 
 
 def test_a_send_in_real_time_is_left_to_whoever_began_it() -> None:
     begun = fold_events(WHOLE, [Event(kind="realtime", send=1, at=10.0, by="other")])
-    step = ask(begun, Seen(candidates=()), now=20.0, policy=Policy(mode="realtime"))
+    step = ask(begun, Observations(candidates=()), now=20.0, policy=Policy(mode="realtime"))
     assert isinstance(step, steps.Pause)
     assert "other is sending these requests" in step.why
-    assert ask(begun, Seen(candidates=()), now=step.until) == steps.SendRealtime()
-    assert ask(begun, Seen(candidates=()), now=20.0, me="other") == steps.SendRealtime()
+    assert ask(begun, Observations(candidates=()), now=step.until) == steps.SendRealtime()
+    assert ask(begun, Observations(candidates=()), now=20.0, me="other") == steps.SendRealtime()
 
 
 def test_every_event_means_something_to_a_person() -> None:

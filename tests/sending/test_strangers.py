@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from airflow_openai_batch.sending.queue.backpressure import MAX_WAIT_S, PROBE_S, Wall
+from airflow_openai_batch.sending.queue.backpressure import MAX_WAIT_S, PROBE_S, Backpressure
 
 
 def test_without_a_refusal_there_is_no_wall() -> None:
-    assert Wall().is_clear(10**12)
+    assert Backpressure().is_clear(10**12)
 
 
 def test_a_refusal_puts_the_wall_where_it_was_met_and_the_nearest_counts() -> None:
-    wall = Wall()
+    wall = Backpressure()
     wall.note_refusal("a", 900, now=0.0, not_before=60.0)
     wall.note_refusal("b", 700, now=1.0, not_before=900.0)
     wall.note_refusal("c", 800, now=2.0, not_before=60.0)
@@ -20,7 +20,7 @@ def test_a_refusal_puts_the_wall_where_it_was_met_and_the_nearest_counts() -> No
 
 
 def test_tries_that_fail_become_rare_but_never_end() -> None:
-    wall, now = Wall(), 0.0
+    wall, now = Backpressure(), 0.0
     waits = []
     for shard in range(8):
         wall.note_refusal(str(shard), 500, now, not_before=now + 60.0)
@@ -33,7 +33,7 @@ def test_tries_that_fail_become_rare_but_never_end() -> None:
 
 
 def test_a_try_that_is_admitted_moves_the_wall_and_the_next_may_follow() -> None:
-    wall = Wall()
+    wall = Backpressure()
     wall.note_refusal("a", 500, now=0.0, not_before=60.0)
     wall.note_grant("below", "x", 400, now=61.0)
     wall.note_admission("below")  # says nothing
@@ -48,7 +48,7 @@ def test_a_try_that_is_admitted_moves_the_wall_and_the_next_may_follow() -> None
 
 
 def test_a_try_of_which_nothing_is_heard_is_given_up() -> None:
-    wall = Wall()
+    wall = Backpressure()
     wall.note_refusal("a", 500, now=0.0, not_before=60.0)
     wall.note_grant("try", "b", 500, now=60.0)
     assert not wall.may_be_tried(59.0 + PROBE_S)

@@ -18,7 +18,7 @@ from airflow_openai_batch.results.outcome import OutcomeRules
 from airflow_openai_batch.sending.caller import Caller
 from airflow_openai_batch.sending.driver import ShardDriver, Waiting
 from airflow_openai_batch.sending.policy import Policy
-from airflow_openai_batch.sending.queue.line import QueueRoom
+from airflow_openai_batch.sending.queue.line import AdmissionQueue
 from airflow_openai_batch.sending.shard_files import LandingRules, open_shard
 from airflow_openai_batch.sending.steps import AwaitRoom, Pause, Reached, Wait
 from airflow_openai_batch.testing.books import body_key
@@ -64,7 +64,7 @@ class Job:
     failures: list[Failure] = field(default_factory=list)
     lost_answers: Counter[str] = field(default_factory=Counter)
     """Real-time answers that were paid for and never came, or died with their process; by custom_id."""
-    queue: QueueRoom = field(default_factory=QueueRoom)
+    queue: AdmissionQueue = field(default_factory=AdmissionQueue)
     """The triggerer's line before the batch queue."""
     purse: Purse = field(default_factory=Purse)
     _open: Counter[int] = field(default_factory=Counter)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from airflow_openai_batch.openai_api.batch import BatchView
 from airflow_openai_batch.sending.judging import judge_batch
-from airflow_openai_batch.sending.queue.line import QueueRoom
+from airflow_openai_batch.sending.queue.line import AdmissionQueue
 from airflow_openai_batch.sending.steps import AwaitRoom, Pause, Wait
 from simulation.job import OUTPUT
 
@@ -128,7 +128,7 @@ def _await_room(job: Job, wish: AwaitRoom, shard: int, policy: Policy) -> bool:
             )
         world.sleep(world.scenario.poll_s)
         if world.chance.random() < 0.02:
-            job.queue = QueueRoom()
+            job.queue = AdmissionQueue()
             continue
         if world.find_spell() is None and queue is job.queue:
             queue.see(_list_batches(job), created_last_hour=0, at=world.now())

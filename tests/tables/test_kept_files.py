@@ -9,7 +9,7 @@ import openpyxl
 import pytest
 
 from airflow_openai_batch.errors import ConfigError
-from airflow_openai_batch.recipes.cds.workbook import Sheet, write_workbook
+from airflow_openai_batch.recipes.cds.workbook import WorkbookSheet, write_workbook
 from airflow_openai_batch.storage.location import resolve_plain
 from fixtures.prepared_job import PreparedJob
 
@@ -56,7 +56,7 @@ def test_a_table_of_ours_is_written_again_and_a_changed_one_is_put_aside(tmp_pat
 def test_a_workbook_that_somebody_works_in_is_put_aside(tmp_path: Path) -> None:
     place = resolve_plain(str(tmp_path / "catalogue.xlsx"))
     for row in ("one", "two", "three"):
-        write_workbook(place, [Sheet("results", ["a"], [{"a": row}])])
+        write_workbook(place, [WorkbookSheet("results", ["a"], [{"a": row}])])
         if row == "two":
             book = openpyxl.load_workbook(tmp_path / "catalogue.xlsx")
             book.worksheets[0]["B1"] = "checked"

@@ -45,7 +45,7 @@ from airflow_openai_batch.alerts.failed_run import (
 from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
 from airflow_openai_batch.operators.whole_job import OpenAIBatchJobOperator
-from airflow_openai_batch.report.job_status import JobStand, describe_failure, describe_waiting
+from airflow_openai_batch.report.job_status import JobStatus, describe_failure, describe_waiting
 
 if TYPE_CHECKING:
     from airflow_openai_batch.storage.location import Location
@@ -177,7 +177,7 @@ async def tell_overdue(
     dag_id, run_id = str(run.get("dag_id", "")), str(run.get("dag_run_id") or run.get("run_id") or "")
     # In a thread of asgiref's, as Airflow's own triggers ask: older ones can answer only there.
     jobs = await sync_to_async(lambda: list(find_jobs(dag_id, run_id, [job_task])))()
-    stands: list[JobStand] = []
+    stands: list[JobStatus] = []
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LOOK_WITHIN_S):
             stands = await asyncio.to_thread(
@@ -207,12 +207,12 @@ async def _notify(path: str, args: Mapping[str, Any], context: dict[str, Any]) -
     await made
 
 
-def _look_at_jobs(uris: Iterable[str], look: Callable[[Location], JobStand | None]) -> list[JobStand]:
+def _look_at_jobs(uris: Iterable[str], look: Callable[[Location], JobStatus | None]) -> list[JobStatus]:
     """The first few with which something is wrong, else one that is fine; none where none can be read.
 
     An alert without details is better than none.
     """
-    bad, fine = list[JobStand](), list[JobStand]()
+    bad, fine = list[JobStatus](), list[JobStatus]()
     for uri in uris:
         try:
             stand = look(resolve_location(uri))
@@ -228,7 +228,7 @@ def _look_at_jobs(uris: Iterable[str], look: Callable[[Location], JobStand | Non
 
 
 def _compose(
-    dag_id: str, run_id: str, how: str, tasks: str, stands: list[JobStand], errors: Sequence[str] = ()
+    dag_id: str, run_id: str, how: str, tasks: str, stands: list[JobStatus], errors: Sequence[str] = ()
 ) -> Alert:
     first = stands[0].what if stands else next(iter(errors), tasks)
     lines = [f"{dag_id}, run {run_id}: {how}.", *errors]

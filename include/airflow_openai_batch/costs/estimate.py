@@ -78,7 +78,7 @@ def estimate_plan(
     :param in_realtime: whether so many requests of a shard go out in real time, at the standard price.
     """
     outputs = OutputLengths(plan, means or {})
-    sums = _Sums()
+    sums = _CostSums()
     requests_by_name: Counter[Name] = Counter()
     for shard in plan.shards:
         requests = shard.requests if parts is None else parts.get(shard.shard, 0)
@@ -159,7 +159,7 @@ class OutputLengths:
         return None if most is None else most * bound.unbounded_choices / bound.unbounded_requests
 
 
-class _Sums:
+class _CostSums:
     """Over the shards of an estimate."""
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ from airflow_openai_batch.results.landing_summary import ShardSummary, count_bad
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.plan import Plan
-    from airflow_openai_batch.results.landing_summary import Landed
+    from airflow_openai_batch.results.landing_summary import LandingSummary
     from airflow_openai_batch.storage.location import Location
 
 _PAID = re.compile(r"(\d{5,})\.(\d+)\.paid\.(\d+)\.(\d+)\.(\d+)\.(\d+)\.json")
@@ -67,7 +67,7 @@ class Spent:
         return sum(paid.answers for paid in self.paid.values())
 
 
-def record_spending(output: Location, shard: int, send: int, landed: Landed) -> float:
+def record_spending(output: Location, shard: int, send: int, landed: LandingSummary) -> float:
     """Write down what a shard has cost so far; to be called when a send of it has landed, before the ledger says so.
 
     May be repeated: landing again finds the same numbers. Ends the reservation of the send.

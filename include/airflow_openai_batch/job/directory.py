@@ -106,7 +106,7 @@ def parse_plan(place: Location, data: bytes) -> Plan:
     :raises JobError: as `read_plan`.
     """
     try:
-        version = msgspec.json.decode(data, type=_Version).schema_version
+        version = msgspec.json.decode(data, type=_PlanVersion).schema_version
         if version > SCHEMA_VERSION:  # before anything else is read, which may have changed
             raise NewerReleaseError(
                 f"{place.uri}: has schema version {version}, this release reads up to {SCHEMA_VERSION}. "
@@ -166,5 +166,5 @@ def find_foreign_segment(segments: Iterable[Segment], sources: int) -> str | Non
     return None
 
 
-class _Version(msgspec.Struct):
+class _PlanVersion(msgspec.Struct):
     schema_version: int = SCHEMA_VERSION

@@ -10,8 +10,8 @@ from airflow_openai_batch.openai_api.answer_parts import (
     CONTENT_FILTER,
     REFUSAL,
     TRUNCATED,
-    Answer,
     Choice,
+    ResponseContent,
     find_text,
     read_usage,
     string,
@@ -41,12 +41,12 @@ _chat = ShapeReader(ChatBody).read
 _completion = ShapeReader(CompletionBody).read
 
 
-def read_chat(body: bytes) -> Answer:
+def read_chat(body: bytes) -> ResponseContent:
     root = _chat(body)
     return _join(root, [_read_choice(number, each) for number, each in enumerate(_in_order(root.choices))])
 
 
-def read_completion(body: bytes) -> Answer:
+def read_completion(body: bytes) -> ResponseContent:
     root = _completion(body)
     return _join(root, [_read_text(each) for each in _in_order(root.choices)])
 
@@ -68,7 +68,7 @@ def _in_order(choices: Sequence[Indexed]) -> list[Indexed]:
     return sorted(choices, key=lambda each: each.index)
 
 
-def _read_choice(number: int, found: ChatChoice) -> Answer:
+def _read_choice(number: int, found: ChatChoice) -> ResponseContent:
     message = found.message
     calls = message.tool_calls or message.function_call
     text, refusal = find_text(message.content), string(message.refusal)
@@ -76,7 +76,7 @@ def _read_choice(number: int, found: ChatChoice) -> Answer:
     spoken = isinstance(message.audio, dict)
     if text is None and not (refusal or calls or spoken or finish_reason in _CUT_SHORT):
         raise OddShapeError(f"choices[{number}].message has neither content nor refusal nor tool calls")
-    return Answer(
+    return ResponseContent(
         content=text,
         refusal=refusal,
         structured=lenient_json.encode(calls) if calls else None,
@@ -85,11 +85,11 @@ def _read_choice(number: int, found: ChatChoice) -> Answer:
     )
 
 
-def _read_text(found: TextChoice) -> Answer:
-    return Answer(content=found.text, finish_reason=string(found.finish_reason))
+def _read_text(found: TextChoice) -> ResponseContent:
+    return ResponseContent(content=found.text, finish_reason=string(found.finish_reason))
 
 
-def _join(root: ChatBody | CompletionBody, choices: Sequence[Answer]) -> Answer:
+def _join(root: ChatBody | CompletionBody, choices: Sequence[ResponseContent]) -> ResponseContent:
     """The first choice, with what holds for all."""
     answer = choices[0]
     which = ""
@@ -106,13 +106,13 @@ def _join(root: ChatBody | CompletionBody, choices: Sequence[Answer]) -> Answer:
     return answer
 
 
-def _rank(choice: Answer) -> int:
+def _rank(choice: ResponseContent) -> int:
     """Of several, the choice with the lowest is told."""
     reason = choice.finish_reason
     return _CUT_SHORT.index(reason) if reason in _CUT_SHORT else len(_CUT_SHORT)
 
 
-def _mark_defect(answer: Answer, which: str) -> None:
+def _mark_defect(answer: ResponseContent, which: str) -> None:
     if answer.finish_reason == "content_filter":
         answer.defect = CONTENT_FILTER
         answer.defect_message = (

@@ -15,7 +15,7 @@ from airflow_openai_batch.openai_api.answer_parts import (
     CONTENT_FILTER,
     REFUSAL,
     TRUNCATED,
-    Answer,
+    ResponseContent,
     find_text,
     is_kind,
     parts_of,
@@ -60,7 +60,7 @@ _HOSTED: frozenset[str | None] = frozenset(
 _response = ShapeReader(ResponseBody).read
 
 
-def read_response(body: bytes) -> Answer:
+def read_response(body: bytes) -> ResponseContent:
     root = _response(body)
     calls = _find_calls(root.output)
     texts = _find_texts(root.output, has_calls=bool(calls))
@@ -70,7 +70,7 @@ def read_response(body: bytes) -> Answer:
     made = any(item.get("type") == "image_generation_call" for item in root.output)
     if root.status == "completed" and not (texts or refusals or calls or made):
         raise OddShapeError("output has neither a message nor a call")
-    answer = Answer(
+    answer = ResponseContent(
         content="".join(texts) if texts else None,
         refusal="".join(refusals) if refusals else None,
         structured=lenient_json.encode(calls) if calls else None,
@@ -121,7 +121,7 @@ def _message_parts(items: Sequence[Item]) -> list[Item]:
     return [part for item in items if is_kind(item, _MESSAGE) for part in parts_of(item.get("content"))]
 
 
-def _mark_defect(answer: Answer, root: ResponseBody) -> None:
+def _mark_defect(answer: ResponseContent, root: ResponseBody) -> None:
     status = answer.finish_reason
     if status == "incomplete":
         details = root.incomplete_details

@@ -51,7 +51,7 @@ class Choice(msgspec.Struct):
         return self.calls if self.text is None else self.text
 
 
-class Answer(msgspec.Struct):
+class ResponseContent(msgspec.Struct):
     """The parts of a response body that have a column of their own."""
 
     content: str | None = None

@@ -11,7 +11,13 @@ import numpy as np
 import orjson
 
 from airflow_openai_batch.openai_api import lenient_json
-from airflow_openai_batch.openai_api.answer_parts import MISSING_PARTS, Answer, Vector, read_usage, string
+from airflow_openai_batch.openai_api.answer_parts import (
+    MISSING_PARTS,
+    ResponseContent,
+    Vector,
+    read_usage,
+    string,
+)
 from airflow_openai_batch.openai_api.response_bodies import (
     Embedding,
     EmbeddingBody,
@@ -30,7 +36,7 @@ _embeddings = ShapeReader(EmbeddingBody).read
 _moderation = ShapeReader(ModerationBody).read
 
 
-def read_embeddings(body: bytes, inputs: int | None, dimensions: int | None) -> Answer:
+def read_embeddings(body: bytes, inputs: int | None, dimensions: int | None) -> ResponseContent:
     """:param inputs: that were sent; None where that is not known.
     :param dimensions: that were asked for, if any.
     """
@@ -48,7 +54,7 @@ def read_embeddings(body: bytes, inputs: int | None, dimensions: int | None) -> 
     missing = [index for index, item in enumerate(placed) if item is None]
     # Without a gap among the indexes a server may as well have counted anew what it answered.
     told_apart = not missing or missing[0] < len(root.data)
-    return Answer(
+    return ResponseContent(
         embeddings=vectors if told_apart else None,
         defect=MISSING_PARTS if missing else None,
         defect_message=describe_missing("vectors", count, missing) if missing else None,
@@ -109,12 +115,12 @@ def _read_vector(raw: msgspec.Raw) -> Vector:
     return vector
 
 
-def read_moderation(body: bytes, inputs: int | None) -> Answer:
+def read_moderation(body: bytes, inputs: int | None) -> ResponseContent:
     """:param inputs: that were sent; None where that is not known."""
     root = _moderation(body)
     if inputs is not None and len(root.results) != inputs:
         raise OddShapeError(f"{len(root.results):,} results for {inputs:,} inputs", MISSING_PARTS)
-    return Answer(
+    return ResponseContent(
         structured=lenient_json.encode(root.results),
         model=string(root.model),
         usage=read_usage(root.usage),

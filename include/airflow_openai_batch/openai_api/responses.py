@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from airflow_openai_batch.openai_api.answer_choices import read_chat, read_completion
 from airflow_openai_batch.openai_api.answer_items import read_response
-from airflow_openai_batch.openai_api.answer_parts import UNREADABLE, Answer, read_usage, string
+from airflow_openai_batch.openai_api.answer_parts import UNREADABLE, ResponseContent, read_usage, string
 from airflow_openai_batch.openai_api.answer_vectors import read_embeddings, read_moderation
 from airflow_openai_batch.openai_api.lenient_json import UnreadableJSONError
 from airflow_openai_batch.openai_api.response_bodies import OddShapeError, OtherBody, ShapeReader
@@ -18,7 +18,7 @@ _other = ShapeReader(OtherBody).read
 
 def read_answer(
     endpoint: str, body: bytes, *, inputs: int | None = None, dimensions: int | None = None
-) -> Answer:
+) -> ResponseContent:
     """What ``body``, the JSON of a 2xx response, says. Never raises for what the server sent.
 
     :param inputs: how many were sent, of embeddings and moderations; None where that is not known.
@@ -40,13 +40,13 @@ def read_answer(
     return answer
 
 
-def read_costs(body: bytes) -> Answer:
+def read_costs(body: bytes) -> ResponseContent:
     """Model and tokens alone, which an answer is billed by whatever else it is. Never raises."""
     try:
         root = _other(body)
     except Exception:
-        return Answer(has_text=False)
-    return Answer(
+        return ResponseContent(has_text=False)
+    return ResponseContent(
         model=string(root.model),
         usage=read_usage(root.usage),
         service_tier=string(root.service_tier),
@@ -54,7 +54,7 @@ def read_costs(body: bytes) -> Answer:
     )
 
 
-def _read(endpoint: str, body: bytes, inputs: int | None, dimensions: int | None) -> Answer:
+def _read(endpoint: str, body: bytes, inputs: int | None, dimensions: int | None) -> ResponseContent:
     match endpoint:
         case "/v1/chat/completions":
             return read_chat(body)

@@ -57,7 +57,7 @@ class Packer:
         first_line = self._line
         self._line += len(columns.flags)
         lines = np.flatnonzero((columns.flags & KIND_BITS) == REQUEST)
-        sums = _Sums(columns, lines)
+        sums = _ShardSums(columns, lines)
         at = 0
         while at < len(lines):
             draft = self.shards[-1] if self.shards else None
@@ -73,7 +73,7 @@ class Packer:
             at = end
 
 
-class _Sums:
+class _ShardSums:
     """Running sums over the requests of a chunk: where a shard ends is a look-up."""
 
     def __init__(self, columns: Columns, lines: NDArray[np.int64]) -> None:

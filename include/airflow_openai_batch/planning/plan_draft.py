@@ -31,7 +31,7 @@ _ENOUGH_SAMPLES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class PlanDraft:
     """All that goes into a plan. Close it: rejected lines lie in a temporary file."""
 
     sources: tuple[Source, ...]
@@ -75,7 +75,7 @@ class Draft:
         self._scan.rejected.close()
 
 
-def draft_plan(scan: Scan, files: Sequence[SourceFile], limits: ShardLimits) -> Draft:
+def draft_plan(scan: Scan, files: Sequence[SourceFile], limits: ShardLimits) -> PlanDraft:
     """Find duplicates, and with them out of the way describe the shards."""
     table = scan.table
     duplicates = find_duplicates(table, files)
@@ -88,7 +88,7 @@ def draft_plan(scan: Scan, files: Sequence[SourceFile], limits: ShardLimits) -> 
     if not sha256:
         shards = tuple(_hash_shards(shards, files))
     rejected = scan.rejected.count + len(duplicates.lines)
-    return Draft(
+    return PlanDraft(
         sources=tuple(
             Source(
                 uri=file.uri,

@@ -25,7 +25,7 @@ from airflow_openai_batch.job.plan import Limits, Plan, ShardLimits
 from airflow_openai_batch.job.rejected import SourceNames, write_rejected
 from airflow_openai_batch.planning.counting.count_chunks import Counting, open_counting
 from airflow_openai_batch.planning.foreign_formats import is_no_json_at_all, name_foreign_format
-from airflow_openai_batch.planning.plan_draft import Draft, draft_plan
+from airflow_openai_batch.planning.plan_draft import PlanDraft, draft_plan
 from airflow_openai_batch.planning.scan import ScanProgress, scan_sources
 from airflow_openai_batch.planning.token_notices import describe_images, describe_token_doubts
 from airflow_openai_batch.wording import number_of
@@ -81,7 +81,7 @@ def split_job(
     :raises InputError: if the input cannot be split; see `airflow_openai_batch.errors` for the kinds.
     :raises JobExistsError: if a plan is there and ``on_existing`` is ``fail``.
     """
-    wanted = _Wanted(
+    wanted = SplitRun(
         output=output,
         limits=limits,
         counting=counting or Counting(),
@@ -106,7 +106,7 @@ def split_job(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Wanted:
+class SplitRun:
     """The parameters of one split."""
 
     output: Location
@@ -180,7 +180,7 @@ class _Wanted:
             self._compare_content(plan, listing)
         return SplitResult(plan, created=False, notices=tuple(self.notices))
 
-    def _scan(self, listing: Listing, limits: ShardLimits, counting: Counting) -> Draft:
+    def _scan(self, listing: Listing, limits: ShardLimits, counting: Counting) -> PlanDraft:
         with open_counting(counting, limits, listing.files) as count_chunks:
             scan = scan_sources(listing.files, limits, count_chunks, self.progress)
         try:
@@ -226,7 +226,7 @@ class _Wanted:
             f"{self.output.uri}: input files are newer than the plan but hold the same requests; going on with it."
         )
 
-    def _refuse_bad(self, draft: Draft, listing: Listing, *, may_write: bool) -> None:
+    def _refuse_bad(self, draft: PlanDraft, listing: Listing, *, may_write: bool) -> None:
         if not draft.bad_count or self.on_bad_line == "reject":
             return
         all_bad = not draft.counts.requests
@@ -247,7 +247,7 @@ class _Wanted:
             + more
         )
 
-    def _refuse_empty(self, draft: Draft, listing: Listing, *, may_write: bool) -> None:
+    def _refuse_empty(self, draft: PlanDraft, listing: Listing, *, may_write: bool) -> None:
         if draft.counts.requests or self.on_empty == "skip":
             return
         way_out = "Set on_empty=skip if that may happen."
@@ -279,14 +279,14 @@ class _Wanted:
             put_aside(self.output, generation)
         return generation + 1
 
-    def _put_rejected(self, draft: Draft, may_write: bool) -> str:
+    def _put_rejected(self, draft: PlanDraft, may_write: bool) -> str:
         """Where a person finds them, in words. Beside a plan, the file belongs to that plan."""
         if not may_write:
             return ""
         self._write_rejected(draft)
         return f" (all are in {self.output.child(directory.REJECTED).uri})"
 
-    def _write_rejected(self, draft: Draft) -> None:
+    def _write_rejected(self, draft: PlanDraft) -> None:
         place = self.output.child(directory.REJECTED)
         if draft.bad_count:
             write_rejected(draft.bad_lines(), place)
@@ -321,14 +321,14 @@ def _name_inputs(listing: Listing) -> str:
     return listing.named[0] + (f" and {number_of(more, 'more input')}" if more else "")
 
 
-def _name_format(draft: Draft, listing: Listing) -> str | None:
+def _name_format(draft: PlanDraft, listing: Listing) -> str | None:
     """What it is instead, where no line is JSON and that can be told."""
     if draft.counts.requests or not is_no_json_at_all(draft.bad_lines()):
         return None
     return name_foreign_format(listing.files[0])
 
 
-def fingerprint(draft: Draft) -> str:
+def fingerprint(draft: PlanDraft) -> str:
     """Of inputs, limits and content; not of the time, nor of how exactly tokens were counted."""
     content = [
         [source.uri for source in draft.sources],

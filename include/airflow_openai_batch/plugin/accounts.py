@@ -176,7 +176,7 @@ async def _close(client: BatchSource | None) -> None:
             await client.close()
 
 
-class Accounts:
+class KnownAccounts:
     """All connections that somebody looked at."""
 
     def __init__(self) -> None:
@@ -206,4 +206,4 @@ class Accounts:
         return self._loop
 
 
-ACCOUNTS = Accounts()
+ACCOUNTS = KnownAccounts()

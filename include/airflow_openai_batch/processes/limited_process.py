@@ -45,7 +45,7 @@ class LimitedProcess:
     def __init__(self, opener: str, setup: bytes = b"") -> None:
         self._opener = opener
         self._setup = setup
-        self._worker: _Worker | None = None
+        self._worker: _LimitedWorker | None = None
         self._lock = threading.RLock()
         self._one_by_one = 0
 
@@ -68,7 +68,7 @@ class LimitedProcess:
     def _work_on(self, items: Sequence[bytes]) -> Generator[bytes | Overrun]:
         """As far as the process lives. Where it ended while it had several items, each is tried by itself."""
         if self._worker is None:
-            self._worker = _Worker(self._opener, self._setup)
+            self._worker = _LimitedWorker(self._opener, self._setup)
         worker = self._worker
         if self._one_by_one:
             items = items[:1]
@@ -99,7 +99,7 @@ class LimitedProcess:
             self._worker = None
 
 
-class _Worker:
+class _LimitedWorker:
     """One process and its pipes. It ends by itself when this process does."""
 
     def __init__(self, opener: str, setup: bytes) -> None:

@@ -30,7 +30,7 @@ _CLEAR = "Clear the failed tasks: what was answered is kept, and nothing is paid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobStand:
+class JobStatus:
     """Each a sentence or two, without anything from requests or answers."""
 
     what: str
@@ -43,7 +43,7 @@ class JobStand:
     """Nothing is wrong with this job, or late."""
 
 
-def describe_failure(output: Location, *, since: float) -> JobStand | None:
+def describe_failure(output: Location, *, since: float) -> JobStatus | None:
     """Of a job whose run has failed; None where there is no plan.
 
     Costs three files and two listings, whatever its size; without a report a small file for each reopened shard, too.
@@ -76,7 +76,7 @@ def describe_failure(output: Location, *, since: float) -> JobStand | None:
     else:
         what = "Every request has a good row: what failed is another task."
         to_do = "Clear the failed tasks; nothing is sent again."
-    return JobStand(
+    return JobStatus(
         what=what,
         numbers=_sum_up(counts.good + counts.bad, counts.requests, counts.good, spent),
         cost=_price(plan, parts, spent),
@@ -86,7 +86,7 @@ def describe_failure(output: Location, *, since: float) -> JobStand | None:
     )
 
 
-def describe_waiting(output: Location, *, now: float) -> JobStand | None:
+def describe_waiting(output: Location, *, now: float) -> JobStatus | None:
     """Of a job that takes long; None where there is no plan. Reads a small file or two for each unfinished shard.
 
     :param now: Unix seconds.
@@ -98,7 +98,7 @@ def describe_waiting(output: Location, *, now: float) -> JobStand | None:
     spent = read_spending(output)
     parts = find_open_requests(output, spent, {shard.shard: shard.requests for shard in plan.shards})
     if not parts:
-        return JobStand(
+        return JobStatus(
             what="All shards have landed: what takes long is another task.",
             numbers=_sum_up(spent.answers, plan.counts.requests, None, spent),
             cost="Going on costs nothing.",
@@ -115,7 +115,7 @@ def describe_waiting(output: Location, *, now: float) -> JobStand | None:
         what += (
             " None of them has a batch: they wait for room in the batch queue, for a worker, or have failed."
         )
-    return JobStand(
+    return JobStatus(
         what=what,
         numbers=_sum_up(spent.answers, plan.counts.requests, None, spent),
         cost=_price(plan, parts, spent),
@@ -136,10 +136,10 @@ def _read_report(output: Location, since: float) -> Report | None:
     return report if report.created_at >= since else None
 
 
-def _describe_unreported(plan: Plan, output: Location, spent: Spent) -> JobStand:
+def _describe_unreported(plan: Plan, output: Location, spent: Spent) -> JobStatus:
     parts = find_open_requests(output, spent, {shard.shard: shard.requests for shard in plan.shards})
     what = f"{_name_shards(plan, list(parts))}." if parts else "All shards have landed."
-    return JobStand(
+    return JobStatus(
         what=f"{what} The run ended before its report was written.",
         numbers=_sum_up(spent.answers, plan.counts.requests, None, spent),
         cost=_price(plan, parts, spent),

@@ -10,7 +10,7 @@ from airflow_openai_batch.costs.estimate import estimate_plan
 from airflow_openai_batch.results.landing_summary import (
     EXAMPLES_PER_PROBLEM,
     Example,
-    Landed,
+    LandingSummary,
     Problem,
     ShardSummary,
     Spending,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from airflow_openai_batch.job.plan import Plan
-    from airflow_openai_batch.report.row_check import Accounts
+    from airflow_openai_batch.report.row_check import RowCheck
 
 _Key = TypeVar("_Key", str, int)
 
@@ -140,7 +140,7 @@ def build_report(
     *,
     job_uri: str,
     created_at: float,
-    accounts: Accounts | None = None,
+    accounts: RowCheck | None = None,
     output_tokens_per_request: float = 0.0,
     notes: Sequence[str] = (),
     unfinished_usd: float = 0.0,
@@ -210,7 +210,7 @@ def merge_problems(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     return tuple(Problem(code=code, count=count, examples=tuple(examples[code])) for code, count in ordered)
 
 
-def _count(plan: Plan, landed: Sequence[Landed]) -> ReportCounts:
+def _count(plan: Plan, landed: Sequence[LandingSummary]) -> ReportCounts:
     rows = _add_counts(item.rows for item in landed)
     total = sum(rows.values())
     good = rows.get("ok", 0)
@@ -229,7 +229,7 @@ def _count(plan: Plan, landed: Sequence[Landed]) -> ReportCounts:
 
 def _add_cost(
     plan: Plan,
-    landed: Sequence[Landed],
+    landed: Sequence[LandingSummary],
     spending: Spending,
     output_tokens_per_request: float,
     unfinished_usd: float,
@@ -281,9 +281,9 @@ def _to_line(plan: Plan, index: int, summary: ShardSummary) -> ShardLine:
 
 def _find_notes(
     plan: Plan,
-    landed: Sequence[Landed],
+    landed: Sequence[LandingSummary],
     known: Sequence[ShardSummary],
-    accounts: Accounts | None,
+    accounts: RowCheck | None,
     sample: SampleLine | None,
 ) -> Iterable[str]:
     """What a reader of the numbers should know."""
@@ -305,7 +305,7 @@ def _find_notes(
     yield from _find_landing_notes(landed)
 
 
-def _find_landing_notes(landed: Sequence[Landed]) -> Iterable[str]:
+def _find_landing_notes(landed: Sequence[LandingSummary]) -> Iterable[str]:
     if unpriced := sum(item.spending.unpriced + item.replaced.unpriced for item in landed):
         models = ", ".join(sorted({model for item in landed for model in item.unpriced_models})[:10])
         yield f"{unpriced:,} answers are not in the costs: price unknown, or no usage was sent ({models})."

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BATCH_ROWS = 65_536
 
 
-class Accounts(msgspec.Struct, frozen=True, kw_only=True):
+class RowCheck(msgspec.Struct, frozen=True, kw_only=True):
     """What was counted. ``positions == rows + rejected + unfinished``."""
 
     positions: int
@@ -43,7 +43,7 @@ def check_accounts(
     rejected: Location | None,
     *,
     unfinished: Container[int] = (),
-) -> Accounts:
+) -> RowCheck:
     """Hold the parts and ``rejected.jsonl`` against the plan.
 
     :param part_of: where the part of a shard lies, by its number.
@@ -102,7 +102,7 @@ class _Check:
         self._unfinished += shard.requests
         self._next = end
 
-    def finish(self) -> Accounts:
+    def finish(self) -> RowCheck:
         self._expect_rejected_until(self._plan.counts.positions, "after the last row")
         if self._next_rejected is not None:
             self._fail(
@@ -112,7 +112,7 @@ class _Check:
             self._fail(
                 f"rejected.jsonl has {self._rejected_seen:,} lines, not {self._plan.counts.rejected:,}"
             )
-        return Accounts(
+        return RowCheck(
             positions=self._plan.counts.positions,
             rows=self._rows,
             rows_by_status=dict(self._by_status),

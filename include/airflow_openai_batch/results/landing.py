@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.errors import AccountingError
-from airflow_openai_batch.openai_api.answer_parts import Answer, Usage
+from airflow_openai_batch.openai_api.answer_parts import ResponseContent, Usage
 from airflow_openai_batch.openai_api.lenient_json import clean
 from airflow_openai_batch.openai_api.prices import Cost, price_answer
-from airflow_openai_batch.results.landing_summary import Landed, ProblemTally, SpendingTally
+from airflow_openai_batch.results.landing_summary import LandingSummary, ProblemTally, SpendingTally
 from airflow_openai_batch.results.outcome import NOT_SENT
 from airflow_openai_batch.results.raw_index import RawAnswers, SendFiles
 from airflow_openai_batch.results.reconcile import Judged, Settled, describe_missing, settle_requests
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_openai_batch.storage.location import Location
 
 _NOT_SENT = "Not sent: so far there was only a sample without it, or the deadline came first."
-_NO_ANSWER, _NO_USAGE = Answer(), Usage()
+_NO_ANSWER, _NO_USAGE = ResponseContent(), Usage()
 
 
 def land_shard(
@@ -38,7 +38,7 @@ def land_shard(
     shard: Shard,
     rules: OutcomeRules,
     keep_response_body: bool = False,
-) -> Landed:
+) -> LandingSummary:
     """Write the part file of a shard, whole or not at all.
 
     :param requests: the shard's request lines, in input order.
@@ -91,8 +91,8 @@ class _Landing:
             return self._to_missing_row(settled)
         return self._to_answered_row(settled, settled.chosen)
 
-    def summarize(self, *, strays: int, part_bytes: int, part_sha256: str) -> Landed:
-        return Landed(
+    def summarize(self, *, strays: int, part_bytes: int, part_sha256: str) -> LandingSummary:
+        return LandingSummary(
             requests=self._rows.total(),
             rows=dict(self._rows),
             problems=self._problems.list(),
@@ -198,7 +198,7 @@ class _Landing:
             self._unpriced_models.add((answer.model or self._shard.model)[:100])
         return cost
 
-    def _find_cost(self, answer: Answer, send: SendFiles) -> Cost | None:
+    def _find_cost(self, answer: ResponseContent, send: SendFiles) -> Cost | None:
         """By the model that answered, or else the one that was asked."""
         usage = answer.usage
         if usage is None or not self._is_counted(usage):

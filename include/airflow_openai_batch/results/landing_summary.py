@@ -85,7 +85,7 @@ class Spending(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Landed(msgspec.Struct, frozen=True, kw_only=True):
+class LandingSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The summary of one landed shard."""
 
     requests: int
@@ -178,7 +178,7 @@ class ShardSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one shard when the report is written; goes into the ledger's ``done`` event."""
 
     shard: int
-    landed: Landed | None = None
+    landed: LandingSummary | None = None
     """None where the shard is not done."""
     state: str = "done"
     """``done``, or a few words on where it stands and what to clear."""

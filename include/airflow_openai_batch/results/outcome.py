@@ -20,8 +20,8 @@ from airflow_openai_batch.openai_api.answer_parts import (
     REFUSAL,
     TRUNCATED,
     UNREADABLE,
-    Answer,
     Choice,
+    ResponseContent,
 )
 from airflow_openai_batch.openai_api.error_codes import ACCOUNT_CODES
 from airflow_openai_batch.openai_api.responses import read_answer, read_costs
@@ -115,7 +115,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     """The account may not ask or cannot pay: nothing more should be sent."""
     unchecked: bool = False
     """The request's schema cannot be used, so the answer was not checked against it."""
-    answer: Answer | None = None
+    answer: ResponseContent | None = None
     parsed: str | None = None
     request_id: str | None = None
     body: bytes | None = None
@@ -305,7 +305,9 @@ def _read_error(error: Any) -> tuple[str | None, str | None]:
     )
 
 
-def judge_answer(answer: Answer, output_format: str, schema: bytes | None, rules: OutcomeRules) -> Outcome:
+def judge_answer(
+    answer: ResponseContent, output_format: str, schema: bytes | None, rules: OutcomeRules
+) -> Outcome:
     """What an answer that came with a 2xx is worth; arguments as of `read_outcome`."""
     code = answer.defect
     if code is not None and code not in rules.accept:
@@ -338,7 +340,7 @@ def _is_retryable_defect(code: str, rules: OutcomeRules) -> bool:
 
 
 def _check_formats(
-    outcome: Outcome, answer: Answer, output_format: str, schema: bytes | None, rules: OutcomeRules
+    outcome: Outcome, answer: ResponseContent, output_format: str, schema: bytes | None, rules: OutcomeRules
 ) -> None:
     """Hold the text, or those of all choices, against the format that was asked for."""
     choices = answer.choices or ([Choice(answer.content)] if answer.has_text else [])

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from airflow_openai_batch.openai_api.answer_parts import MISSING_PARTS, Answer, Usage, Vector
+from airflow_openai_batch.openai_api.answer_parts import MISSING_PARTS, ResponseContent, Usage, Vector
 from airflow_openai_batch.openai_api.answer_vectors import describe_missing
 from airflow_openai_batch.results.outcome import Outcome, OutcomeRules, Rank, judge_answer
 
@@ -72,7 +72,7 @@ class VectorPieces:
         self.inputs = read_inputs(line) or []
         self._rules = rules
         self._placed: list[Vector | None] = [None] * len(self.inputs)
-        self._answers: list[Answer] = []
+        self._answers: list[ResponseContent] = []
         self.sends: tuple[int, ...] = ()
         """Whose answers have brought something; indexes into the sends."""
 
@@ -91,7 +91,9 @@ class VectorPieces:
             self.sends = (*self.sends, send)
         return self._judge(outcome, self._answers or [outcome.answer])
 
-    def _fits(self, answer: Answer, vectors: list[Vector | None], carried: list[bytes] | None) -> bool:
+    def _fits(
+        self, answer: ResponseContent, vectors: list[Vector | None], carried: list[bytes] | None
+    ) -> bool:
         """Vectors of another model or size are nothing to compare with those that came before."""
         if carried is None or len(carried) != len(vectors):
             return False
@@ -107,9 +109,9 @@ class VectorPieces:
                 filled = True
         return filled
 
-    def _judge(self, last: Outcome, billed: list[Answer]) -> Outcome:
+    def _judge(self, last: Outcome, billed: list[ResponseContent]) -> Outcome:
         missing = [index for index, vector in enumerate(self._placed) if vector is None]
-        answer = Answer(
+        answer = ResponseContent(
             embeddings=list(self._placed) if self._answers else None,
             model=billed[0].model,
             usage=_add_up([each.usage for each in billed]),
@@ -125,7 +127,7 @@ class VectorPieces:
         return judged
 
 
-def _describe_kind(answer: Answer) -> tuple[str | None, int]:
+def _describe_kind(answer: ResponseContent) -> tuple[str | None, int]:
     return answer.model, next(len(vector) for vector in answer.embeddings or () if vector is not None)
 
 

@@ -20,7 +20,7 @@ from airflow_openai_batch.sending import machine, steps
 from airflow_openai_batch.sending.batch_search import find_sent
 from airflow_openai_batch.sending.breaker import Breaker
 from airflow_openai_batch.sending.declined_calls import DeclinedCalls
-from airflow_openai_batch.sending.machine import Circumstances, Seen
+from airflow_openai_batch.sending.machine import Observations, StepContext
 from airflow_openai_batch.sending.policy import Policy
 from airflow_openai_batch.sending.realtime.slots import RealtimeBusyError
 from airflow_openai_batch.sending.shard_journal import ShardJournal
@@ -111,8 +111,8 @@ class ShardActions:
     def _limit(self) -> QueueLimit:
         return self.find_limit(self.files.shard.model)
 
-    def _look_around(self, state: ShardState) -> Circumstances:
-        return Circumstances(
+    def _look_around(self, state: ShardState) -> StepContext:
+        return StepContext(
             now=self.clock(),
             me=self.caller.by,
             key=self.files.key(state.send),
@@ -134,14 +134,14 @@ class ShardActions:
             self.check_budget(state, in_realtime)
 
     @functools.singledispatchmethod
-    def _carry_out(self, step: steps.Step, state: ShardState) -> Seen | Waiting:
+    def _carry_out(self, step: steps.Step, state: ShardState) -> Observations | Waiting:
         raise NotImplementedError(type(step).__name__)
 
     @_carry_out.register
-    def _(self, step: steps.Find, state: ShardState) -> Seen | Waiting:
+    def _(self, step: steps.Find, state: ShardState) -> Observations | Waiting:
         looked_at = self.clock()
         candidates = self._find(state, step.since)
-        return Seen(
+        return Observations(
             candidates=candidates,
             looked_at=looked_at,
             batch=next((each for each in candidates if each.id == state.batch_id), None),
@@ -155,7 +155,7 @@ class ShardActions:
         )
 
     @_carry_out.register
-    def _(self, step: steps.Adopt, state: ShardState) -> Seen | Waiting:
+    def _(self, step: steps.Adopt, state: ShardState) -> Observations | Waiting:
         for duplicate in step.duplicates:
             log.warning(
                 "%s: %s is a duplicate of %s: cancelling it.", self.files.name, duplicate.id, step.batch.id
@@ -173,36 +173,36 @@ class ShardActions:
                 "created", state, batch_id=step.batch.id, file_id=step.batch.input_file_id, found=True
             )
             self.count("sends", sent_as="batch")
-        return Seen(batch=step.batch)
+        return Observations(batch=step.batch)
 
     @_carry_out.register
-    def _(self, step: steps.TakeSample, state: ShardState) -> Seen | Waiting:
+    def _(self, step: steps.TakeSample, state: ShardState) -> Observations | Waiting:
         sample = self.files.write_sample(step.requests, state)
         self._journal.record("sampled", state, first=step.requests, **sample.to_event())
-        return Seen()
+        return Observations()
 
     @_carry_out.register
-    def _(self, step: steps.Upload, state: ShardState) -> Seen | Waiting:
+    def _(self, step: steps.Upload, state: ShardState) -> Observations | Waiting:
         self._check_spending(state)
         self._month.check(state)
         try:
             file = self.files.upload(f"{self.files.key(state.send)}.jsonl", state, self.client)
         except TransientError as error:
             self._declined.meet_upload(error, state)
-            return Seen(candidates=())
+            return Observations(candidates=())
         log.info("%s: uploaded %s bytes as %s.", self.files.name, f"{state.content.bytes:,}", file.id)
         times = {} if file.created_at is None else {"created_at": file.created_at}
         self._journal.record(
             "uploaded", state, file_id=file.id, file_sha256=state.content.sha256, times=times
         )
-        return Seen(candidates=())  # looked a moment ago, and nothing of ours was sent since
+        return Observations(candidates=())  # looked a moment ago, and nothing of ours was sent since
 
     @_carry_out.register
-    def _(self, step: steps.Create, state: ShardState) -> Seen | Waiting:
+    def _(self, step: steps.Create, state: ShardState) -> Observations | Waiting:
         self._check_spending(state)
         self._month.reserve(state)
         if not self._claim("intent", state):
-            return Seen()
+            return Observations()
         try:
             batch = self.client.create(
                 input_file_id=state.file_id or "",
@@ -211,11 +211,11 @@ class ShardActions:
             )
         except RemoteError as error:
             self._declined.meet_creation(error, state)
-            return Seen()
+            return Observations()
         log.info("%s: created %s for %s requests.", self.files.name, batch.id, f"{state.content.requests:,}")
         self._journal.record("created", state, batch_id=batch.id, file_id=state.file_id)
         self.count("sends", sent_as="batch")
-        return Seen(batch=batch)
+        return Observations(batch=batch)
 
     def _claim(self, kind: Kind, state: ShardState) -> bool:
         """Say what is about to be paid for; false where somebody else said so first."""
@@ -235,23 +235,23 @@ class ShardActions:
         return False
 
     @_carry_out.register
-    def _(self, step: steps.Observe, state: ShardState) -> Seen | Waiting:
+    def _(self, step: steps.Observe, state: ShardState) -> Observations | Waiting:
         try:
-            return Seen(batch=self.client.fetch(step.batch_id))
+            return Observations(batch=self.client.fetch(step.batch_id))
         except NotFoundError:
             # One 404 is not enough to pay again: believe it only where the list does not know the batch either.
             since = state.first_file_at or (self.files.plan.created_at - CLOCK_MARGIN_S)
             listed = self._find(state, since)
             found = next((batch for batch in listed if batch.id == step.batch_id), None)
-            return Seen(batch=found, vanished=found is None)
+            return Observations(batch=found, vanished=found is None)
 
     @_carry_out.register
-    def _(self, step: steps.RecordEnded, state: ShardState) -> Seen | Waiting:
+    def _(self, step: steps.RecordEnded, state: ShardState) -> Observations | Waiting:
         self._journal.record_ended(step.batch, state)
-        return Seen()
+        return Observations()
 
     @_carry_out.register
-    def _(self, step: steps.RecordRefused, state: ShardState) -> Seen | Waiting:
+    def _(self, step: steps.RecordRefused, state: ShardState) -> Observations | Waiting:
         refusal = step.refusal
         self._month.settle([state.send], 0.0, self._journal.read_events)
         self._journal.record(
@@ -269,10 +269,10 @@ class ShardActions:
         if step.error is not None:
             raise step.error
         log.warning("%s: %s was refused: %s", self.files.name, step.batch.id, refusal.message)
-        return Seen()
+        return Observations()
 
     @_carry_out.register
-    def _(self, step: steps.Cancel, state: ShardState) -> Seen | Waiting:
+    def _(self, step: steps.Cancel, state: ShardState) -> Observations | Waiting:
         log.warning(
             "%s: %s %s: cancelling it and collecting what is finished.",
             self.files.name,
@@ -284,13 +284,13 @@ class ShardActions:
         return Wait(step.batch)
 
     @_carry_out.register
-    def _(self, step: steps.SendRealtime, state: ShardState) -> Seen | Waiting:
+    def _(self, step: steps.SendRealtime, state: ShardState) -> Observations | Waiting:
         self._check_spending(state, in_realtime=True)
         if self.send_realtime is None:
             raise NotImplementedError("this driver cannot send in real time")
         self._month.reserve(state, in_realtime=True)
         if not self._claim("realtime", state):
-            return Seen()
+            return Observations()
         if step.why:
             log.warning(
                 "%s: %s: sending the rest in real time, at the full price.", self.files.name, step.why
@@ -307,21 +307,21 @@ class ShardActions:
         times = {"created_at": began_at, "completed_at": self.clock()}
         self._journal.record("ended", state, status="completed", sent_as="realtime", times=times)
         self.count("sends", sent_as="realtime")
-        return Seen()
+        return Observations()
 
     @_carry_out.register
-    def _(self, step: steps.Land, state: ShardState) -> Seen | Waiting:
+    def _(self, step: steps.Land, state: ShardState) -> Observations | Waiting:
         self._landing.land(state, final=step.final, gives_up=step.gives_up)
-        return Seen()
+        return Observations()
 
     @_carry_out.register
-    def _(self, step: steps.CleanUp, state: ShardState) -> Seen | Waiting:
+    def _(self, step: steps.CleanUp, state: ShardState) -> Observations | Waiting:
         try:
             for file_id in state.remote_files:
                 self.client.delete_file(file_id)
         except RemoteError as error:  # the results are safe; publish sweeps once more, and files expire
             log.warning("%s: its files at OpenAI stay for now: %s", self.files.name, error)
-            return Seen(left_files=True)
+            return Observations(left_files=True)
         self._journal.record("cleaned", state)
         log.info("%s: deleted its %d files at OpenAI.", self.files.name, len(state.remote_files))
-        return Seen()
+        return Observations()

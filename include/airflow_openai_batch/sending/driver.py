@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from airflow_openai_batch.errors import BreakerOpenError, FatalAccountError
 from airflow_openai_batch.sending import machine, steps
 from airflow_openai_batch.sending.actions import ShardActions, Waiting
-from airflow_openai_batch.sending.machine import Seen
+from airflow_openai_batch.sending.machine import Observations
 from airflow_openai_batch.sending.steps import Reached
 
 if TYPE_CHECKING:
@@ -34,14 +34,14 @@ class ShardDriver(ShardActions):
         :raises OpenAIBatchError: what stops the shard; ``permanent`` says whether a retry can help.
         """
         try:
-            return self._drive(goal, Seen(admitted=admitted, twins=twins))
+            return self._drive(goal, Observations(admitted=admitted, twins=twins))
         except BreakerOpenError:
             raise
         except FatalAccountError as error:
             self._breaker.open(error, by=self.caller.by, now=self.clock())
             raise
 
-    def _drive(self, goal: Goal, seen: Seen) -> Reached | Waiting:
+    def _drive(self, goal: Goal, seen: Observations) -> Reached | Waiting:
         state = self._journal.read_state()
         self._note(state)
         if state.events:
@@ -72,16 +72,16 @@ class ShardDriver(ShardActions):
     def _note(self, state: ShardState) -> None:
         self.batch_id, self.settled, self.waited = state.last_batch_id, state.duplicates, state.waited
 
-    def _next_step(self, state: ShardState, seen: Seen, goal: Goal) -> steps.Step:
+    def _next_step(self, state: ShardState, seen: Observations, goal: Goal) -> steps.Step:
         return machine.next_step(state, seen, goal=goal, where=self._look_around(state), policy=self.policy)
 
 
-def _merge(before: Seen, outcome: Seen, *, something_happened: bool) -> Seen:
+def _merge(before: Observations, outcome: Observations, *, something_happened: bool) -> Observations:
     """What is known after a step: an event makes former observations old."""
     if something_happened:
         looked_at = before.looked_at if outcome.looked_at is None else outcome.looked_at
         return replace(outcome, admitted=before.admitted, twins=before.twins, looked_at=looked_at)
-    return Seen(
+    return Observations(
         candidates=before.candidates if outcome.candidates is None else outcome.candidates,
         looked_at=before.looked_at if outcome.looked_at is None else outcome.looked_at,
         batch=outcome.batch or before.batch,

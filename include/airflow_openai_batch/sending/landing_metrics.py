@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from airflow_openai_batch.job.ledger import Event
-    from airflow_openai_batch.results.landing_summary import Landed
+    from airflow_openai_batch.results.landing_summary import LandingSummary
 
 
-def tell_landing(count: Callable[..., None], landed: Landed, former: Iterable[Event], new_usd: float) -> None:
+def tell_landing(
+    count: Callable[..., None], landed: LandingSummary, former: Iterable[Event], new_usd: float
+) -> None:
     """Count what a finished shard has now and had not when it was finished before (a repair).
 
     To be called after the ledger says ``done``: who is killed in between leaves it uncounted.
@@ -33,5 +35,5 @@ def tell_landing(count: Callable[..., None], landed: Landed, former: Iterable[Ev
         count("failures", rows, error_code=code)
 
 
-def _count_problems(landed: Landed) -> Counter[str]:
+def _count_problems(landed: LandingSummary) -> Counter[str]:
     return Counter({problem.code: problem.count for problem in landed.problems})

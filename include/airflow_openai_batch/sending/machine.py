@@ -47,7 +47,7 @@ NEW_BATCH_LOOK_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class Observations:
     """What was observed in this pass; ``None``: not looked yet."""
 
     candidates: tuple[BatchView, ...] | None = None
@@ -66,7 +66,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Circumstances:
+class StepContext:
     """What the machine is told besides events and observations.
 
     :param now: Unix seconds.
@@ -101,10 +101,10 @@ def is_reached(state: ShardState, goal: Goal) -> bool:
 
 def next_step(
     state: ShardState,
-    seen: Seen,
+    seen: Observations,
     *,
     goal: Goal,
-    where: Circumstances,
+    where: StepContext,
     policy: Policy = DEFAULT_POLICY,
 ) -> Step:
     """What to do next to bring the shard to ``goal``."""
@@ -128,7 +128,7 @@ def next_step(
     return _get_batch(state, seen, goal, where, policy)
 
 
-def _land(state: ShardState, where: Circumstances, *, final: bool = False) -> Step:
+def _land(state: ShardState, where: StepContext, *, final: bool = False) -> Step:
     """Results that are in doubt are looked at again, for minutes; then the shard stops, or goes on without what is
     gone for sure or costs nothing to ask again."""
     if state.takes_all:
@@ -162,7 +162,7 @@ def _has_files_to_delete(state: ShardState) -> bool:
     return state.done is not None and bool(state.remote_files) and not state.cleaned
 
 
-def _get_batch(state: ShardState, seen: Seen, goal: Goal, where: Circumstances, policy: Policy) -> Step:
+def _get_batch(state: ShardState, seen: Observations, goal: Goal, where: StepContext, policy: Policy) -> Step:
     """Find before create: whoever died before writing it down may have created the batch."""
     if seen.candidates is None:
         return Find(_since(state))
@@ -198,7 +198,7 @@ def _since(state: ShardState) -> float | None:
 
 
 def _await_lost_reply(
-    state: ShardState, seen: Seen, where: Circumstances, policy: Policy
+    state: ShardState, seen: Observations, where: StepContext, policy: Policy
 ) -> Pause | Find | None:
     """Once the requests go out another way nobody looks for a batch any more that the list has not shown yet."""
     if state.realtime or not state.claims:
@@ -210,7 +210,7 @@ def _await_lost_reply(
 
 
 def _prepare_batch(
-    state: ShardState, seen: Seen, where: Circumstances, policy: Policy, *, uploaded: bool
+    state: ShardState, seen: Observations, where: StepContext, policy: Policy, *, uploaded: bool
 ) -> Step:
     until, why = _patience(state, where.key, policy)
     limit = _find_limit(state, where.limit)
@@ -239,7 +239,7 @@ def _prepare_batch(
     return _await_others(state, where, policy) or _look_again(state, seen, where, policy) or Create()
 
 
-def _look_again(state: ShardState, seen: Seen, where: Circumstances, policy: Policy) -> Find | None:
+def _look_again(state: ShardState, seen: Observations, where: StepContext, policy: Policy) -> Find | None:
     """A look that is older than what somebody else's call could still do says nothing of it."""
     if seen.looked_at is None:
         return None
@@ -248,7 +248,7 @@ def _look_again(state: ShardState, seen: Seen, where: Circumstances, policy: Pol
     return Find(_since(state)) if stale else None
 
 
-def _await_others(state: ShardState, where: Circumstances, policy: Policy) -> Pause | None:
+def _await_others(state: ShardState, where: StepContext, policy: Policy) -> Pause | None:
     """Whoever claimed this send may still be at it."""
     lasts_s = policy.realtime_claim_s if state.realtime else policy.create_timeout_s
     holder = find_holder(state, lasts_s)
@@ -258,7 +258,7 @@ def _await_others(state: ShardState, where: Circumstances, policy: Policy) -> Pa
     return Pause(holder.at + lasts_s, f"{holder.by} {what}; its answer may still come")
 
 
-def may_pay(state: ShardState, where: Circumstances, policy: Policy) -> bool:
+def may_pay(state: ShardState, where: StepContext, policy: Policy) -> bool:
     """Whether a claim that was just written down holds: two may have written theirs side by side."""
     open_ = state.batch_id is None and not any(ended.send == state.send for ended in state.ended)
     return open_ and _await_others(state, where, policy) is None
@@ -296,7 +296,7 @@ def _wait_out_refusal(state: ShardState, key: str, policy: Policy) -> tuple[floa
     )
 
 
-def _follow(state: ShardState, batch_id: str, seen: Seen, where: Circumstances, policy: Policy) -> Step:
+def _follow(state: ShardState, batch_id: str, seen: Observations, where: StepContext, policy: Policy) -> Step:
     if seen.vanished:
         return _meet_vanished(state, batch_id, where)
     batch = seen.batch
@@ -312,7 +312,7 @@ def _follow(state: ShardState, batch_id: str, seen: Seen, where: Circumstances, 
     return judge_batch(batch, now=where.now, policy=policy, waited=state.waited)
 
 
-def _meet_vanished(state: ShardState, batch_id: str, where: Circumstances) -> Step:
+def _meet_vanished(state: ShardState, batch_id: str, where: StepContext) -> Step:
     """OpenAI never forgets a batch: the key is one of another project. To send again would pay again."""
     if state.created_at is not None and where.now < state.created_at + NEW_BATCH_S:
         return Pause(where.now + NEW_BATCH_LOOK_S, f"OpenAI does not show {batch_id} yet")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from airflow_openai_batch.job.plan import Plan, Shard
     from airflow_openai_batch.openai_api.client import BatchClient
     from airflow_openai_batch.openai_api.server_objects import FileView
-    from airflow_openai_batch.results.landing_summary import Landed
+    from airflow_openai_batch.results.landing_summary import LandingSummary
     from airflow_openai_batch.storage.location import Location, Resolver
 
 log = logging.getLogger(__name__)
@@ -48,10 +48,10 @@ class LandingRules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Landing:
+class LandingOutcome:
     """What a landing found: either something is left over or the shard is done."""
 
-    landed: Landed
+    landed: LandingSummary
     leftover: Leftover | None
 
     @property
@@ -176,7 +176,7 @@ class ShardFiles:
         }
         return {send: kinds for send, kinds in gone.items() if kinds}
 
-    def land(self, state: ShardState, *, final: bool = False) -> Landing:
+    def land(self, state: ShardState, *, final: bool = False) -> LandingOutcome:
         """Write the part from what is in ``raw/``, and the leftover if there is one.
 
         :param final: nothing is sent again, so nothing is left over.
@@ -201,7 +201,7 @@ class ShardFiles:
                 shard=self.shard,
             )
             log.info("%s: %s may be sent again.", self.name, number_of(leftover.requests, "request"))
-        return Landing(landed=landed, leftover=leftover)
+        return LandingOutcome(landed=landed, leftover=leftover)
 
     def _lines(self) -> Iterable[RequestLine]:
         return self.reader.lines()

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from airflow_openai_batch.costs.shard_month import ShardMonth
     from airflow_openai_batch.job.shard_state import ShardState
     from airflow_openai_batch.openai_api.client import BatchClient
-    from airflow_openai_batch.results.landing_summary import Landed
-    from airflow_openai_batch.sending.shard_files import Landing, ShardFiles
+    from airflow_openai_batch.results.landing_summary import LandingSummary
+    from airflow_openai_batch.sending.shard_files import LandingOutcome, ShardFiles
     from airflow_openai_batch.sending.shard_journal import ShardJournal
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class ShardLanding:
             )
         return self.journal.read_state()
 
-    def _record_landing(self, landing: Landing, state: ShardState) -> None:
+    def _record_landing(self, landing: LandingOutcome, state: ShardState) -> None:
         landed, leftover = landing.landed, landing.leftover
         place, shard = self.files.output, self.files.shard.shard
         # Not the current send, which a deadline may have given up unsent: a repair sends it, and it must count then.
@@ -150,7 +150,7 @@ class ShardLanding:
                 f"account ({codes}). Settle it with OpenAI, then clear the task; good answers are not asked again."
             )
 
-    def _summarize(self, landed: Landed, state: ShardState) -> dict[str, Any]:
+    def _summarize(self, landed: LandingSummary, state: ShardState) -> dict[str, Any]:
         done = Event(kind="done", send=state.send, at=self.journal.clock())
         return ShardSummary(
             shard=self.files.shard.shard,

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from airflow_openai_batch.testing.interference import Interference
 from airflow_openai_batch.testing.refusals import MESSAGES, ApiError, missing
 from airflow_openai_batch.testing.requests import TEXT_ENDPOINTS
-from airflow_openai_batch.testing.uploads import Upload
+from airflow_openai_batch.testing.uploads import UploadReader
 
 if TYPE_CHECKING:
     import threading
@@ -115,7 +115,7 @@ class Api:
             file_id = emulator.new_id("file-")
         try:
             with emulator.files.writer(file_id) as writer:
-                upload = Upload(writer)
+                upload = UploadReader(writer)
                 await _receive(request, upload)
             if upload.filename is None:
                 raise missing("file")
@@ -244,7 +244,7 @@ async def _not_found(request: Request, _: Exception) -> Response:
     return _json(error.body(), status=404)
 
 
-async def _receive(request: Request, upload: Upload) -> None:
+async def _receive(request: Request, upload: UploadReader) -> None:
     parser = upload.parser(request.headers.get("content-type", ""))
     try:
         async for chunk in request.stream():

@@ -10,8 +10,8 @@ from airflow_openai_batch.testing.refusals import ApiError, missing
 from airflow_openai_batch.testing.requests import BATCH_ENDPOINTS
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.testing.landing import Landing
-    from airflow_openai_batch.testing.scan import Scan
+    from airflow_openai_batch.testing.landing import BatchLanding
+    from airflow_openai_batch.testing.scan import RequestScan
 
 JSON = dict[str, Any]
 
@@ -48,8 +48,8 @@ class Batch:
     model: str | None = None
     requests: int = 0
     input_tokens: int = 0
-    scan: Scan | None = None
-    landing: Landing | None = None
+    scan: RequestScan | None = None
+    landing: BatchLanding | None = None
     result_ids: tuple[str, str] = ("", "")
     output_file_id: str | None = None
     error_file_id: str | None = None

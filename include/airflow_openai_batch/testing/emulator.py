@@ -16,14 +16,14 @@ from airflow_openai_batch.testing.checks import check_request
 from airflow_openai_batch.testing.clock import Clock, Ticker
 from airflow_openai_batch.testing.files import BATCH_RETENTION_S, PURPOSES, Files, StoredFile, expiry_of
 from airflow_openai_batch.testing.lifecycle import Lifecycle
-from airflow_openai_batch.testing.rates import RealtimeLimits
+from airflow_openai_batch.testing.rates import EmulatedRates
 from airflow_openai_batch.testing.refusals import ApiError, missing
 from airflow_openai_batch.testing.replies.answers import Answer, Answers
 from airflow_openai_batch.testing.requests import (
     CountTokens,
     estimate_tokens,
 )
-from airflow_openai_batch.testing.responder import Place, Responder
+from airflow_openai_batch.testing.responder import ReplyPlace, Responder
 from airflow_openai_batch.testing.script import Script
 from airflow_openai_batch.testing.settings import Settings
 
@@ -77,7 +77,7 @@ class Emulator:
             clock=self.clock,
             settings=lambda: self.settings,
         )
-        self._limits = RealtimeLimits()
+        self._limits = EmulatedRates()
         self.batches = Lifecycle(
             clock=self.clock,
             settings=lambda: self.settings,
@@ -252,7 +252,7 @@ class Emulator:
             burst_s=settings.burst_s,
         )
         position, self._calls = self._calls, self._calls + 1
-        reply = self._responder.reply(body, Place("realtime", endpoint, position, None, {}, tokens))
+        reply = self._responder.reply(body, ReplyPlace("realtime", endpoint, position, None, {}, tokens))
         if reply.status != 200:
             error = reply.body.get("error", {})
             raise ApiError(

@@ -37,7 +37,7 @@ class Respond(Protocol):
 
 
 @dataclass(slots=True, kw_only=True)
-class Landing:
+class BatchLanding:
     """Runs the first ``due`` lines of a shuffled order; the others are said to have ``unfinished_code``.
 
     :ivar offsets: of the lines, one more than there are.

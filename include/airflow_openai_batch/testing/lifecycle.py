@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_openai_batch.testing.batches import TERMINAL, Batch, check_creation
 from airflow_openai_batch.testing.files import BATCH_RETENTION_S, Files, StoredFile, expiry_of
-from airflow_openai_batch.testing.landing import Landing, Respond
+from airflow_openai_batch.testing.landing import BatchLanding, Respond
 from airflow_openai_batch.testing.rates import CreateLimit
 from airflow_openai_batch.testing.refusals import ApiError, batch_error
 from airflow_openai_batch.testing.requests import CountTokens, base_model
-from airflow_openai_batch.testing.scan import Scan
+from airflow_openai_batch.testing.scan import RequestScan
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing.books import Books
@@ -63,7 +63,7 @@ class Lifecycle:
         self._batches: dict[str, Batch] = {}
         self._due: list[tuple[float, int, str, int]] = []
         self._pushed = 0
-        self._pending: dict[str, Scan | Landing] = {}
+        self._pending: dict[str, RequestScan | BatchLanding] = {}
         self._create_limit = CreateLimit()
         self._inline_bytes = inline_bytes
 
@@ -179,7 +179,7 @@ class Lifecycle:
             work.close()
         self._pending.clear()
 
-    def _is_worked(self, batch: Batch, work: Scan | Landing, size_bytes: int) -> bool:
+    def _is_worked(self, batch: Batch, work: RequestScan | BatchLanding, size_bytes: int) -> bool:
         if work.done:
             return True
         if self._inline_bytes is not None and size_bytes > self._inline_bytes:
@@ -210,7 +210,7 @@ class Lifecycle:
             return self._fail(batch, at, [self._error("invalid_request", batch, param="file_id")])
         if batch.scan is None:
             source = self._files.open(batch.input_file_id)
-            batch.scan = Scan(source, batch.endpoint, settings, self._count_tokens)
+            batch.scan = RequestScan(source, batch.endpoint, settings, self._count_tokens)
         if not self._is_worked(batch, batch.scan, size):
             return None
         scan = batch.scan
@@ -278,7 +278,7 @@ class Lifecycle:
 
     # -- results -------------------------------------------------------------------------------
 
-    def _start_landing(self, batch: Batch, status: str, at: float) -> Landing:
+    def _start_landing(self, batch: Batch, status: str, at: float) -> BatchLanding:
         assert batch.scan is not None  # noqa: S101 - a batch in progress was scanned
         done, code = batch.requests, None
         if status == "expired":
@@ -288,7 +288,7 @@ class Lifecycle:
         elif status == "cancelled":
             done, code = _either(batch.done_at_cancel, 0), "batch_cancelled"
         batch.result_ids = (self._new_id("file-"), self._new_id("file-"))
-        batch.landing = Landing(
+        batch.landing = BatchLanding(
             batch_id=batch.id,
             source=self._files.open(batch.input_file_id),
             offsets=batch.scan.offsets,
@@ -302,7 +302,7 @@ class Lifecycle:
         )
         return batch.landing
 
-    def _store_results(self, batch: Batch, landing: Landing, at: float) -> None:
+    def _store_results(self, batch: Batch, landing: BatchLanding, at: float) -> None:
         batch.counts = (landing.completed, landing.failed)
         batch.usage = (landing.input_tokens, landing.output_tokens)
         output_id, error_id = batch.result_ids

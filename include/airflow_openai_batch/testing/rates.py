@@ -58,7 +58,7 @@ class Bucket:
         return (self.capacity - self.level) * 60 / self.per_minute
 
 
-class RealtimeLimits:
+class EmulatedRates:
     """Requests and tokens per minute of one model, and the headers that tell of them."""
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ _HARMLESS = ("duplicate", "string_body")
 """Faults that leave the answer itself as good as any."""
 
 
-class Place(NamedTuple):
+class ReplyPlace(NamedTuple):
     """Where a request stands: in a batch or among the real-time calls."""
 
     mode: str
@@ -54,11 +54,13 @@ class Responder:
         endpoint, metadata = batch.endpoint, batch.metadata or {}
 
         def respond(body: Any, position: int, custom_id: str, input_tokens: int) -> Reply:
-            return self.reply(body, Place("batch", endpoint, position, custom_id, metadata, input_tokens))
+            return self.reply(
+                body, ReplyPlace("batch", endpoint, position, custom_id, metadata, input_tokens)
+            )
 
         return respond
 
-    def reply(self, body: Any, where: Place) -> Reply:
+    def reply(self, body: Any, where: ReplyPlace) -> Reply:
         """A reply for every request, whatever it holds."""
         raw = canonical(body)
         digest = digest_of(raw)
@@ -83,7 +85,7 @@ class Responder:
             self.books.refused[where.mode] += 1
         return reply
 
-    def _attempt(self, body: Any, digest: bytes, fault: LineFault | None, where: Place) -> Reply:
+    def _attempt(self, body: Any, digest: bytes, fault: LineFault | None, where: ReplyPlace) -> Reply:
         if fault is not None and fault.line == 0:
             return Reply(0, {}, fault=fault)
         try:
@@ -99,7 +101,7 @@ class Responder:
             return Reply(500, refusal.body(), fault=fault)
         return Reply(200, made, usage_of(made), fault)
 
-    def _answer(self, body: Any, digest: bytes, fault: LineFault | None, where: Place) -> dict[str, Any]:
+    def _answer(self, body: Any, digest: bytes, fault: LineFault | None, where: ReplyPlace) -> dict[str, Any]:
         check_request(body, where.endpoint, self.settings().models)
         if where.endpoint not in TEXT_ENDPOINTS:
             raise ApiError(400, f"The emulator does not answer {where.endpoint}.")

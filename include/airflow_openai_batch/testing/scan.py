@@ -24,7 +24,7 @@ JSON = dict[str, Any]
 _MOST_ERRORS = 100
 
 
-class Scan:
+class RequestScan:
     """Reads the lines, some at a time, and gathers what the batch needs to know.
 
     Memory: 16 bytes a line, and the custom_ids until the end.

@@ -13,7 +13,7 @@ _MOST_FIELD_BYTES = 65_536
 
 
 @dataclass(slots=True)
-class Upload:
+class UploadReader:
     """Takes the body of ``POST /v1/files`` piece by piece: the file's content goes to ``writer``."""
 
     writer: BinaryIO

@@ -60,7 +60,7 @@ class _Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WebhookAnswer:
     """What became of one delivery."""
 
     webhook_id: str
@@ -73,7 +73,7 @@ class WebhookSender:
     """Looks for batches that ended, in a thread of its own: nobody else may be asking for them."""
 
     def __init__(self, emulator: Emulator, lock: threading.RLock) -> None:
-        self.answers: list[Answer] = []
+        self.answers: list[WebhookAnswer] = []
         self._emulator = emulator
         self._lock = lock
         self._stopping = threading.Event()
@@ -135,7 +135,9 @@ class WebhookSender:
             status = http.post(url, content=delivery.body, headers=headers).status_code
         except httpx.HTTPError:
             status = None
-        self.answers.append(Answer(delivery.webhook_id, json.loads(delivery.body)["data"]["id"], status))
+        self.answers.append(
+            WebhookAnswer(delivery.webhook_id, json.loads(delivery.body)["data"]["id"], status)
+        )
         now = time.monotonic()
         if (status is None or not 200 <= status < 300) and now < delivery.until:
             delivery.due_at = now + delivery.pause_s

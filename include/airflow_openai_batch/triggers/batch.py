@@ -37,8 +37,8 @@ _AIRFLOW_KILLS = hasattr(BaseTrigger, "on_kill")
 class OpenAIBatchEndTrigger(HeldTrigger):
     """Fires once: when there is something to do about the batch, it is not known any more, or is not the only one.
 
-    Only `sending.judging` decides when there is something to do, here as in the worker that resumes and asks it again with
-    a fresh look.
+    Only `sending.judging` decides when there is something to do, here as in the worker that resumes and asks it again
+    with a fresh look.
 
     The event is ``{"batch_id": ..., "status": ..., "schema_version": ...}`` with the batch's own final status, or
     ``overdue``, ``unknown``, ``duplicate`` (with ``twins``, the others), ``deadline_status``, or ``timed_out``.

@@ -13,7 +13,7 @@ from airflow_openai_batch.sending.queue.room import sum_held
 
 if TYPE_CHECKING:
     from airflow_openai_batch.openai_api.batch import BatchView
-    from airflow_openai_batch.sending.queue.line import QueueRoom
+    from airflow_openai_batch.sending.queue.line import AdmissionQueue
 
 HOSTNAME = socket.gethostname()
 """A gauge of two triggerers must not be one: whoever wants the sum adds them up."""
@@ -55,7 +55,7 @@ class InFlight:
         metrics.soon(metrics.gauge, name, value, conn_id=self._conn_id, model=queue, hostname=HOSTNAME)
 
 
-def show_waiting(conn_id: str, room: QueueRoom, queues: Iterable[str] = ()) -> None:
+def show_waiting(conn_id: str, room: AdmissionQueue, queues: Iterable[str] = ()) -> None:
     """How many shards wait for room in each queue.
 
     :param queues: shown also where nobody waits any more.

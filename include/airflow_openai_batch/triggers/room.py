@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from airflow.triggers.base import TriggerEvent
 
 from airflow_openai_batch.openai_api.account_limits import QueueLimit
-from airflow_openai_batch.sending.queue.line import QueueRoom, Waiter
+from airflow_openai_batch.sending.queue.line import AdmissionQueue, Waiter
 from airflow_openai_batch.sending.queue.room import Need, never_fits
 from airflow_openai_batch.triggers.connect import find_watcher
 from airflow_openai_batch.triggers.gauges import show_waiting
@@ -26,12 +26,12 @@ TELL_EVERY_S = 300.0
 SCHEMA_VERSION = 1
 """Of the arguments stored in Airflow's database while a task is deferred."""
 
-_rooms: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, QueueRoom]] = WeakKeyDictionary()
+_rooms: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, AdmissionQueue]] = WeakKeyDictionary()
 
 
-def get_room(conn_id: str) -> QueueRoom:
+def get_room(conn_id: str) -> AdmissionQueue:
     """The line of the running loop for this connection: one per triggerer."""
-    return _rooms.setdefault(asyncio.get_running_loop(), {}).setdefault(conn_id, QueueRoom())
+    return _rooms.setdefault(asyncio.get_running_loop(), {}).setdefault(conn_id, AdmissionQueue())
 
 
 class OpenAIBatchRoomTrigger(HeldTrigger):
@@ -158,7 +158,7 @@ class OpenAIBatchRoomTrigger(HeldTrigger):
             show_waiting(self.conn_id, room, (waiter.need.queue,))
         return self._event(status, room.find_room(waiter).limit)
 
-    async def _stand_in_line(self, room: QueueRoom, waiter: Waiter) -> str:
+    async def _stand_in_line(self, room: AdmissionQueue, waiter: Waiter) -> str:
         """As long as OpenAI cannot be reached no list comes, and nobody is let go on."""
         told, told_at = "", 0.0
         considered = False

@@ -41,13 +41,13 @@ class CountPool:
         self._size = workers
         self._uris = uris
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        self._workers: list[_Worker] = []
+        self._workers: list[_CountWorker] = []
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> CountPool:
         try:
             for number in range(self._size):
-                worker = _Worker(self._rules)
+                worker = _CountWorker(self._rules)
                 self._workers.append(worker)
                 thread = threading.Thread(
                     target=self._serve, args=(worker,), daemon=True, name=f"count-{number}"
@@ -96,7 +96,7 @@ class CountPool:
             worker.close()
         self._workers, self._threads = [], []
 
-    def _serve(self, worker: _Worker) -> None:
+    def _serve(self, worker: _CountWorker) -> None:
         """Talk to one worker until the pool is closed; once it is dead, fail all that comes."""
         sent: deque[_Task] = deque()
         try:
@@ -110,7 +110,7 @@ class CountPool:
         except (OSError, EOFError, WorkerDiedError) as error:
             self._fail_all(worker, sent, error)
 
-    def _send_next(self, worker: _Worker, sent: deque[_Task]) -> bool:
+    def _send_next(self, worker: _CountWorker, sent: deque[_Task]) -> bool:
         """Fill up what the worker has before it. Blocks only where it has nothing to do at all."""
         while len(sent) < _IN_FLIGHT_PER_WORKER:
             try:
@@ -123,7 +123,7 @@ class CountPool:
             worker.send(task.item.chunk.data)
         return True
 
-    def _fail_all(self, worker: _Worker, sent: deque[_Task], error: Exception) -> None:
+    def _fail_all(self, worker: _CountWorker, sent: deque[_Task], error: Exception) -> None:
         task: _Task | None
         while True:
             task = sent.popleft() if sent else self._tasks.get()
@@ -152,7 +152,7 @@ def _await(task: _Task) -> tuple[SourceChunk, ChunkTally]:
     return task.item, task.tally.result()
 
 
-class _Worker:
+class _CountWorker:
     """One process and its pipes."""
 
     def __init__(self, rules: CountRules) -> None:

@@ -15,7 +15,7 @@ from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.ledger import ShardLedger
 from airflow_openai_batch.openai_api.prices import BATCH_SHARE
 from airflow_openai_batch.recipes.captions.video_frames import INDEX
-from airflow_openai_batch.recipes.cds.workbook import Sheet, write_workbook
+from airflow_openai_batch.recipes.cds.workbook import WorkbookSheet, write_workbook
 from airflow_openai_batch.recipes.json_rows import Row, read_rows
 from airflow_openai_batch.report.markdown import escape
 from airflow_openai_batch.report.report import Report
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class CaptionOutcome:
     """What one model, sent one way, came to.
 
     :param seconds: from the first sending until the last row was written; None where that cannot be told.
@@ -109,8 +109,8 @@ def compare_captions(video_uri: str) -> dict[str, Any]:
     written = write_workbook(
         place.child(WORKBOOK),
         (
-            Sheet("captions", names, _pair(place, outcomes, folders)),
-            Sheet("comparison", list(outcomes[0].to_row()), (each.to_row() for each in outcomes)),
+            WorkbookSheet("captions", names, _pair(place, outcomes, folders)),
+            WorkbookSheet("comparison", list(outcomes[0].to_row()), (each.to_row() for each in outcomes)),
         ),
     )
     log.info("%s: captions of %s.\n\n%s", place.uri, number_of(written[0], "frame"), report)
@@ -131,11 +131,11 @@ def _find_captioned(place: Location) -> Iterator[tuple[str, str, Location]]:
                 yield model, way, place.child(f"{model}/{way}")
 
 
-def _read_outcome(model: str, way: str, folder: Location, agreement: float | None) -> Outcome:
+def _read_outcome(model: str, way: str, folder: Location, agreement: float | None) -> CaptionOutcome:
     output = folder.child("job")
     report = Report.from_json(output.child(directory.REPORT_JSON).read_bytes())
     times = [at for line in report.shards for at in _read_times(output, line.shard)]
-    return Outcome(
+    return CaptionOutcome(
         model=report.shards[0].model if report.shards else model,
         way=way,
         frames=report.counts.requests,
@@ -162,7 +162,7 @@ def _read_captions(folder: Location) -> Iterator[str | None]:
         yield row["answer"].strip() if row["answer_status"] == "ok" and row["answer"] else None
 
 
-def _pair(place: Location, outcomes: Sequence[Outcome], folders: Sequence[Location]) -> Iterator[Row]:
+def _pair(place: Location, outcomes: Sequence[CaptionOutcome], folders: Sequence[Location]) -> Iterator[Row]:
     """One row per frame, with a column for each outcome."""
     captions = [_read_captions(folder) for folder in folders]
     frames = read_rows(place.child(INDEX), made_by="extract_frames")
@@ -189,7 +189,7 @@ def _measure_agreement(found: Sequence[tuple[str, Location]]) -> list[float | No
     return [round(total / count, 3) if count else None for total, count in zip(sums, pairs, strict=True)]
 
 
-def _describe(outcomes: Sequence[Outcome], rows: Iterator[Row]) -> Iterator[str]:
+def _describe(outcomes: Sequence[CaptionOutcome], rows: Iterator[Row]) -> Iterator[str]:
     yield "# Captions compared"
     yield ""
     yield "| model | sent as | captions | time | cost USD | per 1,000 | the other way | tokens in / out | agreement |"
@@ -216,7 +216,7 @@ def _describe(outcomes: Sequence[Outcome], rows: Iterator[Row]) -> Iterator[str]
             yield f"* {escape(each.name)}: {escape(row[each.name] or 'no caption')}"
 
 
-def _conclude(outcomes: Sequence[Outcome]) -> Iterator[str]:
+def _conclude(outcomes: Sequence[CaptionOutcome]) -> Iterator[str]:
     """What the numbers say in words."""
     by_key = {(each.model, each.way): each for each in outcomes}
     for model in dict.fromkeys(each.model for each in outcomes):

@@ -25,10 +25,10 @@ from airflow_openai_batch.access.givers import find_giver_of
 from airflow_openai_batch.access.locations import open_place
 from airflow_openai_batch.errors import EmptyInputError
 from airflow_openai_batch.recipes.cds.cd_catalogues import find_candidates, open_catalogue
-from airflow_openai_batch.recipes.cds.cd_checks import Checker, Limits
+from airflow_openai_batch.recipes.cds.cd_checks import Checker, CheckLimits
 from airflow_openai_batch.recipes.cds.cd_covers import FIELDS, Cover, clean_cover
 from airflow_openai_batch.recipes.cds.rounds import open_round, read_answers, read_latest
-from airflow_openai_batch.recipes.cds.workbook import Sheet, write_workbook
+from airflow_openai_batch.recipes.cds.workbook import WorkbookSheet, write_workbook
 from airflow_openai_batch.recipes.json_rows import Row, read_rows, write_rows
 from airflow_openai_batch.tables.reading.read_objects import list_objects
 from airflow_openai_batch.wording import number_of
@@ -138,7 +138,7 @@ def list_choices(output_uri: str) -> str | None:
     return None if place is None else place.uri
 
 
-def check_catalogue(output_uri: str, limits: Limits) -> dict[str, Any]:
+def check_catalogue(output_uri: str, limits: CheckLimits) -> dict[str, Any]:
     """The result: what was chosen, and what is wrong with it. Holds the judgements in memory, about 500 bytes each."""
     output = _open(output_uri)
     judged: dict[str, Row] = {}
@@ -181,8 +181,8 @@ def write_catalogue(output_uri: str) -> str:
     written = write_workbook(
         place,
         (
-            Sheet("results", _RESULT_COLUMNS, read_rows(checked, made_by="check")),
-            Sheet("problems", _PROBLEM_COLUMNS, problems()),
+            WorkbookSheet("results", _RESULT_COLUMNS, read_rows(checked, made_by="check")),
+            WorkbookSheet("problems", _PROBLEM_COLUMNS, problems()),
         ),
     )
     log.info("%s: %s, %s.", place.uri, number_of(written[0], "CD"), number_of(written[1], "problem"))

@@ -23,7 +23,7 @@ class Finding(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class CheckLimits:
     """What a CD is held against.
 
     :param year: the last year that a CD may be of.
@@ -44,7 +44,7 @@ class Limits:
 class Checker:
     """Checks one CD after the other; remembers the records and names it has seen, about 200 bytes each."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: CheckLimits) -> None:
         self._limits = limits
         self._seen: dict[str, str] = {}
 

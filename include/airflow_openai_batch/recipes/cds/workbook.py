@@ -29,7 +29,7 @@ _WIDTHS = {"photo": 24, "title": 32, "artist": 28, "detail": 44, "way_out": 48, 
 _WIDTH = 16
 
 
-class Sheet(NamedTuple):
+class WorkbookSheet(NamedTuple):
     """One sheet: its columns are keys of the rows."""
 
     name: str
@@ -37,7 +37,7 @@ class Sheet(NamedTuple):
     rows: Iterable[Row]
 
 
-def write_workbook(place: Location, sheets: Iterable[Sheet]) -> list[int]:
+def write_workbook(place: Location, sheets: Iterable[WorkbookSheet]) -> list[int]:
     """Write the sheets in their order; the file appears whole or not at all.
 
     A workbook that somebody has changed since it was written is put aside under another name.
@@ -60,7 +60,7 @@ def write_workbook(place: Location, sheets: Iterable[Sheet]) -> list[int]:
     return [count for _, count in filled]
 
 
-def _fill(book: Any, sheet: Sheet) -> int:
+def _fill(book: Any, sheet: WorkbookSheet) -> int:
     from openpyxl.utils import get_column_letter
 
     target: Any = book.create_sheet(sheet.name)  # its types know no column widths

@@ -17,7 +17,7 @@ from airflow_openai_batch.recipes.qdrant.documents import (
     DOCUMENTS,
     NOTE,
     Document,
-    Reading,
+    DocumentReading,
     describe_embedding,
 )
 from airflow_openai_batch.recipes.qdrant.qdrant_points import PAGE_POINTS
@@ -34,7 +34,7 @@ TABLE = "embedded.parquet"
 _KEPT = ["document", "name", "heading", "position", "text"]
 
 
-class Written(msgspec.Struct, frozen=True, kw_only=True):
+class ChunksWritten(msgspec.Struct, frozen=True, kw_only=True):
     """What became of the chunks of a run."""
 
     written: int
@@ -46,7 +46,7 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float
 
 
-def write_chunks(folder: Location, store: PointStore, prompt: PromptSpec) -> Written:
+def write_chunks(folder: Location, store: PointStore, prompt: PromptSpec) -> ChunksWritten:
     """Put each new chunk with its vector into the collection, then delete what the documents no longer have. May be
     repeated: the same chunks have the same ids.
 
@@ -55,7 +55,7 @@ def write_chunks(folder: Location, store: PointStore, prompt: PromptSpec) -> Wri
     :param folder: has the joined vectors as `TABLE`, unless nothing was new.
     :raises ConfigError: if the collection has vectors of another size.
     """
-    reading = read_note(folder.child(NOTE), Reading)
+    reading = read_note(folder.child(NOTE), DocumentReading)
     if reading is None:
         raise JobError(f"{folder.child(NOTE).uri}: is not there. Clear the task that reads the documents.")
     counts: Counter[str] = Counter()
@@ -71,7 +71,7 @@ def write_chunks(folder: Location, store: PointStore, prompt: PromptSpec) -> Wri
         if points.exists():
             for document in _read_documents(folder.child(DOCUMENTS)):
                 counts.update(_tidy(points, document))
-    done = Written(
+    done = ChunksWritten(
         written=counts["written"],
         failed=counts["failed"],
         deleted=counts["deleted"],
@@ -89,7 +89,7 @@ def write_chunks(folder: Location, store: PointStore, prompt: PromptSpec) -> Wri
     return done
 
 
-def check_failed(done: Written) -> None:
+def check_failed(done: ChunksWritten) -> None:
     """:raises JobError: if a chunk has no vector."""
     if done.failed or done.incomplete:
         raise JobError(

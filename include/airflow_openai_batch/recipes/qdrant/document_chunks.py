@@ -13,7 +13,7 @@ _BETWEEN_SENTENCES = re.compile(r"(?<=[.!?\u2026])\s+")
 _LONGEST_HEADING = 200
 
 
-class Chunk(NamedTuple):
+class DocumentChunk(NamedTuple):
     """A piece of a document."""
 
     heading: str
@@ -21,7 +21,7 @@ class Chunk(NamedTuple):
     text: str
 
 
-def cut_document(text: str, *, max_chars: int) -> Iterator[Chunk]:
+def cut_document(text: str, *, max_chars: int) -> Iterator[DocumentChunk]:
     """The pieces in their order; whole paragraphs as far as they fit.
 
     :param text: plain or Markdown.
@@ -32,11 +32,11 @@ def cut_document(text: str, *, max_chars: int) -> Iterator[Chunk]:
         packed = ""
         for paragraph in _read_paragraphs(body, max_chars):
             if packed and len(packed) + 2 + len(paragraph) > max_chars:
-                yield Chunk(heading, packed)
+                yield DocumentChunk(heading, packed)
                 packed = ""
             packed = f"{packed}\n\n{paragraph}" if packed else paragraph
         if packed:
-            yield Chunk(heading, packed)
+            yield DocumentChunk(heading, packed)
 
 
 def _read_sections(text: str) -> Iterator[tuple[str, list[str]]]:

@@ -18,7 +18,7 @@ from airflow_openai_batch.access.locations import open_place
 from airflow_openai_batch.errors import ConfigError, EmptyInputError, JobError
 from airflow_openai_batch.operators.report import make_asset_uri
 from airflow_openai_batch.recipes.job_folder import read_note, write_note
-from airflow_openai_batch.recipes.qdrant.document_chunks import Chunk, cut_document
+from airflow_openai_batch.recipes.qdrant.document_chunks import DocumentChunk, cut_document
 from airflow_openai_batch.storage.sources import SourceFile, explained, version_of
 from airflow_openai_batch.tables.reading.read_objects import list_objects, open_objects
 from airflow_openai_batch.wording import number_of
@@ -48,7 +48,7 @@ _NAMESPACE = uuid.UUID("8a1d9b5e-8f0c-5d0e-9d43-5a8f4d1f6c70")
 _BATCH_ROWS = 256
 
 
-class Reading(msgspec.Struct, frozen=True, kw_only=True):
+class DocumentReading(msgspec.Struct, frozen=True, kw_only=True):
     """What was read for a run; its file says that the files beside it are complete."""
 
     asked: str
@@ -83,7 +83,7 @@ class _Row(NamedTuple):
 
 def read_documents(
     store: PointStore, folder: Location, prompt: PromptSpec, *, source: str, max_chars: int
-) -> Reading:
+) -> DocumentReading:
     """Cut every document and write the chunks that have no vector yet into a table; one document at a time.
 
     Done once per directory. A chunk is known by document and content: one that only moved within its document is not
@@ -98,7 +98,7 @@ def read_documents(
     asked = hashlib.sha256(
         msgspec.json.encode([store.collection, store.place, source, max_chars, prompt.sha256])
     ).hexdigest()
-    done = read_note(folder.child(NOTE), Reading)
+    done = read_note(folder.child(NOTE), DocumentReading)
     if done is not None:
         if done.asked != asked:
             raise JobError(
@@ -130,7 +130,7 @@ def read_documents(
             if len(rows) >= _BATCH_ROWS:
                 counts["new"] += _flush(rows, table)
         counts["new"] += _flush(rows, table)
-    found = Reading(
+    found = DocumentReading(
         asked=asked,
         documents=counts["documents"],
         unreadable=counts["unreadable"],
@@ -142,7 +142,7 @@ def read_documents(
     return found
 
 
-def describe_reading(found: Reading) -> str:
+def describe_reading(found: DocumentReading) -> str:
     unreadable = f" ({found.unreadable:,} of them cannot be read)" if found.unreadable else ""
     return (
         f"{number_of(found.documents, 'document')}{unreadable}, {number_of(found.chunks, 'chunk')}, "
@@ -172,7 +172,7 @@ def find_documents(source: str) -> tuple[Location, list[SourceFile]]:
     return place, files
 
 
-def make_chunk_id(document: str, chunk: Chunk, occurrence: int) -> str:
+def make_chunk_id(document: str, chunk: DocumentChunk, occurrence: int) -> str:
     """The same for the same content in the same document; ``occurrence`` tells equal chunks apart."""
     content = hashlib.sha256(f"{chunk.heading}\0{chunk.text}".encode()).hexdigest()
     return str(uuid.uuid5(_NAMESPACE, f"{document}\0{content}\0{occurrence}"))
@@ -198,8 +198,8 @@ class _Known:
         return [row for row in chunks if there.get(row.chunk_id, {}).get("embedding") != self._embedding]
 
 
-def _name_chunks(document: str, name: str, chunks: Iterator[Chunk]) -> Iterator[_Row]:
-    seen: Counter[Chunk] = Counter()
+def _name_chunks(document: str, name: str, chunks: Iterator[DocumentChunk]) -> Iterator[_Row]:
+    seen: Counter[DocumentChunk] = Counter()
     for position, chunk in enumerate(chunks):
         chunk_id = make_chunk_id(document, chunk, seen[chunk])
         seen[chunk] += 1

@@ -20,7 +20,7 @@ from airflow_openai_batch.recipes.qdrant.transcripts import (
     TAGGING,
     VALUES,
     Fields,
-    Reading,
+    TranscriptReading,
     describe_reading,
     digest_values,
     is_foreign,
@@ -62,7 +62,7 @@ _TOP_TAGS = 20
 _MOST_TAGS = 20_000
 
 
-class Written(msgspec.Struct, frozen=True, kw_only=True):
+class TagsWritten(msgspec.Struct, frozen=True, kw_only=True):
     """What became of the rows of a table."""
 
     read: int
@@ -91,8 +91,8 @@ class _Tally:
         if len(self.tags) > _MOST_TAGS:
             self.tags = Counter(dict(self.tags.most_common(_MOST_TAGS // 2)))
 
-    def close(self) -> Written:
-        return Written(
+    def close(self) -> TagsWritten:
+        return TagsWritten(
             read=self.read,
             written=self.written,
             skipped=self.reasons.total(),
@@ -140,7 +140,9 @@ def check_sample(folder: Location) -> None:
     )
 
 
-def write_tags(folder: Location, store: PointStore, *, fields: Fields, overwrite: bool = False) -> Written:
+def write_tags(
+    folder: Location, store: PointStore, *, fields: Fields, overwrite: bool = False
+) -> TagsWritten:
     """Set tags, summary and their origin in the payload of each point whose answer keeps the rules; nothing else of a
     point is touched. May be repeated: the same table writes the same.
 
@@ -192,12 +194,12 @@ def write_summary(folder: Location, *, store: PointStore, prompt: PromptSpec) ->
 
     :raises JobError: if nothing has been read for this directory.
     """
-    reading = read_note(folder.child(READING), Reading)
+    reading = read_note(folder.child(READING), TranscriptReading)
     if reading is None:
         raise JobError(
             f"{folder.child(READING).uri}: is not there. Clear the task that reads the transcripts."
         )
-    done = read_note(folder.child(NOTE), Written)
+    done = read_note(folder.child(NOTE), TagsWritten)
     lines = [
         f"# Tags for {store}",
         "",
@@ -223,7 +225,7 @@ def write_summary(folder: Location, *, store: PointStore, prompt: PromptSpec) ->
     log.info("%s", text)
 
 
-def check_skipped(done: Written, max_failed_fraction: float) -> None:
+def check_skipped(done: TagsWritten, max_failed_fraction: float) -> None:
     """:raises JobError: if more than this fraction of the rows was not written."""
     if done.skipped > max_failed_fraction * done.read:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in list(done.reasons.items())[:5])
@@ -234,7 +236,7 @@ def check_skipped(done: Written, max_failed_fraction: float) -> None:
         )
 
 
-def _describe(done: Written) -> str:
+def _describe(done: TagsWritten) -> str:
     return (
         f"{done.read:,} read, {number_of(done.written, 'point')} written, {done.skipped:,} skipped, "
         f"answers for ${done.cost_usd:,.4f}"

@@ -55,7 +55,7 @@ class Fields(msgspec.Struct, frozen=True, kw_only=True):
         return [name for name in (self.text, self.title) if name]
 
 
-class Reading(msgspec.Struct, frozen=True, kw_only=True):
+class TranscriptReading(msgspec.Struct, frozen=True, kw_only=True):
     """What was read for a run; its file says that the table beside it is complete."""
 
     asked: str
@@ -100,7 +100,7 @@ def read_transcripts(
     filters: Mapping[str, Any],
     fields: Fields,
     overwrite: bool = False,
-) -> Reading:
+) -> TranscriptReading:
     """Write the transcripts that match and are untagged, or tagged by an older prompt, into a table; a page at a time.
 
     Done once per directory: whoever clears the task later, when points have their tags, gets the same rows.
@@ -110,7 +110,7 @@ def read_transcripts(
     :raises JobError: if the directory has the rows of another question.
     """
     asked = _digest(store, filters, fields, prompt, overwrite)
-    done = read_note(folder.child(NOTE), Reading)
+    done = read_note(folder.child(NOTE), TranscriptReading)
     if done is not None:
         if done.asked != asked:
             raise JobError(
@@ -133,7 +133,7 @@ def read_transcripts(
                 if rows:
                     table.write_batch(_make_batch(rows))
                     read += len(rows)
-    found = Reading(
+    found = TranscriptReading(
         asked=asked,
         matching=matching,
         tagged=max(0, matching - untagged),
@@ -146,7 +146,7 @@ def read_transcripts(
     return found
 
 
-def describe_reading(found: Reading) -> str:
+def describe_reading(found: TranscriptReading) -> str:
     empty = f"{found.empty:,} without a text, " if found.empty else ""
     if found.foreign:
         empty += f"{found.foreign:,} left alone with tags or a summary of their own (set overwrite to replace them), "

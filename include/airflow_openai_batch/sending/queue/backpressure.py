@@ -15,7 +15,7 @@ PROBE_S = 900.0
 
 
 @dataclass(slots=True)
-class Wall:
+class Backpressure:
     """Of one queue. Levels are tokens of our own in flight, times Unix seconds."""
 
     level: int | None = None

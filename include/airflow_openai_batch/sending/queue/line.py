@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.batch import BatchStatus
-from airflow_openai_batch.sending.queue.backpressure import Wall
+from airflow_openai_batch.sending.queue.backpressure import Backpressure
 from airflow_openai_batch.sending.queue.room import Held, Need, Room, sum_held
 from airflow_openai_batch.wording import describe_duration, format_amount
 
@@ -56,7 +56,7 @@ class _Queue:
     """Granted, and not yet seen in a list."""
     refused: QueueLimit = field(default_factory=QueueLimit)
     """What refusals said of its limit, the latest."""
-    wall: Wall = field(default_factory=Wall)
+    wall: Backpressure = field(default_factory=Backpressure)
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ class _Pass:
     """It has waited long enough to let nobody pass."""
     probe: Waiter | None = None
 
-    def would_probe(self, waiter: Waiter, wall: Wall) -> bool:
+    def would_probe(self, waiter: Waiter, wall: Backpressure) -> bool:
         """The smallest tries first, being the most likely to fit; the head, where it can go in no other way."""
         if self.closed:
             return False
@@ -82,7 +82,7 @@ class _Pass:
         return not stays and waiter.need.tokens < self.probe.need.tokens
 
 
-class QueueRoom:
+class AdmissionQueue:
     """The line before the queues of one connection."""
 
     def __init__(self) -> None:
@@ -124,7 +124,7 @@ class QueueRoom:
         )
         queue = self._queue(need)
         if not any(other.need.queue == need.queue for other in self._line) and not queue.reserved.tokens:
-            queue.wall = Wall()  # what was learnt is old
+            queue.wall = Backpressure()  # what was learnt is old
         for former in [other for other in self._granted if waiter.holder and other.holder == waiter.holder]:
             self._release(former)
         queue.refused = queue.refused.overridden_by(limit.only_by("refusal"))

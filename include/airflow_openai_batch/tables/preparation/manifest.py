@@ -38,7 +38,7 @@ class SourceNote(msgspec.Struct, frozen=True, kw_only=True):
     """Of addresses, sizes and versions of the files; of the query and its parameters."""
 
 
-class Counts(msgspec.Struct, frozen=True, kw_only=True):
+class PreparationCounts(msgspec.Struct, frozen=True, kw_only=True):
     """``rows`` is ``rejected`` plus those that a request answers."""
 
     rows: int
@@ -76,7 +76,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The JSON Schema that the answers were asked to keep, as it was sent."""
     columns: tuple[str, ...]
     """Of the source, in its order."""
-    counts: Counts
+    counts: PreparationCounts
     requests: tuple[FileNote, ...]
     rows: tuple[FileNote, ...]
 
@@ -104,7 +104,7 @@ def read_manifest(output: Location) -> Manifest | None:
     except FileNotFoundError:
         return None
     try:
-        version = msgspec.json.decode(data, type=_Version).schema_version
+        version = msgspec.json.decode(data, type=_ManifestVersion).schema_version
         if version > SCHEMA_VERSION:
             raise JobError(
                 f"{place.uri}: has schema version {version}, this release reads up to {SCHEMA_VERSION}. "
@@ -126,5 +126,5 @@ def _make_foreign_error(place: Location, why: str) -> JobError:
     )
 
 
-class _Version(msgspec.Struct):
+class _ManifestVersion(msgspec.Struct):
     schema_version: int

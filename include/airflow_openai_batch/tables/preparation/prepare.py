@@ -26,8 +26,8 @@ from airflow_openai_batch.tables.preparation.manifest import (
     MANIFEST,
     REJECTED,
     ROWS,
-    Counts,
     Manifest,
+    PreparationCounts,
     PromptNote,
     SourceNote,
     read_manifest,
@@ -275,7 +275,9 @@ class _Run:
             endpoint=spec.url,
             schema=spec.sent_schema,
             columns=tuple(self._table.schema.names),
-            counts=Counts(rows=self._rows, requests=written, rejected=self._rejected, duplicates=duplicates),
+            counts=PreparationCounts(
+                rows=self._rows, requests=written, rejected=self._rejected, duplicates=duplicates
+            ),
             requests=tuple(requests.files.notes),
             rows=tuple(rows.files.notes),
         )

@@ -12,7 +12,7 @@ import msgspec
 from airflow_openai_batch.testing.replies import vectors
 from airflow_openai_batch.testing.replies.schema_instances import Instances
 from airflow_openai_batch.testing.replies.shapes import (
-    Draft,
+    ReplyDraft,
     chat_completion,
     completion,
     embedding_list,
@@ -67,7 +67,7 @@ class Answers:
         :param digest: of the canonical body; all chance is drawn from it.
         :param spoil: one of `SPOILS`.
         """
-        draft = Draft(
+        draft = ReplyDraft(
             id=digest[:12].hex(),
             created=int(now),
             model=body.get("model") or "omni-moderation-latest",
@@ -86,7 +86,9 @@ class Answers:
         shape = {CHAT: chat_completion, RESPONSES: response, COMPLETIONS: completion}[endpoint]
         return shape(draft)
 
-    def _write(self, draft: Draft, endpoint: str, seed: bytes, spoil: str | None, made: str | None) -> None:
+    def _write(
+        self, draft: ReplyDraft, endpoint: str, seed: bytes, spoil: str | None, made: str | None
+    ) -> None:
         body = draft.body
         prompts = len(inputs_of(body.get("prompt"))) if endpoint == COMPLETIONS else 1
         choices = (body.get("n") or 1) * max(1, prompts)
@@ -152,7 +154,7 @@ class Answers:
                 }
         return None
 
-    def _embeddings(self, body: JSON, draft: Draft, spoil: str | None) -> JSON:
+    def _embeddings(self, body: JSON, draft: ReplyDraft, spoil: str | None) -> JSON:
         dimensions = body.get("dimensions") or vectors.DEFAULT_DIMENSIONS.get(draft.model, 1536)
         encoding = body.get("encoding_format") or "float"
         made = [

@@ -11,7 +11,7 @@ JSON = dict[str, Any]
 
 
 @dataclass(slots=True)
-class Draft:
+class ReplyDraft:
     """An answer before it has its shape."""
 
     id: str
@@ -27,7 +27,7 @@ class Draft:
     tool_call: JSON | None = None
 
 
-def chat_completion(draft: Draft) -> JSON:
+def chat_completion(draft: ReplyDraft) -> JSON:
     return {
         "id": f"chatcmpl-{draft.id}",
         "object": "chat.completion",
@@ -57,7 +57,7 @@ def _tier_of(body: JSON) -> str:
     return asked if asked in ("flex", "priority", "scale") else "default"
 
 
-def _chat_choice(draft: Draft, index: int, text: str) -> JSON:
+def _chat_choice(draft: ReplyDraft, index: int, text: str) -> JSON:
     message: JSON = {"role": "assistant", "content": text, "refusal": draft.refusal, "annotations": []}
     reason = draft.finish_reason
     if draft.refusal is not None:
@@ -69,7 +69,7 @@ def _chat_choice(draft: Draft, index: int, text: str) -> JSON:
     return {"index": index, "message": message, "logprobs": None, "finish_reason": reason}
 
 
-def completion(draft: Draft) -> JSON:
+def completion(draft: ReplyDraft) -> JSON:
     return {
         "id": f"cmpl-{draft.id}",
         "object": "text_completion",
@@ -87,7 +87,7 @@ def completion(draft: Draft) -> JSON:
     }
 
 
-def response(draft: Draft) -> JSON:
+def response(draft: ReplyDraft) -> JSON:
     body = draft.body
     reason = {"length": "max_output_tokens", "content_filter": "content_filter"}.get(draft.finish_reason)
     content: JSON = {"type": "output_text", "text": draft.texts[0], "annotations": [], "logprobs": []}
@@ -136,7 +136,7 @@ def response(draft: Draft) -> JSON:
     }
 
 
-def embedding_list(draft: Draft, vectors: list[Any]) -> JSON:
+def embedding_list(draft: ReplyDraft, vectors: list[Any]) -> JSON:
     return {
         "object": "list",
         "data": [
@@ -164,7 +164,7 @@ _CATEGORIES = {
 }  # fmt: skip
 
 
-def moderation(draft: Draft, texts: list[str]) -> JSON:
+def moderation(draft: ReplyDraft, texts: list[str]) -> JSON:
     return {"id": f"modr-{draft.id}", "model": draft.model, "results": [_moderate(text) for text in texts]}
 
 
