@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import sys
 import time
@@ -18,6 +19,7 @@ from demo.standalone import ROOT, LocalAirflow
 HOME = ROOT / ".run" / "up"
 SAMPLE_REQUESTS = 500
 UI_PORT = 8080
+_INPUT_ROOT = "AIRFLOW__OPENAI_BATCH__INPUT_ROOT"
 EMULATOR_PORT = 8000
 POLL_INTERVAL_S = 5
 """The emulator's batches take 22 s; the DAG's own default, a minute, is for OpenAI's hours."""
@@ -35,7 +37,7 @@ def main(home: Path = HOME) -> None:
         inputs.mkdir(parents=True, exist_ok=True)
         env = openai.connection() | {
             # What a form may name: this sample, what is put into a folder for it, and what jobs wrote.
-            "AIRFLOW__OPENAI_BATCH__INPUT_ROOT": f"file://{sample}, file://{inputs}",
+            _INPUT_ROOT: _join_roots(f"file://{sample}, file://{inputs}", os.environ.get(_INPUT_ROOT, "")),
             "AIRFLOW__OPENAI_BATCH__OUTPUT_ROOT": f"file://{home}/jobs",
         }
         if not sample.exists():  # a new one would be a changed input to the jobs that are there
@@ -51,6 +53,12 @@ def main(home: Path = HOME) -> None:
             airflow.check()
 
 
+def _join_roots(*lists: str) -> str:
+    """What the shell says comes on top: an error that refuses an input names this variable."""
+    roots = (root.strip() for roots in lists for root in roots.split(","))
+    return ", ".join(dict.fromkeys(filter(None, roots)))
+
+
 def _describe(home: Path, sample: Path, airflow: LocalAirflow, openai: OpenAISide) -> str:
     conf = {
         "input_uri": str(sample),
@@ -61,7 +69,8 @@ def _describe(home: Path, sample: Path, airflow: LocalAirflow, openai: OpenAISid
 Airflow    {airflow.url}/dags/openai_batch   (login admin / admin)
 OpenAI     {openai.url}   (emulated; connection openai_default leads there)
 Sample     {sample}   ({SAMPLE_REQUESTS} requests; give it as input_uri in the form of "Trigger")
-Inputs     {home}/inputs/   (forms may name files of yours that you put here)
+Inputs     {home}/inputs/   (forms may name files of yours that you put here; to name others,
+           start with {_INPUT_ROOT}=/your/folder)
 Results    {home}/jobs/<DAG id>/<run id>/
 Logs       {airflow.home}/components/
 

@@ -17,10 +17,17 @@ from airflow_openai_batch.access.settings import (
     describe_option,
     find_input_roots,
     find_output_root,
+    find_samples,
     read_list,
 )
 from airflow_openai_batch.errors import ConfigError, NotAllowedError
-from airflow_openai_batch.storage.uris import parse_uri
+from airflow_openai_batch.storage.uris import (
+    PUT_IT_THERE,
+    WHERE_IT_LEADS,
+    find_link_out,
+    is_local_uri,
+    parse_uri,
+)
 
 if TYPE_CHECKING:
     from airflow_openai_batch.storage.uris import StorageUri
@@ -60,17 +67,25 @@ def check_uri(uri: str, role: Role, giver: Giver = Giver.FORM) -> None:
             f"{uri}: lies in a folder whose name begins with a dot; such folders are not for what a form names. "
             "Choose another output_uri."
         )
-    if read_list(f"allowed_{role}_roots"):
-        raise NotAllowedError(
-            f"{uri}: not below an allowed {role} root. [{SECTION}] allowed_{role}_roots lists {', '.join(roots)}."
-        )
-    option, value = f"allowed_{role}_roots", [*roots, _suggest(uri, place)]
+    raise NotAllowedError(f"{uri}: {_describe_refusal(uri, place, roots, role)}")
+
+
+def _describe_refusal(uri: str, place: StorageUri, roots: list[str], role: Role) -> str:
+    """Why, and the line that would allow it."""
+    option = f"allowed_{role}_roots"
+    link = find_link_out(uri, [_parse_root(root).key for root in roots if is_local_uri(root)])
+    if link is not None:
+        why = f"{link} is a symbolic link that leads out of {', '.join(roots)}. {PUT_IT_THERE}"
+    elif read_list(option):
+        why = f"not below an allowed {role} root. [{SECTION}] {option} lists {', '.join(roots)}."
+    else:
+        why = f"was named by whoever triggered this run, who may name {role}s below {', '.join(roots)} only."
+    wanted = _suggest(uri, place) if link is None else WHERE_IT_LEADS
+    if read_list(option):
+        return f"{why} {describe_option(option, wanted)}"
     if role == "input":  # unlike the list, it does not bind what stands in DAG code
-        option, value = "input_root", [*read_list("input_root"), _suggest(uri, place)]
-    raise NotAllowedError(
-        f"{uri}: was named by whoever triggered this run, who may name {role}s below {', '.join(roots)} only. "
-        f"{describe_option(option, ', '.join(value))}"
-    )
+        return f"{why} {describe_option('input_root', wanted)}"
+    return f"{why} {describe_option(option, *roots, wanted)}"
 
 
 def _parse_root(root: str) -> StorageUri:
@@ -87,7 +102,10 @@ def _is_ours(place: StorageUri, root: StorageUri, role: Role, giver: Giver) -> b
 
 
 def _suggest(uri: str, place: StorageUri) -> str:
-    """The directory of what was named, as it would stand in a list."""
+    """The directory of what was named, as it would stand in a list; of a sample the folder of all."""
+    samples = find_samples()
+    if samples is not None and place.is_below(_parse_root(samples)):
+        return samples
     folder = place.key if uri.strip().endswith("/") else place.key.rpartition("/")[0]
     if place.scheme == "file":
         return folder or "/"
@@ -107,7 +125,8 @@ def check_conn_id(conn_id: str, giver: Giver = Giver.FORM) -> None:
         return
     if listed:
         raise NotAllowedError(
-            f"connection {conn_id!r}: not allowed. [{SECTION}] {_CONN_IDS} lists {', '.join(listed)}."
+            f"connection {conn_id!r}: not allowed. [{SECTION}] {_CONN_IDS} lists {', '.join(listed)}. "
+            f"{describe_option(_CONN_IDS, conn_id)}"
         )
     named = _find_named()
     if conn_id in named:
@@ -115,7 +134,7 @@ def check_conn_id(conn_id: str, giver: Giver = Giver.FORM) -> None:
     others = f" Its code names {', '.join(sorted(named))}." if named else ""
     raise NotAllowedError(
         f"connection {conn_id!r}: was named by whoever triggered this run, who may name those only that the code of "
-        f"the DAG names.{others} {describe_option(_CONN_IDS, ', '.join([*sorted(named), conn_id]))}"
+        f"the DAG names.{others} {describe_option(_CONN_IDS, *sorted(named), conn_id)}"
     )
 
 

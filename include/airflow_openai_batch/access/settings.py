@@ -9,6 +9,8 @@ from pathlib import Path
 from airflow.providers.common.compat.sdk import conf
 
 SECTION = "openai_batch"
+_BINDS_ALL = frozenset({"allowed_input_roots", "allowed_output_roots", "allowed_conn_ids"})
+"""What holds for the authors of DAGs as well, once it is set."""
 _SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 """Beside the package in a checkout; a wheel brings none."""
 
@@ -32,8 +34,13 @@ def find_home_root() -> str:
 
 def find_input_roots() -> list[str]:
     """What forms may name as input where no list says more: ``input_root``, what jobs wrote, the samples."""
-    samples = [str(_SAMPLES)] if _SAMPLES.is_dir() else []
-    return [*read_list("input_root"), find_output_root(), *samples]
+    samples = find_samples()
+    return [*read_list("input_root"), find_output_root(), *([samples] if samples else [])]
+
+
+def find_samples() -> str | None:
+    """The folder of the shipped samples, where there is one."""
+    return str(_SAMPLES) if _SAMPLES.is_dir() else None
 
 
 def find_books_folder(conn_id: str) -> str:
@@ -45,10 +52,32 @@ def find_books_folder(conn_id: str) -> str:
     return f"{root}/.books/{re.sub(r'[^A-Za-z0-9_.-]', '-', conn_id)}"
 
 
-def describe_option(option: str, value: str) -> str:
-    """The line to add to Airflow's configuration, and the same as a variable of the environment."""
-    variable = f"AIRFLOW__{SECTION.upper()}__{option.upper()}"
-    return (
-        f"To allow it, add to airflow.cfg, in the section [{SECTION}]:  {option} = {value}  (or set the environment "
-        f"variable {variable}={value!r} on all components)."
-    )
+def describe_option(option: str, *more: str) -> str:
+    """How to add to a list: the whole line as it has to be, and where it goes.
+
+    What is in force says where: a variable of the environment wins over the file, and a second line of one name is an
+    error of the file.
+    """
+    variable, value = f"AIRFLOW__{SECTION.upper()}__{option.upper()}", ", ".join([*read_list(option), *more])
+    line = f"  {option} = {value.replace('%', '%%')}"  # a sign of its own in this file
+    if variable in os.environ:
+        way = (
+            f"change the environment variable {variable}, which is set here and wins over airflow.cfg, on all "
+            f"components to:  {variable}={value!r}"
+        )
+    elif read_list(option):
+        way = f"change this line of airflow.cfg, on all components, in the section [{SECTION}]:{line}"
+    else:
+        way = (
+            f"add to airflow.cfg, in the section [{SECTION}]:{line}  (or set the environment variable "
+            f"{variable}={value!r} on all components)"
+        )
+    return f"To allow it, {way}.{describe_reach(option)}"
+
+
+def describe_reach(option: str) -> str:
+    """Whom a list binds, where that is more than forms; begins with a blank."""
+    if option not in _BINDS_ALL:
+        return ""
+    when = "binds" if read_list(option) else "then binds"
+    return f" This list {when} all DAGs, also what their authors name in code."

@@ -17,7 +17,7 @@ import fsspec
 from airflow_openai_batch.errors import OutOfBoundsError
 from airflow_openai_batch.server_words import describe_error
 from airflow_openai_batch.storage.private_files import create_file, make_folders
-from airflow_openai_batch.storage.uris import is_path_below
+from airflow_openai_batch.storage.uris import PUT_IT_THERE, find_link_out, is_path_below
 
 WRITE_BLOCK_BYTES = 8 * 2**20
 """Multipart size for object stores: 200 MB in 4 s against an S3 server, with 8 MB of memory a file."""
@@ -52,11 +52,11 @@ class Location:
         if self.bounds is None or not self.is_local:
             return
         real = os.path.realpath(self.path)
-        if not any(is_path_below(real, bound) for bound in self.bounds):
-            raise OutOfBoundsError(
-                f"{self.uri}: leads through a symbolic link to {real}, outside of {', '.join(self.bounds)}. Put the "
-                "file itself there, or allow the place that it leads to."
-            )
+        if any(is_path_below(real, bound) for bound in self.bounds):
+            return
+        link, within = find_link_out(self.path, self.bounds), ", ".join(self.bounds)
+        why = f"{link} is a symbolic link that leads out of {within}" if link else f"lies outside of {within}"
+        raise OutOfBoundsError(f"{self.uri}: {why}. {PUT_IT_THERE}")
 
     @property
     def is_local(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -17,6 +18,9 @@ from airflow_openai_batch.errors import ConfigError
 
 _SCHEME = re.compile(r"[a-z][a-z0-9]*\Z")
 _LOCAL = ("file", "local")
+PUT_IT_THERE = "Put the file itself there, or allow the place that it leads to."
+WHERE_IT_LEADS = "<where the link leads>"
+"""In place of that: whoever reads the error of a form need not learn it, and who may set up Airflow can look."""
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -46,6 +50,22 @@ def is_local_uri(uri: str) -> bool:
     """A path on a disk, or a URI of one."""
     scheme, separator, _ = uri.partition("://")
     return not separator or scheme.lower() in _LOCAL
+
+
+def find_link_out(uri: str, bounds: Iterable[str]) -> str | None:
+    """The symbolic link on the way to a local place by which it comes to lie outside, as it was named.
+
+    :param bounds: real paths.
+    """
+    if not is_local_uri(uri):
+        return None
+    bounds, found, is_inside = tuple(bounds), None, False
+    path = Path(uri.strip().partition("://")[2] or uri.strip()).expanduser().absolute()
+    for place in (*reversed(path.parents), path):
+        was_inside, real = is_inside, os.path.realpath(place)
+        is_inside = any(is_path_below(real, bound) for bound in bounds)
+        found = None if is_inside else str(place) if was_inside else found
+    return found
 
 
 def parse_uri(uri: str) -> StorageUri:

@@ -44,7 +44,7 @@ def check_form_query(sql: str, conn_id: str) -> None:
     if conn_id not in allowed:
         raise NotAllowedError(
             f"connection {conn_id!r}: a form may ask only the databases that [{SECTION}] {_SETTING} lists "
-            f"({', '.join(allowed) or 'none so far'}). {describe_option(_SETTING, ', '.join([*allowed, conn_id]))} "
+            f"({', '.join(allowed) or 'none so far'}). {describe_option(_SETTING, conn_id)} "
             f"{_IN_CODE}"
         )
     if (problem := _find_problem(sql)) is not None:

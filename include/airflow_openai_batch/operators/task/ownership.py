@@ -6,11 +6,9 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from airflow.providers.common.compat.sdk import conf
-
 from airflow_openai_batch.access.givers import Giver
 from airflow_openai_batch.access.permissions import find_roots
-from airflow_openai_batch.access.settings import SECTION
+from airflow_openai_batch.access.settings import describe_option, read_list
 from airflow_openai_batch.errors import ForeignJobError, JobError
 from airflow_openai_batch.job.generations import read_last_plan
 from airflow_openai_batch.storage.uris import parse_uri
@@ -31,8 +29,8 @@ def check_owner(created_by: str, where: str, dag_id: str) -> None:
     if owner is not None:
         raise ForeignJobError(
             f"{where}: belongs to DAG {owner!r}, which began it. DAG {dag_id!r} may read it, but neither go on with it "
-            "nor repair, restart or publish it. Choose another output_uri; or, where the DAG was renamed, let whoever "
-            f"sets up Airflow write it down: [{SECTION}] {_SETTING} = {dag_id}={owner}."
+            "nor repair, restart or publish it. Choose another output_uri, unless the DAG was renamed. "
+            f"{describe_option(_SETTING, f'{dag_id}={owner}')}"
         )
 
 
@@ -74,6 +72,5 @@ def find_other_owner(created_by: str, dag_id: str) -> str | None:
 
 def _read_renames() -> set[tuple[str, str]]:
     """New and old names; what is no such pair allows nothing."""
-    pairs = str(conf.get(SECTION, _SETTING, fallback="") or "").split(",")
-    names = (pair.partition("=") for pair in pairs)
+    names = (pair.partition("=") for pair in read_list(_SETTING))
     return {(new.strip(), old.strip()) for new, _, old in names}
