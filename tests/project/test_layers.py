@@ -96,6 +96,32 @@ def test_imports_run_downwards(module):
             assert module in WITH_OPENAI, f"{part} works without the OpenAI client"
 
 
+def read_all(folder: str) -> set[str]:
+    """What a folder's face hands out: names of its own, and modules."""
+    for node in ast.parse(FILES[folder].read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return set()
+
+
+def find_strays(module: str) -> Iterator[str]:
+    """What a module imports from another folder that does not hand it out."""
+    for name in read_imports(FILES[module]):
+        inside = name.removeprefix("airflow_openai_batch.")
+        if inside == name or inside.partition(".")[0] in (module.partition(".")[0], "__version__"):
+            continue
+        used = inside if inside in FILES else inside.rpartition(".")[0]
+        is_face = FILES[used].stem == "__init__"
+        folder, _, wanted = inside.rpartition(".") if is_face and used != inside else used.rpartition(".")
+        if folder and wanted != "__main__" and wanted not in read_all(folder):
+            yield inside
+
+
+@pytest.mark.parametrize("module", [module for module in FILES if module != "warm"])
+def test_other_folders_are_used_by_what_they_hand_out(module):
+    assert not set(find_strays(module)), "see __all__ of the folder's __init__.py"
+
+
 def test_imports_make_no_circles():
     waiting = {module: find_used(module) for module in FILES}
     while free := {module for module, used in waiting.items() if not used & waiting.keys()}:

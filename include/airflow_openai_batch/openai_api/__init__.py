@@ -1,1 +1,28 @@
-"""What OpenAI is, and servers that speak its language: the client, batches, responses, models, prices, limits."""
+"""What OpenAI is, and servers that speak its language: the client, batches, responses, models, prices, limits.
+
+What comes from a server is read here once, into our own types, and refused in words where it is something else.
+"""
+
+# Modules that other folders may import from.
+__all__ = [
+    "account_limits",
+    "answer_parts",
+    "answer_vectors",
+    "batch",
+    "client",
+    "client_errors",
+    "connection_settings",
+    "endpoints",
+    "error_codes",
+    "lenient_json",
+    "models",
+    "paging",
+    "prices",
+    "rate_limits",
+    "realtime_client",
+    "redirects",
+    "responses",
+    "results_check",
+    "server_objects",
+    "tiers",
+]

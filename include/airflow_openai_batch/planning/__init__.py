@@ -1,1 +1,4 @@
-"""The split: scan the input, count, pack shards, write the plan."""
+"""The split: scan the input, count tokens, pack shards, write ``plan.json``."""
+
+# Modules that other folders may import from.
+__all__ = ["first_models", "input_check", "scan", "split"]

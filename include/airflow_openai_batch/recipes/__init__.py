@@ -1,1 +1,4 @@
-"""What stands behind the example DAGs beside their wiring; in the wheel, so that a copied DAG runs."""
+"""What stands behind each example DAG, a folder a DAG."""
+
+# Modules that other folders may import from.
+__all__ = ["job_folder"]

@@ -1,1 +1,13 @@
 """Landing: raw files indexed, answers judged, rows written in the order of the input."""
+
+# Modules that other folders may import from.
+__all__ = [
+    "landing",
+    "landing_slots",
+    "landing_summary",
+    "leftovers",
+    "outcome",
+    "phases",
+    "raw_index",
+    "result_rows",
+]

@@ -1,1 +1,14 @@
-"""What the operators share."""
+"""What the operators share: their base, parameters, failures, who may act on a job."""
+
+# Modules that other folders may import from.
+__all__ = [
+    "base",
+    "caller",
+    "failures",
+    "ownership",
+    "parameters",
+    "prompt_files",
+    "run_place",
+    "sending",
+    "shard_step",
+]

@@ -1,1 +1,1 @@
-"""OpenAI's webhooks, which wake deferred tasks."""
+"""OpenAI's webhooks, which wake the tasks that wait for a batch."""

@@ -1,1 +1,4 @@
-"""Behind the DAG caption_video_frames."""
+"""Behind ``caption_video_frames``."""
+
+# Modules that other folders may import from.
+__all__ = ["caption_report", "video_frames"]

@@ -1,1 +1,4 @@
-"""Behind the DAG catalog_cd_images."""
+"""Behind ``catalog_cd_images``."""
+
+# Modules that other folders may import from.
+__all__ = ["cd_catalog", "cd_checks"]

@@ -1,1 +1,4 @@
-"""Behind the DAG drain_request_files."""
+"""Behind ``drain_request_files``."""
+
+# Modules that other folders may import from.
+__all__ = ["delivery", "inbox", "pending_files"]

@@ -1,1 +1,4 @@
-"""Behind the DAG reviews_sentiment_nightly."""
+"""Behind ``reviews_sentiment_nightly``."""
+
+# Modules that other folders may import from.
+__all__ = ["night_report", "nights"]

@@ -6,4 +6,16 @@ from airflow_openai_batch.tables.preparation.manifest import Manifest, read_mani
 from airflow_openai_batch.tables.preparation.prepare import Preparation, Prepared, prepare_requests
 from airflow_openai_batch.tables.preparation.preview import preview_requests
 
-__all__ = ["Manifest", "Preparation", "Prepared", "prepare_requests", "preview_requests", "read_manifest"]
+# With the modules that other folders may import from.
+__all__ = [
+    "Manifest",
+    "Preparation",
+    "Prepared",
+    "manifest",
+    "prepare",
+    "prepare_requests",
+    "preview_requests",
+    "read_manifest",
+    "renderer",
+    "source_note",
+]

@@ -4,4 +4,5 @@ from __future__ import annotations
 
 from airflow_openai_batch.tables.prompts.spec import ImageSpec, PromptSpec, read_prompt
 
-__all__ = ["ImageSpec", "PromptSpec", "read_prompt"]
+# With the modules that other folders may import from.
+__all__ = ["ImageSpec", "PromptSpec", "answer_columns", "read_prompt", "template_names"]
