@@ -17,7 +17,7 @@ import airflow_openai_batch.hooks.openai_batch
 import airflow_openai_batch.operators.download
 import airflow_openai_batch.operators.report
 import airflow_openai_batch.operators.split
-import airflow_openai_batch.requests.schema_engines
+import airflow_openai_batch.requests.json_schema
 import airflow_openai_batch.sending.realtime.send
 import airflow_openai_batch.sensors.batch
 import airflow_openai_batch.triggers.batch

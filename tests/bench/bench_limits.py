@@ -16,8 +16,8 @@ from typing import Any
 
 import jinja2.sandbox
 
-from airflow_openai_batch.requests import json_schema, schema_apart
-from airflow_openai_batch.requests.schema_engines import compile_schema
+from airflow_openai_batch.requests import schema_check
+from airflow_openai_batch.requests.json_schema import compile_schema
 from airflow_openai_batch.tables.preparation.renderer import Renderer
 from airflow_openai_batch.tables.prompts import read_prompt
 from airflow_openai_batch.tables.prompts.filling_apart import FillingApart
@@ -70,11 +70,11 @@ def print_answers(rows: int, rounds: int) -> None:
     schema = json.dumps(SCHEMA).encode()
     size = len(json.dumps(ANSWER))
     check = compile_schema(SCHEMA)
-    checks = schema_apart.ChecksApart.here()
+    checks = schema_check.ChecksApart.here()
     measured = {
         "the engine alone": lambda: repeat(rows, lambda: check(ANSWER)),
         "ordinary: in the task": lambda: repeat(
-            rows, lambda: json_schema.find_violation(schema, ANSWER, size)
+            rows, lambda: schema_check.find_violation(schema, ANSWER, size)
         ),
         "unusual: in the process": lambda: repeat(rows, lambda: checks.check(schema, ANSWER)),
     }

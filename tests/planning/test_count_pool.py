@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from airflow_openai_batch.errors import WorkerDiedError
+from airflow_openai_batch.planning.chunk_counter import ChunkCounter, CountRules
 from airflow_openai_batch.planning.chunks import Chunk, SourceChunk
-from airflow_openai_batch.planning.counting.chunk_counter import ChunkCounter, CountRules
-from airflow_openai_batch.planning.counting.count_pool import CountPool
+from airflow_openai_batch.planning.count_pool import CountPool
 from airflow_openai_batch.planning.split import Counting
 from fixtures.split_input import read_rejected, request_line, split, write_lines
 
@@ -186,7 +186,7 @@ def is_running(pid: int) -> bool:
 
 PARENT = """
 import os, sys, time
-from airflow_openai_batch.planning.counting.count_pool import CountPool
+from airflow_openai_batch.planning.count_pool import CountPool
 sys.path.insert(0, sys.argv[1])
 from planning.test_count_pool import RULES, chunks, children
 pool = CountPool(RULES, 2, ["in.jsonl"]).__enter__()

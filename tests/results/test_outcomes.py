@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from airflow_openai_batch.errors import ConfigError
-from airflow_openai_batch.requests import json_schema, schema_engines
+from airflow_openai_batch.requests import json_schema, schema_check
 from airflow_openai_batch.results.outcome import Outcome, OutcomeRules, read_outcome
 from fixtures.shard_on_disk import CHAT, EMBEDDINGS, RESPONSES, answer, broken, chat_body, refused
 
@@ -28,12 +28,12 @@ PERSON = {
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Schemas are checked by either library; compiled ones are not carried over."""
     if request.param == "jsonschema":
-        monkeypatch.setattr(schema_engines, "jsonschema_rs", None)
+        monkeypatch.setattr(json_schema, "jsonschema_rs", None)
     else:
         pytest.importorskip("jsonschema_rs")
-    json_schema._look_once.cache_clear()
+    schema_check._look_once.cache_clear()
     yield
-    json_schema._look_once.cache_clear()
+    schema_check._look_once.cache_clear()
 
 
 def judge(

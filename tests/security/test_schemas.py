@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_openai_batch.errors import ConfigError
-from airflow_openai_batch.requests import json_schema, schema_apart, schema_engines
+from airflow_openai_batch.requests import json_schema, schema_check
 from airflow_openai_batch.results.outcome import Outcome, OutcomeRules, read_outcome
 from airflow_openai_batch.tables.prompts import read_prompt
 
@@ -39,8 +39,8 @@ TREE = {
 
 @pytest.fixture(autouse=True)
 def checks_of_a_task_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema_apart.ChecksApart, "_own", None)
-    json_schema._look_once.cache_clear()
+    monkeypatch.setattr(schema_check.ChecksApart, "_own", None)
+    schema_check._look_once.cache_clear()
 
 
 def judge(content: str, schema: Any) -> Outcome:
@@ -57,7 +57,7 @@ def test_a_schema_beyond_its_bounds_is_not_checked_against(
 ) -> None:
     """With jsonschema the deep one was an error of the whole shard."""
     if engine == "jsonschema":
-        monkeypatch.setattr(schema_engines, "jsonschema_rs", None)
+        monkeypatch.setattr(json_schema, "jsonschema_rs", None)
     started = time.process_time()
     outcome = judge('{"a": 1}', schema)
     assert (outcome.status, outcome.unchecked) == ("ok", True)
@@ -90,7 +90,7 @@ def test_a_pattern_that_never_ends_stops_its_row_alone(
     wrong = judge('{"a": "x"}', SLOW)
     assert (wrong.status, wrong.retryable) == ("invalid_output", True)
     if engine == "jsonschema":
-        monkeypatch.setattr(schema_apart, "MAX_OVERRUNS", 1)
+        monkeypatch.setattr(schema_check, "MAX_OVERRUNS", 1)
         for _ in range(100):  # each would take seconds
             assert judge(json.dumps({"a" * 50 + "b": "x"}), SLOW).unchecked
 

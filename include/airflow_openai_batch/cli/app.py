@@ -14,7 +14,7 @@ from airflow_openai_batch.errors import ConfigError, OpenAIBatchError
 from airflow_openai_batch.job.directory import REJECTED
 from airflow_openai_batch.job.plan import ShardLimits
 from airflow_openai_batch.job.rejected import write_rejected
-from airflow_openai_batch.planning.counting.count_chunks import Counting
+from airflow_openai_batch.planning.count_chunks import Counting
 from airflow_openai_batch.planning.input_check import survey_input
 from airflow_openai_batch.server_words import describe_error
 from airflow_openai_batch.storage.location import Location, resolve_plain

@@ -11,6 +11,5 @@ __all__ = [
     "monthly_book",
     "monthly_budget",
     "sample",
-    "shard_month",
     "spending",
 ]

@@ -1,4 +1,4 @@
 """The split: scan the input, count tokens, pack shards, write ``plan.json``."""
 
 # Modules that other folders may import from.
-__all__ = ["first_models", "input_check", "scan", "split"]
+__all__ = ["count_chunks", "first_models", "input_check", "scan", "split"]

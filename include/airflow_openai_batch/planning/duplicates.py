@@ -5,6 +5,7 @@ OpenAI returns results by custom_id, so a second one could not be told from the 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from array import array
 from collections.abc import Iterator, Sequence
@@ -15,9 +16,9 @@ import msgspec
 import numpy as np
 
 from airflow_openai_batch.errors import InputChangedError
+from airflow_openai_batch.job.ranges import RangeReader
 from airflow_openai_batch.job.rejected import RejectedLine, SourceNames
 from airflow_openai_batch.planning.chunk_tally import KIND_BITS, REQUEST
-from airflow_openai_batch.planning.reread import reread_lines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -114,3 +115,28 @@ def describe_duplicates(
             message=f"custom_id is that of {names.line(first.source, first.line_number)}; "
             "it must be unique over the whole input",
         )
+
+
+def reread_lines(
+    lines: NDArray[np.int64], table: LineTable, files: Sequence[SourceFile]
+) -> Iterator[tuple[int, bytes]]:
+    """The number and the bytes of each of these lines of the table, which must be in order.
+
+    Reads the chunks they stand in, and of compressed sources all that comes before them.
+
+    :raises InputChangedError: if the source has changed since it was scanned.
+    """
+    with contextlib.ExitStack() as closing:
+        reader: RangeReader | None = None
+        current = -1
+        for group in table.by_chunk(lines):
+            if reader is None or group.source != current:
+                closing.close()
+                file = files[group.source]
+                reader, current = RangeReader(file.location, file.compression), group.source
+                closing.callback(reader.close)
+            data = b"".join(reader.read(group.start, group.end)).split(b"\n")
+            if len(data) < group.lines:
+                raise InputChangedError(f"{files[current].uri}: changed while it was split. Split it again.")
+            for line in group.wanted:
+                yield int(line), data[int(line) - group.first_line]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from airflow_openai_batch.errors import InputChangedError
 from airflow_openai_batch.job.plan import OutputBound
 from airflow_openai_batch.planning.chunk_tally import OutputSum
-from airflow_openai_batch.planning.reread import reread_lines
+from airflow_openai_batch.planning.duplicates import reread_lines
 from airflow_openai_batch.requests.request import BadLineError, Request, read_request
 
 if TYPE_CHECKING:

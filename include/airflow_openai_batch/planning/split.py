@@ -23,7 +23,7 @@ from airflow_openai_batch.job.generations import last_generation, put_aside
 from airflow_openai_batch.job.inputs import Listing, list_sources
 from airflow_openai_batch.job.plan import Limits, Plan, ShardLimits
 from airflow_openai_batch.job.rejected import SourceNames, write_rejected
-from airflow_openai_batch.planning.counting.count_chunks import Counting, open_counting
+from airflow_openai_batch.planning.count_chunks import Counting, open_counting
 from airflow_openai_batch.planning.foreign_formats import is_no_json_at_all, name_foreign_format
 from airflow_openai_batch.planning.plan_draft import PlanDraft, draft_plan
 from airflow_openai_batch.planning.scan import ScanProgress, scan_sources

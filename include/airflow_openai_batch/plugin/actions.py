@@ -26,7 +26,7 @@ from airflow_openai_batch.plugin.access import GetUserDep, check_origin
 from airflow_openai_batch.plugin.api import AllRights, OneJob, read_row
 from airflow_openai_batch.plugin.job_rows import JobId, find_conn_ids
 from airflow_openai_batch.plugin.odd_requests import MOST_NAME_CHARS, MOST_NUMBER, TEXT
-from airflow_openai_batch.sending.known_batches import is_of_job
+from airflow_openai_batch.sending.batch_search import is_of_job
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.plan import Plan

@@ -10,7 +10,6 @@ import msgspec
 from airflow_openai_batch.errors import InputChangedError
 from airflow_openai_batch.openai_api import lenient_json
 from airflow_openai_batch.openai_api.endpoints import Endpoint
-from airflow_openai_batch.requests.json_schema import read_format
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.request_line import RequestLine
@@ -58,6 +57,19 @@ _decode_input_request = msgspec.json.Decoder(_InputRequest).decode
 _decode_text = msgspec.json.Decoder(_Text).decode
 
 
+class _JSONSchema(msgspec.Struct):
+    schema: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Format(msgspec.Struct):
+    type: Any = None
+    json_schema: _JSONSchema | None = None
+    schema: msgspec.Raw = msgspec.Raw(b"")
+
+
+_decode_format = msgspec.json.Decoder(_Format).decode
+
+
 def read_asked(request: RequestLine, endpoint: str) -> Asked:
     """:raises InputChangedError: if the line is no request, which the splitter would have rejected."""
     try:
@@ -74,7 +86,7 @@ def read_asked(request: RequestLine, endpoint: str) -> Asked:
         raw = b""
     if not raw:
         return Asked(found.custom_id)
-    return Asked(found.custom_id, *_read_format_once(raw))
+    return Asked(found.custom_id, *_read_format(raw))
 
 
 def _read_inputs(found: _InputRequest) -> Asked:
@@ -99,7 +111,23 @@ def _count_inputs(raw: bytes) -> int | None:
     return 1 if all(isinstance(item, int) for item in given) else len(given)
 
 
-_read_format_once = lru_cache(maxsize=64)(read_format)
+@lru_cache(maxsize=64)
+def _read_format(raw: bytes) -> tuple[str, bytes | None]:
+    """The kind of ``response_format`` (chat) or ``text.format`` (responses) and its schema's JSON.
+
+    The kind is ``text``, ``json_object`` or ``json_schema``; anything else reads as ``text``.
+    """
+    try:
+        found = _decode_format(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return "text", None
+    if found.type == "json_object":
+        return "json_object", None
+    if found.type != "json_schema":
+        return "text", None
+    inner = found.json_schema
+    schema = inner.schema if inner is not None else found.schema
+    return "json_schema", bytes(schema) if schema else None
 
 
 def _find_text_format(text: bytes) -> bytes:

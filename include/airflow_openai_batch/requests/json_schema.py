@@ -1,128 +1,90 @@
-"""Does an answer satisfy the format its request asked for?
+"""Two ways to hold a value against a JSON schema: jsonschema-rs where it is installed, else jsonschema.
 
-Where a schema cannot be used, the answer is not blamed for it: it counts as unchecked. Simple schemas are checked
-against here, all others where limits of time and memory hold (`schema_apart`).
+They agree on what is valid; a check takes about 1 µs in the first and 200 µs in the second, which for 50,000
+structured answers is the difference between nothing and ten seconds. Neither fetches a schema from anywhere,
+and in both a regular expression is bounded.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any, NamedTuple
+import contextlib
+import importlib
+from collections.abc import Callable
+from typing import Any
 
-import msgspec
+import jsonschema.validators
+import referencing
+import regex  # type: ignore[import-untyped, unused-ignore]
 
-from airflow_openai_batch.openai_api import lenient_json
-from airflow_openai_batch.processes.limited_process import Overrun
-from airflow_openai_batch.requests.schema_apart import ChecksApart
-from airflow_openai_batch.requests.schema_bounds import SchemaBoundsError, check_schema_bytes, measure_schema
-from airflow_openai_batch.requests.schema_engines import BadSchemaError, Check, compile_schema
+jsonschema_rs: Any = None
+with contextlib.suppress(ImportError):  # of the extra "fast"
+    jsonschema_rs = importlib.import_module("jsonschema_rs")
 
-PATH_CHARS = 200
+Check = Callable[[Any], tuple[str, str] | None]
+"""Takes a value; gives the JSON path and the keyword of the first violation, or None."""
 
-
-_MOST_WORK = 2_000_000
-"""Schemas times characters of an answer that are checked without limits; a second at the most."""
-
-
-class UnusableSchemaError(Exception):
-    """The schema cannot be checked against: malformed, too large, or refers to what is not in it."""
-
-
-class CheckLimitError(Exception):
-    """The check of this answer goes beyond a limit, which the message names."""
+PATTERN_TIMEOUT_S = 0.1
+"""For one regular expression of a schema against one string of an answer, with jsonschema."""
+BACKTRACK_LIMIT = 100_000
+"""The same with jsonschema-rs: steps back, reached in milliseconds."""
 
 
-def read_format(raw: bytes) -> tuple[str, bytes | None]:
-    """The kind of ``response_format`` (chat) or ``text.format`` (responses) and its schema's JSON.
+class BadSchemaError(Exception):
+    """What stands there is no schema, or refers to what is not in it."""
 
-    The kind is ``text``, ``json_object`` or ``json_schema``; anything else reads as ``text``.
-    """
+
+def compile_schema(schema: Any) -> Check:
+    """:raises BadSchemaError: if nothing can be checked against it."""
+    return _compile_fast(schema) if jsonschema_rs is not None else compile_plain(schema)
+
+
+def _compile_fast(schema: Any) -> Check:
+    options = jsonschema_rs.FancyRegexOptions(backtrack_limit=BACKTRACK_LIMIT)
     try:
-        found = _decode_format(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return "text", None
-    if found.type == "json_object":
-        return "json_object", None
-    if found.type != "json_schema":
-        return "text", None
-    inner = found.json_schema
-    schema = inner.schema if inner is not None else found.schema
-    return "json_schema", bytes(schema) if schema else None
+        validator = jsonschema_rs.Draft202012Validator(schema, offline=True, pattern_options=options)
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+        raise BadSchemaError(type(error).__name__) from None
+
+    def check(value: Any) -> tuple[str, str] | None:
+        if validator.is_valid(value):
+            return None
+        error = next(iter(validator.iter_errors(value)))
+        return _to_json_path(error.instance_path), str(
+            error.schema_path[-1] if error.schema_path else "schema"
+        )
+
+    return check
 
 
-class _JSONSchema(msgspec.Struct):
-    schema: msgspec.Raw = msgspec.Raw(b"")
-
-
-class _Format(msgspec.Struct):
-    type: Any = None
-    json_schema: _JSONSchema | None = None
-    schema: msgspec.Raw = msgspec.Raw(b"")
-
-
-_decode_format = msgspec.json.Decoder(_Format).decode
-
-
-def find_violation(schema: bytes, value: Any, size: int) -> str | None:
-    """Where ``value`` breaks the schema, or None. Names the place and the keyword, not the content.
-
-    :param size: of the answer's JSON, in characters.
-    :raises UnusableSchemaError: if the schema cannot be checked against.
-    :raises CheckLimitError: if the check goes beyond a limit.
-    """
-    looked = _look_at(schema)
-    if looked.check is not None and looked.subschemas * size <= _MOST_WORK:
-        found = _check_here(looked.check, value)
-    else:
-        found = _check_apart(schema, value)
-    if found is None:
-        return None
-    path, keyword = found
-    return f"{path[:PATH_CHARS]}: breaks '{keyword}' of the request's schema"
-
-
-def _check_here(check: Check, value: Any) -> tuple[str, str] | None:
+def compile_plain(schema: Any) -> Check:
+    """With jsonschema alone. :raises BadSchemaError: if it is no schema."""
     try:
-        return check(value)
-    except Exception as error:
-        # What a stranger's schema can raise while it is applied has no bound: unresolvable references,
-        # recursion, bad regular expressions, wrong types of keywords.
-        raise UnusableSchemaError(type(error).__name__) from error
+        _Checker.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise BadSchemaError(type(error).__name__) from None
+    validator = _Checker(schema, registry=referencing.Registry())
+
+    def check(value: Any) -> tuple[str, str] | None:
+        error = next(iter(validator.iter_errors(value)), None)
+        return None if error is None else (_to_json_path(error.absolute_path), str(error.validator))
+
+    return check
 
 
-def _check_apart(schema: bytes, value: Any) -> tuple[str, str] | None:
-    found = ChecksApart.here().check(schema, value)
-    if isinstance(found, Overrun):
-        raise CheckLimitError(f"Checking it against the request's schema {found}.")
-    if found.unusable is not None:
-        raise UnusableSchemaError(found.unusable)
-    return found.violation
+def _to_json_path(parts: Any) -> str:
+    return "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
 
 
-class _Looked(NamedTuple):
-    subschemas: int = 0
-    check: Check | None = None
-    """Of a schema that is checked against without limits."""
-    problem: str = ""
-    """Why nothing can be checked against it."""
-
-
-def _look_at(schema: bytes) -> _Looked:
-    """:raises UnusableSchemaError: for what is no schema, or is beyond its bounds."""
-    found = _look_once(schema)
-    if found.problem:
-        raise UnusableSchemaError(found.problem)
-    return found
-
-
-@lru_cache(maxsize=64)
-def _look_once(schema: bytes) -> _Looked:
+def _check_pattern(_validator: Any, pattern: str, instance: Any, _schema: Any) -> Any:
+    if not isinstance(instance, str):
+        return
     try:
-        check_schema_bytes(len(schema))
-        decoded = lenient_json.decode(schema)
-        size = measure_schema(decoded)
-        return _Looked(size.subschemas, compile_schema(decoded) if size.is_simple else None)
-    except SchemaBoundsError as error:
-        return _Looked(problem=str(error))
-    except (lenient_json.UnreadableJSONError, BadSchemaError):
-        return _Looked(problem="malformed")
+        matches = regex.search(pattern, instance, timeout=PATTERN_TIMEOUT_S)
+    except TimeoutError:
+        return
+    if not matches:
+        yield jsonschema.ValidationError("does not match the pattern")
+
+
+_extend: Any = jsonschema.validators.extend
+_Checker = _extend(jsonschema.Draft202012Validator, {"pattern": _check_pattern})

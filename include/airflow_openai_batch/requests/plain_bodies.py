@@ -11,14 +11,18 @@ from typing import ClassVar, Literal
 import msgspec
 
 from airflow_openai_batch.openai_api.endpoints import Endpoint
-from airflow_openai_batch.requests.tokens.allowed import MAX_ALLOWED_TOKENS, allow_output, count_choices
 from airflow_openai_batch.requests.tokens.measure import (
     ONE_TOKEN_ROLES,
     REPEATING_ROLES,
     TOKENS_FOR_REPLY,
     TOKENS_PER_MESSAGE,
 )
-from airflow_openai_batch.requests.tokens.parts import Measure
+from airflow_openai_batch.requests.tokens.parts import (
+    MAX_ALLOWED_TOKENS,
+    Measure,
+    allow_output,
+    count_choices,
+)
 
 
 class _Message(msgspec.Struct, forbid_unknown_fields=True, gc=False):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from airflow_openai_batch.requests import schema_engines
+from airflow_openai_batch.requests import json_schema
 
 MAX_SCHEMA_BYTES = 1_000_000
 """Of its JSON. OpenAI takes 120,000 characters of names and values."""
@@ -138,7 +138,7 @@ def _is_plain_pattern(pattern: Any) -> bool:
     if pattern == "":
         return True
     is_short = isinstance(pattern, str) and len(pattern) <= _MAX_PLAIN_PATTERN
-    return schema_engines.jsonschema_rs is not None and is_short and _NOT_PLAIN.search(pattern) is None
+    return json_schema.jsonschema_rs is not None and is_short and _NOT_PLAIN.search(pattern) is None
 
 
 def resolve_pointer(root: Any, reference: Any) -> Any:

@@ -23,8 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from airflow_openai_batch.errors import OpenAIBatchError
-from airflow_openai_batch.storage.cores import count_usable_cores
-from airflow_openai_batch.storage.this_machine import find_lock_folder, open_lock
+from airflow_openai_batch.storage.this_machine import count_usable_cores, find_lock_folder, open_lock
 
 MEMORY_PER_LANDING = 1_000_000_000
 """Bytes: 240 MB at most for the landing, its task's process around it, and what else the machine does."""

@@ -25,7 +25,7 @@ from airflow_openai_batch.openai_api.answer_parts import (
 )
 from airflow_openai_batch.openai_api.error_codes import ACCOUNT_CODES
 from airflow_openai_batch.openai_api.responses import read_answer, read_costs
-from airflow_openai_batch.requests.json_schema import CheckLimitError, UnusableSchemaError, find_violation
+from airflow_openai_batch.requests.schema_check import CheckLimitError, UnusableSchemaError, find_violation
 from airflow_openai_batch.results.torn_lines import make_out_costs
 from airflow_openai_batch.server_words import clean_code, hide_secrets, hide_secrets_bytes
 

@@ -5,4 +5,4 @@ carry the steps out. Operators, the sensor and the triggers drive it to a goal.
 """
 
 # Modules that other folders may import from.
-__all__ = ["caller", "driver", "judging", "known_batches", "policy", "remote_cleanup", "shard_files", "steps"]
+__all__ = ["batch_search", "caller", "driver", "judging", "policy", "remote_cleanup", "shard_files", "steps"]

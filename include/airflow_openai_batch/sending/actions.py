@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from airflow_openai_batch.costs.shard_month import ShardMonth
+from airflow_openai_batch.costs.monthly_budget import ShardMonth
 from airflow_openai_batch.errors import NotFoundError, RemoteError, TransientError
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.shard_state import ShardState, Waited

@@ -9,7 +9,7 @@ from airflow_openai_batch.errors import AnswerError, NotFoundError, RemoteError,
 from airflow_openai_batch.sending.queue.refusals import is_file_not_ready
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.costs.shard_month import ShardMonth
+    from airflow_openai_batch.costs.monthly_budget import ShardMonth
     from airflow_openai_batch.job.shard_state import ShardState
     from airflow_openai_batch.sending.shard_journal import ShardJournal
 

@@ -17,7 +17,7 @@ from airflow_openai_batch.results.phases import measure_phases
 from airflow_openai_batch.sending.landing_metrics import tell_landing
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.costs.shard_month import ShardMonth
+    from airflow_openai_batch.costs.monthly_budget import ShardMonth
     from airflow_openai_batch.job.shard_state import ShardState
     from airflow_openai_batch.openai_api.client import BatchClient
     from airflow_openai_batch.results.landing_summary import LandingSummary

@@ -1,4 +1,4 @@
-"""Where the locks lie that processes of one user share on a machine.
+"""What this machine has: cores to work on, and the place of the locks that processes of one user share.
 
 The folder for temporary files is everybody's: another user may have put a folder or a link where ours is expected, to
 have our locks held up or our files written elsewhere.
@@ -53,3 +53,9 @@ def _make_foreign_error(path: Path, found: os.stat_result) -> ConfigError:
         f"{path}: must be ours (user {os.getuid()}) and no link, but is {kind} of user {found.st_uid}. Remove it, or "
         "set TMPDIR to a directory that nobody else may write to."
     )
+
+
+def count_usable_cores() -> int:
+    """Those that this process may use, where the system tells."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -7,6 +7,7 @@ beyond its range text with their unit; bytes that are called text and are no UTF
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,3 +69,14 @@ def _to_text(cell: Any, kind: pa.DataType) -> str:
     if pa.types.is_date(kind):
         return day
     return f"{day} {re.sub(r'[.]0+$', '', time)}{'' if kind.tz is None else '+00:00'}"
+
+
+def read_values(batch: pa.RecordBatch, columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    """One mapping per row, of these columns."""
+    if not columns:
+        for _ in range(batch.num_rows):
+            yield {}
+        return
+    lists = [to_values(batch.column(batch.schema.get_field_index(name))) for name in columns]
+    for values in zip(*lists, strict=True):
+        yield dict(zip(columns, values, strict=True))

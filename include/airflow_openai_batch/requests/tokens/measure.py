@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.openai_api.endpoints import Endpoint
 from airflow_openai_batch.openai_api.models import encoding_of
-from airflow_openai_batch.requests.tokens.allowed import (
+from airflow_openai_batch.requests.tokens.parts import (
     DEFAULT_COMPLETION_TOKENS,
+    Measure,
     allow_output,
+    as_json,
     count_choices,
 )
-from airflow_openai_batch.requests.tokens.parts import Measure, as_json
 from airflow_openai_batch.requests.tokens.tools import measure_functions
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_openai_batch.requests.tokens import count_request_tokens
-from airflow_openai_batch.requests.tokens.allowed import allow_output
+from airflow_openai_batch.requests.tokens.parts import allow_output
 from airflow_openai_batch.sending.realtime.call import Pending, RealtimeCaller, StoppedError
 from airflow_openai_batch.sending.realtime.lines import Call, read_call
 from airflow_openai_batch.sending.realtime.loop_thread import run_apart

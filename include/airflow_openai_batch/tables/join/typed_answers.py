@@ -12,10 +12,10 @@ from airflow_openai_batch.errors import ConfigError, JobError
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.openai_api import lenient_json
 from airflow_openai_batch.results.landing_summary import find_unfinished
+from airflow_openai_batch.tables.arrow_values import read_values
 from airflow_openai_batch.tables.join.answer_columns import REJECTED, UNFINISHED
 from airflow_openai_batch.tables.join.answer_reader import AnswerReader
 from airflow_openai_batch.tables.join.source_rows import PreparedRows
-from airflow_openai_batch.tables.row_values import read_values
 from airflow_openai_batch.wording import name_some, number_of
 
 if TYPE_CHECKING:

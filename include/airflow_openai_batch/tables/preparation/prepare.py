@@ -34,7 +34,7 @@ from airflow_openai_batch.tables.preparation.manifest import (
 )
 from airflow_openai_batch.tables.preparation.renderer import Renderer
 from airflow_openai_batch.tables.preparation.request_files import OWN_FIELDS, RequestWriter, RowWriter
-from airflow_openai_batch.tables.row_values import read_rows
+from airflow_openai_batch.tables.reading.row_table import read_rows
 from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:

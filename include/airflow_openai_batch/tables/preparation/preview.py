@@ -17,7 +17,7 @@ from airflow_openai_batch.requests.request import read_request
 from airflow_openai_batch.requests.tokens import count_request_tokens
 from airflow_openai_batch.tables.preparation.assignment import Assignment
 from airflow_openai_batch.tables.preparation.renderer import Renderer
-from airflow_openai_batch.tables.row_values import read_rows
+from airflow_openai_batch.tables.reading.row_table import read_rows
 from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import Any
 
 from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.openai_api import lenient_json
+from airflow_openai_batch.requests.json_schema import BadSchemaError, compile_schema
 from airflow_openai_batch.requests.schema_bounds import SchemaBoundsError, check_schema_bytes, measure_schema
-from airflow_openai_batch.requests.schema_engines import BadSchemaError, compile_schema
 
 _NESTED = ("properties", "$defs", "definitions")
 _LISTS = ("anyOf", "allOf", "oneOf", "prefixItems")

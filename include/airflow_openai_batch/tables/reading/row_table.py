@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.errors import InputError
+from airflow_openai_batch.tables.arrow_values import read_values
 from airflow_openai_batch.tables.reading.limits import MAX_BLOCK_CELLS, MAX_COLUMNS
 from airflow_openai_batch.wording import number_of
 
@@ -89,3 +90,13 @@ def _number_name(name: str, taken: set[str], used: set[str], numbers: dict[str, 
 def merge_names(headers: Sequence[Sequence[str]]) -> list[str]:
     """The columns of several files, in the order in which they first come."""
     return list(dict.fromkeys(name for header in headers for name in header))
+
+
+def read_rows(block: RowBlock, columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    """One mapping per row, of these columns; a row that was read with keys of its own has no others."""
+    if block.rows is None:
+        yield from read_values(block.batch, columns)
+        return
+    wanted = frozenset(columns)
+    for row in block.rows:
+        yield row if wanted.issuperset(row) else {name: row[name] for name in columns if name in row}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_openai_batch.requests.schema_engines import compile_plain, compile_schema
+from airflow_openai_batch.requests.json_schema import compile_plain, compile_schema
 
 pytest.importorskip("jsonschema_rs")
 

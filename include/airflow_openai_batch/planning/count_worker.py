@@ -1,4 +1,4 @@
-"""A process that counts chunks of lines: ``python -m airflow_openai_batch.planning.counting.count_worker``.
+"""A process that counts chunks of lines: ``python -m airflow_openai_batch.planning.count_worker``.
 
 Not multiprocessing: a fork would copy the Airflow task with its threads and connections, and a spawn would run
 its main module again. This one gets bytes on its standard input and gives tallies on its standard output; it
@@ -19,8 +19,8 @@ from typing import BinaryIO
 
 import msgspec
 
+from airflow_openai_batch.planning.chunk_counter import ChunkCounter, CountRules
 from airflow_openai_batch.planning.chunk_tally import ChunkTally
-from airflow_openai_batch.planning.counting.chunk_counter import ChunkCounter, CountRules
 from airflow_openai_batch.processes.frames import FAILURE, describe_failure, read_frame, write_frame
 
 TALLY = b"T"

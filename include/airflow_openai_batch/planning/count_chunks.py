@@ -15,12 +15,12 @@ import msgspec
 
 from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.openai_api.models import DEFAULT_MODEL
+from airflow_openai_batch.planning.chunk_counter import ChunkCounter, CountRules, tally_overlong
 from airflow_openai_batch.planning.chunks import Chunk, SourceChunk
-from airflow_openai_batch.planning.counting.chunk_counter import ChunkCounter, CountRules, tally_overlong
-from airflow_openai_batch.planning.counting.count_pool import CountPool
+from airflow_openai_batch.planning.count_pool import CountPool
 from airflow_openai_batch.requests.request import BadLineError, read_request
 from airflow_openai_batch.requests.tokens.token_samples import sample_requests
-from airflow_openai_batch.storage.cores import count_usable_cores
+from airflow_openai_batch.storage.this_machine import count_usable_cores
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.plan import CountImages, ShardLimits

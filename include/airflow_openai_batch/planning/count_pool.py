@@ -14,15 +14,15 @@ from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, cast
 import msgspec
 
 from airflow_openai_batch.errors import WorkerDiedError
-from airflow_openai_batch.planning.counting.chunk_counter import tally_overlong
-from airflow_openai_batch.planning.counting.count_worker import decode_reply
+from airflow_openai_batch.planning.chunk_counter import tally_overlong
+from airflow_openai_batch.planning.count_worker import decode_reply
 from airflow_openai_batch.processes.frames import read_frame, write_frame
 from airflow_openai_batch.processes.worker_process import describe_end, start_worker
 
 if TYPE_CHECKING:
+    from airflow_openai_batch.planning.chunk_counter import CountRules
     from airflow_openai_batch.planning.chunk_tally import ChunkTally
     from airflow_openai_batch.planning.chunks import SourceChunk
-    from airflow_openai_batch.planning.counting.chunk_counter import CountRules
 
 _IN_FLIGHT_PER_WORKER = 2
 """One that is counted and one on its way."""
@@ -157,7 +157,7 @@ class _CountWorker:
 
     def __init__(self, rules: CountRules) -> None:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
-        self._process = start_worker("airflow_openai_batch.planning.counting.count_worker", self._errors)
+        self._process = start_worker("airflow_openai_batch.planning.count_worker", self._errors)
         self._to = cast("BinaryIO", self._process.stdin)
         self._from = cast("BinaryIO", self._process.stdout)
         _enlarge_pipe(self._to)
