@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any, get_args
 
 import pytest
@@ -119,11 +121,36 @@ def test_whatever_may_carry_paid_lines_is_collected(status: str) -> None:
 
 
 def test_an_overdue_batch_is_cancelled_once_and_then_waited_for() -> None:
-    state, late = after(UPLOADED, INTENT, CREATED), 86_401 + Policy().grace_s + 1
+    state = after(UPLOADED, INTENT, CREATED)
+    assert state.created_at is not None
+    late = state.created_at + 86_400 + Policy().grace_s + 1
     assert ask(state, Observations(batch=batch("in_progress")), now=late) == steps.Cancel(
         batch("in_progress"), "is long overdue"
     )
     assert ask(state, Observations(batch=batch("cancelling")), now=late) == steps.Wait(batch("cancelling"))
+
+
+@pytest.mark.parametrize("behind_s", [-5 * 3600.0, 0.0, 3 * 3600.0, 30 * 3600.0])
+def test_how_long_a_batch_takes_is_told_by_our_clock(behind_s: float) -> None:
+    """Of a server whose clock is hours off, what it says of times is true only beside what else it says."""
+    state, grace_s = after(UPLOADED, INTENT, CREATED), Policy().grace_s
+    began = state.created_at
+    assert began is not None
+    created_at = began - behind_s
+    running = replace(
+        batch("in_progress"), times={"created_at": created_at, "expires_at": created_at + 3600.0}
+    )
+    ask_at = partial(ask, state, Observations(batch=running))
+    assert ask_at(now=began + 3600.0 + grace_s - 1) == steps.Wait(running)
+    assert ask_at(now=began + 3600.0 + grace_s + 1) == steps.Cancel(running, "is long overdue")
+    asked = after(UPLOADED, INTENT, CREATED, ("cancelling", {"batch_id": "batch_1"}))
+    cancelling = replace(
+        running, status=BatchStatus.CANCELLING, times={**running.times, "cancelling_at": created_at + 1.0}
+    )
+    assert asked.cancel_asked_at
+    until = asked.cancel_asked_at + grace_s
+    assert ask(asked, Observations(batch=cancelling), now=until - 1) == steps.Wait(cancelling)
+    assert isinstance(ask(asked, Observations(batch=cancelling), now=until + 1), steps.Stop)
 
 
 def test_a_full_queue_is_waited_out_longer_each_time_and_without_a_bound() -> None:

@@ -38,7 +38,7 @@ def judge_batch(batch: BatchView, *, now: float, policy: Policy, waited: Waited)
     if late and policy.on_deadline == "fail":
         return Stop(JobError(f"{LATE}, {batch.id} is {batch.status} and goes on. {LATE_WAY_OUT}"))
     overdue_at = _find_overdue_at(batch, policy, waited)
-    asked_at = batch.times.get("cancelling_at") or waited.cancel_asked_at
+    asked_at = waited.cancel_asked_at or batch.times.get("cancelling_at") or 0.0
     asked = asked_at > waited.stopped_at
     if batch.status is BatchStatus.CANCELLING or asked:
         stuck_at = max(asked_at or overdue_at, waited.stopped_at) + policy.grace_s
@@ -54,10 +54,14 @@ def is_late(now: float, policy: Policy) -> bool:
 
 
 def _find_overdue_at(batch: BatchView, policy: Policy, waited: Waited) -> float:
-    """From when on a batch that is not final has taken too long; never where nothing says when it began."""
-    created_at = batch.created_at or waited.created_at
-    expires_at = batch.expires_at or (created_at + WINDOW_S if created_at else math.inf)
-    return expires_at + policy.grace_s
+    """From when on a batch that is not final has taken too long; never where nothing says when it began.
+
+    How long it may take is the server's to say, when it began the ledger's: a server's clock may be hours off ours.
+    """
+    lasts_s = batch.expires_at - batch.created_at if batch.expires_at and batch.created_at else None
+    if began_at := waited.created_at or batch.created_at:
+        return began_at + (WINDOW_S if lasts_s is None else lasts_s) + policy.grace_s
+    return (batch.expires_at or math.inf) + policy.grace_s
 
 
 def _stuck_error(batch: BatchView, policy: Policy) -> OpenAIBatchError:
