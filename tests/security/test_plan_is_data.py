@@ -49,10 +49,10 @@ def job(tmp_path: Path) -> Job:
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Path:
-    """Requests of somebody else."""
+    """Requests of somebody else, as many bytes as ours."""
     file = tmp_path / "victim" / "requests.jsonl"
     file.parent.mkdir()
-    file.write_text("".join(chat_line(f"secret/{n}", f"Secret {n}") + "\n" for n in range(3)))
+    file.write_text("".join(chat_line(f"secret/{n}", f"Secret {n}: stolen.") + "\n" for n in range(3)))
     return file
 
 

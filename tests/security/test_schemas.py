@@ -65,7 +65,7 @@ def test_a_schema_beyond_its_bounds_is_not_checked_against(
 
 
 def test_a_schema_that_leads_to_itself_for_ever_ends_nothing() -> None:
-    """What the join makes of it: `tests/core/test_join_odd_values.py`."""
+    """What the join makes of it: `tests/tables/test_join_odd_values.py`."""
     assert judge("1", ITSELF).status == "ok"
     assert judge('{"a": 1}', ITSELF).status in ("ok", "invalid_output")
 
