@@ -10,6 +10,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, BinaryIO, cast
 
 import fsspec
@@ -60,8 +61,16 @@ class Location:
 
     @property
     def is_local(self) -> bool:
+        return "file" in self._protocols
+
+    @property
+    def _is_s3(self) -> bool:
+        return "s3" in self._protocols
+
+    @property
+    def _protocols(self) -> tuple[str, ...]:
         protocol = self.fs.protocol
-        return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+        return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
     def make_parent(self) -> None:
         """The folder that this lies in; on a disk for its user alone, see `private_files`."""
@@ -148,31 +157,35 @@ class Location:
     def open_write(self, *, for_people: bool = False) -> Iterator[BinaryIO]:
         """A file that appears when the block ends well and leaves nothing when it does not.
 
-        An exception inside fsspec's own ``with open("wb")`` publishes the part that was written, hence
-        the temporary name.
+        An exception inside fsspec's own ``with open("wb")`` publishes the part that was written, hence a temporary
+        name. On S3 an upload of several parts is there when it is completed, not before, so that nothing is copied and
+        deleted. Other file systems take ``autocommit=False`` as well, but not all of them heed it.
 
         :param for_people: on a disk, readable for whoever may look into its folder; others are for the user alone.
         """
         self.check_bounds()
         self.make_parent()
-        temporary = f"{self.path}.{uuid.uuid4().hex}.tmp"
-        file = (
-            create_file(temporary, for_people=for_people)
-            if self.is_local
-            else self.fs.open(temporary, "wb", block_size=WRITE_BLOCK_BYTES)
-        )
+        if self._is_s3:
+            file = self.fs.open(self.path, "wb", block_size=WRITE_BLOCK_BYTES, autocommit=False)
+            publish, discard = file.commit, file.discard
+        else:
+            temporary = f"{self.path}.{uuid.uuid4().hex}.tmp"
+            file = (
+                create_file(temporary, for_people=for_people)
+                if self.is_local
+                else self.fs.open(temporary, "wb", block_size=WRITE_BLOCK_BYTES)
+            )
+            move = os.replace if self.is_local else self.fs.mv
+            publish, discard = partial(move, temporary, self.path), partial(self.fs.rm_file, temporary)
         try:
             yield cast("BinaryIO", file)
             file.close()
-            if self.is_local:
-                os.replace(temporary, self.path)  # noqa: PTH105
-            else:
-                self.fs.mv(temporary, self.path)
+            publish()
         except BaseException:
             with contextlib.suppress(Exception):
                 file.close()
             with contextlib.suppress(Exception):
-                self.fs.rm_file(temporary)
+                discard()
             raise
 
     def names(self, *, recursive: bool = False) -> list[str]:
