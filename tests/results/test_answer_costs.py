@@ -9,7 +9,7 @@ import pytest
 
 from airflow_openai_batch.openai_api.prices import price_answer
 from airflow_openai_batch.results.outcome import OutcomeRules, read_outcome
-from fixtures.shard_on_disk import CHAT, ShardOnDisk, answer, chat_body, request
+from fixtures.shard_on_disk import CHAT, RESPONSES, ShardOnDisk, answer, chat_body, request
 
 NOVEMBER = 1_795_900_000.0
 """2026-11-28: the prices of tiers are known from October on."""
@@ -55,6 +55,30 @@ def test_rows_of_real_time_cost_what_their_tier_costs(tmp_path: Path) -> None:
     shard.land()
     standard, flex = (row["cost_usd"] for row in shard.rows())
     assert flex == pytest.approx(standard / 2)
+
+
+@pytest.mark.parametrize("endpoint", [CHAT, RESPONSES])
+def test_what_is_written_to_the_cache_is_in_its_column_and_in_the_cost(tmp_path: Path, endpoint: str) -> None:
+    """gpt-6-astra as a batch: 10,000 x 6.25 + 500 x 25."""
+    usage: dict[str, Any] = {"prompt_tokens": 10_000, "completion_tokens": 500}
+    usage["prompt_tokens_details"] = {"cached_tokens": 0, "cache_write_tokens": 10_000}
+    body = {**chat_body(), "model": "gpt-6-astra", "usage": usage}
+    if endpoint == RESPONSES:
+        renamed = {"input_tokens": 10_000, "output_tokens": 500}
+        text = {"type": "output_text", "text": "Hello"}
+        body = {
+            "model": "gpt-6-astra",
+            "status": "completed",
+            "output": [{"type": "message", "content": [text]}],
+            "usage": {**renamed, "input_tokens_details": usage["prompt_tokens_details"]},
+        }
+    shard = ShardOnDisk(tmp_path, requests=[request("a")], endpoint=endpoint)
+    shard.add_send([answer("a", body)])
+    landed = shard.land()
+    (row,) = shard.rows()
+    assert (row["status"], row["cache_write_tokens"]) == ("ok", 10_000)
+    assert (row["cost_usd"], landed.spending.cost_usd) == pytest.approx((0.075, 0.075))
+    assert landed.spending.tokens.written == 10_000
 
 
 @pytest.mark.parametrize(

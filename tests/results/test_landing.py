@@ -73,6 +73,7 @@ def test_row_tells_all_there_is_to_know(shard: ShardOnDisk) -> None:
         "model": "gpt-4o-mini-2024-07-18",
         "input_tokens": 100,
         "cached_input_tokens": 0,
+        "cache_write_tokens": None,
         "output_tokens": 20,
         "reasoning_tokens": 5,
         "cost_usd": pytest.approx((100 * 0.075 + 20 * 0.3) / 1e6),

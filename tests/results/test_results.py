@@ -33,6 +33,7 @@ DESIGN_COLUMNS = [
     "model",
     "input_tokens",
     "cached_input_tokens",
+    "cache_write_tokens",
     "output_tokens",
     "reasoning_tokens",
     "cost_usd",

@@ -34,6 +34,7 @@ class Usage(msgspec.Struct):
 
     input_tokens: int | None = None
     cached_input_tokens: int | None = None
+    cache_write_tokens: int | None = None
     output_tokens: int | None = None
     reasoning_tokens: int | None = None
 
@@ -92,12 +93,17 @@ def read_usage(found: response_bodies.Usage) -> Usage | None:
 
 
 def _to_usage(tokens_in: Any, tokens_out: Any, details_in: Details, details_out: Details) -> Usage:
+    read = details_in if isinstance(details_in, TokenDetails) else _NO_DETAILS
     return Usage(
         _count(tokens_in),
-        _count(details_in.cached_tokens) if isinstance(details_in, TokenDetails) else None,
+        _count(read.cached_tokens),
+        _count(read.cache_write_tokens),
         _count(tokens_out),
         _count(details_out.reasoning_tokens) if isinstance(details_out, TokenDetails) else None,
     )
+
+
+_NO_DETAILS = TokenDetails()
 
 
 def _count(value: Any) -> int | None:

@@ -104,10 +104,15 @@ _DATED = re.compile(r"-20\d\d-\d\d-\d\d$")
 _FINE_TUNED = re.compile(r"^ft:([^:]+):")
 
 
+def undated_model(model: str) -> str:
+    """The model without its date."""
+    return _DATED.sub("", model)
+
+
 def base_model(model: str) -> str:
     """The model without its date and without what fine-tuning adds to the name."""
     tuned = _FINE_TUNED.match(model)
-    return _DATED.sub("", tuned[1] if tuned else model)
+    return undated_model(tuned[1] if tuned else model)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What answers cost, from the prices that `genai-prices` carries with it: no network.
+"""What answers cost, from the prices that `genai-prices` carries with it, or from those of a connection: no network.
 
 Prices are of the tokens alone; fees of hosted tools (web search) are not in an answer's usage.
 ``calc_price`` takes 0.2 ms, too slow for a million answers, so the rates it would use are read once
@@ -7,6 +7,7 @@ per model and day and applied here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -14,15 +15,24 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import genai_prices
 from genai_prices.types import TieredPrices
 
+from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices, find_own_price
+from airflow_openai_batch.openai_api.rates import Rate, Rates
+
 if TYPE_CHECKING:
     from decimal import Decimal
+
+    from genai_prices.types import ModelInfo
 
 SentAs = Literal["batch", "realtime"]
 BATCH_SHARE = 0.5
 """OpenAI's Batch API and its flex tier cost half; applied where genai-prices knows no such price (embeddings)."""
+BATCH: Literal["batch"] = "batch"
 FLEX = "flex"
+STANDARD = "standard"
 _DEARER_TIERS = frozenset({"priority", "fast"})
 """Above the standard price, by how much depends on the model. Other tiers that an answer may name cost the standard."""
+_TIERS = frozenset({BATCH, FLEX, *_DEARER_TIERS})
+_WITHOUT_OUTPUT = frozenset({"/v1/embeddings", "/v1/moderations"})
 
 
 class Cost(NamedTuple):
@@ -33,33 +43,6 @@ class Cost(NamedTuple):
     """The same tokens at the price of real time."""
 
 
-class _Rate(NamedTuple):
-    """USD per million tokens."""
-
-    input: float
-    cached: float
-    output: float
-
-    def price(self, input_tokens: float, cached_tokens: float, output_tokens: float) -> float:
-        cached = cached_tokens if cached_tokens < input_tokens else input_tokens
-        dollars = (input_tokens - cached) * self.input + cached * self.cached + output_tokens * self.output
-        return dollars / 1_000_000
-
-
-class _Rates(NamedTuple):
-    """Above ``start`` input tokens the rate of the tier holds for all tokens of the request."""
-
-    base: _Rate
-    tiers: tuple[tuple[int, _Rate], ...]
-
-    def at(self, input_tokens: float) -> _Rate:
-        rate = self.base
-        for start, higher in self.tiers:
-            if input_tokens > start:
-                rate = higher
-        return rate
-
-
 def price_answer(
     model: str,
     sent_as: SentAs,
@@ -68,47 +51,77 @@ def price_answer(
     cached_tokens: float = 0,
     at: float | None = None,
     service_tier: str | None = None,
+    *,
+    written_tokens: float = 0,
+    asked: str | None = None,
+    own_prices: OwnPrices = NO_OWN_PRICES,
 ) -> Cost | None:
     """The cost of one answer; None where the model's price, or that of its tier, is not known.
 
+    :param model: that answered.
     :param at: Unix seconds of the answer, since prices change; now by default.
     :param service_tier: that the answer names; it decides the price in real time.
+    :param written_tokens: of the input, those that were written to the cache.
+    :param asked: the model that the request named, for a price that is not known of the one that answered.
+    :param own_prices: of the connection; they win over what is known of either model.
     """
-    day = _today() if at is None else int(at // 86_400)
-    standard = _find_rates(model, day, "standard")
-    if standard is None:
+    found = _find_prices(model, asked, at, _find_way(sent_as, service_tier), own_prices)
+    if found is None:
         return None
-    full = standard.at(input_tokens).price(input_tokens, cached_tokens, output_tokens)
-    way = _find_way(sent_as, service_tier)
-    if way == "standard":
-        return Cost(full, full)
-    rates = _find_rates(model, day, way)
-    if rates is not None:
-        return Cost(rates.at(input_tokens).price(input_tokens, cached_tokens, output_tokens), full)
-    return None if way in _DEARER_TIERS else Cost(full * BATCH_SHARE, full)
-
-
-def _find_way(sent_as: SentAs, service_tier: str | None) -> str:
-    if sent_as == "batch":
-        return "batch"
-    return service_tier if service_tier is not None and service_tier in {FLEX, *_DEARER_TIERS} else "standard"
+    standard, rates = found
+    tokens = (input_tokens, cached_tokens, written_tokens, output_tokens)
+    full = standard.at(input_tokens).price(*tokens)
+    return Cost(full if rates is standard else rates.at(input_tokens).price(*tokens), full)
 
 
 def estimate_cost(
-    model: str, endpoint: str, input_tokens: float, output_tokens: float, *, requests: int = 1
+    model: str,
+    endpoint: str,
+    input_tokens: float,
+    output_tokens: float,
+    *,
+    requests: int = 1,
+    at_most: bool = False,
+    own_prices: OwnPrices = NO_OWN_PRICES,
 ) -> tuple[float, float] | None:
     """(batch_usd, standard_usd) before anything is sent; None where the model's price is not known.
 
     :param requests: how many requests the tokens are of: each is priced as the mean of them, since a long
         input is priced in another tier.
+    :param at_most: with all of the input written to the cache, where that is dearer: no answer tells beforehand.
     """
-    if endpoint in ("/v1/embeddings", "/v1/moderations"):
+    if endpoint in _WITHOUT_OUTPUT:
         output_tokens = 0
     share = 1 / max(1, requests)
-    cost = price_answer(
-        model, sent_as="batch", input_tokens=input_tokens * share, output_tokens=output_tokens * share
-    )
-    return None if cost is None else (cost.actual_usd / share, cost.standard_usd / share)
+    tokens = (input_tokens * share, output_tokens * share)
+    cost = price_answer(model, BATCH, *tokens, own_prices=own_prices)
+    if cost is None:
+        return None
+    batch_usd, standard_usd = cost
+    written = price_answer(model, BATCH, *tokens, written_tokens=tokens[0], own_prices=own_prices)
+    if at_most and written is not None:
+        batch_usd, standard_usd = max(batch_usd, written.actual_usd), max(standard_usd, written.standard_usd)
+    return batch_usd / share, standard_usd / share
+
+
+def _find_way(sent_as: SentAs, service_tier: str | None) -> str:
+    if sent_as == BATCH:
+        return BATCH
+    return service_tier if service_tier in _TIERS and service_tier is not None else STANDARD
+
+
+def _find_prices(
+    model: str, asked: str | None, at: float | None, way: str, own_prices: OwnPrices
+) -> tuple[Rates, Rates] | None:
+    """At the standard price, and the way it was asked."""
+    names = (model,) if asked is None or asked == model else (model, asked)
+    if own_prices:
+        for name in names:
+            if (own := find_own_price(own_prices, name)) is not None:
+                rates = own.rates(way)
+                return None if rates is None else (own.standard, rates)
+    day = _today() if at is None else int(at // 86_400)
+    return next((found for name in names if (found := find_known_prices(name, day, way))), None)
 
 
 def _today() -> int:
@@ -116,15 +129,23 @@ def _today() -> int:
 
 
 @lru_cache(maxsize=1_024)
-def _find_rates(model: str, day: int, way: str) -> _Rates | None:
-    """Standard rates, or those of another way of asking where they are known to differ."""
-    if way == "standard":
-        return _read_rates(model, day, {})
-    found = _read_rates(model, day, {"processing": way} if way == "batch" else {"service_tier": way})
-    return None if found == _find_rates(model, day, "standard") else found
+def find_known_prices(model: str, day: int, way: str) -> tuple[Rates, Rates] | None:
+    """What `genai-prices` knows: at the standard price, and the way it was asked.
+
+    :param day: since 1970, UTC.
+    :param way: ``standard``, ``batch``, or the service tier of an answer.
+    """
+    standard = _read_rates(model, day, {})
+    if standard is None or way == STANDARD:
+        return None if standard is None else (standard, standard)
+    rates = _read_rates(model, day, {"processing": way} if way == BATCH else {"service_tier": way})
+    if rates is None:
+        return None if way in _DEARER_TIERS else (standard, standard.halved())
+    return standard, rates
 
 
-def _read_rates(model: str, day: int, context: dict[str, str]) -> _Rates | None:
+def _read_rates(model: str, day: int, context: dict[str, str]) -> Rates | None:
+    """None where the model is not known, or not what it costs in this context."""
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)
     try:
         found = genai_prices.calc_price(
@@ -136,16 +157,27 @@ def _read_rates(model: str, day: int, context: dict[str, str]) -> _Rates | None:
         )
     except LookupError:
         return None
+    if context and not any(_list_variants(found.model, moment, context)):
+        return None
     prices = found.model_price
     cached = prices.input_mtok if prices.cache_read_mtok is None else prices.cache_read_mtok
-    kinds = (prices.input_mtok, cached, prices.output_mtok)
+    written = prices.input_mtok if prices.cache_write_mtok is None else prices.cache_write_mtok
+    kinds = (prices.input_mtok, cached, written, prices.output_mtok)
     starts = {tier.start for price in kinds if isinstance(price, TieredPrices) for tier in price.tiers}
-    return _Rates(
-        base=_Rate(*(_read_rate(price, 0) for price in kinds)),
+    return Rates(
+        base=Rate(*(_read_rate(price, 0) for price in kinds)),
         tiers=tuple(
-            (start, _Rate(*(_read_rate(price, start + 1) for price in kinds))) for start in sorted(starts)
+            (start, Rate(*(_read_rate(price, start + 1) for price in kinds))) for start in sorted(starts)
         ),
     )
+
+
+def _list_variants(model: ModelInfo, moment: datetime, context: dict[str, str]) -> Iterator[bool]:
+    """One for each price that is said of the context; of gpt-3.5-turbo-1106 it is that a batch costs the same."""
+    for variant in model.price_variants or ():
+        holds = variant.constraint is None or variant.constraint.active(moment)
+        if holds and variant.when == context:
+            yield True
 
 
 def _read_rate(price: Decimal | TieredPrices | None, input_tokens: int) -> float:

@@ -24,6 +24,7 @@ class OddShapeError(Exception):
 
 class TokenDetails(msgspec.Struct):
     cached_tokens: Any = None
+    cache_write_tokens: Any = None
     reasoning_tokens: Any = None
 
 

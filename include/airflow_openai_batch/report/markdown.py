@@ -164,7 +164,8 @@ def _money(report: Report) -> Iterator[str]:
         [
             ["input, as planned", f"{report.planned_input_tokens:,}"],
             ["input, as billed", f"{tokens.input:,}"],
-            ["of which cached", f"{tokens.cached:,}"],
+            ["of which read from the cache", f"{tokens.cached:,}"],
+            ["of which written to the cache", f"{tokens.written:,}"],
             ["output", f"{tokens.output:,}"],
             ["of which reasoning", f"{tokens.reasoning:,}"],
         ],

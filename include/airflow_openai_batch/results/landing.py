@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from airflow_openai_batch.errors import AccountingError
 from airflow_openai_batch.openai_api.answer_parts import ResponseContent, Usage
 from airflow_openai_batch.openai_api.lenient_json import clean
+from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
 from airflow_openai_batch.openai_api.prices import Cost, price_answer
 from airflow_openai_batch.results.landing_summary import LandingSummary, ProblemTally, SpendingTally
 from airflow_openai_batch.results.outcome import NOT_SENT
@@ -38,16 +39,18 @@ def land_shard(
     shard: Shard,
     rules: OutcomeRules,
     keep_response_body: bool = False,
+    own_prices: OwnPrices = NO_OWN_PRICES,
 ) -> LandingSummary:
     """Write the part file of a shard, whole or not at all.
 
     :param requests: the shard's request lines, in input order.
     :param sends: the sends so far, oldest first, each with the files that came back.
+    :param own_prices: of the connection that paid for the answers.
     :param part: where the Parquet file goes (``results/part-00000.parquet``).
     :raises InputChangedError: if a request line is none any more.
     :raises AccountingError: if ``requests`` gives more or fewer than the plan says.
     """
-    landing = _Landing(sends, shard, keep_response_body)
+    landing = _Landing(sends, shard, keep_response_body, own_prices)
     with RawAnswers(sends) as raw, part.open_write() as file:
         writer = ResultsWriter(file)
         with writer:
@@ -65,10 +68,13 @@ def land_shard(
 class _Landing:
     """What is the same for all rows of a landing, and the sums over them."""
 
-    def __init__(self, sends: Sequence[SendFiles], shard: Shard, keep_response_body: bool) -> None:
+    def __init__(
+        self, sends: Sequence[SendFiles], shard: Shard, keep_response_body: bool, own_prices: OwnPrices
+    ) -> None:
         self._sends = sends
         self._shard = shard
         self._keep_response_body = keep_response_body
+        self._own_prices = own_prices
         self._rows: Counter[str] = Counter()
         self._attempts: Counter[int] = Counter()
         self._problems = ProblemTally()
@@ -129,7 +135,7 @@ class _Landing:
             None,
             code,
             message,
-            *(None,) * 12,
+            *(None,) * 13,
             settled.attempts,
             *(None,) * 5,
         )
@@ -166,6 +172,7 @@ class _Landing:
             answer.model,
             usage.input_tokens,
             usage.cached_input_tokens,
+            usage.cache_write_tokens,
             usage.output_tokens,
             usage.reasoning_tokens,
             None if cost is None else cost.actual_usd,
@@ -203,25 +210,21 @@ class _Landing:
         usage = answer.usage
         if usage is None or not self._is_counted(usage):
             return Cost(0.0, 0.0) if self._shard.endpoint == "/v1/moderations" else None
-        tier = answer.service_tier
-        cost = None if answer.model is None else self._price_as(answer.model, usage, send, tier)
-        if cost is None and answer.model != self._shard.model:
-            cost = self._price_as(self._shard.model, usage, send, tier)
-        return cost
+        return price_answer(
+            answer.model or self._shard.model,
+            send.sent_as,
+            usage.input_tokens or 0,
+            usage.output_tokens or 0,
+            usage.cached_input_tokens or 0,
+            send.completed_at,
+            answer.service_tier,
+            written_tokens=usage.cache_write_tokens or 0,
+            asked=self._shard.model,
+            own_prices=self._own_prices,
+        )
 
     def _is_counted(self, usage: Usage) -> bool:
         """Whether there is anything to price: a server that gives no number has not said that there were none."""
         if usage.input_tokens is None:
             return False
         return usage.output_tokens is not None or self._shard.endpoint == "/v1/embeddings"
-
-    def _price_as(self, model: str, usage: Usage, send: SendFiles, tier: str | None) -> Cost | None:
-        return price_answer(
-            model,
-            send.sent_as,
-            usage.input_tokens or 0,
-            usage.output_tokens or 0,
-            usage.cached_input_tokens or 0,
-            send.completed_at,
-            tier,
-        )

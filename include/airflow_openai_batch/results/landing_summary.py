@@ -47,10 +47,13 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tokens(msgspec.Struct, frozen=True, kw_only=True):
-    """Sums over answers; ``cached`` is part of ``input``, ``reasoning`` of ``output``."""
+    """Sums over answers; ``cached`` and ``written`` are part of ``input``, ``reasoning`` of ``output``."""
 
     input: int = 0
     cached: int = 0
+    """Read from OpenAI's cache."""
+    written: int = 0
+    """Written to it."""
     output: int = 0
     reasoning: int = 0
 
@@ -58,6 +61,7 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
         return Tokens(
             input=self.input + other.input,
             cached=self.cached + other.cached,
+            written=self.written + other.written,
             output=self.output + other.output,
             reasoning=self.reasoning + other.reasoning,
         )
@@ -144,7 +148,8 @@ class SpendingTally:
     """Adds up answers, one at a time."""
 
     def __init__(self) -> None:
-        self.answers = self.input = self.cached = self.output = self.reasoning = self.unpriced = 0
+        self.answers = self.input = self.cached = self.written = 0
+        self.output = self.reasoning = self.unpriced = 0
         self.cost_usd = self.standard_cost_usd = 0.0
 
     def add(self, usage: Usage | None, cost: Cost | None, *, answers: int = 1) -> None:
@@ -156,6 +161,7 @@ class SpendingTally:
         if usage is not None:
             self.input += usage.input_tokens or 0
             self.cached += usage.cached_input_tokens or 0
+            self.written += usage.cache_write_tokens or 0
             self.output += usage.output_tokens or 0
             self.reasoning += usage.reasoning_tokens or 0
         if cost is None:
@@ -167,7 +173,13 @@ class SpendingTally:
     def sum(self) -> Spending:
         return Spending(
             answers=self.answers,
-            tokens=Tokens(input=self.input, cached=self.cached, output=self.output, reasoning=self.reasoning),
+            tokens=Tokens(
+                input=self.input,
+                cached=self.cached,
+                written=self.written,
+                output=self.output,
+                reasoning=self.reasoning,
+            ),
             cost_usd=self.cost_usd,
             standard_cost_usd=self.standard_cost_usd,
             unpriced=self.unpriced,

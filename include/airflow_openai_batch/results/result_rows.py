@@ -39,6 +39,7 @@ SCHEMA = pa.schema(
         ("model", pa.string()),
         ("input_tokens", pa.int64()),
         ("cached_input_tokens", pa.int64()),
+        ("cache_write_tokens", pa.int64()),
         ("output_tokens", pa.int64()),
         ("reasoning_tokens", pa.int64()),
         ("cost_usd", pa.float64()),
@@ -88,6 +89,7 @@ class ResultRow(NamedTuple):
     model: str | None
     input_tokens: int | None
     cached_input_tokens: int | None
+    cache_write_tokens: int | None
     output_tokens: int | None
     reasoning_tokens: int | None
     cost_usd: float | None

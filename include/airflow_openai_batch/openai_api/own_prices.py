@@ -1,0 +1,127 @@
+"""``prices`` in a connection's extra: what a model costs, where `genai-prices` does not know it or a contract says
+otherwise.
+
+``{"prices": {"gpt-6.2-sol": {"input": 4, "cached_input": 0.4, "cache_write": 5, "output": 20}}}``, in US dollars per
+million tokens, at the standard price. ``cached_input`` and ``cache_write`` cost what input costs unless they are given.
+A batch and flex cost half, unless ``"batch"`` or ``"flex"`` give numbers of their own in the same words; what
+``"priority"`` costs is known only where it is given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.openai_api.models import undated_model
+from airflow_openai_batch.openai_api.rates import Rate, Rates
+
+_KINDS = ("input", "cached_input", "cache_write", "output")
+_WAYS = ("batch", "flex", "priority")
+_EXAMPLE = '{"input": 2, "output": 10}'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnPrice:
+    """Of one model, by the way it is asked."""
+
+    standard: Rates
+    batch: Rates
+    flex: Rates
+    priority: Rates | None = None
+
+    @classmethod
+    def of(cls, input_usd: float, output_usd: float) -> OwnPrice:
+        """From the two numbers that everybody knows, US dollars per million tokens in real time."""
+        standard = Rates(Rate(input_usd, input_usd, input_usd, output_usd))
+        return cls(standard=standard, batch=standard.halved(), flex=standard.halved())
+
+    def rates(self, way: str) -> Rates | None:
+        """:param way: ``standard``, ``batch``, or the service tier of an answer."""
+        match way:
+            case "standard":
+                return self.standard
+            case "batch":
+                return self.batch
+            case "flex":
+                return self.flex
+        return self.priority
+
+
+OwnPrices = Mapping[str, OwnPrice]
+"""By model."""
+NO_OWN_PRICES: OwnPrices = MappingProxyType({})
+
+
+def find_own_price(prices: OwnPrices, model: str) -> OwnPrice | None:
+    """Of a model by its full name, or else without its date."""
+    found = prices.get(model)
+    return prices.get(undated_model(model)) if found is None else found
+
+
+def describe_price_setting(model: str) -> str:
+    """Where a price can be said, for errors."""
+    return (
+        f'say it in the connection\'s extra, in US dollars per million tokens: {{"prices": {{"{model[:100]}": '
+        f"{_EXAMPLE}}}}}"
+    )
+
+
+def read_own_prices(extra: Mapping[str, Any], where: str) -> OwnPrices:
+    """From a connection's extra.
+
+    :param where: for messages, for instance ``connection 'openai_default'``.
+    :raises ConfigError: for what is no price.
+    """
+    value = extra.get("prices")
+    if value is None or value == "":
+        return NO_OWN_PRICES
+    if not isinstance(value, Mapping):
+        raise ConfigError(
+            f'{where}: prices in its extra must be an object by model, for instance {{"gpt-6.2-sol": {_EXAMPLE}}}.'
+        )
+    return {str(model): _read_price(price, f"{where}: prices[{model!r}]") for model, price in value.items()}
+
+
+def _read_price(value: Any, what: str) -> OwnPrice:
+    standard = _read_rate(value, what, more=_WAYS)
+    ways = {way: _read_rate(value[way], f"{what}[{way!r}]") for way in _WAYS if way in value}
+    batch = ways.get("batch", standard.halved())
+    return OwnPrice(
+        standard=standard, batch=batch, flex=ways.get("flex", batch), priority=ways.get("priority")
+    )
+
+
+def _read_rate(value: Any, what: str, more: tuple[str, ...] = ()) -> Rates:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{what} in its extra must be an object with prices, for instance {_EXAMPLE}.")
+    known = (*_KINDS, *more)
+    if unknown := sorted(str(name) for name in value if name not in known):
+        raise ConfigError(
+            f"{what} in its extra has {', '.join(map(repr, unknown[:5]))}; known are {', '.join(known)}."
+        )
+    if missing := [name for name in ("input", "output") if name not in value]:
+        raise ConfigError(
+            f"{what} in its extra lacks {' and '.join(missing)}; write 0 for what costs nothing."
+        )
+    dollars = {name: _read_dollars(value[name], f"{what}[{name!r}]") for name in _KINDS if name in value}
+    each = dollars["input"]
+    return Rates(
+        Rate(each, dollars.get("cached_input", each), dollars.get("cache_write", each), dollars["output"])
+    )
+
+
+def _read_dollars(value: Any, what: str) -> float:
+    """A connection written as a URI has texts for numbers."""
+    try:
+        amount = float(value)
+    except (TypeError, ValueError, OverflowError):
+        amount = -1.0
+    if isinstance(value, bool) or not 0 <= amount < math.inf:
+        raise ConfigError(
+            f"{what}={value!r:.60} in its extra must be US dollars per million tokens, at least 0."
+        )
+    return amount
