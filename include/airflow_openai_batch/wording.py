@@ -84,3 +84,9 @@ def format_usd(amount: float | None, *, beside: Iterable[float | None] = ()) -> 
 def _decimals(amount: float) -> int:
     """Digits after the point that show two significant ones, at least cents."""
     return max(2, 1 - math.floor(math.log10(abs(amount))))
+
+
+BOUND_SIGNS = {"exact": "", "upper": "≤ ", "lower": "≥ "}
+"""Before a number that is a bound, in tables."""
+BOUND_WORDS = {"exact": "", "upper": "at most ", "lower": "at least "}
+"""The same in sentences."""

@@ -14,6 +14,7 @@ from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.ledger import Event, ShardLedger
 from airflow_openai_batch.job.plan import Plan, ShardLimits, job_key
 from airflow_openai_batch.planning.split import split_job
+from airflow_openai_batch.report.progress import ProgressReader
 from airflow_openai_batch.report.snapshot import MOST_EVENTS, JobSnapshot, SnapshotReader
 from airflow_openai_batch.storage.location import Location, resolve_plain
 from fixtures.job import chat_line
@@ -48,14 +49,14 @@ def planned(tmp_path: Path) -> Planned:
 
 
 def test_a_shard_goes_through_its_states(planned: Planned) -> None:
-    seen = [planned.read().shards[1].state]
+    seen = [planned.read().shards[1].words.state]
     for kind in ("uploaded", "intent", "created", "ended", "landed", "done", "cleaned", "reopened"):
         planned.note(1, kind)
-        seen.append(planned.read().shards[1].state)
+        seen.append(planned.read().shards[1].words.state)
     assert seen == [
         "waiting", "sending", "sending", "running", "landing", "landing", "done", "done", "waiting",
     ]  # fmt: skip
-    assert [shard.state for shard in planned.read().shards] == ["waiting"] * 3
+    assert [shard.words.state for shard in planned.read().shards] == ["waiting"] * 3
 
 
 def test_a_refusal_that_passes_is_waited_out_and_another_is_a_failure(planned: Planned) -> None:
@@ -65,12 +66,38 @@ def test_a_refusal_that_passes_is_waited_out_and_another_is_a_failure(planned: P
     planned.note(1, "refused", status="permanent", code="invalid_json", message="line 3")
     planned.note(2, "stopped", message="five sends brought nothing")
     shards = planned.read().shards
-    assert [shard.state for shard in shards] == ["waiting", "failed", "failed"]
+    assert [shard.words.state for shard in shards] == ["waiting", "failed", "failed"]
     assert [shard.problem for shard in shards] == [
         "token_limit_exceeded Limit: 90,000",
         "invalid_json line 3",
         "five sends brought nothing",
     ]
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [("busy", "waiting"), ("file_missing", "waiting"), ("unsure", "waiting"), (None, "failed")],
+)
+def test_a_call_that_is_made_again_by_itself_is_no_failure(
+    planned: Planned, status: str | None, state: str
+) -> None:
+    planned.note(1, "declined", status=status, code="rate_limit_exceeded", message="come back later")
+    assert planned.read().shards[1].words == ("refused", state)
+
+
+@pytest.mark.parametrize("late", ["duplicate", "declined", "stopped"])
+def test_what_another_task_writes_behind_the_end_of_a_shard_opens_it_no_more(
+    planned: Planned, late: Any
+) -> None:
+    """As the report, the command line and the machine have it."""
+    for shard in range(3):
+        planned.note(shard, "landed")
+        planned.note(shard, "done", summary={"shard": shard})
+        planned.note(shard, late)
+    assert planned.read().is_done
+    assert {shard.words for shard in planned.read().shards} == {("done", "done")}
+    progress = ProgressReader(planned.plan, planned.output).read()
+    assert (progress.complete, progress.shards) == (True, {"done": 3})
 
 
 def test_batches_are_known_by_the_keys_of_all_sends_so_far(planned: Planned) -> None:

@@ -11,11 +11,11 @@ import pytest
 from airflow_openai_batch.errors import BatchRejectedError, FatalAccountError, JobError
 from airflow_openai_batch.job.folding import fold_events
 from airflow_openai_batch.job.ledger import Event, Kind
-from airflow_openai_batch.job.shard_state import Content, Goal, ShardState
+from airflow_openai_batch.job.shard_state import Content, Goal, ShardState, has_sample
 from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.batch import CLOCK_MARGIN_S, BatchError, BatchStatus, BatchView
 from airflow_openai_batch.openai_api.results_check import RESULT_FILE_GONE, RESULTS_UNPROVEN
-from airflow_openai_batch.report.progress import STATES
+from airflow_openai_batch.report.shard_words import STATES, WORDS
 from airflow_openai_batch.sending import machine, steps
 from airflow_openai_batch.sending.machine import Observations, StepContext
 from airflow_openai_batch.sending.policy import DEFAULT_POLICY, Policy
@@ -422,6 +422,20 @@ def test_a_sample_carries_the_first_requests_and_rests_until_a_full_run_goes_on(
     assert ask(landed, Observations(candidates=())) == steps.Upload()
 
 
+def test_a_sample_that_has_landed_stays_so_while_a_larger_one_is_under_way() -> None:
+    """The report asks the same as the machine."""
+
+    def carry(first: int) -> tuple[str, dict[str, object]]:
+        return ("sampled", {"first": first, "leftover": first, "leftover_sha256": f"of {first}"})
+
+    rest: dict[str, object] = {"leftover": 7, "leftover_sha256": "rest", "leftover_bytes": 700}
+    uploaded = ("uploaded", {"file_id": "file-1", "file_sha256": "of 3"})
+    state = after(carry(3), uploaded, INTENT, CREATED, ENDED, ("landed", rest), carry(8))
+    assert [first for first in (1, 3, 8) if has_sample(state, first)] == [1, 3]
+    assert ask(state, Observations(), policy=Policy(first=3)) == steps.Reached()
+    assert ask(state, Observations(candidates=()), policy=Policy(first=8)) == steps.Upload()
+
+
 def test_the_accounts_trouble_is_no_setback_of_the_shard() -> None:
     left = {"leftover": 10, "leftover_sha256": "whole", "leftover_bytes": 1_000, "leftover_tokens": 500}
     state = after(UPLOADED, INTENT, CREATED, ENDED, ("landed", {**left, "account_errors": 10}))
@@ -451,4 +465,5 @@ def test_a_send_in_real_time_is_left_to_whoever_began_it() -> None:
 
 
 def test_every_event_means_something_to_a_person() -> None:
-    assert set(STATES) == set(get_args(Kind))
+    assert set(WORDS) == set(get_args(Kind))
+    assert {words.state for words in WORDS.values()} <= set(STATES)

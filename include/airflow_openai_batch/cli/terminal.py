@@ -11,7 +11,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from airflow_openai_batch.wording import format_usd, number_of
+from airflow_openai_batch.wording import BOUND_SIGNS, format_usd, number_of
 
 if TYPE_CHECKING:
     from airflow_openai_batch.cli.costs import ModelCost
@@ -80,7 +80,7 @@ class Terminal:
             table.add_row(
                 _label(cost, costs),
                 *(f"{cost.requests:,}", f"{cost.shards:,}"),
-                f"{_ABOUT.get(cost.certainty, '~')}{cost.input_tokens:,}",
+                f"{BOUND_SIGNS.get(cost.certainty, '~')}{cost.input_tokens:,}",
                 *(format_usd(each, beside=amounts) for each in amounts),
             )
         self.out.print(table)
@@ -112,7 +112,7 @@ class Terminal:
         for shard, place in written:
             self.line(
                 f"{place.uri}: {number_of(shard.requests, 'request')}, {shard.bytes:,} bytes, "
-                f"{_ABOUT.get(shard.tokens, '~')}{shard.input_tokens:,} input tokens, {shard.model}"
+                f"{BOUND_SIGNS.get(shard.tokens, '~')}{shard.input_tokens:,} input tokens, {shard.model}"
             )
 
     def job(self, progress: JobProgress) -> None:
@@ -143,9 +143,6 @@ def describe_job(progress: JobProgress) -> Table:
     for refusal in progress.refusals:
         table.add_row("refused", refusal[:200])
     return table
-
-
-_ABOUT = {"exact": "", "upper": "≤ ", "lower": "≥ "}
 
 
 def _label(cost: ModelCost, costs: list[ModelCost]) -> str:

@@ -12,13 +12,11 @@ from airflow_openai_batch.costs.budget import check_estimate, describe_unbounded
 from airflow_openai_batch.costs.estimate import Estimate, estimate_plan
 from airflow_openai_batch.costs.sample import choose_sample, extrapolate, make_refs
 from airflow_openai_batch.costs.spending import Spent, find_open_requests, measure_means, read_spending
-from airflow_openai_batch.wording import number_of
+from airflow_openai_batch.wording import BOUND_WORDS, number_of
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.plan import Plan
     from airflow_openai_batch.storage.location import Location
-
-_ABOUT = {"exact": "", "upper": "at most ", "lower": "at least "}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +77,7 @@ class Forecast:
                 f"{number_of(len(self.wanted), 'shard')}; "
                 "what follows is of these. A later run of this job without sample_requests uses their answers."
             )
-        yield f"Input tokens: {_ABOUT.get(estimate.certainty, 'about ')}{estimate.input_tokens:,}."
+        yield f"Input tokens: {BOUND_WORDS.get(estimate.certainty, 'about ')}{estimate.input_tokens:,}."
         if estimate.cost_usd is not None and estimate.standard_cost_usd is not None:
             yield (
                 f"Their cost: ${estimate.cost_usd:,.4f} as batch, ${estimate.standard_cost_usd:,.4f} in real time. "

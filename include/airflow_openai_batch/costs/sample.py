@@ -14,7 +14,6 @@ from airflow_openai_batch.openai_api.prices import estimate_cost
 
 if TYPE_CHECKING:
     from airflow_openai_batch.costs.spending import Spent
-    from airflow_openai_batch.job.ledger import JobLedger
     from airflow_openai_batch.job.plan import Plan
 
 
@@ -44,17 +43,6 @@ def make_refs(plan: Plan, where: str, wanted: Mapping[int, int]) -> list[dict[st
         | ({} if requests == plan.shards[number].requests else {"first": requests})
         for number, requests in wanted.items()
     ]
-
-
-def has_sample(ledger: JobLedger, shard: int, first: int) -> bool:
-    """Whether so many of the shard's first requests have been sent and have landed.
-
-    :raises LedgerError: if an event is there but cannot be read.
-    """
-    landed, sampled = ledger.read_last(shard, "landed"), ledger.read_last(shard, "sampled")
-    if landed is None or sampled is None:
-        return landed is not None
-    return landed.send > sampled.send or (landed.send == sampled.send and sampled.first >= first)
 
 
 class Extrapolation(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,6 +16,8 @@ from airflow_openai_batch.errors import LedgerError, NewerReleaseError
 from airflow_openai_batch.server_words import describe_error
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from airflow_openai_batch.storage.location import Location
 
 Kind = Literal[
@@ -162,6 +164,15 @@ class ShardLedger:
         )
 
 
+def is_done(kinds: Iterable[str]) -> bool:
+    """Whether a shard's rows were written and no repair has begun since, by the kinds of its events, oldest first.
+
+    What others write down after that, who were at the same shard, changes nothing.
+    """
+    decisive = [kind for kind in kinds if kind in ("done", "reopened")]
+    return decisive[-1:] == ["done"]
+
+
 class JobLedger:
     """The ledgers of all shards of a job, from one listing."""
 
@@ -178,9 +189,15 @@ class JobLedger:
         return [_read_kind(name) for name in self._names.get(shard, [])]
 
     def is_done(self, shard: int) -> bool:
-        """Whether its rows were written and no repair has begun since; by names alone."""
-        kinds = [kind for kind in self.list_kinds(shard) if kind in ("done", "reopened")]
-        return kinds[-1:] == ["done"]
+        """See `is_done`."""
+        return is_done(self.list_kinds(shard))
+
+    def read(self, shard: int) -> list[Event]:
+        """All events, oldest first.
+
+        :raises LedgerError: if one is there but cannot be read.
+        """
+        return [_decode(self._state.child(name)) for name in self._find_names(shard)]
 
     def count(self, shard: int, kind: Kind) -> int:
         """Events of a kind.
@@ -197,15 +214,12 @@ class JobLedger:
                 raise _make_kind_error(self._state.child(name))
         return names
 
-    def read_last(self, shard: int, kind: Kind | None = None, *, since: Kind | None = None) -> Event | None:
-        """The newest event, or the newest of a kind; none that came before the newest of kind ``since``.
+    def read_last(self, shard: int, kind: Kind | None = None) -> Event | None:
+        """The newest event, or the newest of a kind.
 
         :raises LedgerError: if it is there but cannot be read.
         """
         names = self._find_names(shard)
-        if since is not None:
-            begin = max((at for at, name in enumerate(names) if name.endswith(f"-{since}.json")), default=0)
-            names = names[begin:]
         found = names if kind is None else [name for name in names if name.endswith(f"-{kind}.json")]
         if not found:
             return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -16,6 +16,9 @@ SCHEMA_VERSION = 1
 """Raised when an older reader could misread the file."""
 
 Certainty = Literal["exact", "upper", "lower"]
+CERTAINTIES: tuple[Certainty, ...] = get_args(Certainty)
+"""From the most certain to the least: of a sum holds the last that holds of a part, since something unknown makes the
+whole a lower bound."""
 """How ``input_tokens`` relates to what OpenAI's queue will count.
 
 ``exact``: counted. ``upper``: a safe upper bound (bytes, or the most an image can cost).

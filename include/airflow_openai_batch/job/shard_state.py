@@ -10,9 +10,14 @@ import msgspec
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.ledger import Event
+    from airflow_openai_batch.job.plan import Shard
 
 FILE_WAITS_S = (30.0, 60.0, 120.0, 300.0)
 """OpenAI's "Cannot find file" comes in bursts and passes; after these waits the file is uploaded again."""
+PASSING_REFUSALS = frozenset({"queue_full", "file_missing"})
+"""Kinds of refusals of a batch after which its requests are sent again by themselves."""
+PASSING_DECLINES = frozenset({"file_missing", "busy", "unsure"})
+"""The same of calls that were declined."""
 
 
 class Goal(IntEnum):
@@ -38,6 +43,16 @@ class Content:
     input_tokens: int
     first: int | None = None
     """A sample: what was open of so many of the shard's first requests."""
+
+    @classmethod
+    def of(cls, shard: Shard) -> Content:
+        """What the first send carries: the whole shard."""
+        return cls(
+            sha256=shard.sha256,
+            bytes=shard.bytes,
+            requests=shard.requests,
+            input_tokens=shard.expected_tokens,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +172,12 @@ class ShardState(msgspec.Struct, frozen=True, kw_only=True):
     def last_batch_id(self) -> str | None:
         """Of the current send, else of the last one that ended."""
         return self.batch_id or next((e.batch_id for e in reversed(self.ended) if e.batch_id), None)
+
+
+def has_sample(state: ShardState, first: int) -> bool:
+    """Whether so many of the shard's first requests have been sent and have landed; a larger sample wants more."""
+    landed = (ended for ended in state.ended if ended.send <= state.landed_send)
+    return state.done is not None or any(ended.carried is None or ended.carried >= first for ended in landed)
 
 
 def find_holder(state: ShardState, lasts_s: float) -> Claim | None:

@@ -7,6 +7,7 @@ that are missing, and lines that are missing are sent, and paid, again.
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,7 @@ def measure_file(place: Location) -> Received:
 
 
 def _describe_kind(head: bytes) -> str | None:
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
     if not text:
         return None
     if text.startswith(b"<"):

@@ -16,12 +16,14 @@ from airflow.sdk import Asset, AssetAlias
 from airflow_openai_batch.access.givers import find_giver
 from airflow_openai_batch.access.locations import absolute_uri, open_place
 from airflow_openai_batch.access.permissions import check_conn_id
-from airflow_openai_batch.costs.sample import choose_sample, extrapolate, has_sample
+from airflow_openai_batch.costs.sample import choose_sample, extrapolate
 from airflow_openai_batch.costs.spending import Spent, read_spending
 from airflow_openai_batch.errors import ConfigError, NoPlanError, OpenAIBatchError
 from airflow_openai_batch.job import directory
+from airflow_openai_batch.job.folding import fold_events
 from airflow_openai_batch.job.ledger import JobLedger
 from airflow_openai_batch.job.shard_reader import ShardReader
+from airflow_openai_batch.job.shard_state import Content, ShardState, has_sample
 from airflow_openai_batch.operators.task.base import OpenAIBatchOperator
 from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.operators.task.ownership import check_owner
@@ -36,6 +38,7 @@ from airflow_openai_batch.report.failed_requests import write_failed
 from airflow_openai_batch.report.markdown import write_markdown
 from airflow_openai_batch.report.report import Report, SampleLine, asset_extra, build_report
 from airflow_openai_batch.report.row_check import check_accounts
+from airflow_openai_batch.report.shard_words import NOT_BEGUN
 from airflow_openai_batch.results.landing_summary import ShardSummary, read_done
 from airflow_openai_batch.wording import name_some
 
@@ -221,7 +224,15 @@ def _find_open(output: Location, plan: Plan, sample: int) -> list[int]:
     """Shards whose part of the sample has not landed."""
     ledger = JobLedger(output.child(directory.STATE))
     wanted = choose_sample(plan, sample)
-    return [shard for shard, first in wanted.items() if not has_sample(ledger, shard, first)]
+    return [
+        number for number, first in wanted.items() if not has_sample(_read_state(ledger, plan, number), first)
+    ]
+
+
+def _read_state(ledger: JobLedger, plan: Plan, shard: int) -> ShardState:
+    """Events of another plan, left in the directory, say nothing of this one's shards."""
+    events = [event for event in ledger.read(shard) if event.plan == plan.name]
+    return fold_events(Content.of(plan.shards[shard]), events)
 
 
 def _describe_sample(output: Location, plan: Plan, sample: int | None, spent: Spent) -> SampleLine | None:
@@ -239,7 +250,7 @@ def _read_summaries(output: Location, plan: Plan) -> Iterator[ShardSummary]:
             yield done
             continue
         last = ledger.read_last(shard.shard)
-        yield ShardSummary(shard=shard.shard, state=_describe_unfinished(last) if last else "not begun")
+        yield ShardSummary(shard=shard.shard, state=_describe_unfinished(last) if last else NOT_BEGUN.phase)
 
 
 def _describe_unfinished(last: Event) -> str:

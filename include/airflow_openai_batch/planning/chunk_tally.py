@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from airflow_openai_batch.job.plan import CERTAINTIES
+
 if TYPE_CHECKING:
     from airflow_openai_batch.job.plan import Certainty
     from airflow_openai_batch.requests.request import Request
@@ -19,8 +21,7 @@ REQUEST, BLANK, REJECTED = 0, 1, 2
 KIND_BITS = 0b0011
 """Of a line's flags: what kind of line it is. The bits above hold its certainty."""
 CERTAINTY_SHIFT = 2
-CERTAINTIES: tuple[Certainty, ...] = ("exact", "upper", "lower")
-"""In order of growing doubt; a line's flags hold the index."""
+"""A line's flags hold the index in `CERTAINTIES`."""
 
 LENGTH, TOKENS, HASH, KEY, FLAGS, INPUTS = "I", "I", "q", "H", "B", "H"
 """Array type codes: 4 + 4 + 8 + 2 + 1 + 2 = 21 bytes a line."""

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from airflow_openai_batch.errors import InputError
+from airflow_openai_batch.storage.first_bytes import GZIP, PARQUET, ZIP, ZSTD
 
 CHUNK_BYTES = 2 * 2**20
 """Aimed at; a longer line makes a longer chunk. Fixed, so that the same input gives the same chunks."""
 
-_BOM = b"\xef\xbb\xbf"
 _NOT_JSONL: tuple[tuple[bytes, str], ...] = (
-    (b"\x1f\x8b", "is gzip by its content. Call it .jsonl.gz"),
-    (b"\x28\xb5\x2f\xfd", "is zstd by its content. Call it .jsonl.zst"),
-    (b"\xff\xfe", "is UTF-16. Convert it to UTF-8, for instance with iconv"),
-    (b"\xfe\xff", "is UTF-16. Convert it to UTF-8, for instance with iconv"),
-    (b"PAR1", "is a Parquet file. Write one request per line as JSON first"),
-    (b"PK\x03\x04", "is a ZIP file. Unpack it first"),
+    (GZIP, "is gzip by its content. Call it .jsonl.gz"),
+    (ZSTD, "is zstd by its content. Call it .jsonl.zst"),
+    (codecs.BOM_UTF16_LE, "is UTF-16. Convert it to UTF-8, for instance with iconv"),
+    (codecs.BOM_UTF16_BE, "is UTF-16. Convert it to UTF-8, for instance with iconv"),
+    (PARQUET, "is a Parquet file. Write one request per line as JSON first"),
+    (ZIP, "is a ZIP file. Unpack it first"),
     (b"[", "is a JSON array. Write one request per line instead, for instance with: jq -c '.[]'"),
 )
 
@@ -110,9 +111,9 @@ class _Cutter:
             self._keep(head)
             return b""
         self._at_start = False
-        if head.startswith(_BOM):
-            self._offset = len(_BOM)
-            head = head[len(_BOM) :]
+        if head.startswith(codecs.BOM_UTF8):
+            self._offset = len(codecs.BOM_UTF8)
+            head = head[len(codecs.BOM_UTF8) :]
         text = head.lstrip(b" \t\r\n")
         for magic, problem in _NOT_JSONL:
             if text.startswith(magic):

@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from airflow_openai_batch.job.plan import Counts, Limits, OutputBound, Segment, Shard, ShardLimits, Source
+from airflow_openai_batch.job.plan import (
+    CERTAINTIES,
+    Counts,
+    Limits,
+    OutputBound,
+    Segment,
+    Shard,
+    ShardLimits,
+    Source,
+)
 from airflow_openai_batch.job.ranges import SegmentReader
 from airflow_openai_batch.job.rejected import RejectedLine, SourceNames, merge_rejected
-from airflow_openai_batch.planning.chunk_tally import CERTAINTIES
 from airflow_openai_batch.planning.duplicates import Duplicates, describe_duplicates, find_duplicates
 from airflow_openai_batch.planning.output_bounds import drop_duplicates
 from airflow_openai_batch.planning.packing import Packer, ShardDraft

@@ -23,7 +23,7 @@ from airflow_openai_batch.plugin.job_rows import (
 )
 from airflow_openai_batch.plugin.job_view import describe_job
 from airflow_openai_batch.plugin.odd_requests import MOST_NAME_CHARS, MOST_NUMBER
-from airflow_openai_batch.plugin.shard_view import STATES
+from airflow_openai_batch.report.shard_words import STATES
 
 router = APIRouter(prefix="/api")
 

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.plugin.iso import to_iso
-from airflow_openai_batch.plugin.shard_view import STATES, ShardView
+from airflow_openai_batch.report.shard_words import STATES
 
 if TYPE_CHECKING:
     from airflow_openai_batch.plugin.board import Job
     from airflow_openai_batch.plugin.job_rows import JobRow
+    from airflow_openai_batch.plugin.shard_view import ShardView
     from airflow_openai_batch.report.snapshot import JobSnapshot
 
 

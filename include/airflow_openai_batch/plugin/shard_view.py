@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from airflow_openai_batch.report.report import ShardLine
     from airflow_openai_batch.report.snapshot import JobSnapshot, ShardSnapshot
 
-STATES = ("waiting", "sending", "running", "landing", "done", "failed")
-
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class ShardView:
@@ -45,7 +43,7 @@ class ShardView:
     def _judge(self) -> str:
         """The ledger's word, corrected by what has happened since: OpenAI may be further, or the task may have
         given up."""
-        state = self.ledger.state
+        state = self.ledger.words.state
         if state == "done":
             return state
         if self.instance is not None and self.instance.state in FAILED:
@@ -58,7 +56,7 @@ class ShardView:
 
     @property
     def waits_for(self) -> str | None:
-        if self.ledger.state == "done" or self.instance is None:
+        if self.ledger.is_done or self.instance is None:
             return None
         return self.instance.waits_for
 
@@ -73,14 +71,14 @@ class ShardView:
     @property
     def live(self) -> BatchView | None:
         """Its batch, while OpenAI has it."""
-        if self.batch is None or self.batch.status.is_final or self.ledger.state == "done":
+        if self.batch is None or self.batch.status.is_final or self.ledger.is_done:
             return None
         return self.batch
 
     @property
     def completed(self) -> int:
         """Requests with an answer, at OpenAI or landed."""
-        if self.ledger.state == "done":
+        if self.ledger.is_done:
             return self.plan.requests - self.failed
         landed = 0 if self.paid is None else self.paid.answers
         return min(self.plan.requests, landed + (0 if self._new is None else self._new.completed))
@@ -123,7 +121,7 @@ class ShardView:
         return {
             "shard": self.plan.shard,
             "state": self.state,
-            "phase": self.ledger.phase,
+            "phase": self.ledger.words.phase,
             "model": self.plan.model,
             "requests": self.plan.requests,
             "completed": self.completed,
@@ -151,7 +149,7 @@ class ShardView:
 
     def _find_status(self) -> str | None:
         """Nobody looks at the batches of a job that is done: what was seen of them last may be from before."""
-        if self.batch is None or (self.ledger.state == "done" and not self.batch.status.is_final):
+        if self.batch is None or (self.ledger.is_done and not self.batch.status.is_final):
             return None
         return str(self.batch.status)
 
@@ -163,7 +161,7 @@ class ShardView:
     def _find_problem(self) -> str | None:
         if self.ledger.problem is not None:
             return self.ledger.problem
-        if self.ledger.state == "done" or self.batch is None:
+        if self.ledger.is_done or self.batch is None:
             return None
         errors = self.batch.errors[:1]
         return " ".join(text for error in errors for text in (error.code, error.message) if text) or None

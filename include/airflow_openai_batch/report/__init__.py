@@ -9,5 +9,6 @@ __all__ = [
     "repair",
     "report",
     "row_check",
+    "shard_words",
     "snapshot",
 ]

@@ -10,36 +10,13 @@ import msgspec
 from airflow_openai_batch.costs.spending import read_spending
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.ledger import JobLedger
+from airflow_openai_batch.report.shard_words import DONE, NOT_BEGUN, PHASES, find_words
 from airflow_openai_batch.results.landing_summary import ShardSummary, count_bad, read_done
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.ledger import Event
     from airflow_openai_batch.job.plan import Plan
     from airflow_openai_batch.storage.location import Location
-
-NOT_BEGUN = "not begun"
-DONE = "done"
-
-STATES: dict[str, str] = {
-    "sampled": NOT_BEGUN,
-    "uploaded": "uploaded",
-    "intent": "being created",
-    "declined": "refused",
-    "created": "sent as batch",
-    "duplicate": "sent as batch",
-    "cancelling": "being cancelled",
-    "refused": "refused",
-    "lost": "to be uploaded again",
-    "realtime": "sent in real time",
-    "ended": "answered",
-    "doubted": "waits for its results",
-    "landed": "landed",
-    "stopped": "made no progress",
-    "done": DONE,
-    "cleaned": DONE,
-    "reopened": "to be repaired",
-}
-"""What the last event of a ledger means to a person."""
 
 
 class JobProgress(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,23 +82,22 @@ class ProgressReader:
         for shard in self._plan.shards:
             done = self._read_done(ledger, shard.shard)
             if done is not None:
-                states[DONE] += 1
+                states[DONE.phase] += 1
                 rows.update({} if done.landed is None else done.landed.rows)
                 continue
             open_requests += shard.requests
             last = ledger.read_last(shard.shard)
-            states[_state_of(last, self._plan)] += 1
+            states[_find_phase(last, self._plan)] += 1
             if last is not None and last.kind == "refused":
                 refusals[" ".join(text for text in (last.code, last.message) if text)] = None
         spent = read_spending(self._output)
-        order = list(dict.fromkeys(STATES.values()))
         return JobProgress(
             job=self._output.uri,
             generation=self._plan.generation,
             created_at=self._plan.created_at,
             requests=self._plan.counts.requests,
             rejected=self._plan.counts.rejected,
-            shards={state: states[state] for state in order if states[state]},
+            shards={state: states[state] for state in PHASES if states[state]},
             rows=dict(sorted(rows.items())),
             unfinished_requests=open_requests,
             answers=spent.answers,
@@ -141,7 +117,7 @@ class ProgressReader:
         return self._done[key]
 
 
-def _state_of(last: Event | None, plan: Plan) -> str:
+def _find_phase(last: Event | None, plan: Plan) -> str:
     if last is None or last.plan != plan.name:
-        return NOT_BEGUN
-    return STATES[last.kind]
+        return NOT_BEGUN.phase
+    return find_words(last.kind, is_done=False, told=last).phase

@@ -14,10 +14,10 @@ import msgspec
 from airflow_openai_batch.costs.spending import Spent, read_spending
 from airflow_openai_batch.errors import JobError
 from airflow_openai_batch.job import directory
-from airflow_openai_batch.job.ledger import Event, JobLedger
+from airflow_openai_batch.job.ledger import Event, JobLedger, is_done
 from airflow_openai_batch.job.plan import Plan, job_key
-from airflow_openai_batch.report.progress import NOT_BEGUN, STATES
 from airflow_openai_batch.report.report import Report, ShardLine
+from airflow_openai_batch.report.shard_words import ShardWords, find_words
 
 if TYPE_CHECKING:
     from airflow_openai_batch.storage.location import Location
@@ -26,30 +26,6 @@ MOST_EVENTS = 100
 """Events that one look reads; the next look goes on with the others."""
 MOST_SENDS = 50
 
-SHARD_STATES: dict[str, str] = {
-    "": "waiting",
-    "sampled": "waiting",
-    "uploaded": "sending",
-    "intent": "sending",
-    "declined": "failed",
-    "created": "running",
-    "duplicate": "running",
-    "cancelling": "running",
-    "refused": "waiting",
-    "lost": "sending",
-    "realtime": "running",
-    "ended": "landing",
-    "doubted": "landing",
-    "landed": "landing",
-    "stopped": "failed",
-    "done": "done",
-    "cleaned": "done",
-    "reopened": "waiting",
-}
-"""By the last event of the ledger, in the six words of the page. What a refusal was decides whether the shard waits
-or has failed, see `ShardSnapshot.state`."""
-PASSING_REFUSALS = frozenset({"queue_full", "file_missing"})
-"""Refusals after which a shard is sent again by itself."""
 _TOLD = frozenset({"refused", "stopped", "declined"})
 
 
@@ -60,22 +36,16 @@ class ShardSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     last: str = ""
     """Kind of the last event."""
     events: int = 0
+    is_done: bool = False
     in_realtime: bool = False
     """Some of its requests went out one by one, at the full price."""
     told: Event | None = None
     """The last event, where it says what went wrong."""
 
     @property
-    def state(self) -> str:
-        """One of `SHARD_STATES`' words."""
-        if self.last == "refused" and self.told is not None and self.told.status not in PASSING_REFUSALS:
-            return "failed"
-        return SHARD_STATES.get(self.last, "waiting")
-
-    @property
-    def phase(self) -> str:
-        """The state in the words of the command line, see `job_progress.STATES`."""
-        return STATES.get(self.last, NOT_BEGUN)
+    def words(self) -> ShardWords:
+        """Where it stands."""
+        return find_words(self.last, is_done=self.is_done, told=self.told)
 
     @property
     def problem(self) -> str | None:
@@ -110,7 +80,7 @@ class JobSnapshot:
 
     @property
     def is_done(self) -> bool:
-        return all(shard.state == "done" for shard in self.shards)
+        return all(shard.is_done for shard in self.shards)
 
     @property
     def is_final(self) -> bool:
@@ -215,6 +185,7 @@ class SnapshotReader:
                     shard=planned.shard,
                     last=last,
                     events=len(kinds),
+                    is_done=is_done(kinds),
                     in_realtime="realtime" in kinds,
                     told=self._events.get(event),
                 )

@@ -212,8 +212,8 @@ class ShardSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_done(ledger: JobLedger, shard: int, plan: Plan) -> ShardSummary | None:
     """What a shard that is done came to; None where it is not, or where another plan left its ledger behind."""
-    done = ledger.read_last(shard, "done", since="reopened")
-    if done is None or done.plan != plan.name:
+    done = ledger.read_last(shard, "done")
+    if done is None or done.plan != plan.name or not ledger.is_done(shard):
         return None
     return ShardSummary.from_dict(done.summary)
 

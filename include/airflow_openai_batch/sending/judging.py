@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.errors import BatchRejectedError, FatalAccountError, JobError, OpenAIBatchError
+from airflow_openai_batch.job.shard_state import PASSING_REFUSALS
 from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView
 from airflow_openai_batch.sending.queue.refusals import Refusal, classify_refusal, describe_refused
 from airflow_openai_batch.sending.steps import Cancel, RecordEnded, RecordRefused, Stop, Wait
@@ -75,7 +76,7 @@ def _stuck_error(batch: BatchView, policy: Policy) -> OpenAIBatchError:
 
 
 def _refusal_error(batch: BatchView, refusal: Refusal) -> OpenAIBatchError | None:
-    if refusal.kind in ("queue_full", "file_missing"):
+    if refusal.kind in PASSING_REFUSALS:
         return None
     text = describe_refused(batch.id, refusal)
     if refusal.kind == "fatal":

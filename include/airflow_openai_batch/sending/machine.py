@@ -15,7 +15,7 @@ import hashlib
 from dataclasses import dataclass, field
 
 from airflow_openai_batch.errors import JobError, OpenAIBatchError
-from airflow_openai_batch.job.shard_state import FILE_WAITS_S, Goal, ShardState, find_holder
+from airflow_openai_batch.job.shard_state import FILE_WAITS_S, Goal, ShardState, find_holder, has_sample
 from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.batch import CLOCK_MARGIN_S, BatchView, choose_kept
 from airflow_openai_batch.openai_api.results_check import RESULTS_UNPROVEN
@@ -110,7 +110,7 @@ def next_step(
     """What to do next to bring the shard to ``goal``."""
     if _has_files_to_delete(state) and goal >= Goal.LANDED and policy.clean_up and not seen.left_files:
         return CleanUp()
-    if is_reached(state, goal) or _has_sample(state, policy):
+    if is_reached(state, goal) or (policy.first is not None and has_sample(state, policy.first)):
         return Reached()
     if len(state.setbacks) >= policy.max_setbacks:
         return Stop(
@@ -148,14 +148,6 @@ def _land(state: ShardState, where: StepContext, *, final: bool = False) -> Step
         ),
         forgiving=True,
     )
-
-
-def _has_sample(state: ShardState, policy: Policy) -> bool:
-    """Whether a send has landed that carried all that the sample wants; a larger sample wants more."""
-    if policy.first is None:
-        return False
-    landed = (ended for ended in state.ended if ended.send <= state.landed_send)
-    return any(ended.carried is None or ended.carried >= policy.first for ended in landed)
 
 
 def _has_files_to_delete(state: ShardState) -> bool:

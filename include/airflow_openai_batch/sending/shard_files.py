@@ -16,7 +16,6 @@ from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.plan import job_key
 from airflow_openai_batch.job.request_line import RequestLine
 from airflow_openai_batch.job.shard_reader import CheckedStream, ShardReader
-from airflow_openai_batch.job.shard_state import Content, Ended, ShardState
 from airflow_openai_batch.openai_api.batch import final_time
 from airflow_openai_batch.openai_api.endpoints import Endpoint
 from airflow_openai_batch.results.landing import land_shard
@@ -29,6 +28,7 @@ from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.plan import Plan, Shard
+    from airflow_openai_batch.job.shard_state import Content, Ended, ShardState
     from airflow_openai_batch.openai_api.client import BatchClient
     from airflow_openai_batch.openai_api.server_objects import FileView
     from airflow_openai_batch.results.landing_summary import LandingSummary
@@ -94,17 +94,6 @@ class ShardFiles:
     @property
     def state_folder(self) -> Location:
         return self.output.child(directory.state_folder(self.shard.shard))
-
-    @property
-    def content(self) -> Content:
-        """What the first send carries: the whole shard."""
-        shard = self.shard
-        return Content(
-            sha256=shard.sha256,
-            bytes=shard.bytes,
-            requests=shard.requests,
-            input_tokens=shard.expected_tokens,
-        )
 
     @cached_property
     def reader(self) -> ShardReader:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_openai_batch.errors import LedgerError
 from airflow_openai_batch.job.folding import fold_events
 from airflow_openai_batch.job.ledger import Event, Kind, ShardLedger
+from airflow_openai_batch.job.shard_state import Content
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.shard_state import ShardState
@@ -40,7 +41,7 @@ class ShardJournal:
                 f"{self.files.state_folder.uri}: belongs to another plan, since plan.json was removed or replaced by "
                 "hand. Nothing was sent. Use an empty directory for another input, or restore plan.json."
             )
-        return fold_events(self.files.content, events)
+        return fold_events(Content.of(self.files.shard), events)
 
     def record(self, kind: Kind, state: ShardState, **fields: Any) -> None:
         """Of the current send."""

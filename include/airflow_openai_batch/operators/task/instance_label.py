@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from airflow_openai_batch.wording import BOUND_SIGNS
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
@@ -12,15 +14,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_CERTAINTY_SIGNS = {"exact": "", "upper": "≤ ", "lower": "≥ "}
-
 
 def label_shard(shard: Shard, waits_for: str = "") -> str:
     """``shard 3 · 50,000 requests · 1,812,334 tokens``, and what it waits for.
 
     Before the tokens ``≈``: from a sample; ``≤``: not counted, but not more; ``≥``: something is unknown.
     """
-    sign = "≈ " if shard.estimated_tokens is not None else _CERTAINTY_SIGNS[shard.tokens]
+    sign = "≈ " if shard.estimated_tokens is not None else BOUND_SIGNS[shard.tokens]
     tokens = f"{sign}{shard.expected_tokens:,} tokens"
     text = f"shard {shard.shard} · {shard.requests:,} requests · {tokens}"
     return f"{text} · {waits_for}" if waits_for else text

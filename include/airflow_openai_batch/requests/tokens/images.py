@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.openai_api.models import base_model
+from airflow_openai_batch.storage.first_bytes import find_image_type
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.plan import Certainty
@@ -126,16 +127,17 @@ def read_image_size(url: str) -> tuple[int, int] | None:
 
 
 def _read_size(data: bytes) -> tuple[int, int] | None:
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        width, height = struct.unpack_from(">II", data, 16)
-        return width, height
-    if data[:6] in (b"GIF87a", b"GIF89a"):
-        width, height = struct.unpack_from("<HH", data, 6)
-        return width, height
-    if data[:2] == b"\xff\xd8":
-        return _read_jpeg_size(data)
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return _read_webp_size(data)
+    match find_image_type(data):
+        case "image/png":
+            width, height = struct.unpack_from(">II", data, 16)
+            return width, height
+        case "image/gif":
+            width, height = struct.unpack_from("<HH", data, 6)
+            return width, height
+        case "image/jpeg":
+            return _read_jpeg_size(data)
+        case "image/webp":
+            return _read_webp_size(data)
     return None
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from airflow_openai_batch.job.plan import CERTAINTIES
 from airflow_openai_batch.requests.tokens.images import image_tokens
 
 if TYPE_CHECKING:
@@ -19,12 +20,10 @@ MAX_CHOICES = 128
 DEFAULT_COMPLETION_TOKENS = 16
 """Of ``/v1/completions``, the only endpoint with a default. Source: its reference."""
 
-_RANK: dict[Certainty, int] = {"exact": 0, "upper": 1, "lower": 2}
-
 
 def less_certain(a: Certainty, b: Certainty) -> Certainty:
-    """What holds for a sum of both: something unknown makes the whole a lower bound."""
-    return a if _RANK[a] >= _RANK[b] else b
+    """What holds for a sum of both."""
+    return a if CERTAINTIES.index(a) >= CERTAINTIES.index(b) else b
 
 
 class Measure(msgspec.Struct):

@@ -30,8 +30,8 @@ a file's name in front of another reason says nothing."""
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """``kind``: ``queue_full`` and ``file_missing`` pass by themselves, ``fatal`` is about the account,
-    ``permanent`` about the file."""
+    """``kind``: those of `PASSING_REFUSALS` pass by themselves, ``fatal`` is about the account, ``permanent`` about the
+    file."""
 
     kind: Literal["queue_full", "file_missing", "fatal", "permanent"]
     code: str

@@ -9,14 +9,9 @@ from types import ModuleType
 from typing import Any
 
 from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.storage.first_bytes import find_image_type
 from airflow_openai_batch.tables.prompts.templates import BadRowError
 
-_MAGIC: tuple[tuple[bytes, str], ...] = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-)
 _ENDS = {"image/png": b"IEND\xaeB`\x82", "image/jpeg": b"\xff\xd9", "image/gif": b";"}
 _TAIL_BYTES = 1_024
 """Some cameras and editors write a little behind the end of the image."""
@@ -59,7 +54,7 @@ class ImageCheck:
 
         :raises BadRowError: if it is no image that OpenAI could read.
         """
-        kind = find_kind(data)
+        kind = find_image_type(data)
         if not data:
             raise BadRowError("the image file is empty")
         if self._pillow is not None:
@@ -130,13 +125,6 @@ def _check_size(image: Any) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise BadRowError(f"the image has more than {MAX_PIXELS:,} pixels, the limit")
-
-
-def find_kind(data: bytes) -> str | None:
-    """The media type by the first bytes, of those that OpenAI reads."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    return next((kind for magic, kind in _MAGIC if data.startswith(magic)), None)
 
 
 def _check_ends(kind: str, data: bytes) -> None:

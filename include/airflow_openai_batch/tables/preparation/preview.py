@@ -18,7 +18,7 @@ from airflow_openai_batch.requests.tokens import count_request_tokens
 from airflow_openai_batch.tables.preparation.assignment import Assignment
 from airflow_openai_batch.tables.preparation.renderer import Renderer
 from airflow_openai_batch.tables.reading.row_table import read_rows
-from airflow_openai_batch.wording import number_of
+from airflow_openai_batch.wording import BOUND_WORDS, number_of
 
 if TYPE_CHECKING:
     from airflow_openai_batch.storage.location import Location
@@ -86,11 +86,8 @@ class _Totals:
             shown = (
                 f"{shown[:MOST_SHOWN_CHARACTERS]}\n... {len(shown) - MOST_SHOWN_CHARACTERS:,} characters more"
             )
-        about = (
-            "" if count.certainty == "exact" else "at most " if count.certainty == "upper" else "at least "
-        )
         tokens = number_of(count.tokens, "input token")
-        return f"{custom_id}: {about}{tokens}, {self._dollars(cost)}\n{shown}"
+        return f"{custom_id}: {BOUND_WORDS[count.certainty]}{tokens}, {self._dollars(cost)}\n{shown}"
 
     def summarize(self) -> str:
         if not self._requests:

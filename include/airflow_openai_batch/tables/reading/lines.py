@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_openai_batch.errors import InputError
 from airflow_openai_batch.storage.compression import read_blocks
+from airflow_openai_batch.storage.first_bytes import GZIP, PARQUET, ZIP, ZSTD
 from airflow_openai_batch.storage.sources import explained
 from airflow_openai_batch.tables.reading.encodings import find_mark, to_utf8
 
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
     from airflow_openai_batch.storage.sources import SourceFile
 
 _FOREIGN: tuple[tuple[bytes, str], ...] = (
-    (b"PAR1", "is a Parquet file by its content. Call it .parquet"),
-    (b"PK\x03\x04", "is a ZIP file or an Excel workbook by its content. Call it .xlsx, or unpack it"),
-    (b"\x1f\x8b", "is gzip by its content. Let its name end in .gz"),
-    (b"\x28\xb5\x2f\xfd", "is zstd by its content. Let its name end in .zst"),
+    (PARQUET, "is a Parquet file by its content. Call it .parquet"),
+    (ZIP, "is a ZIP file or an Excel workbook by its content. Call it .xlsx, or unpack it"),
+    (GZIP, "is gzip by its content. Let its name end in .gz"),
+    (ZSTD, "is zstd by its content. Let its name end in .zst"),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import os
 from collections.abc import Iterator
@@ -101,6 +102,6 @@ def _read_text(file: SourceFile) -> tuple[str | None, str]:
     if len(data) > MAX_TEXT_BYTES:
         return None, f"has more than {MAX_TEXT_BYTES:,} bytes, the limit"
     try:
-        return data.removeprefix(b"\xef\xbb\xbf").decode() or None, ""
+        return data.removeprefix(codecs.BOM_UTF8).decode() or None, ""
     except UnicodeDecodeError as error:
         return None, f"is not valid UTF-8 (byte {error.start + 1:,})"

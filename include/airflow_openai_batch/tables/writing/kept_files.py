@@ -15,6 +15,7 @@ import msgspec
 import pyarrow.parquet as pq
 
 from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.storage.first_bytes import PARQUET, ZIP
 from airflow_openai_batch.storage.sources import version_of
 
 if TYPE_CHECKING:
@@ -103,10 +104,10 @@ def _holds(place: Location, mark: str) -> bool:
     """Whether a file, of whatever format, has the mark in its beginning; false where it cannot be read."""
     with contextlib.suppress(Exception), place.open_read() as file:
         head = file.read(_HEAD_BYTES)
-        if head.startswith(b"PAR1"):
+        if head.startswith(PARQUET):
             file.seek(0)
             return any(name.endswith(mark) for name in pq.read_schema(file).names)
-        if head.startswith(b"PK"):
+        if head.startswith(ZIP):
             with zipfile.ZipFile(file) as archive, archive.open("xl/workbook.xml") as book:
                 return f'name="{mark}'.encode() in book.read(_HEAD_BYTES)
         return mark.encode() in head.partition(b"\n")[0]

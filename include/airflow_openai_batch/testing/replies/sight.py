@@ -14,9 +14,10 @@ from typing import Any
 
 import msgspec
 
+from airflow_openai_batch.storage.first_bytes import PNG
+
 JSON = dict[str, Any]
 
-_PNG = b"\x89PNG\r\n\x1a\n"
 _DESCRIPTIONS = (b"Description", b"Comment", b"Title")
 """Keywords of PNG texts. Source: the PNG specification, "Keywords and text strings"."""
 _FORMATS = ["PNG", "JPEG", "WEBP", "GIF"]
@@ -77,7 +78,7 @@ def _look(url: str) -> Sight:
         data = base64.b64decode(encoded)
     except binascii.Error:
         return Sight(text="A picture that cannot be read.")
-    told = _read_png_text(data) if data.startswith(_PNG) else ""
+    told = _read_png_text(data) if data.startswith(PNG) else ""
     if not told:
         return Sight(text=_describe_colours(data))
     try:
@@ -92,7 +93,7 @@ def _look(url: str) -> Sight:
 def _read_png_text(data: bytes) -> str:
     """The first description among the file's texts."""
     found: dict[bytes, str] = {}
-    at = len(_PNG)
+    at = len(PNG)
     while at + 8 <= len(data):
         (size,) = struct.unpack_from(">I", data, at)
         kind, chunk = data[at + 4 : at + 8], data[at + 8 : at + 8 + size]
