@@ -16,6 +16,7 @@ __all__ = [
     "error_codes",
     "lenient_json",
     "models",
+    "own_prices",
     "paging",
     "prices",
     "rate_limits",
