@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 OLDEST := .venv-oldest
 PIP := python -m pip install --quiet --quiet --disable-pip-version-check
 
-.PHONY: help setup demo up test distributed test-oldest chaos simulate check bench clean
+.PHONY: help setup demo up test distributed test-oldest chaos simulate check bench pictures clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -72,6 +72,9 @@ check: $(READY) ## lint, format, types, layers, compose file
 
 bench: $(READY) ## measure beside the alternatives
 	PYTHONPATH=include:tests $(BIN)/python -m bench
+
+pictures: $(READY) ## take the README's pictures of a running demo (4 minutes, needs Chromium)
+	PYTHONPATH=include:tests $(BIN)/python docs/pictures/take.py
 
 clean: ## remove what runs leave behind; .venv stays
 	rm -rf .run .mypy_cache .ruff_cache .pytest_cache dist build

@@ -8,9 +8,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, TriggerRule, task
 
-from airflow_openai_batch.access.settings import find_output_root
-from airflow_openai_batch.dag_params import make_params
-from airflow_openai_batch.openai_api.models import DEFAULT_MODEL
+from airflow_openai_batch.dag_params import DEFAULT_MODEL, find_output_root, make_params
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.operators.split import make_path_safe

@@ -8,8 +8,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, TriggerRule, get_current_context, task, task_group
 
-from airflow_openai_batch.access.settings import find_output_root
-from airflow_openai_batch.dag_params import make_params
+from airflow_openai_batch.dag_params import find_output_root, make_params
 from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
 from airflow_openai_batch.operators.shard import OpenAIBatchShardOperator
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator

@@ -7,8 +7,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, TriggerRule
 
-from airflow_openai_batch.dag_params import make_params, show_names
-from airflow_openai_batch.openai_api.models import DEFAULT_MODEL
+from airflow_openai_batch.dag_params import DEFAULT_MODEL, make_params, show_names
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.task_group import openai_batch_task_group

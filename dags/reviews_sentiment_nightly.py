@@ -10,9 +10,8 @@ import pendulum
 from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.sdk import DAG, Asset, Param, get_current_context, task
 
-from airflow_openai_batch.access.settings import find_output_root
 from airflow_openai_batch.alerts import AlertOnFailure
-from airflow_openai_batch.dag_params import make_params
+from airflow_openai_batch.dag_params import find_output_root, make_params
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.operators.task.failures import task_failures

@@ -7,7 +7,23 @@ from typing import Any
 from airflow.sdk import Param
 
 from airflow_openai_batch.access.settings import find_output_root
+from airflow_openai_batch.openai_api.models import COMPARED_MODEL, DEFAULT_MODEL
 from airflow_openai_batch.operators.task.parameters import read_mode
+
+__all__ = [
+    "COMPARED_MODEL",
+    "DEFAULT_MODEL",
+    "DOC_MD",
+    "DOC_MD_ONE_TASK",
+    "FLOW",
+    "find_output_root",
+    "landing_arguments",
+    "make_params",
+    "report_arguments",
+    "sending_arguments",
+    "show_names",
+    "split_arguments",
+]
 
 _STEPS = "upload → create → wait → download → resend_leftovers"
 # A table, since Airflow's UI folds the lines of a drawing in a code block into one.

@@ -31,7 +31,7 @@
         └── DownloadError        a file did not arrive whole
             └── UnprovenError    a batch's results are not (yet) what it says they are
 
-`send_slots.RealtimeBusyError` is one, too: enough real-time sends are running.
+`sending.realtime.slots.RealtimeBusyError` is one, too: enough real-time sends are running.
 
 A message says where, what, the limit and the way out, and never quotes a body or a key.
 """

@@ -1,7 +1,7 @@
 """What tasks import, for a worker that forks a process for each: what it has, its forks need not import.
 
-Of the 1.7 seconds of a core that a short task took on Celery with S3, more than one went to imports (README, "Workers
-that fork").
+Of the 1.7 seconds of a core that a short task took on Celery with S3, more than one went to imports. How to use it:
+docs/many-machines.md, "Workers that fork".
 """
 
 from __future__ import annotations

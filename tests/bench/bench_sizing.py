@@ -2,8 +2,8 @@
 
     python -m bench.bench_sizing [--million 0.5 1] [--landings 8] [--answers 20000]
 
-The inputs of the table in the README, which calculates on from here; and several shards that land at once on one
-machine, with a limit and without.
+The inputs of the table in docs/many-machines.md, which calculates on from here; and several shards that land at once on
+one machine, with a limit and without.
 """
 
 from __future__ import annotations

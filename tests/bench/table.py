@@ -1,4 +1,4 @@
-"""A table for the terminal, and for the README: it is Markdown."""
+"""A table for the terminal, and for docs/performance.md: it is Markdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What README tells workers to put into their local settings, so that each task costs a second of a core less."""
+"""What docs/many-machines.md tells workers to put into their local settings: each task costs a core-second less."""
 
 from __future__ import annotations
 

@@ -113,12 +113,13 @@ def test_what_is_asked_is_what_the_default_model_takes(tmp_path: Path) -> None:
 
 
 def test_no_example_names_a_chat_model_of_its_own() -> None:
-    """In DAGs, the demo and the README: what is not the constant would be forgotten when the model ends."""
-    readme = ROOT / "README.md"
-    paths = [*ROOT.glob("dags/*.py"), *ROOT.glob("include/demo/*.py"), *ROOT.glob("include/recipes/*.py")]
+    """In DAGs, the demo and the documents: what is not the constant would be forgotten when the model ends."""
+    package = ROOT / "include" / "airflow_openai_batch"
+    paths = [*ROOT.glob("dags/*.py"), *ROOT.glob("include/demo/*.py"), *package.glob("recipes/**/*.py")]
     for path in paths:
         assert not re.findall(r"\bgpt-\d[\w.-]*|\bo\d-mini\b", path.read_text()), path.name
-    shown = set(re.findall(r'"?model"?[=:] ?"(\w+-[\w.-]+)"', readme.read_text()))
+    documents = "\n".join(path.read_text() for path in (ROOT / "README.md", *ROOT.glob("docs/*.md")))
+    shown = set(re.findall(r'"?model"?[=:] ?"(\w+-[\w.-]+)"', documents))
     ends = read_shutdowns()
     assert DEFAULT_MODEL in shown
     assert not shown & set(ends)

@@ -1,7 +1,8 @@
-"""What the README shows works as it stands."""
+"""What README and docs show works as it stands."""
 
 from __future__ import annotations
 
+import configparser
 import gzip
 import io
 import json
@@ -9,7 +10,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 import openai
@@ -17,42 +18,36 @@ import openpyxl
 import pyarrow.parquet as pq
 import pytest
 
+from fixtures.documents import DAGS, PAGES, README, SHOWN, Document, make_dag, python_blocks, run_block
 from fixtures.job import chat_line
 from fixtures.object_store import ObjectStore
 
 if TYPE_CHECKING:
-    from airflow.sdk import DAG
-
     from airflow_openai_batch.testing import OpenAIServer
     from fixtures.airflow_runs import RunDag
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+MOST_README_LINES = 220
+GETTING_STARTED = next(page for page in PAGES if page.path.stem == "getting-started")
+RESULTS = next(page for page in PAGES if page.path.stem == "results")
+MONEY = next(page for page in PAGES if page.path.stem == "money-and-queues")
+SECURITY = next(page for page in PAGES if page.path.stem == "security")
+OTHER_BLOCKS = [(document, block) for document, block in python_blocks() if block not in DAGS.values()]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def test_the_readme_ends_after_the_first_success() -> None:
+    """What does not fit belongs into a page of docs/, to which it sends on."""
+    assert README.text.count("\n") <= MOST_README_LINES
 
 
-PYTHON = blocks("python")
-DAGS = {found[1]: block for block in PYTHON if (found := re.search(r'DAG\("(\w+)"', block))}
-
-
-def run_block(block: str) -> dict[str, Any]:
-    namespace: dict[str, Any] = {}
-    exec(compile(block, "README.md", "exec"), namespace)  # noqa: S102 - our own README
-    return namespace
-
-
-def make_dag(dag_id: str) -> DAG:
-    values = run_block(DAGS[dag_id]).values()
-    return next(
-        dag for value in values if getattr(dag := getattr(value, "dag", value), "dag_id", "") == dag_id
-    )
+def test_every_page_says_first_whom_it_is_for() -> None:
+    for page in PAGES:
+        _, blank, first, *_ = page.text.splitlines()
+        assert (blank, first.partition(" ")[0]) == ("", "For"), page.name
 
 
 @pytest.fixture
 def bucket(s3_server: str, define_connection: Callable[..., str]) -> ObjectStore:
-    """The bucket and the connection that the README names."""
+    """The bucket and the connection that the documents name."""
     define_connection(
         "my_aws",
         conn_type="aws",
@@ -108,11 +103,12 @@ def test_the_compositions_run(
     bucket.put("tickets/a.csv", b"text\nWhere is my parcel?\nThe lamp hums.\n")
     runs = {
         dag_id: run_dag(make_dag(dag_id))
-        for dag_id in ("judge_reviews", "tag_products", "check_claims", "sort_messages")
+        for dag_id in ("judge_reviews", "tag_products", "check_claims", "sort_messages", "judge")
     }
     assert {dag_id: run.state for dag_id, run in runs.items()} == dict.fromkeys(runs, "success")
     assert runs["sort_messages"].xcom("count") == {"mail": 1, "ticket": 2}
     assert set(runs["check_claims"].xcom("doubtful")) <= {1, 2}
+    assert runs["judge"].xcom("read").keys() == {"1", "2"}
     tagged = bucket.get("tagged.txt").decode().splitlines()
     assert [line.partition(":")[0] for line in tagged] == ["Kettle", "Lamp", "Kettle"]
 
@@ -133,51 +129,75 @@ def test_a_batch_of_somebody_elses_is_fetched(
 
 
 @pytest.mark.usefixtures("openai_conn")
-def test_the_first_run_and_the_way_to_read_its_results(run_dag: RunDag, tmp_path: Path) -> None:
-    (line,) = blocks("json")
-    (reading,) = (block for block in PYTHON if "pyarrow.dataset" in block)
+@pytest.mark.parametrize("document", [README, GETTING_STARTED], ids=lambda document: document.name)
+def test_the_first_run_and_the_way_to_read_its_results(
+    run_dag: RunDag, tmp_path: Path, document: Document
+) -> None:
+    (line,) = document.blocks("json")
+    (reading,) = RESULTS.blocks("python")
     (tmp_path / "reviews.jsonl").write_text(line)
-    command = next(line for line in README.splitlines() if line.startswith("$ airflow dags test"))
+    command = next(line for line in document.text.splitlines() if line.startswith("$ airflow dags test"))
     conf = json.loads(command.partition("--conf '")[2].removesuffix("'").replace("/data", str(tmp_path)))
     assert run_dag("openai_batch", conf).state == "success"
     rows = run_block(reading.replace("/data", str(tmp_path)))["rows"]
     assert rows.to_pylist() == [{"custom_id": "review/1", "status": "ok", "content": "Neutral"}]
 
 
+def test_what_is_no_dag_runs_as_well() -> None:
+    """But what reads a job that is not there."""
+    assert len(OTHER_BLOCKS) >= 2
+    for _, block in OTHER_BLOCKS:
+        if "/data/" not in block:
+            run_block(block)
+
+
 def test_every_parameter_in_a_command_is_one() -> None:
     from airflow_openai_batch.dag_params import make_params
 
-    confs = [json.loads(found) for found in re.findall(r"openai_batch --conf '(\{.*\})'", README)]
-    assert len(confs) >= 2
+    texts = "\n".join(document.text for document in SHOWN)
+    confs = [json.loads(found) for found in re.findall(r"openai_batch --conf '(\{.*\})'", texts)]
+    assert len(confs) >= 3
     assert {key for conf in confs for key in conf} <= set(make_params())
 
 
 def test_the_keys_of_rejected_lines_are_all_named() -> None:
     from airflow_openai_batch.job.rejected import RejectedLine
 
-    assert [name for name in RejectedLine.__struct_fields__ if f"`{name}`" not in README] == []
+    assert [name for name in RejectedLine.__struct_fields__ if f"`{name}`" not in RESULTS.text] == []
 
 
-def test_the_request_it_shows_is_one() -> None:
+@pytest.mark.parametrize("document", [README, GETTING_STARTED], ids=lambda document: document.name)
+def test_the_request_it_shows_is_one(document: Document) -> None:
     from airflow_openai_batch.requests.request import read_request
 
-    (line,) = blocks("json")
+    (line,) = document.blocks("json")
     assert json.loads(line)["custom_id"] == "review/1"
     assert read_request(line.strip().encode()).custom_id == "review/1"
 
 
-def test_it_names_every_column_of_the_results() -> None:
+@pytest.mark.parametrize("document", [README, RESULTS], ids=lambda document: document.name)
+def test_it_names_every_column_of_the_results(document: Document) -> None:
     from airflow_openai_batch.results.result_rows import SCHEMA
 
-    missing = [name for name in SCHEMA.names if f"`{name}`" not in README]
+    missing = [name for name in SCHEMA.names if f"`{name}`" not in document.text]
     assert missing == []
 
 
 def test_the_connections_extra_it_shows_can_be_read() -> None:
     from airflow_openai_batch.openai_api.account_limits import read_account_limits
 
-    (extra,) = blocks("jsonc")
-    limits = read_account_limits(json.loads(extra), "README.md")
+    (extra,) = MONEY.blocks("jsonc")
+    limits = read_account_limits(json.loads(extra), MONEY.name)
     assert limits.queue_limit("gpt-6-luna").tokens == 2_000_000
     assert limits.queue_limit("gpt-4o").tokens == 90_000
     assert (limits.requests_per_minute, limits.realtime_concurrency) == (500, 10)
+
+
+def test_the_configuration_it_shows_can_be_read() -> None:
+    from airflow_openai_batch.provider_info import get_provider_info
+
+    (block,) = SECURITY.blocks("ini")
+    shown = configparser.ConfigParser()
+    shown.read_string(block)
+    assert shown.sections() == ["openai_batch"]
+    assert set(shown["openai_batch"]) <= set(get_provider_info()["config"]["openai_batch"]["options"])

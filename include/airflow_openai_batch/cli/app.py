@@ -1,4 +1,4 @@
-"""The commands and their options; what they do is in the modules beside this one and in ``core``."""
+"""The commands and their options; what they do is in the modules beside this one and below."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Files in object storage: they appear whole or not at all, and nothing is read from a stale listing.
 
-Works on any fsspec file system, so that `core` need not know how Airflow finds its credentials.
+Works on any fsspec file system, so that nothing below `access` need know how Airflow finds its credentials.
 """
 
 from __future__ import annotations
