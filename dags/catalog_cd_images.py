@@ -62,7 +62,7 @@ when all is done sends what failed once more.
    ```
 3. `include/prompts/cd_cover.yaml`, `cd_choice.yaml`: what is asked. Photographs of a phone are large; `max_side: 1024`
    there makes them smaller and cheaper. Answers to another prompt belong in another `output_uri`.
-4. `recipes/cd_covers.py` (cleaning, how a match is scored) and `recipes/cd_checks.py` (what is a problem).
+4. `recipes/cds/cd_covers.py` (cleaning, how a match is scored) and `recipes/cds/cd_checks.py` (what is a problem).
 """
 
 SENDING: dict[str, Any] = {

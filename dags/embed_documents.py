@@ -56,7 +56,8 @@ document of your own in *Documents*, and trigger it once more.
    machine are for trying: one process at a time, all in memory.
 3. `include/prompts/embed_chunks.yaml`: model, dimensions and what stands in front of a chunk. Another model wants
    another collection: vectors of two models cannot be compared.
-4. `recipes/document_chunks.py` cuts; give it your own rules. `recipes/chunk_writing.py` says what is in the payload.
+4. `recipes/qdrant/document_chunks.py` cuts; give it your own rules. `recipes/qdrant/chunk_writing.py` says what is in
+   the payload.
 """
 
 

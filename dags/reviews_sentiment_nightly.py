@@ -58,7 +58,7 @@ of the DAG processor until you give `AlertOnFailure` a notifier of yours (Slack,
 1. `reviews`: where your files lie, with `{day}` where the date stands (a glob is fine, and so is `s3://conn@bucket/...`).
    For rows of a database give the prepare task `sql=` and `conn_id=` in place of `source=`.
 2. `include/prompts/sentiment.yaml`: the words it may answer with, and the column it reads (`text`). Other words than
-   these three stand in `recipes/sentiments.py`.
+   these three stand in `recipes/reviews/sentiments.py`.
 3. `TIMEZONE` and the timetable below. `catchup=True` would run all nights since `start_date`, one after another, and so
    does a backfill; `max_active_runs=1` keeps them in order.
 4. `AlertOnFailure(SlackNotifier(text="{{ alert.text }}"))`.

@@ -64,7 +64,7 @@ from there.
    and the keys of its payload in *Text* and *Title*. Files on this machine are for trying: one process at a time, all
    in memory.
 2. `include/prompts/tags.yaml` is the prompt. Raise its `version` with each change that should reach tagged points.
-3. `recipes/tags.py` has the rules for tags, `recipes/tag_writing.py` what is written into the payload.
+3. `recipes/qdrant/tags.py` has the rules for tags, `recipes/qdrant/tag_writing.py` what is written into the payload.
 4. A `schedule`, and constants in place of the parameters that nobody should type. A run without new transcripts ends at
    once and costs nothing. The task **seed_samples** can go.
 """

@@ -8,8 +8,9 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -45,7 +46,28 @@ def test_the_readme_leads_to_every_page() -> None:
 
 @each_document
 def test_no_document_speaks_of_a_folder_that_is_gone(document: Document) -> None:
-    assert not re.findall(r"\bcore/|`core`|airflow_openai_batch\.(?:core|hook)\b(?!s|` is now)", document.text)
+    assert not re.findall(
+        r"\bcore/|`core`|airflow_openai_batch\.(?:core|hook)\b(?!s|` is now)", document.text
+    )
+
+
+PLACES = (ROOT, ROOT / "include", ROOT / "include" / "airflow_openai_batch")
+
+
+def find_missing(named: Iterable[str]) -> list[str]:
+    return [name for name in named if not any((place / name).exists() for place in PLACES)]
+
+
+@each_document
+def test_files_of_ours_are_there(document: Document) -> None:
+    """Below the project's folder, or the package's."""
+    assert find_missing(document.quoted(r"[a-z_]+/[\w./-]*\w\.(?:py|toml)") - {"dags/<name>.py"}) == []
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("dags/*.py")), ids=lambda path: path.name)
+def test_files_that_a_dag_speaks_of_are_there(path: Path) -> None:
+    """In its documentation, which says what to change."""
+    assert find_missing(re.findall(r"`((?:recipes|include|dags)/[\w./-]+)`", path.read_text())) == []
 
 
 def read_options() -> set[str]:

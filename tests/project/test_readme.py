@@ -30,6 +30,7 @@ MOST_README_LINES = 220
 GETTING_STARTED = next(page for page in PAGES if page.path.stem == "getting-started")
 RESULTS = next(page for page in PAGES if page.path.stem == "results")
 MONEY = next(page for page in PAGES if page.path.stem == "money-and-queues")
+COMPOSE = next(page for page in PAGES if page.path.stem == "compose")
 SECURITY = next(page for page in PAGES if page.path.stem == "security")
 OTHER_BLOCKS = [(document, block) for document, block in python_blocks() if block not in DAGS.values()]
 
@@ -191,6 +192,13 @@ def test_the_connections_extra_it_shows_can_be_read() -> None:
     assert limits.queue_limit("gpt-6-luna").tokens == 2_000_000
     assert limits.queue_limit("gpt-4o").tokens == 90_000
     assert (limits.requests_per_minute, limits.realtime_concurrency) == (500, 10)
+
+
+def test_the_prompt_it_shows_is_one() -> None:
+    from airflow_openai_batch.tables.prompts import read_prompt
+
+    (block,) = COMPOSE.blocks("yaml")
+    assert read_prompt(block).name == "tags"
 
 
 def test_the_configuration_it_shows_can_be_read() -> None:
