@@ -342,3 +342,11 @@ def test_odd_usage_is_left_out(usage: Any) -> None:
     assert outcome.status == "ok"
     assert outcome.answer is not None
     assert outcome.answer.usage is None or outcome.answer.usage.input_tokens is None
+
+
+def test_only_we_call_a_line_torn() -> None:
+    """A server may write what it likes beside an answer."""
+    line = json.loads(answer("a", chat_body("Yes.")))
+    line["response"]["torn"] = True
+    outcome = read_outcome(json.dumps(line).encode(), CHAT, "text", None, OutcomeRules())
+    assert (outcome.status, outcome.error_message) == ("ok", None)

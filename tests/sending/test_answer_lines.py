@@ -8,8 +8,10 @@ import pytest
 
 from airflow_openai_batch.errors import InputChangedError
 from airflow_openai_batch.job.request_line import RequestLine
+from airflow_openai_batch.openai_api.lenient_json import UnreadableJSONError
+from airflow_openai_batch.openai_api.result_line import read_custom_id
 from airflow_openai_batch.results.outcome import OutcomeRules, read_outcome
-from airflow_openai_batch.sending.realtime.lines import read_call, read_custom_id, write_answer, write_error
+from airflow_openai_batch.sending.realtime.lines import read_call, write_answer, write_error
 
 ENDPOINT = "/v1/chat/completions"
 
@@ -54,7 +56,8 @@ def test_ids_are_read_back_and_what_has_none_is_told() -> None:
     assert read_custom_id(write_answer("caf\u00e9/1", 200, None, b"{}")) == "caf\u00e9/1"
     assert read_custom_id(b'{"custom_id": 7}') is None
     assert read_custom_id(b"[]") is None
-    assert read_custom_id(b'{"custom_id": "x"') is None
+    with pytest.raises(UnreadableJSONError):
+        read_custom_id(b'{"custom_id": "x"')
 
 
 def test_a_body_is_taken_from_its_line_byte_for_byte() -> None:

@@ -1,8 +1,10 @@
-"""One request of the input, with where it came from."""
+"""One request of the input: where it came from, and the ways to take its line apart."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import msgspec
 
 
 class RequestLine(NamedTuple):
@@ -18,3 +20,36 @@ class RequestLine(NamedTuple):
     """1-based, in its source."""
     line: bytes
     """Verbatim, without the line end."""
+
+
+class RequestEnvelope(msgspec.Struct, gc=False):
+    """What stands around the body of a request, and the body byte for byte."""
+
+    custom_id: str
+    body: msgspec.Raw
+    method: str = ""
+    url: str = ""
+
+
+class RequestBody(msgspec.Struct, gc=False):
+    """What is wanted of a body once it is known to be one, whatever the types it has there."""
+
+    model: Any = None
+    input: msgspec.Raw = msgspec.Raw(b"")
+    dimensions: Any = None
+    response_format: msgspec.Raw = msgspec.Raw(b"")
+    text: msgspec.Raw = msgspec.Raw(b"")
+
+
+class RequestFields(msgspec.Struct, gc=False):
+    """A request line with its body taken apart."""
+
+    custom_id: str
+    body: RequestBody
+
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What `read_envelope` and `read_fields` raise for what is no request, or is none to msgspec: lone surrogates."""
+
+read_envelope = msgspec.json.Decoder(RequestEnvelope).decode
+read_fields = msgspec.json.Decoder(RequestFields).decode

@@ -23,6 +23,7 @@ __all__ = [
     "realtime_client",
     "redirects",
     "responses",
+    "result_line",
     "results_check",
     "server_objects",
     "tiers",

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 
 from airflow_openai_batch.errors import InputChangedError
 from airflow_openai_batch.job.ranges import RangeReader
 from airflow_openai_batch.job.rejected import RejectedLine, SourceNames
+from airflow_openai_batch.job.request_line import UNREADABLE, read_envelope
 from airflow_openai_batch.planning.chunk_tally import KIND_BITS, REQUEST
 
 if TYPE_CHECKING:
@@ -27,13 +27,6 @@ if TYPE_CHECKING:
     from airflow_openai_batch.storage.sources import SourceFile
 
 _SLICE_LINES = 2**20
-
-
-class _Id(msgspec.Struct):
-    custom_id: str
-
-
-_decode_id = msgspec.json.Decoder(_Id).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +84,8 @@ def _read_ids(
     """Number, custom_id and length in bytes of each line."""
     for line, data in reread_lines(lines, table, files):
         try:
-            yield line, _decode_id(data).custom_id, len(data)
-        except msgspec.MsgspecError:
+            yield line, read_envelope(data).custom_id, len(data)
+        except UNREADABLE:
             uri = files[table.place(line).source].uri
             raise InputChangedError(f"{uri}: changed while it was split. Split it again.") from None
 

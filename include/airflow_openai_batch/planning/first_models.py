@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from airflow_openai_batch.errors import ConfigError, InputError
 from airflow_openai_batch.job.inputs import list_sources
+from airflow_openai_batch.job.request_line import UNREADABLE, read_fields
 from airflow_openai_batch.storage.compression import read_blocks
 
 if TYPE_CHECKING:
@@ -17,17 +18,6 @@ if TYPE_CHECKING:
 
 MAX_FILES = 20
 """One block (2 MB at most) of each is read."""
-
-
-class _Body(msgspec.Struct):
-    model: str
-
-
-class _Line(msgspec.Struct):
-    body: _Body
-
-
-_DECODER = msgspec.json.Decoder(_Line)
 
 
 def peek_models(inputs: str | Sequence[str], output: Location, resolve: Resolver) -> tuple[str, ...]:
@@ -42,8 +32,8 @@ def peek_models(inputs: str | Sequence[str], output: Location, resolve: Resolver
 def _peek(file: SourceFile) -> Iterator[str]:
     with file.location.open_read() as stream:
         block = next(read_blocks(stream, file.compression, file.uri), b"")
-    for line in block.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
-        try:
-            yield _DECODER.decode(line).body.model
-        except (msgspec.DecodeError, UnicodeDecodeError):  # cut off, blank, or no request
-            continue
+    for line in block.removeprefix(codecs.BOM_UTF8).split(b"\n"):
+        with contextlib.suppress(*UNREADABLE):  # cut off, blank, or no request
+            model = read_fields(line).body.model
+            if isinstance(model, str):
+                yield model

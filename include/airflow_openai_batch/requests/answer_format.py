@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from airflow_openai_batch.errors import InputChangedError
+from airflow_openai_batch.job.request_line import UNREADABLE, RequestFields, read_fields
 from airflow_openai_batch.openai_api import lenient_json
 from airflow_openai_batch.openai_api.endpoints import Endpoint
 
@@ -32,28 +33,6 @@ class _Text(msgspec.Struct):
     format: msgspec.Raw = msgspec.Raw(b"")
 
 
-class _Body(msgspec.Struct):
-    response_format: msgspec.Raw = msgspec.Raw(b"")
-    text: msgspec.Raw = msgspec.Raw(b"")
-
-
-class _Request(msgspec.Struct):
-    custom_id: str
-    body: _Body
-
-
-class _InputBody(msgspec.Struct):
-    input: msgspec.Raw = msgspec.Raw(b"")
-    dimensions: Any = None
-
-
-class _InputRequest(msgspec.Struct):
-    custom_id: str
-    body: _InputBody
-
-
-_decode_request = msgspec.json.Decoder(_Request).decode
-_decode_input_request = msgspec.json.Decoder(_InputRequest).decode
 _decode_text = msgspec.json.Decoder(_Text).decode
 
 
@@ -73,11 +52,11 @@ _decode_format = msgspec.json.Decoder(_Format).decode
 def read_asked(request: RequestLine, endpoint: str) -> Asked:
     """:raises InputChangedError: if the line is no request, which the splitter would have rejected."""
     try:
-        if endpoint in (Endpoint.EMBEDDINGS, Endpoint.MODERATIONS):
-            return _read_inputs(_decode_input_request(request.line))
-        found = _decode_request(request.line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        found = read_fields(request.line)
+    except UNREADABLE:
         return _read_odd(request)
+    if endpoint in (Endpoint.EMBEDDINGS, Endpoint.MODERATIONS):
+        return _read_inputs(found)
     if endpoint == "/v1/chat/completions":
         raw = bytes(found.body.response_format)
     elif endpoint == "/v1/responses" and found.body.text:
@@ -89,7 +68,7 @@ def read_asked(request: RequestLine, endpoint: str) -> Asked:
     return Asked(found.custom_id, *_read_format(raw))
 
 
-def _read_inputs(found: _InputRequest) -> Asked:
+def _read_inputs(found: RequestFields) -> Asked:
     dimensions = found.body.dimensions
     return Asked(
         found.custom_id,
@@ -119,7 +98,7 @@ def _read_format(raw: bytes) -> tuple[str, bytes | None]:
     """
     try:
         found = _decode_format(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return "text", None
     if found.type == "json_object":
         return "json_object", None
@@ -133,7 +112,7 @@ def _read_format(raw: bytes) -> tuple[str, bytes | None]:
 def _find_text_format(text: bytes) -> bytes:
     try:
         return bytes(_decode_text(text).format)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return b""
 
 

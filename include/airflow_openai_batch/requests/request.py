@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
+from airflow_openai_batch.job.request_line import read_envelope
 from airflow_openai_batch.openai_api.endpoints import BY_URL, MAX_EMBEDDING_INPUTS_PER_REQUEST, Endpoint
 from airflow_openai_batch.openai_api.models import DEFAULT_MODEL
 from airflow_openai_batch.requests.plain_bodies import PlainBody, PlainChatLine, read_plain
@@ -54,14 +55,6 @@ class Request(msgspec.Struct, gc=False):
         return self.body.measure() if isinstance(self.body, PlainBody) else self.body
 
 
-class _Envelope(msgspec.Struct, gc=False):
-    custom_id: str
-    method: str
-    url: str
-    body: msgspec.Raw
-
-
-_decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_chat_line = msgspec.json.Decoder(PlainChatLine).decode
 _decode_any = msgspec.json.Decoder().decode
 
@@ -88,7 +81,7 @@ def read_request(line: bytes) -> Request:
 def _read_other(line: bytes) -> Request:
     """A line that is no chat request of texts only."""
     try:
-        envelope = _decode_envelope(line)
+        envelope = read_envelope(line)
     except (msgspec.MsgspecError, RecursionError):
         _explain(line)
     custom_id, body = envelope.custom_id, envelope.body

@@ -25,6 +25,7 @@ from airflow_openai_batch.openai_api.answer_parts import (
 )
 from airflow_openai_batch.openai_api.error_codes import ACCOUNT_CODES
 from airflow_openai_batch.openai_api.responses import read_answer, read_costs
+from airflow_openai_batch.openai_api.result_line import ResultLine, ResultResponse, read_result_line
 from airflow_openai_batch.requests.schema_check import CheckLimitError, UnusableSchemaError, find_violation
 from airflow_openai_batch.results.torn_lines import make_out_costs
 from airflow_openai_batch.server_words import clean_code, hide_secrets, hide_secrets_bytes
@@ -121,22 +122,6 @@ class Outcome(msgspec.Struct, kw_only=True):
     body: bytes | None = None
 
 
-class _Response(msgspec.Struct):
-    status_code: Any = None
-    request_id: Any = None
-    body: msgspec.Raw = msgspec.Raw(b"null")
-    torn: bool = False
-    """Ours: the line was no JSON."""
-
-
-class _Line(msgspec.Struct):
-    response: _Response | None = None
-    error: Any = None
-
-
-_decode_line = msgspec.json.Decoder(_Line).decode
-
-
 _TORN = "The line with this answer is no JSON: nothing of it could be read but whose it is, and what it cost."
 
 
@@ -157,7 +142,8 @@ def read_outcome(
     :param inputs: that the request has, of embeddings and moderations; None where that is not known.
     :param dimensions: that it asks for, if any.
     """
-    response, error = _open_envelope(line)
+    found, torn = _open_line(line)
+    response, error = found.response, found.error
     if response is None:
         return _hide_secrets(_without_response(error))
     body = _unquote_body(bytes(response.body))
@@ -176,7 +162,7 @@ def read_outcome(
     outcome.status_code = status_code
     outcome.request_id = response.request_id if isinstance(response.request_id, str) else None
     outcome.body = body
-    if response.torn is True and outcome.answer is not None:
+    if torn and outcome.answer is not None:
         outcome.error_message = outcome.answer.defect_message = _TORN
     return _hide_secrets(outcome)
 
@@ -190,26 +176,13 @@ def _hide_secrets(outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _open_envelope(line: bytes) -> tuple[_Response | None, Any]:
+def _open_line(line: bytes) -> tuple[ResultLine, bool]:
+    """And whether the line is torn: what can be made out of its answer stands there then."""
     try:
-        found = _decode_line(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _open_odd_envelope(line)
-    return found.response, found.error
-
-
-def _open_odd_envelope(line: bytes) -> tuple[_Response | None, Any]:
-    """For lines the fast decoder refuses: lone surrogates, invalid UTF-8, a response of an odd type."""
-    try:
-        root = lenient_json.decode(line)
+        return read_result_line(line), False
     except lenient_json.UnreadableJSONError:
-        return _Response(status_code=200, body=msgspec.Raw(make_out_costs(line)), torn=True), None
-    response = root.get("response") if isinstance(root, dict) else None
-    error = root.get("error") if isinstance(root, dict) else None
-    if not isinstance(response, dict):
-        return None, error
-    body = msgspec.Raw(lenient_json.encode(response.get("body")).encode())
-    return _Response(response.get("status_code"), response.get("request_id"), body), error
+        response = ResultResponse(status_code=200, body=msgspec.Raw(make_out_costs(line)))
+        return ResultLine(response=response), True
 
 
 def _unquote_body(body: bytes) -> bytes:

@@ -13,9 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-import msgspec
-
-from airflow_openai_batch.openai_api import lenient_json
+from airflow_openai_batch.openai_api.lenient_json import UnreadableJSONError
+from airflow_openai_batch.openai_api.result_line import read_custom_id
 from airflow_openai_batch.results.torn_lines import make_out_id
 
 if TYPE_CHECKING:
@@ -57,13 +56,6 @@ class SendFiles:
 Place = int
 """Where a line stands: file, offset and length in one integer, since 50,000 tuples are what the garbage
 collector would walk through again and again."""
-
-
-class _Named(msgspec.Struct):
-    custom_id: str
-
-
-_decode_named = msgspec.json.Decoder(_Named).decode
 
 
 class RawAnswers:
@@ -167,17 +159,6 @@ def _read_lines(source: BinaryIO, copy: BinaryIO | None) -> Iterator[tuple[int, 
 
 def _read_id(line: bytes) -> str | None:
     try:
-        return _decode_named(line).custom_id
-    except msgspec.ValidationError:
-        return None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _read_odd_id(line)
-
-
-def _read_odd_id(line: bytes) -> str | None:
-    try:
-        root = lenient_json.decode(line)
-    except lenient_json.UnreadableJSONError:
+        return read_custom_id(line)
+    except UnreadableJSONError:
         return make_out_id(line)
-    value = root.get("custom_id") if isinstance(root, dict) else None
-    return value if isinstance(value, str) else None

@@ -11,28 +11,20 @@ from collections.abc import Iterable
 
 import msgspec
 
+from airflow_openai_batch.job.request_line import UNREADABLE, read_fields
 from airflow_openai_batch.openai_api.answer_parts import MISSING_PARTS, ResponseContent, Usage, Vector
 from airflow_openai_batch.openai_api.answer_vectors import describe_missing
 from airflow_openai_batch.results.outcome import Outcome, OutcomeRules, Rank, judge_answer
 
-
-class _Body(msgspec.Struct):
-    input: list[msgspec.Raw]
-
-
-class _Request(msgspec.Struct):
-    body: _Body
-
-
-_decode_inputs = msgspec.json.Decoder(_Request).decode
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def read_inputs(line: bytes) -> list[bytes] | None:
     """The JSON of each input of a request line; None where it is no list of inputs."""
     try:
-        return [bytes(raw) for raw in _decode_inputs(line).body.input]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return [bytes(raw) for raw in _decode_list(read_fields(line).body.input)]
+    except UNREADABLE:
         return None
 
 

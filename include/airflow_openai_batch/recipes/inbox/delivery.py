@@ -20,6 +20,8 @@ import pyarrow.parquet as pq
 from airflow_openai_batch.errors import AccountingError, JobError
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.rejected import RejectedLine
+from airflow_openai_batch.openai_api.lenient_json import UnreadableJSONError
+from airflow_openai_batch.openai_api.result_line import read_result_line
 from airflow_openai_batch.recipes.inbox.pending_files import hash_file
 from airflow_openai_batch.results.landing_summary import find_unfinished
 from airflow_openai_batch.results.raw_index import RawAnswers, SendFiles
@@ -39,17 +41,6 @@ _RAW = re.compile(r"(?P<shard>\d+)\.(?P<send>\d+)\.(?:output|error)(?:\.\d+)?\.j
 _COLUMNS = ["position", "custom_id", "status_code", "error_code", "error_message", "openai_request_id"]
 _ROWS = 5_000
 _OK = 200
-
-
-class _Response(msgspec.Struct):
-    request_id: str | None = None
-
-
-class _Line(msgspec.Struct):
-    response: _Response | None = None
-
-
-_decode = msgspec.json.Decoder(_Line).decode
 
 
 @dataclass(slots=True)
@@ -138,8 +129,8 @@ def _choose(raw: RawAnswers, places: Sequence[int], request_id: str | None) -> b
         return raw.read(places[0])
     lines = [raw.read(place) for place in places]
     for line in lines:
-        with contextlib.suppress(msgspec.DecodeError):
-            response = _decode(line).response
+        with contextlib.suppress(UnreadableJSONError):
+            response = read_result_line(line).response
             if response is not None and response.request_id == request_id:
                 return line
     return lines[-1] if lines else None

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from airflow_openai_batch.job.request_line import UNREADABLE, read_envelope
 from airflow_openai_batch.openai_api import lenient_json
+from airflow_openai_batch.openai_api.result_line import ResultLine, ResultResponse
 from airflow_openai_batch.requests.answer_format import read_asked
 
 if TYPE_CHECKING:
@@ -30,35 +32,6 @@ class Call(NamedTuple):
     body: bytes
 
 
-class _Request(msgspec.Struct):
-    custom_id: str
-    body: msgspec.Raw
-
-
-class _Named(msgspec.Struct):
-    custom_id: str
-
-
-class _Response(msgspec.Struct):
-    status_code: int
-    request_id: str | None
-    body: msgspec.Raw
-
-
-class _Error(msgspec.Struct):
-    code: str
-    message: str
-
-
-class _Line(msgspec.Struct):
-    id: str
-    custom_id: str
-    response: _Response | None
-    error: _Error | None
-
-
-_decode_request = msgspec.json.Decoder(_Request).decode
-_decode_named = msgspec.json.Decoder(_Named).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -68,9 +41,9 @@ def read_call(request: RequestLine, endpoint: str) -> Call:
     :raises InputChangedError: if the line is no request (any more).
     """
     try:
-        found = _decode_request(request.line)
+        found = read_envelope(request.line)
         return Call(found.custom_id, bytes(found.body))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         custom_id = read_asked(request, endpoint).custom_id
         return Call(custom_id, lenient_json.encode(lenient_json.decode(request.line)["body"]).encode())
 
@@ -80,27 +53,13 @@ def write_answer(custom_id: str, status_code: int, request_id: str | None, body:
 
     A body that is no JSON (a proxy's page, say) becomes a JSON string.
     """
-    response = _Response(status_code, request_id, msgspec.Raw(_fit_on_line(body)))
-    return _encode(_Line(_make_id(), custom_id, response, None))
+    response = ResultResponse(status_code, request_id, msgspec.Raw(_fit_on_line(body)))
+    return _encode(ResultLine(_make_id(), custom_id, response))
 
 
 def write_error(custom_id: str, code: str, message: str) -> bytes:
     """The line of a request to which no answer came; without a line end."""
-    return _encode(_Line(_make_id(), custom_id, None, _Error(code, message)))
-
-
-def read_custom_id(line: bytes) -> str | None:
-    """Of a line written here; None where it is none."""
-    try:
-        return _decode_named(line).custom_id
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass
-    try:
-        root = lenient_json.decode(line)
-    except lenient_json.UnreadableJSONError:
-        return None
-    custom_id = root.get("custom_id") if isinstance(root, dict) else None
-    return custom_id if isinstance(custom_id, str) else None
+    return _encode(ResultLine(_make_id(), custom_id, error={"code": code, "message": message}))
 
 
 def _make_id() -> str:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from airflow_openai_batch.errors import JobError
 from airflow_openai_batch.job import directory
-from airflow_openai_batch.sending.realtime.lines import read_custom_id
+from airflow_openai_batch.openai_api.lenient_json import UnreadableJSONError
+from airflow_openai_batch.openai_api.result_line import read_custom_id
 
 if TYPE_CHECKING:
     from airflow_openai_batch.storage.location import Location
@@ -96,7 +97,10 @@ def _read_ids(place: Location) -> Iterator[str]:
     if rest or not lines:
         raise _spoiled(place, len(lines) + 1)
     for number, line in enumerate(lines, 1):
-        custom_id = read_custom_id(line)
+        try:
+            custom_id = read_custom_id(line)
+        except UnreadableJSONError:
+            custom_id = None
         if custom_id is None:
             raise _spoiled(place, number)
         yield custom_id
