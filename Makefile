@@ -9,10 +9,10 @@ READY := $(VENV)/.ready
 OLDEST := .venv-oldest
 PIP := python -m pip install --quiet --quiet --disable-pip-version-check
 
-.PHONY: help setup demo up test distributed test-oldest chaos simulate check bench pictures clean
+.PHONY: help setup demo up test distributed test-oldest chaos simulate check release-check bench pictures clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
 
 setup: $(READY) ## build .venv with everything pinned (2 to 3 minutes, once)
 
@@ -69,6 +69,9 @@ check: $(READY) ## lint, format, types, layers, compose file
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/project/test_layers.py
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yaml
+
+release-check: $(READY) ## build what is published and load it with each Python there is (ARGS=--unreleased to rehearse)
+	@PYTHONPATH=include:tests $(BIN)/python -m release $(ARGS)
 
 bench: $(READY) ## measure beside the alternatives
 	PYTHONPATH=include:tests $(BIN)/python -m bench

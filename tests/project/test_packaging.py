@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 
 import airflow_openai_batch
+from release.contents import build, find_differences, find_sdist_problems, find_wheel_problems, unpack
+from release.pythons import find_python, read_supported
+from release.version import find_version_problems
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,27 +25,83 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built with what is installed: no network."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    return next(folder.glob("*.whl"))
+    return build(ROOT, "wheel", tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(ROOT, "sdist", tmp_path_factory.mktemp("sdist"))
 
 
 def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel):
     assert wheel.name == f"airflow_provider_openai_batch-{airflow_openai_batch.__version__}-py3-none-any.whl"
-    names = set(zipfile.ZipFile(wheel).namelist())
-    package = ROOT / "include" / "airflow_openai_batch"
-    sources = {
-        f"airflow_openai_batch/{path.relative_to(package)}"
-        for path in package.rglob("*")
-        if path.suffix in {".py", ".toml", ".typed", ".html", ".css", ".js", ".svg", ".json", ".md"}
-    }
-    assert sources <= names
-    assert {name.split("/")[0].split("-")[0] for name in names} == {
-        "airflow_openai_batch",
-        "airflow_provider_openai_batch",
-    }
-    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert find_wheel_problems(wheel) == []
+
+
+@pytest.mark.parametrize("lost", ["py.typed", "plugin/static/page.js", "testing/README.md", "errors.py"])
+def test_a_wheel_that_lacks_a_file_is_not_released(wheel, tmp_path, lost):
+    name = f"airflow_openai_batch/{lost}"
+    poorer = tmp_path / wheel.name
+    with zipfile.ZipFile(wheel) as whole, zipfile.ZipFile(poorer, "w") as changed:
+        for other in set(whole.namelist()) - {name}:
+            changed.writestr(other, whole.read(other))
+        changed.writestr("notes.txt", "left behind")
+    assert find_wheel_problems(poorer) == [
+        f"{wheel.name}: {name} is missing",
+        f"{wheel.name}: notes.txt does not belong into it",
+    ]
+
+
+def test_the_source_archive_holds_what_dags_and_tests_need_and_makes_the_same_wheel(sdist, wheel, tmp_path):
+    assert find_sdist_problems(sdist) == []
+    sources = unpack(sdist, tmp_path / "sources")
+    assert list(sources.glob("include/samples/*")) != []
+    assert list(sources.glob("include/prompts/*.yaml")) != []
+    assert find_differences(wheel, build(sources, "wheel", tmp_path / "rebuilt")) == []
+    (sources / "include" / "samples" / "README.md").unlink()
+    (sources / "include" / "airflow_openai_batch" / "py.typed").unlink()
+    poorer = build(sources, "sdist", tmp_path / "poorer")
+    assert find_sdist_problems(poorer) == [
+        f"{sdist.name}: include/airflow_openai_batch/py.typed is missing",
+        f"{sdist.name}: include/samples/README.md is missing",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changelog", "problem"),
+    [
+        ("## [Unreleased]\n\n## [1.2.0] - 2026-11-29\n\n- All new.\n", None),
+        ("## [1.2.0] - 2026-11-29\n\n- All new.\n\n## [1.1.0] - 2026-10-01\n", None),
+        ("## [Unreleased]\n\n- All new.\n", "rename [Unreleased] to it"),
+        (
+            "## [Unreleased]\n\n- More.\n\n## [1.2.0] - 2026-11-29\n\n- All new.\n",
+            "[Unreleased] is not empty",
+        ),
+        (
+            "## [1.3.0] - 2026-12-01\n\n- More.\n\n## [1.2.0] - 2026-11-29\n\n- New.\n",
+            "newest section is 1.3.0",
+        ),
+        ("## [1.2.0]\n\n- All new.\n", "has no date"),
+        ("## [1.2.0] - soon\n\n- All new.\n", "has no date"),
+        ("## [1.2.0] - 2026-11-29\n\n## [1.1.0] - 2026-10-01\n\n- Old.\n", "is empty"),
+    ],
+)
+def test_a_version_that_the_changelog_does_not_tell_of_is_not_released(changelog, problem):
+    problems = find_version_problems("1.2.0", f"# Changelog\n\n{changelog}")
+    assert len(problems) == (problem is not None)
+    assert all(problem in found for found in problems)
+
+
+def test_the_pythons_it_is_for_are_named_and_the_one_that_runs_is_found():
+    """An older one must not install it; a newer one is tried before it is named."""
+    supported = read_supported()
+    assert supported == [f"3.{minor}" for minor in range(11, 11 + len(supported))]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == f">={supported[0]}"
+    running = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert running in supported
+    assert find_python(running) is not None
+    assert find_python("3.99") is None
 
 
 def test_every_entry_point_of_the_wheel_can_be_loaded(wheel, tmp_path):

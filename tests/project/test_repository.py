@@ -6,9 +6,11 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 FORBIDDEN = {
@@ -64,3 +66,16 @@ def test_every_make_target_explains_itself():
     shown = done.stdout
     assert [line.split()[0] for line in shown.splitlines()] == targets
     assert {"setup", "demo", "test", "check", "bench", "up"} <= set(targets)
+
+
+def test_a_commit_is_checked_by_what_make_check_runs():
+    """Each tool once, with the same arguments, from the same environment."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    command = ["make", "--dry-run", "--assume-old=.venv/.ready", "check"]
+    done = subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True, text=True)
+    config = ROOT / ".pre-commit-config.yaml"
+    [repository] = yaml.safe_load(config.read_text())["repos"]
+    assert repository["repo"] == "local", "nothing is fetched"
+    assert [hook["entry"] for hook in repository["hooks"]] == done.stdout.splitlines()
+    assert {hook["language"] for hook in repository["hooks"]} == {"system"}
+    subprocess.run([sys.executable, "-m", "pre_commit", "validate-config", config], check=True)
