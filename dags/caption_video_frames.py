@@ -9,11 +9,11 @@ from typing import Any
 from airflow.sdk import DAG, Param, TaskGroup, TriggerRule, task
 
 from airflow_openai_batch.dag_params import COMPARED_MODEL, DEFAULT_MODEL, find_output_root, make_params
-from airflow_openai_batch.openai_api.tiers import REALTIME_CONCURRENCY, TIERS, enqueued_tokens
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.operators.split import make_path_safe
 from airflow_openai_batch.operators.task.failures import task_failures
+from airflow_openai_batch.recipes.captions.account_tier import TIERS, find_concurrency, find_queue_limit
 from airflow_openai_batch.task_group import openai_batch_task_group
 
 DAG_ID = "caption_video_frames"
@@ -66,8 +66,8 @@ with DAG(
     user_defined_filters={
         "path_safe": make_path_safe,
         # Empty: the connection says.
-        "concurrency": lambda tier: REALTIME_CONCURRENCY.get(tier, ""),
-        "queue_limit": lambda model, tier: enqueued_tokens(model, tier) if tier in TIERS else "",
+        "concurrency": find_concurrency,
+        "queue_limit": find_queue_limit,
     },
     default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
     doc_md=DOC_MD,

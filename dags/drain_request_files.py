@@ -16,7 +16,6 @@ from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.recipes.inbox.delivery import deliver_outputs
 from airflow_openai_batch.recipes.inbox.inbox import open_inbox, seed_inbox
 from airflow_openai_batch.recipes.inbox.pending_files import find_jobs
-from airflow_openai_batch.storage.location import resolve_plain
 
 DAG_ID = "drain_request_files"
 SAMPLES = Path(__file__).resolve().parents[1] / "include" / "samples" / "request_files"
@@ -113,7 +112,7 @@ with DAG(
         min_age_s = params["min_age"]
         with task_failures():
             inbox = open_inbox(params["inbox"])
-            if params["inbox"] == INBOX and seed_inbox(inbox, resolve_plain(str(SAMPLES))):
+            if params["inbox"] == INBOX and seed_inbox(inbox, SAMPLES):
                 min_age_s = 0
             found = find_jobs(inbox, max_files=params["max_files"], min_age_s=min_age_s)
             for job in found:

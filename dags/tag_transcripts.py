@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow.sdk import DAG, Param, TriggerRule, task
 
@@ -12,7 +12,7 @@ from airflow_openai_batch.dag_params import make_params, show_names
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.operators.task.failures import task_failures
-from airflow_openai_batch.operators.task.prompt_files import load_prompt
+from airflow_openai_batch.operators.task.prompt_files import PromptSpec, load_prompt
 from airflow_openai_batch.recipes.job_folder import open_folder
 from airflow_openai_batch.recipes.qdrant.qdrant_points import PointStore
 from airflow_openai_batch.recipes.qdrant.tag_writing import (
@@ -26,9 +26,6 @@ from airflow_openai_batch.recipes.qdrant.tag_writing import (
 )
 from airflow_openai_batch.recipes.qdrant.transcripts import ROWS, Fields, read_transcripts, seed_transcripts
 from airflow_openai_batch.task_group import openai_batch_task_group
-
-if TYPE_CHECKING:
-    from airflow_openai_batch.tables.prompts import PromptSpec
 
 DAG_ID = "tag_transcripts"
 PROMPT = "include/prompts/tags.yaml"

@@ -25,13 +25,6 @@ PUBLIC = (
 """``warm`` is for workers that fork, not for DAGs."""
 FOR_OUR_DAGS = (*PUBLIC, "recipes")
 """What stands behind a DAG of ours belongs to it."""
-NOT_YET = {
-    "caption_video_frames.py": {"openai_api.tiers"},
-    "drain_request_files.py": {"storage.location"},
-    "embed_documents.py": {"tables.prompts"},
-    "tag_transcripts.py": {"tables.prompts"},
-}
-"""What these still take from elsewhere; the list may only become shorter."""
 
 
 def read_modules(code: str) -> Iterator[str]:
@@ -50,7 +43,7 @@ def find_strays(code: str, places: tuple[str, ...]) -> set[str]:
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("dags/*.py")), ids=lambda path: path.name)
 def test_a_dag_imports_from_public_places(path: Path) -> None:
-    assert find_strays(path.read_text(), FOR_OUR_DAGS) == NOT_YET.get(path.name, set())
+    assert find_strays(path.read_text(), FOR_OUR_DAGS) == set()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)

@@ -18,6 +18,8 @@ from airflow_openai_batch.storage.sources import explained
 from airflow_openai_batch.tables.prompts import PromptSpec, read_prompt
 from airflow_openai_batch.tables.prompts.answer_columns import read_answer_columns
 
+__all__ = ["ANSWER_COLUMNS", "PromptSpec", "load_prompt"]
+
 _ENDINGS = (".yaml", ".yml")
 _UNSET = ("", "none", "null")
 _STRUCTURED = ("response_schema", "parameters", "images")

@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -124,14 +125,14 @@ def open_inbox(uri: str) -> Inbox:
     return Inbox(open_place(uri, "output", giver))
 
 
-def seed_inbox(inbox: Inbox, samples: Location) -> int:
+def seed_inbox(inbox: Inbox, samples: Path) -> int:
     """Copy the sample files into an inbox that has none. Returns how many were copied."""
     if inbox.names():
         return 0
-    names = [name for name in samples.names() if name.endswith(SUFFIX)]
-    for name in names:
-        inbox.place.child(name).write_bytes(samples.child(name).read_bytes())
-    return len(names)
+    files = sorted(samples.glob(f"*{SUFFIX}"))
+    for file in files:
+        inbox.place.child(file.name).write_bytes(file.read_bytes())
+    return len(files)
 
 
 def _names_note(job: Location) -> Location:
