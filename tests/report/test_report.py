@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import pytest
 
 from airflow_openai_batch.job.ledger import Event
 from airflow_openai_batch.job.plan import Counts, Limits, Plan, Shard, Source
 from airflow_openai_batch.report.markdown import escape, write_markdown
-from airflow_openai_batch.report.report import Report, asset_extra, build_report
+from airflow_openai_batch.report.report import Report, SampleLine, asset_extra, build_report
 from airflow_openai_batch.report.row_check import RowCheck
 from airflow_openai_batch.results.landing_summary import (
     Example,
@@ -158,6 +160,19 @@ def test_ids_cannot_break_the_table(evil: str) -> None:
     assert len(cells) == 6
     assert "<script>" not in text
     assert "\x1b" not in text
+
+
+def test_nothing_that_comes_from_outside_is_mark_up() -> None:
+    """Whatever the template shows: it is escaped unless the template says otherwise."""
+    evil = "<img src=x> [a](b) `c` {{ 7 }} {% raw %} &lt;b&gt;"
+    whole = build(summary(0, failed=1, code=evil, ids=(evil,)), summary(1), summary(2))
+    line = msgspec.structs.replace(whole.shards[0], state=evil, model=evil, batch_ids=(evil, evil))
+    sample = SampleLine(requests=1, answers=1, outlook=evil)
+    report = msgspec.structs.replace(whole, job=evil, shards=(line,), notes=(evil,), sample=sample)
+    text = write_markdown(report)
+    assert text.count("{{ 7 }} {% raw %} &lt;b") == 9
+    assert not re.search(r"(?<!\\)[\[\]<>]", text)
+    assert not re.search(r"(?<!\\)`c", text)
 
 
 def test_thousands_of_shards_keep_the_page_short_and_the_bad_ones_on_it() -> None:

@@ -1,18 +1,23 @@
-"""``report.md``: the report as a person likes to read it."""
+"""``report.md``: the report as a person likes to read it. Its text is in ``report.md.jinja``."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from airflow_openai_batch.results.phases import PHASES
 from airflow_openai_batch.wording import format_duration, format_usd, number_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from jinja2 import Template
 
-    from airflow_openai_batch.report.report import Report, ReportCost, ReportCounts, ShardLine
+    from airflow_openai_batch.report.report import Report, ShardLine
 
 SHARDS_LISTED = 50
 """Shards with a line of their own: those with something wrong first; the rest are in ``report.json``."""
@@ -36,9 +41,26 @@ STATUS_NAMES = {
 
 def write_markdown(report: Report) -> str:
     """The report as Markdown; what comes from outside (ids, messages, URIs) is escaped."""
-    sections = [_head(report), _requests(report), _problems(report), _money(report), _time(report)]
-    sections += [_shards(report), _notes(report), _files(report)]
-    return "\n".join(line for section in sections for line in section)
+    cost = report.cost
+    listed = sorted(report.shards, key=lambda shard: (not _has_problem(shard), shard.shard))[:SHARDS_LISTED]
+    rows = sorted(report.counts.rows.items(), key=lambda row: (row[0] != "ok", -row[1]))
+    return _load_template().render(
+        report=report,
+        counts=report.counts,
+        noun="line" if report.counts.rejected else "request",
+        rows=rows,
+        repeated=len(report.attempts) > 1 or any(attempts > 1 for attempts in report.attempts),
+        written=datetime.fromtimestamp(report.created_at, UTC),
+        took_s=max(0.0, report.created_at - report.started_at),
+        cost=cost,
+        amounts=(
+            cost.estimated_usd, cost.actual_usd, cost.replaced_usd, cost.standard_usd, cost.saving_usd,
+        ),
+        phases=PHASES,
+        shards=sorted(listed, key=lambda shard: shard.shard),
+        shard_costs=[shard.cost_usd for shard in listed],
+        hidden=len(report.shards) - len(listed),
+    )  # fmt: skip
 
 
 def escape(text: str) -> str:
@@ -50,231 +72,31 @@ def escape(text: str) -> str:
     return _MARKUP.sub(r"\\\g<0>", line) + ("…" if len(text) > CELL_CHARS else "")
 
 
-def _head(report: Report) -> Iterator[str]:
-    counts = report.counts
-    yield "# OpenAI batch run"
-    yield ""
-    if report.sample is not None:
-        yield (
-            f"**A sample of {number_of(report.sample.requests, 'request')} has landed: the job has "
-            f"{number_of(report.sample.answers, 'answer')} so far, {format_usd(report.cost.unfinished_usd)} of their "
-            "cost for shards that are not done.** Trigger it again with the same output and a larger sample, or none, "
-            "to send the rest. What follows counts shards that are done."
-        )
-        yield ""
-        yield escape(report.sample.outlook)
-        yield ""
-    elif not report.complete:
-        yield f"**Not complete: {counts.unfinished:,} of {counts.requests:,} requests are in unfinished shards.**"
-        yield ""
-    yield f"{_headline(counts)}. {_price(report.cost)}"
-    yield ""
-    yield f"* job: {escape(report.job)}"
-    yield f"* fingerprint {report.fingerprint[:16]}, generation {report.generation}"
-    written = datetime.fromtimestamp(report.created_at, UTC)
-    took = format_duration(max(0.0, report.created_at - report.started_at))
-    yield f"* written {written:%Y-%m-%d %H:%M:%S} UTC, {took} after the split"
-    yield ""
-
-
-def _headline(counts: ReportCounts) -> str:
-    """Of everything that was in the input: a rejected line has no good answer either."""
-    total = number_of(counts.positions, "line" if counts.rejected else "request")
-    share = f" ({counts.good / counts.positions:.2%})" if counts.positions else ""
-    have = "has" if counts.good == 1 else "have"
-    text = f"**{counts.good:,} of {total} {have} a good answer**{share}"
-    if not counts.rejected:
-        return text
-    return f"{text}; {counts.rejected:,} {'was' if counts.rejected == 1 else 'were'} rejected before sending"
-
-
-def _price(cost: ReportCost) -> str:
-    amounts = _read_together(cost)
-    price = format_usd(cost.actual_usd, beside=amounts)
-    more = f" {format_usd(cost.unfinished_usd)} more was paid for shards that are not done." * (
-        cost.unfinished_usd > 0
+@cache
+def _load_template() -> Template:
+    """Everything that it shows is escaped for Markdown; a value that it lacks is an error, not a gap."""
+    environment = Environment(
+        autoescape=True,  # so that macros hand out `Markup`; nothing is left to it that Jinja would escape for HTML
+        finalize=_finish,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    if not cost.saving_usd:
-        return f"Cost: {price}.{more}"
-    return f"Cost: {price}, {format_usd(cost.saving_usd, beside=amounts)} less than in real time.{more}"
+    environment.filters |= {
+        "duration": format_duration,
+        "number": "{:,}".format,
+        "number_of": number_of,
+        "share": lambda number, total: f"{number / total:.2%}" if total else "",
+        "usd": format_usd,
+    }
+    environment.globals |= {"status_names": STATUS_NAMES, "phase_names": PHASE_NAMES}
+    return environment.from_string(Path(__file__).with_name("report.md.jinja").read_text())
 
 
-def _read_together(cost: ReportCost) -> tuple[float | None, ...]:
-    return (cost.estimated_usd, cost.actual_usd, cost.replaced_usd, cost.standard_usd, cost.saving_usd)
-
-
-def _requests(report: Report) -> Iterator[str]:
-    counts = report.counts
-    rows = [
-        (STATUS_NAMES.get(status, escape(status)), status, number) for status, number in counts.rows.items()
-    ]
-    rows.sort(key=lambda row: (row[1] != "ok", -row[2]))
-    yield "## Requests"
-    yield ""
-    if counts.unfinished:
-        rows.append(("in unfinished shards", "", counts.unfinished))
-    if counts.rejected:
-        rows.append(("rejected before sending", "", counts.rejected))
-    noun = "lines" if counts.rejected else "requests"
-    table = [
-        [name, f"`{status}`" if status else "", f"{number:,}", _share(number, counts.positions)]
-        for name, status, number in rows
-    ]
-    table.append([f"**all {noun}**", "", f"**{counts.positions:,}**", ""])
-    if counts.blank_lines:
-        table.append(["blank lines, not counted", "", f"{counts.blank_lines:,}", ""])
-    yield from _table(["what became of it", "status", noun, "share"], table, "llrr")
-    if counts.rejected:
-        lines = number_of(counts.rejected, "line")
-        yield f"{lines} of the input could not be requests; see `rejected.jsonl`."
-        yield ""
-    if len(report.attempts) > 1 or any(number > 1 for number in report.attempts):
-        text = ", ".join(f"{number:,} with {attempts}" for attempts, number in report.attempts.items())
-        yield f"Requests by attempts: {text}."
-        yield ""
-
-
-def _problems(report: Report) -> Iterator[str]:
-    if not report.problems:
-        return
-    yield "## Problems"
-    yield ""
-    rows = []
-    for problem in report.problems:
-        for index, example in enumerate(problem.examples):
-            first = index == 0
-            rows.append(
-                [
-                    escape(problem.code) if first else "",
-                    f"{problem.count:,}" if first else "",
-                    escape(example.custom_id),
-                    escape(example.message),
-                ]
-            )
-    yield from _table(["code", "requests", "for example", "message"], rows, "lrll")
-
-
-def _money(report: Report) -> Iterator[str]:
-    cost = report.cost
-    tokens = report.tokens
-    yield "## Tokens and cost"
-    yield ""
-    yield from _table(
-        ["tokens", "number"],
-        [
-            ["input, as planned", f"{report.planned_input_tokens:,}"],
-            ["input, as billed", f"{tokens.input:,}"],
-            ["of which read from the cache", f"{tokens.cached:,}"],
-            ["of which written to the cache", f"{tokens.written:,}"],
-            ["output", f"{tokens.output:,}"],
-            ["of which reasoning", f"{tokens.reasoning:,}"],
-        ],
-        "lr",
-    )
-    basis = (
-        f"with {cost.estimated_output_tokens:,} output tokens"
-        if cost.estimated_output_tokens
-        else "input alone"
-    )
-    amounts = _read_together(cost)
-    actual = format_usd(cost.actual_usd, beside=amounts)
-    rows = [
-        [f"estimated before sending ({basis})", format_usd(cost.estimated_usd, beside=amounts)],
-        ["**actual**", f"**{actual}**"],
-        ["of which replaced by a later answer", format_usd(cost.replaced_usd, beside=amounts)],
-        ["the same in real time", format_usd(cost.standard_usd, beside=amounts)],
-        ["saved", format_usd(cost.saving_usd, beside=amounts)],
-    ]
-    if not cost.replaced_usd:
-        del rows[2]
-    yield from _table(["cost", "US dollars"], rows, "lr")
-
-
-def _time(report: Report) -> Iterator[str]:
-    if not report.phases:
-        return
-    yield "## Time in each phase"
-    yield ""
-    ordered = [phase for phase in PHASES if phase in report.phases]
-    yield from _table(
-        ["phase", "shards", "shortest", "median", "longest"],
-        [
-            [
-                PHASE_NAMES.get(phase, phase),
-                f"{(spread := report.phases[phase]).shards:,}",
-                format_duration(spread.min_s),
-                format_duration(spread.median_s),
-                format_duration(spread.max_s),
-            ]
-            for phase in ordered
-        ],
-        "lrrrr",
-    )
-
-
-def _shards(report: Report) -> Iterator[str]:
-    yield "## Shards"
-    yield ""
-    listed = sorted(report.shards, key=lambda shard: (not _has_problem(shard), shard.shard))[:SHARDS_LISTED]
-    costs = [shard.cost_usd for shard in listed]
-    yield from _table(
-        ["shard", "state", "model", "requests", "good", "sends", "cost", "batches"],
-        [
-            [
-                str(shard.shard),
-                escape(shard.state),
-                escape(shard.model),
-                f"{shard.requests:,}",
-                f"{shard.rows.get('ok', 0):,}",
-                f"{shard.sends:,}",
-                format_usd(shard.cost_usd, beside=costs),
-                ", ".join(escape(batch_id) for batch_id in shard.batch_ids),
-            ]
-            for shard in sorted(listed, key=lambda shard: shard.shard)
-        ],
-        "rllrrrrl",
-    )
-    if hidden := len(report.shards) - len(listed):
-        yield f"{number_of(hidden, 'more shard')}, none worse than these, in `report.json`."
-        yield ""
-
-
-def _notes(report: Report) -> Iterator[str]:
-    if not report.notes:
-        return
-    yield "## Notes"
-    yield ""
-    yield from (f"* {escape(note)}" for note in report.notes)
-    yield ""
-
-
-def _files(report: Report) -> Iterator[str]:
-    yield "## Files"
-    yield ""
-    yield "* `results/part-*.parquet`: one row per request, in the order of the input"
-    if report.counts.bad:
-        yield (
-            "* `failed.jsonl`: the requests without a good answer, ready to be an input of another job; a run with "
-            "`repair=true` and this output asks for them alone, and puts the answers in their place here"
-        )
-    if report.counts.rejected:
-        yield "* `rejected.jsonl`: the lines that could not be requests, with source, line number and reason"
-    yield "* `raw/`: what OpenAI returned, verbatim"
-    yield "* `report.json`: this report for machines"
-    yield ""
+def _finish(value: object) -> Markup:
+    return value if isinstance(value, Markup) else Markup(escape(str(value)))  # noqa: S704 - for Markdown
 
 
 def _has_problem(shard: ShardLine) -> bool:
     return shard.state != "done" or any(status != "ok" for status in shard.rows)
-
-
-def _share(number: int, total: int) -> str:
-    return f"{number / total:.2%}" if total else ""
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> Iterator[str]:
-    yield "| " + " | ".join(head) + " |"
-    yield "| " + " | ".join("---:" if side == "r" else "---" for side in align) + " |"
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"
-    yield ""
