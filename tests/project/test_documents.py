@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -223,3 +224,14 @@ def test_the_commands_of_the_command_line_are_there() -> None:
     )
     assert named
     assert [name for name in named if name not in done.stdout] == []
+
+
+def test_the_architecture_names_every_event_and_every_folder() -> None:
+    from airflow_openai_batch.job.directory import FILES, FOLDERS
+    from airflow_openai_batch.job.ledger import Kind
+
+    (page,) = (page for page in PAGES if page.path.stem == "architecture")
+    package = ROOT / "include" / "airflow_openai_batch"
+    folders = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    wanted = {f"`{kind}`" for kind in get_args(Kind)} | folders | FILES | {f"{name}/" for name in FOLDERS}
+    assert [name for name in sorted(wanted) if name not in page.text] == []
