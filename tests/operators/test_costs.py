@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import DAG
+from fsspec.implementations.local import LocalFileSystem
 
 from airflow_openai_batch.costs.spending import record_spending
 from airflow_openai_batch.errors import ConfigError
@@ -41,9 +43,8 @@ def split(run_dag: RunDag, job: Job, monkeypatch: pytest.MonkeyPatch) -> Any:
         with DAG("only_split", schedule=None) as dag:
             OpenAIBatchSplitOperator(
                 task_id="split",
-                input_uri=str(job.input),
                 output_uri=f"file://{job.output}",
-                **{"max_requests_per_shard": 5, "send_mode": "batch", **options},
+                **{"input_uri": str(job.input), "max_requests_per_shard": 5, "send_mode": "batch", **options},
             )
         return run_dag(dag)
 
@@ -201,3 +202,31 @@ def test_an_environment_that_says_something_else_is_an_error_that_names_it(
     monkeypatch.setenv("USE_BATCH_PROCESSING", "maybe")
     with pytest.raises(ConfigError, match="USE_BATCH_PROCESSING='maybe'"):
         read_mode(None)
+
+
+def test_the_input_is_listed_once(
+    split: Any,
+    job: Job,
+    openai_server: OpenAIServer,
+    define_connection: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Also where the limits of shards follow from the models of the input: a glob over a bucket takes minutes."""
+    listed: list[str] = []
+    glob = LocalFileSystem.glob
+
+    def count(self: Any, path: str, **options: Any) -> Any:
+        listed.append(path)
+        return glob(self, path, **options)
+
+    monkeypatch.setattr(LocalFileSystem, "glob", count)
+    extra = {"enqueued_token_limit": {"gpt-4o-mini": 1_000_000}}
+    define_connection(
+        "openai_default", conn_type="openai", password="sk-test", host=openai_server.base_url, extra=extra
+    )
+    pattern = f"{job.input.parent}/*{job.input.suffix}"
+    run = split(input_uri=pattern)
+    assert run.state == "success", run.errors("split")
+    assert "since the batch queue holds 1,000,000" in printed(capfd)
+    assert listed == [pattern]

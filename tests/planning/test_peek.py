@@ -7,13 +7,12 @@ from pathlib import Path
 
 from airflow_openai_batch.planning.first_models import peek_models
 from airflow_openai_batch.storage.location import resolve_plain
+from airflow_openai_batch.storage.sources import describe_file
 from fixtures.job import chat_line
 
 
 def peek(folder: Path, *names: str) -> tuple[str, ...]:
-    return peek_models(
-        [str(folder / name) for name in names], resolve_plain(str(folder / "job")), resolve_plain
-    )
+    return peek_models([describe_file(resolve_plain(str(folder / name))) for name in names])
 
 
 def test_the_models_of_all_files_are_found_whatever_stands_between(tmp_path: Path) -> None:
@@ -25,5 +24,4 @@ def test_the_models_of_all_files_are_found_whatever_stands_between(tmp_path: Pat
 
 def test_what_cannot_be_read_is_left_to_the_scan(tmp_path: Path) -> None:
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(chat_line("1").encode() * 9)[:20])
-    assert peek(tmp_path, "missing.jsonl") == ()
     assert peek(tmp_path, "cut.jsonl.gz") == ()

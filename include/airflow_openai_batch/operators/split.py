@@ -36,7 +36,7 @@ from airflow_openai_batch.operators.task.run_conf import describe_unknown_keys
 from airflow_openai_batch.operators.task.run_place import find_shared_place, make_path_safe, place_of_run
 from airflow_openai_batch.operators.task.skipping import skip_rest
 from airflow_openai_batch.planning.first_models import peek_models
-from airflow_openai_batch.planning.split import Counting, split_job
+from airflow_openai_batch.planning.split import ChooseLimits, Counting, split_job
 from airflow_openai_batch.report.repair import Repair, find_repair, reopen_shards
 from airflow_openai_batch.sending.queue.room import QUEUE_SHARE
 from airflow_openai_batch.wording import number_of
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from airflow_openai_batch.hooks.openai_batch import OpenAIBatchHook
     from airflow_openai_batch.openai_api.account_limits import QueueLimit
     from airflow_openai_batch.storage.location import Location, Resolver
+    from airflow_openai_batch.storage.sources import SourceFile
 
 
 class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
@@ -299,7 +300,7 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
             self._inputs,
             output,
             resolve=self._resolver,
-            limits=self._read_limits(output),
+            limits=self._read_limits(),
             counting=Counting(
                 mode=read_choice("count_tokens", self.count_tokens, ("auto", "exact", "bound")),
                 count_images=read_choice("count_images", self.count_images, ("formula", "text")),
@@ -318,29 +319,36 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
             self.log.info("%s", describe_existing(result.plan, output))
         return result.plan
 
-    def _read_limits(self, output: Location) -> ShardLimits:
-        queue = self._find_queue_limit(output)
-        max_tokens = read_optional_int("max_tokens_per_shard", self.max_tokens_per_shard)
-        if max_tokens is None and queue.tokens is not None:
-            max_tokens = int(queue.tokens * QUEUE_SHARE)
-            self.log.info(
-                "Shards of at most %s input tokens, since the batch queue holds %s.",
-                f"{max_tokens:,}",
-                f"{queue.tokens:,}",
-            )
+    def _read_limits(self) -> ChooseLimits:
+        """:raises ConfigError: for a parameter that is no number, before the input is looked at."""
         max_requests = read_optional_int("max_requests_per_shard", self.max_requests_per_shard) or 50_000
-        return ShardLimits(
-            max_requests=max_requests if queue.requests is None else min(max_requests, queue.requests),
-            max_bytes=read_optional_int("max_bytes_per_shard", self.max_bytes_per_shard) or 100_000_000,
-            max_tokens=max_tokens,
-        )
-
-    def _find_queue_limit(self, output: Location) -> QueueLimit:
-        """What the queues of the input's models hold, by the parameter or the connection."""
+        max_bytes = read_optional_int("max_bytes_per_shard", self.max_bytes_per_shard) or 100_000_000
+        max_tokens = read_optional_int("max_tokens_per_shard", self.max_tokens_per_shard)
         account = self._hook.get_limits()
-        asked = read_optional_int("enqueued_token_limit", self.enqueued_token_limit)
-        models = peek_models(self._inputs, output, self._resolver) if account != AccountLimits() else ()
-        return account.smallest_queue_limit(models, tokens=asked)
+        enqueued = read_optional_int("enqueued_token_limit", self.enqueued_token_limit)
+
+        def choose(files: Sequence[SourceFile]) -> ShardLimits:
+            models = peek_models(files) if account != AccountLimits() else ()
+            queue = account.smallest_queue_limit(models, tokens=enqueued)
+            return ShardLimits(
+                max_requests=max_requests if queue.requests is None else min(max_requests, queue.requests),
+                max_bytes=max_bytes,
+                max_tokens=self._fit_into_queue(queue) if max_tokens is None else max_tokens,
+            )
+
+        return choose
+
+    def _fit_into_queue(self, queue: QueueLimit) -> int | None:
+        """Tokens of a shard, by what the queues of the input's models hold."""
+        if queue.tokens is None:
+            return None
+        max_tokens = int(queue.tokens * QUEUE_SHARE)
+        self.log.info(
+            "Shards of at most %s input tokens, since the batch queue holds %s.",
+            f"{max_tokens:,}",
+            f"{queue.tokens:,}",
+        )
+        return max_tokens
 
 
 class _Givers(NamedTuple):

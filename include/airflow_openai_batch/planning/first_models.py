@@ -7,25 +7,22 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from airflow_openai_batch.errors import ConfigError, InputError
-from airflow_openai_batch.job.inputs import list_sources
+from airflow_openai_batch.errors import InputError
 from airflow_openai_batch.job.request_line import UNREADABLE, read_fields
 from airflow_openai_batch.storage.compression import read_blocks
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.storage.location import Location, Resolver
     from airflow_openai_batch.storage.sources import SourceFile
 
 MAX_FILES = 20
 """One block (2 MB at most) of each is read."""
 
 
-def peek_models(inputs: str | Sequence[str], output: Location, resolve: Resolver) -> tuple[str, ...]:
+def peek_models(files: Sequence[SourceFile]) -> tuple[str, ...]:
     """Sorted. A model that first comes further down is missed; what is wrong with the input the scan will say."""
     try:
-        files = list_sources(inputs, output, resolve).files
         return tuple(sorted({model for file in files[:MAX_FILES] for model in _peek(file)}))
-    except (InputError, ConfigError, OSError):
+    except (InputError, OSError):
         return ()
 
 

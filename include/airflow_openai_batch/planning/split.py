@@ -32,12 +32,15 @@ from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:
     from airflow_openai_batch.storage.location import Location, Resolver
+    from airflow_openai_batch.storage.sources import SourceFile
 
-__all__ = ["Counting", "ScanProgress", "SplitResult", "split_job"]
+__all__ = ["ChooseLimits", "Counting", "ScanProgress", "SplitResult", "split_job"]
 
 OnBadLine = Literal["fail", "reject"]
 OnEmpty = Literal["fail", "skip"]
 OnExisting = Literal["resume", "fail", "restart"]
+ChooseLimits = Callable[["Sequence[SourceFile]"], ShardLimits]
+"""By what is known of the input once it is listed, since listing it may take long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ def split_job(
     output: Location,
     *,
     resolve: Resolver,
-    limits: ShardLimits,
+    limits: ShardLimits | ChooseLimits,
     counting: Counting | None = None,
     on_bad_line: OnBadLine = "fail",
     on_empty: OnEmpty = "fail",
@@ -69,6 +72,7 @@ def split_job(
     :param inputs: a URI, a glob, or an ordered list of them; ``.jsonl``, ``.jsonl.gz`` or ``.jsonl.zst``.
     :param output: the job directory.
     :param resolve: how a URI becomes a place.
+    :param limits: of a shard, or what chooses them by the files that the input has.
     :param on_bad_line: ``fail``: any line that cannot be sent is an error; ``reject``: it goes to
         ``rejected.jsonl`` and the rest is split.
     :param on_empty: ``skip``: no request at all gives a plan without shards.
@@ -81,17 +85,6 @@ def split_job(
     :raises InputError: if the input cannot be split; see `airflow_openai_batch.errors` for the kinds.
     :raises JobExistsError: if a plan is there and ``on_existing`` is ``fail``.
     """
-    wanted = SplitRun(
-        output=output,
-        limits=limits,
-        counting=counting or Counting(),
-        on_bad_line=on_bad_line,
-        on_empty=on_empty,
-        run_key=run_key,
-        now=now,
-        max_shards=max_shards,
-        progress=progress,
-    )
     existing = directory.read_plan(output)
     is_retry = existing is not None and bool(run_key) and existing.created_by == run_key
     if existing is not None and on_existing == "fail" and not is_retry:
@@ -100,6 +93,17 @@ def split_job(
             "directory, on_existing=resume to go on with it, or on_existing=restart to pay again."
         )
     listing = list_sources(inputs, output, resolve)
+    wanted = SplitRun(
+        output=output,
+        limits=limits if isinstance(limits, ShardLimits) else limits(listing.files),
+        counting=counting or Counting(),
+        on_bad_line=on_bad_line,
+        on_empty=on_empty,
+        run_key=run_key,
+        now=now,
+        max_shards=max_shards,
+        progress=progress,
+    )
     if existing is not None and (on_existing != "restart" or is_retry):
         return wanted.resume(existing, listing)
     return wanted.create(listing, existing)
