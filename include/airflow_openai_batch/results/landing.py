@@ -16,6 +16,7 @@ from airflow_openai_batch.openai_api.lenient_json import clean
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
 from airflow_openai_batch.openai_api.prices import Cost, price_answer
 from airflow_openai_batch.results.landing_summary import LandingSummary, ProblemTally, SpendingTally
+from airflow_openai_batch.results.leftovers import LeftoverWriter, make_again
 from airflow_openai_batch.results.outcome import NOT_SENT
 from airflow_openai_batch.results.raw_index import RawAnswers, SendFiles
 from airflow_openai_batch.results.reconcile import Judged, Settled, describe_missing, settle_requests
@@ -40,12 +41,14 @@ def land_shard(
     rules: OutcomeRules,
     keep_response_body: bool = False,
     own_prices: OwnPrices = NO_OWN_PRICES,
+    leftover: LeftoverWriter | None = None,
 ) -> LandingSummary:
-    """Write the part file of a shard, whole or not at all.
+    """Write the part file of a shard, whole or not at all, and what of it is to be sent again, in one pass.
 
     :param requests: the shard's request lines, in input order.
     :param sends: the sends so far, oldest first, each with the files that came back.
     :param own_prices: of the connection that paid for the answers.
+    :param leftover: takes the requests that may be sent again, and is closed by the caller; ``None``: none is.
     :param part: where the Parquet file goes (``results/part-00000.parquet``).
     :raises InputChangedError: if a request line is none any more.
     :raises AccountingError: if ``requests`` gives more or fewer than the plan says.
@@ -56,6 +59,8 @@ def land_shard(
         with writer:
             for settled in settle_requests(requests, raw, endpoint=shard.endpoint, rules=rules):
                 writer.write(landing.to_row(settled))
+                if leftover is not None and settled.retryable:
+                    leftover.write(make_again(settled))
         if writer.rows != shard.requests:
             raise AccountingError(
                 f"shard {shard.shard}: the plan says {shard.requests:,} requests, {writer.rows:,} were read "

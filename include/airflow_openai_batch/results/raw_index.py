@@ -7,6 +7,8 @@ bytes a line); files in object storage are copied to a temporary file for random
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -19,6 +21,8 @@ from airflow_openai_batch.results.torn_lines import make_out_id
 
 if TYPE_CHECKING:
     from airflow_openai_batch.storage.location import Location
+
+log = logging.getLogger(__name__)
 
 READ_BYTES = 4 * 2**20
 _LENGTH_BITS, _OFFSET_BITS = 32, 48
@@ -47,7 +51,9 @@ class SendFiles:
     """Result files that the server did not have any more: ``output``, ``error``."""
     leftover: tuple[Location, ...] | None = None
     """The file of request lines that it carried; ``None``: lines of the shard as they stand in the input; empty: that
-    file is not there any more, or is another."""
+    file is not there any more."""
+    leftover_sha256: str | None = None
+    """Of that file when it was sent; ``None``: not known."""
     files: tuple[Location, ...] = ()
     """Output and error files and segments, those that exist. Order does not matter for different
     requests; of equal lines for one request the first counts."""
@@ -62,10 +68,13 @@ class RawAnswers:
     """The lines for each request. A context manager: it holds files open.
 
     A line that is no JSON stands for the request whose custom_id can be made out in it.
+
+    :param sha256: by send, what its files have to be; of others nothing is taken.
     """
 
-    def __init__(self, sends: Sequence[SendFiles]) -> None:
+    def __init__(self, sends: Sequence[SendFiles], sha256: Sequence[str | None] = ()) -> None:
         self.sends = sends
+        self._sha256 = sha256
         self.nameless = 0
         """Lines without a custom_id that is a string."""
         self._files: list[BinaryIO] = []
@@ -90,7 +99,7 @@ class RawAnswers:
     def take(self, custom_id: str) -> Sequence[Place]:
         """The lines for one request, in the order of sends; each request can be taken once."""
         places = self._places.pop(custom_id, ())
-        return (places,) if isinstance(places, int) else places
+        return _as_list(places)
 
     def read(self, place: Place) -> bytes:
         file = self._descriptors[place >> _FILE_SHIFT]
@@ -120,7 +129,9 @@ class RawAnswers:
                 copy = tempfile.TemporaryFile(prefix="openai-batch-")  # noqa: SIM115
                 self._files.append(copy)
             self._descriptors.append(self._files[-1].fileno())
-            for offset, line in _read_lines(source, copy):
+            expected = self._sha256[send] if self._sha256 else None
+            digest = None if expected is None else hashlib.sha256()
+            for offset, line in _read_lines(source, copy, digest):
                 if not line or line.isspace():
                     continue
                 custom_id = _read_id(line)
@@ -128,6 +139,18 @@ class RawAnswers:
                     self.nameless += 1
                     continue
                 self._remember(custom_id, file << _FILE_SHIFT | offset << _LENGTH_BITS | len(line))
+            if digest is not None and digest.hexdigest() != expected:
+                self._forget(file)
+                log.warning(
+                    "%s is not what was sent any more: of its answers only whole ones count.", location.uri
+                )
+
+    def _forget(self, file: int) -> None:
+        for custom_id, found in list(self._places.items()):
+            places = [place for place in _as_list(found) if place >> _FILE_SHIFT != file]
+            del self._places[custom_id]
+            if places:
+                self._places[custom_id] = places
 
     def _remember(self, custom_id: str, place: Place) -> None:
         known = self._places.setdefault(custom_id, place)
@@ -137,13 +160,21 @@ class RawAnswers:
             self._places[custom_id] = [known, place]
 
 
-def _read_lines(source: BinaryIO, copy: BinaryIO | None) -> Iterator[tuple[int, bytes]]:
-    """Offset and bytes of each line, split on b"\n" only; ``copy`` gets all bytes."""
+def _as_list(places: Place | Sequence[Place]) -> Sequence[Place]:
+    return (places,) if isinstance(places, int) else places
+
+
+def _read_lines(
+    source: BinaryIO, copy: BinaryIO | None, digest: hashlib._Hash | None
+) -> Iterator[tuple[int, bytes]]:
+    """Offset and bytes of each line, split on b"\n" only; ``copy`` and ``digest`` get all bytes."""
     rest: list[bytes] = []
     offset = 0
     while block := source.read(READ_BYTES):
         if copy is not None:
             copy.write(block)
+        if digest is not None:
+            digest.update(block)
         first, *others = block.split(b"\n")
         rest.append(first)
         for following in others:

@@ -51,7 +51,8 @@ def settle_requests(
 ) -> Iterator[Settled]:
     """What became of each request, in the order of the requests. A pure function of its arguments."""
     sends = raw.sends
-    with RawAnswers([dataclasses.replace(send, files=send.leftover or ()) for send in sends]) as leftovers:
+    carried = [dataclasses.replace(send, files=send.leftover or ()) for send in sends]
+    with RawAnswers(carried, [send.leftover_sha256 for send in sends]) as leftovers:
         for number, request in enumerate(requests):
             asked = read_asked(request, endpoint)
             places = raw.take(asked.custom_id)

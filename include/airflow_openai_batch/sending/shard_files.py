@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import itertools
 import logging
@@ -19,7 +18,7 @@ from airflow_openai_batch.job.shard_reader import CheckedStream, ShardReader
 from airflow_openai_batch.openai_api.batch import final_time
 from airflow_openai_batch.openai_api.endpoints import Endpoint
 from airflow_openai_batch.results.landing import land_shard
-from airflow_openai_batch.results.leftovers import Leftover, find_leftover, write_leftover
+from airflow_openai_batch.results.leftovers import Leftover, LeftoverWriter, find_leftover, write_leftover
 from airflow_openai_batch.results.outcome import OutcomeRules
 from airflow_openai_batch.results.raw_index import SendFiles
 from airflow_openai_batch.sending.realtime.segments import Segments
@@ -171,24 +170,21 @@ class ShardFiles:
         :param final: nothing is sent again, so nothing is left over.
         :raises AccountingError: if input, plan and rows do not agree.
         """
-        sends = self._describe_sends(state)
-        landed = land_shard(
-            self._lines(),
-            sends,
-            self.output.child(directory.part(self.shard.shard)),
-            shard=self.shard,
-            rules=self.rules.outcomes,
-            keep_response_body=self.rules.keep_response_body,
-        )
+        place = self.output.child(directory.leftover(self.shard.shard, state.send + 1))
+        with LeftoverWriter(place, shard=self.shard) as writer:
+            landed = land_shard(
+                self._lines(),
+                self._describe_sends(state),
+                self.output.child(directory.part(self.shard.shard)),
+                shard=self.shard,
+                rules=self.rules.outcomes,
+                keep_response_body=self.rules.keep_response_body,
+                leftover=None if final else writer,
+            )
         rows = ", ".join(f"{count:,} {status}" for status, count in sorted(landed.rows.items()))
         log.info("%s: landed %s requests: %s.", self.name, f"{landed.requests:,}", rows)
-        leftover = None
-        if landed.retryable and not final:
-            leftover = write_leftover(
-                self._find_leftover(self._lines(), sends),
-                self.output.child(directory.leftover(self.shard.shard, state.send + 1)),
-                shard=self.shard,
-            )
+        leftover = writer.written
+        if leftover is not None:
             log.info("%s: %s may be sent again.", self.name, number_of(leftover.requests, "request"))
         return LandingOutcome(landed=landed, leftover=leftover)
 
@@ -218,6 +214,7 @@ class ShardFiles:
             ended_as=ended.status,
             carried=ended.carried,
             leftover=self._find_carried(ended.content),
+            leftover_sha256=None if ended.content is None else ended.content.sha256,
             gone=ended.gone,
             forgiven=forgiven,
             files=files,
@@ -228,26 +225,11 @@ class ShardFiles:
         if content is None or not content.leftover_send or self.shard.endpoint != Endpoint.EMBEDDINGS:
             return None
         place = self.output.child(directory.leftover(self.shard.shard, content.leftover_send, content.first))
-        if place.exists() and _hash_file(place) == content.sha256:
-            return (place,)
-        log.warning(
-            "%s: %s is not what was sent any more: of its answers only whole ones count.",
-            self.name,
-            place.uri,
-        )
-        return ()
+        return (place,) if place.exists() else ()
 
     def open_segments(self, send: int) -> Segments:
         """Where the answers of a send in real time lie."""
         return Segments(self.output, self.shard.shard, send)
-
-
-def _hash_file(place: Location) -> str:
-    digest = hashlib.sha256()
-    with place.open_read() as file:
-        while block := file.read(READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def open_shard(output: Location, number: int, resolve: Resolver, rules: LandingRules) -> ShardFiles:
