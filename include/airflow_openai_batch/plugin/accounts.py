@@ -17,10 +17,10 @@ from airflow_openai_batch.openai_api.account_limits import AccountLimits, QueueL
 from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView, QueueSnapshot, choose_kept
 from airflow_openai_batch.openai_api.models import base_model
 from airflow_openai_batch.plugin.iso import to_iso
+from airflow_openai_batch.sending.queue.book import QueueBook
 from airflow_openai_batch.sending.queue.refusals import classify_refusal
 from airflow_openai_batch.sending.queue.room import sum_held
 from airflow_openai_batch.triggers.batch_list import BatchList, BatchSource
-from airflow_openai_batch.triggers.queue_book import QueueBook
 
 log = logging.getLogger(__name__)
 

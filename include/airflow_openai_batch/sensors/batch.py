@@ -88,7 +88,7 @@ class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
     def poke(self, context: Context) -> PokeReturnValue:
         if self.shard is not None:
             outcome = self.drive(context)
-            if isinstance(outcome, AwaitRoom) and self.look_for_room(outcome):
+            if isinstance(outcome, AwaitRoom) and self.ask_for_room(outcome):
                 outcome = self.drive(context, admitted=True)
             done = outcome is None
             return PokeReturnValue(done, self.result() if done else None)

@@ -17,9 +17,9 @@ from weakref import WeakKeyDictionary
 
 from airflow_openai_batch.errors import FatalAccountError, NotFoundError, OpenAIBatchError, RemoteError
 from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView, QueueSnapshot
+from airflow_openai_batch.sending.queue.book import QueueBook
 from airflow_openai_batch.triggers.batch_list import BatchList, BatchSource
 from airflow_openai_batch.triggers.gauges import InFlight
-from airflow_openai_batch.triggers.queue_book import QueueBook
 from airflow_openai_batch.triggers.stall import Stall
 
 log = logging.getLogger(__name__)

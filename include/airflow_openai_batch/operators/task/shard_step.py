@@ -38,6 +38,8 @@ from airflow_openai_batch.operators.task.sending import SENDING_FIELDS, read_pol
 from airflow_openai_batch.operators.task.shard_ref import ShardRef, read_ref
 from airflow_openai_batch.operators.task.source_access import make_source_resolver
 from airflow_openai_batch.sending.driver import ShardDriver, Waiting
+from airflow_openai_batch.sending.queue.book import LOOK_BACK_S
+from airflow_openai_batch.sending.queue.own_line import OwnLine
 from airflow_openai_batch.sending.queue.room import find_room
 from airflow_openai_batch.sending.shard_files import LandingRules, ShardFiles, open_shard
 from airflow_openai_batch.sending.steps import AwaitRoom, Pause, Reached
@@ -54,11 +56,8 @@ if TYPE_CHECKING:
 DOUBLING = 2 if AIRFLOW_V_3_2_PLUS else True
 """Of the delay between tries; Airflow 3.1 knows only whether."""
 
-QUEUE_LOOK_BACK_S = 26 * 3600.0
-"""A batch older than this has ended: 24 hours, an hour of validating and cancelling, and one to spare."""
-
 QUEUE_LOOK_BATCHES = 1_000
-"""Ten calls at most; the triggerer, which decides, looks at all."""
+"""Ten calls at most, for words; the triggerer, which decides, looks at all."""
 
 
 class ShardStepOperator(OpenAIBatchOperator):
@@ -148,6 +147,7 @@ class ShardStepOperator(OpenAIBatchOperator):
         self._resolve_source = make_source_resolver(None)
         self._seen_twins: tuple[str, ...] = ()
         self._waited = Waited()
+        self._own_line = OwnLine()
 
     @property
     def label(self) -> str:
@@ -311,11 +311,12 @@ class ShardStepOperator(OpenAIBatchOperator):
 
     def _await_room(self, context: Context, wish: AwaitRoom) -> bool:
         """Wait for room in the batch queue; see `OpenAIBatchRoomTrigger`."""
-        has_room = self.look_for_room(wish)
         if not self.deferrable:
+            has_room = self.ask_for_room(wish)
             if not has_room:
                 time.sleep(self.poll_interval_s)
             return has_room
+        self._tell_room(wish, self._describe_room(wish))
         from airflow_openai_batch.triggers.room import OpenAIBatchRoomTrigger
 
         show_label(context, self.label)
@@ -323,7 +324,7 @@ class ShardStepOperator(OpenAIBatchOperator):
             wish.need,
             wish.limit,
             conn_id=self.conn_id,
-            holder=f"{self.files.output.uri}|{self.files.shard.shard}",
+            holder=self._holder,
             asked_at=self._place_in_line,
             not_before=wish.not_before,
             poll_interval=self.poll_interval_s,
@@ -337,18 +338,36 @@ class ShardStepOperator(OpenAIBatchOperator):
         by chance needs up to 1.7 times as long for all."""
         return self.files.plan.created_at + self.files.shard.shard * 1e-3
 
-    def look_for_room(self, wish: AwaitRoom) -> bool:
-        """One look at the queue, for the log and for tasks that wait in a worker."""
+    @property
+    def _holder(self) -> str:
+        """Names the shard in the line, whichever send it is."""
+        return f"{self.files.output.uri}|{self.files.shard.shard}"
+
+    def ask_for_room(self, wish: AwaitRoom) -> bool:
+        """Whether the send may go now, of a task that waits in a worker."""
         with task_failures(), self._connect() as client:
-            newest = itertools.islice(
-                client.iter_batches(time.time() - QUEUE_LOOK_BACK_S), QUEUE_LOOK_BATCHES
+            has_room, text = self._own_line.ask(
+                client,
+                wish.need,
+                wish.limit,
+                now=time.time(),
+                not_before=wish.not_before,
+                holder=self._holder,
             )
-            room = find_room(newest, wish.need, wish.limit)
-        self.waits_for = f"waits for room: {room}"
-        self.log.info("Shard %d waits for room in the batch queue: %s.", self.files.shard.shard, room)
+        self._tell_room(wish, text)
+        return has_room
+
+    def _describe_room(self, wish: AwaitRoom) -> str:
+        """A short look at the queue. Nothing is decided by it: the triggerer does that."""
+        with task_failures(), self._connect() as client:
+            newest = itertools.islice(client.iter_batches(time.time() - LOOK_BACK_S), QUEUE_LOOK_BATCHES)
+            return str(find_room(newest, wish.need, wish.limit))
+
+    def _tell_room(self, wish: AwaitRoom, text: str) -> None:
+        self.waits_for = f"waits for room: {text}"
+        self.log.info("Shard %d waits for room in the batch queue: %s.", self.files.shard.shard, text)
         if wish.why:
             self.log.info("%s.", wish.why)
-        return room.fits and time.time() >= wish.not_before
 
     def make_trigger(self, batch: BatchView, context: Context) -> OpenAIBatchEndTrigger:
         from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from airflow_openai_batch.openai_api.batch import BatchView, QueueSnapshot
 
 LOOK_BACK_S = 26 * 3600.0
-"""A batch lives for a day, and the list lags."""
+"""A batch older than this has ended: 24 hours, an hour of validating and cancelling, and one to spare."""
 LAG_S = 120.0
 """A list may show a batch only after those that were created later."""
 
