@@ -11,7 +11,9 @@ import pytest
 from airflow_openai_batch.costs.forecast import forecast_costs
 from airflow_openai_batch.costs.sample import choose_sample, extrapolate
 from airflow_openai_batch.costs.spending import read_spending, record_spending
+from airflow_openai_batch.operators.task.plan_costs import PlanCosts
 from airflow_openai_batch.results.landing_summary import LandingSummary, Spending, Tokens
+from airflow_openai_batch.sending.policy import Policy
 from airflow_openai_batch.storage.location import Location, resolve_plain
 from fixtures.split_input import request_line, split, write_lines
 
@@ -70,6 +72,23 @@ def test_a_sample_is_estimated_alone(plan: Plan, output: Location) -> None:
     assert "only the first 5 requests" in str(sample)
     assert sample.to_xcom()["sample_requests"] == 5
     assert sample.to_xcom()["requests"] == 12
+
+
+@pytest.mark.parametrize("with_bound", [False, True])
+def test_a_budget_tells_of_content_that_only_openai_has_whatever_else_is_counted(
+    tmp_path: Path, output: Location, *, with_bound: bool
+) -> None:
+    file = [{"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}]}]
+    lines = [request_line("a", messages=file, max_tokens=10)]
+    if with_bound:  # of a model whose tokens are not known exactly
+        image = {"type": "image_url", "image_url": {"url": "https://images.example/a.png"}}
+        seen = [{"role": "user", "content": [image]}]
+        lines.append(request_line("b", model="gpt-4o", messages=seen, max_tokens=10))
+    plan = split(write_lines(tmp_path / "in.jsonl", lines), output).plan
+    assert {shard.tokens for shard in plan.shards} == ({"lower", "upper"} if with_bound else {"lower"})
+    costs = PlanCosts(Policy(), max_cost_usd=1.0, sample_requests=None)
+    (notice,) = costs.check(forecast_costs(plan, output), None, plan_only=False)
+    assert "a lower bound" in notice
 
 
 def test_what_a_sample_measured_says_what_the_whole_would_cost(plan: Plan, output: Location) -> None:

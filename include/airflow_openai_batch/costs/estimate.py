@@ -61,6 +61,11 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     expected_cost_usd: float | None = None
     """As ``most_cost_usd``; None where nothing was measured for a model."""
 
+    @property
+    def may_be_more(self) -> bool:
+        """Whether the input tokens of some shard are a lower bound."""
+        return self.certainty in ("lower", "mixed")
+
 
 def estimate_plan(
     plan: Plan,

@@ -35,7 +35,7 @@ class PlanCosts(NamedTuple):
             if not plan_only:
                 raise
             notices.append(str(error))
-        if self.max_cost_usd is not None and forecast.estimate.certainty == "lower":
+        if self.max_cost_usd is not None and forecast.estimate.may_be_more:
             notices.append(
                 "max_cost_usd is checked on input tokens that are a lower bound: some requests name content that only "
                 "OpenAI has. The running check on what was really paid holds all the same."
