@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 OLDEST := .venv-oldest
 PIP := python -m pip install --quiet --quiet --disable-pip-version-check
 
-.PHONY: help setup demo up test distributed test-oldest chaos simulate check release-check bench pictures clean
+.PHONY: help setup demo up test test-long test-all distributed test-oldest chaos simulate check release-check bench pictures clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
@@ -37,16 +37,25 @@ demo: $(READY) ## 20,000 real texts through a real Airflow and an emulated OpenA
 up: $(READY) ## Airflow with its UI on this machine, the emulator beside it; Ctrl-C stops all
 	@PYTHONPATH=include $(BIN)/python -m demo.up
 
-test: $(READY) ## all tests but the next two; ARGS=tests/planning for some of them
+test: $(READY) ## the tests, every promise once: under ten minutes; ARGS=tests/planning for some of them
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	# Those that start a whole Airflow want the machine for themselves.
 	@failed=0; \
-	$(BIN)/python -m pytest -m "not system" -n 2 --dist loadfile || failed=1; \
-	$(BIN)/python -m pytest -m system --ignore=tests/distributed || failed=1; \
+	$(BIN)/python -m pytest -m "not long and not system" -n 2 --dist loadfile || failed=1; \
+	$(BIN)/python -m pytest -m "not long and system" || failed=1; \
 	exit $$failed
 endif
+
+test-long: $(READY) ## what takes longer: kills, chaos, browsers, nights, the compose file, and more of the same
+	@failed=0; \
+	$(BIN)/python -m pytest -m "long and not system" -n 2 --dist loadfile || failed=1; \
+	$(BIN)/python -m pytest tests/distributed || failed=1; \
+	$(BIN)/python -m pytest -m "long and system" --ignore=tests/distributed || failed=1; \
+	exit $$failed
+
+test-all: test test-long ## all tests, as CI runs them
 
 distributed: $(READY) ## docker-compose.yaml without Docker: 60 shards while its parts are killed
 	$(BIN)/python -m pytest tests/distributed $(ARGS)
