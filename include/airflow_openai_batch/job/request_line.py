@@ -48,7 +48,7 @@ class RequestFields(msgspec.Struct, gc=False):
     body: RequestBody
 
 
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+READ_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What `read_envelope` and `read_fields` raise for what is no request, or is none to msgspec: lone surrogates."""
 
 read_envelope = msgspec.json.Decoder(RequestEnvelope).decode

@@ -33,6 +33,9 @@ class _NamedLine(msgspec.Struct):
 _decode = msgspec.json.Decoder(ResultLine).decode
 _decode_named = msgspec.json.Decoder(_NamedLine).decode
 
+write_result_line = msgspec.json.Encoder().encode
+"""Without a line end."""
+
 
 def read_result_line(line: bytes) -> ResultLine:
     """A response that is none reads as absent.
@@ -57,6 +60,11 @@ def read_result_line(line: bytes) -> ResultLine:
 def _take_response(response: dict[str, Any]) -> ResultResponse:
     body = msgspec.Raw(lenient_json.encode(response.get("body")).encode())
     return ResultResponse(response.get("status_code"), response.get("request_id"), body)
+
+
+def write_error_line(line_id: str, custom_id: str | None, code: str | None, message: str | None) -> bytes:
+    """As OpenAI writes it for a request that was not answered; without a line end."""
+    return write_result_line(ResultLine(line_id, custom_id, error={"code": code, "message": message}))
 
 
 def read_custom_id(line: bytes) -> str | None:

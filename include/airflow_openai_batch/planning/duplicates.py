@@ -17,7 +17,7 @@ import numpy as np
 from airflow_openai_batch.errors import InputChangedError
 from airflow_openai_batch.job.ranges import RangeReader
 from airflow_openai_batch.job.rejected import RejectedLine, SourceNames
-from airflow_openai_batch.job.request_line import UNREADABLE, read_envelope
+from airflow_openai_batch.job.request_line import READ_ERRORS, read_envelope
 from airflow_openai_batch.planning.chunk_tally import KIND_BITS, REQUEST
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _read_ids(
     for line, data in reread_lines(lines, table, files):
         try:
             yield line, read_envelope(data).custom_id, len(data)
-        except UNREADABLE:
+        except READ_ERRORS:
             uri = files[table.place(line).source].uri
             raise InputChangedError(f"{uri}: changed while it was split. Split it again.") from None
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.errors import InputError
-from airflow_openai_batch.job.request_line import UNREADABLE, read_fields
+from airflow_openai_batch.job.request_line import READ_ERRORS, read_fields
 from airflow_openai_batch.storage.compression import read_blocks
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def _peek(file: SourceFile) -> Iterator[str]:
     with file.location.open_read() as stream:
         block = next(read_blocks(stream, file.compression, file.uri), b"")
     for line in block.removeprefix(codecs.BOM_UTF8).split(b"\n"):
-        with contextlib.suppress(*UNREADABLE):  # cut off, blank, or no request
+        with contextlib.suppress(*READ_ERRORS):  # cut off, blank, or no request
             model = read_fields(line).body.model
             if isinstance(model, str):
                 yield model

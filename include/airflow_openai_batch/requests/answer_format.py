@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from airflow_openai_batch.errors import InputChangedError
-from airflow_openai_batch.job.request_line import UNREADABLE, RequestFields, read_fields
+from airflow_openai_batch.job.request_line import READ_ERRORS, RequestFields, read_fields
 from airflow_openai_batch.openai_api import lenient_json
 from airflow_openai_batch.openai_api.endpoints import Endpoint
 
@@ -53,7 +53,7 @@ def read_asked(request: RequestLine, endpoint: str) -> Asked:
     """:raises InputChangedError: if the line is no request, which the splitter would have rejected."""
     try:
         found = read_fields(request.line)
-    except UNREADABLE:
+    except READ_ERRORS:
         return _read_odd(request)
     if endpoint in (Endpoint.EMBEDDINGS, Endpoint.MODERATIONS):
         return _read_inputs(found)
@@ -98,7 +98,7 @@ def _read_format(raw: bytes) -> tuple[str, bytes | None]:
     """
     try:
         found = _decode_format(raw)
-    except UNREADABLE:
+    except READ_ERRORS:
         return "text", None
     if found.type == "json_object":
         return "json_object", None
@@ -112,7 +112,7 @@ def _read_format(raw: bytes) -> tuple[str, bytes | None]:
 def _find_text_format(text: bytes) -> bytes:
     try:
         return bytes(_decode_text(text).format)
-    except UNREADABLE:
+    except READ_ERRORS:
         return b""
 
 

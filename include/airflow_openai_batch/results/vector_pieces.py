@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from airflow_openai_batch.job.request_line import UNREADABLE, read_fields
+from airflow_openai_batch.job.request_line import READ_ERRORS, read_fields
 from airflow_openai_batch.openai_api.answer_parts import MISSING_PARTS, ResponseContent, Usage, Vector
 from airflow_openai_batch.openai_api.answer_vectors import describe_missing
 from airflow_openai_batch.results.outcome import Outcome, OutcomeRules, Rank, judge_answer
@@ -24,7 +24,7 @@ def read_inputs(line: bytes) -> list[bytes] | None:
     """The JSON of each input of a request line; None where it is no list of inputs."""
     try:
         return [bytes(raw) for raw in _decode_list(read_fields(line).body.input)]
-    except UNREADABLE:
+    except READ_ERRORS:
         return None
 
 

@@ -21,7 +21,7 @@ from airflow_openai_batch.errors import AccountingError, JobError
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.rejected import RejectedLine
 from airflow_openai_batch.openai_api.lenient_json import UnreadableJSONError
-from airflow_openai_batch.openai_api.result_line import read_result_line
+from airflow_openai_batch.openai_api.result_line import read_result_line, write_error_line
 from airflow_openai_batch.recipes.inbox.pending_files import hash_file
 from airflow_openai_batch.results.landing_summary import find_unfinished
 from airflow_openai_batch.results.raw_index import RawAnswers, SendFiles
@@ -165,11 +165,4 @@ def _read_rejected(place: Location) -> Iterator[RejectedLine]:
 
 
 def _make_error(position: int, custom_id: str | None, code: str | None, message: str | None) -> bytes:
-    """A line as OpenAI writes it for a request that was not answered."""
-    line = {
-        "id": f"line_{position + 1}",
-        "custom_id": custom_id,
-        "response": None,
-        "error": {"code": code, "message": message},
-    }
-    return msgspec.json.encode(line) + b"\n"
+    return write_error_line(f"line_{position + 1}", custom_id, code, message) + b"\n"

@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from airflow_openai_batch.job.request_line import UNREADABLE, read_envelope
+from airflow_openai_batch.job.request_line import READ_ERRORS, read_envelope
 from airflow_openai_batch.openai_api import lenient_json
-from airflow_openai_batch.openai_api.result_line import ResultLine, ResultResponse
+from airflow_openai_batch.openai_api.result_line import (
+    ResultLine,
+    ResultResponse,
+    write_error_line,
+    write_result_line,
+)
 from airflow_openai_batch.requests.answer_format import read_asked
 
 if TYPE_CHECKING:
@@ -32,9 +37,6 @@ class Call(NamedTuple):
     body: bytes
 
 
-_encode = msgspec.json.Encoder().encode
-
-
 def read_call(request: RequestLine, endpoint: str) -> Call:
     """The id and the body of a request line; the body byte for byte, where msgspec can read the line.
 
@@ -43,7 +45,7 @@ def read_call(request: RequestLine, endpoint: str) -> Call:
     try:
         found = read_envelope(request.line)
         return Call(found.custom_id, bytes(found.body))
-    except UNREADABLE:
+    except READ_ERRORS:
         custom_id = read_asked(request, endpoint).custom_id
         return Call(custom_id, lenient_json.encode(lenient_json.decode(request.line)["body"]).encode())
 
@@ -54,12 +56,12 @@ def write_answer(custom_id: str, status_code: int, request_id: str | None, body:
     A body that is no JSON (a proxy's page, say) becomes a JSON string.
     """
     response = ResultResponse(status_code, request_id, msgspec.Raw(_fit_on_line(body)))
-    return _encode(ResultLine(_make_id(), custom_id, response))
+    return write_result_line(ResultLine(_make_id(), custom_id, response))
 
 
 def write_error(custom_id: str, code: str, message: str) -> bytes:
     """The line of a request to which no answer came; without a line end."""
-    return _encode(ResultLine(_make_id(), custom_id, error={"code": code, "message": message}))
+    return write_error_line(_make_id(), custom_id, code, message)
 
 
 def _make_id() -> str:
