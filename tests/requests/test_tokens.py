@@ -7,6 +7,7 @@ import json
 import struct
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,19 @@ def data_url(image: bytes, kind: str = "png") -> str:
 @pytest.mark.parametrize("make", [png, jpeg, gif, webp_lossy, webp_lossless, webp_extended])
 def test_the_size_of_an_image_is_read_from_its_header(make: Any) -> None:
     assert read_image_size(data_url(make(1_200, 801))) == (1_200, 801)
+
+
+@pytest.mark.parametrize("make", [png, gif, webp_lossy, webp_lossless, webp_extended])
+def test_of_a_large_image_little_is_decoded(make: Any) -> None:
+    """A million requests may hold an image each."""
+    url = data_url(make(1_200, 801) + bytes(1_000_000))
+    read_image_size(url)
+    tracemalloc.start()
+    try:
+        assert read_image_size(url) == (1_200, 801)
+        assert tracemalloc.get_traced_memory()[1] < 20_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 Source: "Images and vision" in OpenAI's guide; what it leaves open (that ``detail`` does not matter where
 patches are counted, that the cap is billed in full) from what users were billed.
+
+imagesize was tried for the headers: it takes the scale of a WebP (VP8) for a part of its size and heights of a GIF for
+signed numbers, and it tells a size of SVG, TIFF and others, which OpenAI does not read.
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ from airflow_openai_batch.storage.first_bytes import find_image_type
 if TYPE_CHECKING:
     from airflow_openai_batch.job.plan import Certainty
 
-_HEADER_BYTES = 256 * 2**10
-"""How much of an image is looked at for its size: JPEG may have a preview and colour profiles before it."""
+_HEADER_BYTES = (3 * 2**10, 255 * 2**10)
+"""How much of an image is looked at for its size, if need be: JPEG may have a preview and colour profiles before it.
+Multiples of 3, which base64 keeps apart."""
 
 _MAX_SIDE = 2_048
 _MAX_SHORT_SIDE = 768
@@ -114,14 +118,14 @@ def read_image_size(url: str) -> tuple[int, int] | None:
     start = url.find(",") + 1
     if start == 0 or ";base64" not in url[:start].lower():
         return None
-    encoded = url[start : start + _HEADER_BYTES * 4 // 3 // 4 * 4]
+    sizes = (_read_encoded_size(url[start : start + length // 3 * 4]) for length in _HEADER_BYTES)
+    return next((size for size in sizes if size is not None), None)
+
+
+def _read_encoded_size(encoded: str) -> tuple[int, int] | None:
     try:
-        header = binascii.a2b_base64(encoded + "=" * (-len(encoded) % 4))
-    except (binascii.Error, ValueError):
-        return None
-    try:
-        size = _read_size(header)
-    except (struct.error, IndexError):
+        size = _read_size(binascii.a2b_base64(encoded + "=" * (-len(encoded) % 4)))
+    except (ValueError, struct.error, IndexError):
         return None
     return size if size and size[0] > 0 and size[1] > 0 else None
 
