@@ -1,4 +1,8 @@
-"""Running asyncio from synchronous code that may be interrupted."""
+"""Running asyncio from synchronous code that may be interrupted.
+
+anyio's portal was tried in its place: it cancels not once, but at every await until the coroutine has ended, so that
+nothing can be tidied up that has to be waited for, such as closing a client.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +25,15 @@ def run_apart(start: Callable[[], Coroutine[Any, Any, T]]) -> T:
     swallow what callbacks raise.
     """
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+    given_up = threading.Event()
     result: Future[T] = Future()
 
     async def main() -> T:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine that runs is in a task
         started.set_result((asyncio.get_running_loop(), task))
+        if given_up.is_set():
+            raise asyncio.CancelledError
         return await start()
 
     def run() -> None:
@@ -37,14 +44,16 @@ def run_apart(start: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(run,), name="openai-realtime", daemon=True)
-    thread.start()
     try:
+        thread.start()  # waits as well, and may be struck
         return result.result()
     except BaseException:
-        if not result.done():
+        given_up.set()
+        if started.done() and not result.done():
             loop, task = started.result()
             with contextlib.suppress(RuntimeError):  # it has just ended
                 loop.call_soon_threadsafe(task.cancel)
         raise
     finally:
-        thread.join()
+        if thread.is_alive():
+            thread.join()
