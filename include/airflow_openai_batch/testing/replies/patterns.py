@@ -1,4 +1,8 @@
-"""Strings that match a regular expression, for the patterns that JSON schemas use."""
+"""Strings that match a regular expression, for the patterns that JSON schemas use.
+
+rstr was tried in its place: it repeats up to 100 times, so that ``((a*)*)*`` gives 265,000 characters after half a
+second, and it knows neither atomic groups nor the characters beyond ASCII that a negated class leaves.
+"""
 
 from __future__ import annotations
 
