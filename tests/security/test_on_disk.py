@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import signal
 import stat
 import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,12 +113,57 @@ def test_a_lock_folder_that_others_may_write_to_is_closed(shared_tmp: Path) -> N
     assert stat.S_IMODE(find_lock_folder().stat().st_mode) == 0o700
 
 
-def test_a_link_in_the_place_of_a_lock_is_not_followed(shared_tmp: Path) -> None:
+def take_to_land() -> AbstractContextManager[None]:
+    return take_landing_slot(1, lambda: None)
+
+
+def take_to_send() -> AbstractContextManager[None]:
+    return take_slot("https://api", "sk-test")
+
+
+@pytest.mark.parametrize("take", [take_to_land, take_to_send])
+def test_a_link_in_the_place_of_a_lock_is_not_followed(
+    shared_tmp: Path, take: Callable[[], AbstractContextManager[None]]
+) -> None:
+    with take():
+        pass
     victim = shared_tmp.parent / "victim"
-    (find_lock_folder() / "landing.line.lock").symlink_to(victim)
-    with pytest.raises(ConfigError, match="no link"), take_landing_slot(1, lambda: None):
+    for lock in find_lock_folder().iterdir():
+        lock.unlink()
+        lock.symlink_to(victim)
+    with pytest.raises(ConfigError, match="no link"), take():
         pass
     assert not victim.exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives a file to another user")
+@pytest.mark.parametrize("take", [take_to_land, take_to_send])
+def test_a_lock_of_another_user_is_not_used(
+    shared_tmp: Path, take: Callable[[], AbstractContextManager[None]]
+) -> None:
+    """Who owns it may hold it for ever."""
+    with take():
+        pass
+    for lock in find_lock_folder().iterdir():
+        os.chown(lock, 12345, 12345)
+    with pytest.raises(ConfigError, match="of user 12345"), take():
+        pass
+
+
+@pytest.mark.parametrize("take", [take_to_land, take_to_send])
+def test_a_place_is_free_again_whatever_was_forked_meanwhile(
+    shared_tmp: Path, take: Callable[[], AbstractContextManager[None]]
+) -> None:
+    """A child has the files of locks open as long as it lives, as a pool of processes may."""
+    with contextlib.ExitStack() as children:
+        for _ in range(3):
+            with take():
+                child = os.fork()
+                if child == 0:
+                    signal.pause()
+                    os._exit(0)
+            children.callback(os.waitpid, child, 0)
+            children.callback(os.kill, child, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("lock", ["landing.line.lock", "landing.0.lock"])

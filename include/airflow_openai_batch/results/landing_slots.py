@@ -7,9 +7,8 @@ counts them for as long as they run, with all that a shard does besides; nobody 
 (Whoever wants one can still name it: ``pool=`` of the operators.)
 
 Who waits does so in its process, asleep, since a landing takes seconds: going to the triggerer and back costs as
-much as landing. Locks are files that the operating system lets go of when a process dies. A landing asks for nothing
-else that is limited, and a send in real time gives its place back before its shard lands, so that no two wait for
-each other.
+much as landing. A landing asks for nothing else that is limited, and a send in real time gives its place back before
+its shard lands, so that no two wait for each other.
 """
 
 from __future__ import annotations
@@ -23,7 +22,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from airflow_openai_batch.errors import OpenAIBatchError
-from airflow_openai_batch.storage.this_machine import count_usable_cores, find_lock_folder, open_lock
+from airflow_openai_batch.storage.this_machine import (
+    count_usable_cores,
+    find_lock_folder,
+    open_within,
+    take_first_free,
+    try_lock,
+)
 
 MEMORY_PER_LANDING = 1_000_000_000
 """Bytes: 240 MB at most for the landing, its task's process around it, and what else the machine does."""
@@ -71,7 +76,7 @@ def take_landing_slot(
     """Hold one of the machine's places for landing; waits for one, in the order of arrival.
 
     Whoever comes stands in line for one lock, which the kernel hands on in order; only the first in line looks for a
-    free place. The files stay: removing a lock's file is a race.
+    free place.
 
     :param slots: how many places there are; processes that were told different numbers share the first ones.
     :param on_wait: called once, where there is something to wait for.
@@ -79,16 +84,17 @@ def take_landing_slot(
     :raises LandingBusyError: if none came free for so long.
     """
     folder = find_lock_folder()
+    places = [folder / f"landing.{number}.lock" for number in range(slots)]
     until = time.monotonic() + patience_s
     with contextlib.ExitStack() as held:
         with contextlib.ExitStack() as line:
-            first = _open(folder / "landing.line.lock", line)
-            told = not _try_lock(first)
+            first = open_within(folder / "landing.line.lock", line)
+            told = not try_lock(first)
             if told:
                 on_wait()
                 if not _lock_in_turn(first, patience_s):
                     raise LandingBusyError(folder, patience_s)
-            while not _take_any(folder, slots, held):
+            while not take_first_free(places, held):
                 if not told:
                     told = True
                     on_wait()
@@ -96,21 +102,6 @@ def take_landing_slot(
                     raise LandingBusyError(folder, patience_s)
                 time.sleep(LOOK_EVERY_S)
         yield
-
-
-def _take_any(folder: Path, slots: int, held: contextlib.ExitStack) -> bool:
-    for number in range(slots):
-        with contextlib.ExitStack() as opened:
-            if _try_lock(_open(folder / f"landing.{number}.lock", opened)):
-                held.push(opened.pop_all())
-                return True
-    return False
-
-
-def _open(path: Path, stack: contextlib.ExitStack) -> int:
-    handle = open_lock(path)
-    stack.callback(os.close, handle)
-    return handle
 
 
 def _lock_in_turn(handle: int, patience_s: float) -> bool:
@@ -127,11 +118,3 @@ def _lock_in_turn(handle: int, patience_s: float) -> bool:
 
     threading.Thread(target=wait, name="landing-line", daemon=True).start()
     return taken.wait(patience_s)
-
-
-def _try_lock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -1,15 +1,20 @@
 """What this machine has: cores to work on, and the place of the locks that processes of one user share.
 
 The folder for temporary files is everybody's: another user may have put a folder or a link where ours is expected, to
-have our locks held up or our files written elsewhere.
+have our locks held up or our files written elsewhere. The operating system lets go of a lock when its process dies.
+
+filelock was tried in place of `fcntl.flock`: it asks again and again for a lock that is taken, so that those who wait
+get it in any order, where the kernel has them in line; and it does not ask whose a lock's file is.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import stat
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from airflow_openai_batch.errors import ConfigError
@@ -45,6 +50,42 @@ def open_lock(path: Path) -> int:
         os.close(handle)
         raise _make_foreign_error(path, found)
     return handle
+
+
+def take_first_free(paths: Iterable[Path], held: contextlib.ExitStack) -> bool:
+    """Hold the first of these locks that nobody has, as long as ``held`` is open. False if all are taken.
+
+    The files stay: removing a lock's file is a race.
+
+    :raises ConfigError: if one is a link or somebody else's.
+    """
+    for path in paths:
+        with contextlib.ExitStack() as opened:
+            if try_lock(open_within(path, opened)):
+                held.push(opened.pop_all())
+                return True
+    return False
+
+
+def open_within(path: Path, stack: contextlib.ExitStack) -> int:
+    """The file of a lock, given back and closed with ``stack``.
+
+    :raises ConfigError: if it is a link or somebody else's.
+    """
+    handle = open_lock(path)
+    stack.callback(os.close, handle)
+    # Closing alone would leave it to a child that was forked meanwhile and lives on.
+    stack.callback(fcntl.flock, handle, fcntl.LOCK_UN)
+    return handle
+
+
+def try_lock(handle: int) -> bool:
+    """Take it if it is free."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _make_foreign_error(path: Path, found: os.stat_result) -> ConfigError:

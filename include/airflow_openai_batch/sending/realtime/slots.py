@@ -1,7 +1,7 @@
 """At most two real-time sends of one account at once on a machine, whatever processes they run in.
 
 The rates of an account are shared by all who use it: twenty mapped tasks with five requests each in the air would
-only take turns at being refused. Locks are files that the operating system lets go of when a process dies.
+only take turns at being refused.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ import contextlib
 import hashlib
 from collections.abc import Iterator
 
-from filelock import FileLock, Timeout
-
 from airflow_openai_batch.errors import OpenAIBatchError
-from airflow_openai_batch.storage.this_machine import find_lock_folder
+from airflow_openai_batch.storage.this_machine import find_lock_folder, take_first_free
 
 SLOTS = 2
 """One send leaves the account idle while it writes; three get in each other's way."""
@@ -34,19 +32,15 @@ class RealtimeBusyError(OpenAIBatchError):
 def take_slot(base_url: str, api_key: str) -> Iterator[None]:
     """Hold one of the account's places; it does not wait for one.
 
-    The files are named by a hash, so that they tell nothing of the key. They stay: removing a lock's file is a race.
+    The files are named by a hash, so that they tell nothing of the key.
 
     :raises RealtimeBusyError: if none is free.
     """
     account = hashlib.sha256(f"{base_url}|{api_key}".encode()).hexdigest()[:20]
     folder = find_lock_folder()
-    with contextlib.ExitStack() as stack:
-        for number in range(SLOTS):
-            lock = FileLock(folder / f"{account}.{number}.lock", mode=0o600, blocking=False)
-            with contextlib.suppress(Timeout):
-                stack.enter_context(lock)
-                break
-        else:
+    places = [folder / f"{account}.{number}.lock" for number in range(SLOTS)]
+    with contextlib.ExitStack() as held:
+        if not take_first_free(places, held):
             raise RealtimeBusyError(
                 f"{SLOTS} real-time sends with this connection's account are running on this machine already; "
                 f"looking again in {BUSY_RETRY_S:.0f} s."
