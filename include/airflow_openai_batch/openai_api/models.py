@@ -1,16 +1,20 @@
-"""What is known of OpenAI's models: the encoding they count with and how much they can read.
+"""What is known of OpenAI's models: the encoding they count with, how much they can read and write.
 
-Prices and newer models come and go; a model that is not known here is counted with the newest encoding
-and not checked against a context window.
+From `genai-prices` (windows) and ``models.toml`` (the rest). A newer model than those is taken for the youngest of its
+family among them; one without a family is counted with the newest encoding and not checked against a context window.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import cache
-from typing import Literal
+from typing import TYPE_CHECKING
 
-EncodingName = Literal["o200k_base", "cl100k_base"]
+from airflow_openai_batch.openai_api.model_table import EncodingName, read_model_table
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelInfo
 
 DEFAULT_MODEL = "gpt-6-luna"
 """What the demo, the example DAGs, the prompts and the docs ask: the cheapest chat model that is not about to end."""
@@ -20,88 +24,9 @@ COMPARED_MODEL = "gpt-5.4-mini"
 DEFAULT_ENCODING: EncodingName = "o200k_base"
 """Of every model since gpt-4o."""
 
-_ENCODING_BY_PREFIX: tuple[tuple[str, EncodingName], ...] = (
-    ("gpt-5", "o200k_base"),
-    ("gpt-4o", "o200k_base"),
-    ("gpt-4.1", "o200k_base"),
-    ("gpt-4.5", "o200k_base"),
-    ("chatgpt-4o", "o200k_base"),
-    ("gpt-oss", "o200k_base"),
-    ("o1", "o200k_base"),
-    ("o3", "o200k_base"),
-    ("o4", "o200k_base"),
-    ("codex-", "o200k_base"),
-    ("computer-use", "o200k_base"),
-    ("omni-moderation", "o200k_base"),
-    ("gpt-4", "cl100k_base"),
-    ("gpt-3.5", "cl100k_base"),
-    ("gpt-35", "cl100k_base"),
-    ("text-embedding-", "cl100k_base"),
-    ("text-moderation", "cl100k_base"),
-    ("davinci-002", "cl100k_base"),
-    ("babbage-002", "cl100k_base"),
-)
-"""The first prefix that fits counts. Source: ``tiktoken.model``, with the models it leaves out."""
-
-_CONTEXT_TOKENS: dict[str, int] = {
-    "gpt-6-luna": 1_050_000,
-    "gpt-6-sol": 1_050_000,
-    "gpt-6-astra": 1_050_000,
-    "gpt-6.1-sol": 1_050_000,
-    "gpt-6.1-terra": 1_050_000,
-    "gpt-5.4-mini": 400_000,
-    "gpt-5": 400_000,
-    "gpt-5-mini": 400_000,
-    "gpt-5-nano": 400_000,
-    "gpt-4.1": 1_047_576,
-    "gpt-4.1-mini": 1_047_576,
-    "gpt-4.1-nano": 1_047_576,
-    "gpt-4o": 128_000,
-    "gpt-4o-mini": 128_000,
-    "chatgpt-4o-latest": 128_000,
-    "o1": 200_000,
-    "o3": 200_000,
-    "o3-mini": 200_000,
-    "o4-mini": 200_000,
-    "gpt-4-turbo": 128_000,
-    "gpt-4": 8_192,
-    "gpt-3.5-turbo": 16_385,
-    "gpt-3.5-turbo-instruct": 4_096,
-    "text-embedding-3-small": 8_192,
-    "text-embedding-3-large": 8_192,
-    "text-embedding-ada-002": 8_192,
-}
-"""Source: OpenAI's model pages. For embeddings: of each input."""
-
-_OUTPUT_TOKENS: dict[str, int] = {
-    "gpt-6-luna": 128_000,
-    "gpt-6-sol": 128_000,
-    "gpt-6-astra": 128_000,
-    "gpt-6.1-sol": 128_000,
-    "gpt-6.1-terra": 128_000,
-    "gpt-5.4-mini": 128_000,
-    "gpt-5": 128_000,
-    "gpt-5-mini": 128_000,
-    "gpt-5-nano": 128_000,
-    "gpt-4.1": 32_768,
-    "gpt-4.1-mini": 32_768,
-    "gpt-4.1-nano": 32_768,
-    "gpt-4o": 16_384,
-    "gpt-4o-mini": 16_384,
-    "chatgpt-4o-latest": 16_384,
-    "o1": 100_000,
-    "o3": 100_000,
-    "o3-mini": 100_000,
-    "o4-mini": 100_000,
-    "gpt-4-turbo": 4_096,
-    "gpt-4": 8_192,
-    "gpt-3.5-turbo": 4_096,
-    "gpt-3.5-turbo-instruct": 4_096,
-}
-"""Source: OpenAI's model pages. Reasoning included."""
-
 _DATED = re.compile(r"-20\d\d-\d\d-\d\d$")
 _FINE_TUNED = re.compile(r"^ft:([^:]+):")
+_FAMILY = re.compile(r"(?P<line>gpt-|o|text-embedding-)(?P<version>\d+(?:\.\d+)?)(?P<size>(?:-[a-z]+)?)")
 
 
 def undated_model(model: str) -> str:
@@ -109,10 +34,27 @@ def undated_model(model: str) -> str:
     return _DATED.sub("", model)
 
 
+def untuned_model(model: str) -> str:
+    """The model without what fine-tuning adds to the name."""
+    tuned = _FINE_TUNED.match(model)
+    return tuned[1] if tuned else model
+
+
 def base_model(model: str) -> str:
     """The model without its date and without what fine-tuning adds to the name."""
-    tuned = _FINE_TUNED.match(model)
-    return undated_model(tuned[1] if tuned else model)
+    return undated_model(untuned_model(model))
+
+
+@cache
+def find_price_entry(model: str) -> ModelInfo | None:
+    """What `genai-prices` has of a model of OpenAI's; None where it does not know it."""
+    import genai_prices  # a third of a second of imports, for nothing where a DAG is parsed
+
+    try:
+        usage = genai_prices.Usage(input_tokens=1, output_tokens=1)
+        return genai_prices.calc_price(usage, model_ref=model, provider_id="openai").model
+    except LookupError:
+        return None
 
 
 @cache
@@ -122,7 +64,7 @@ def encoding_of(model: str) -> tuple[EncodingName, bool]:
     False: tiktoken names none (0.14 none for gpt-6), and the newest one is assumed, as users found it to be.
     """
     name = base_model(model)
-    for prefix, encoding in _ENCODING_BY_PREFIX:
+    for prefix, encoding in read_model_table().encodings:
         if name.startswith(prefix):
             return encoding, True
     return DEFAULT_ENCODING, False
@@ -131,10 +73,59 @@ def encoding_of(model: str) -> tuple[EncodingName, bool]:
 @cache
 def most_output_tokens(model: str) -> int | None:
     """The most tokens a model can write in one answer, or None where that is not known here."""
-    return _OUTPUT_TOKENS.get(base_model(model))
+    rows = read_model_table().models
+    name = find_youngest_of_family(base_model(model), rows)
+    return None if name is None else rows[name].output_tokens
 
 
 @cache
 def context_tokens(model: str) -> int | None:
-    """The most tokens a model can read, or None where that is not known here."""
-    return _CONTEXT_TOKENS.get(base_model(model))
+    """The most tokens a model can read, of embeddings in each input, or None where that is not known here."""
+    name = base_model(model)
+    own = _find_window(name)
+    if own is not None or find_price_entry(name) is not None:
+        return own
+    relative = find_youngest_of_family(name, read_model_table().models)
+    return None if relative is None else _find_window(relative)
+
+
+def _find_window(name: str) -> int | None:
+    row = read_model_table().models.get(name)
+    if row is not None and row.context_tokens is not None:
+        return row.context_tokens
+    entry = find_price_entry(name)
+    return None if entry is None else entry.context_window
+
+
+@cache
+def find_stand_in(model: str) -> str | None:
+    """The model that an unknown one is counted and limited like; None where it is known, or has no family."""
+    name, rows = base_model(model), read_model_table().models
+    if name in rows or find_price_entry(name) is not None:
+        return None
+    return find_youngest_of_family(name, rows)
+
+
+def find_youngest_of_family(name: str, known: Collection[str]) -> str | None:
+    """The name itself where it is known; else the youngest of its family (``luna`` of ``gpt-``) that is not younger.
+
+    None where it has no family, as names of other servers have none.
+    """
+    if name in known:
+        return name
+    wanted = _read_family(name)
+    if wanted is None:
+        return None
+    found = {each: family for each in known if (family := _read_family(each)) is not None}
+    older = [
+        each for each, (family, version) in found.items() if family == wanted[0] and version <= wanted[1]
+    ]
+    return max(older, key=lambda each: found[each][1], default=None)
+
+
+def _read_family(name: str) -> tuple[tuple[str, str], tuple[int, ...]] | None:
+    """Family and version: (``gpt-``, ``-luna``) and (6, 1)."""
+    found = _FAMILY.fullmatch(name)
+    if found is None:
+        return None
+    return (found["line"], found["size"]), tuple(map(int, found["version"].split(".")))

@@ -12,9 +12,9 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import genai_prices
 from genai_prices.types import TieredPrices
 
+from airflow_openai_batch.openai_api.models import find_price_entry
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices, find_own_price
 from airflow_openai_batch.openai_api.rates import Rate, Rates
 
@@ -146,20 +146,10 @@ def find_known_prices(model: str, day: int, way: str) -> tuple[Rates, Rates] | N
 
 def _read_rates(model: str, day: int, context: dict[str, str]) -> Rates | None:
     """None where the model is not known, or not what it costs in this context."""
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)
-    try:
-        found = genai_prices.calc_price(
-            genai_prices.Usage(input_tokens=1, output_tokens=1),
-            model_ref=model,
-            provider_id="openai",
-            genai_request_timestamp=moment,
-            price_context=context,
-        )
-    except LookupError:
+    entry, moment = find_price_entry(model), datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)
+    if entry is None or (context and not any(_list_variants(entry, moment, context))):
         return None
-    if context and not any(_list_variants(found.model, moment, context)):
-        return None
-    prices = found.model_price
+    prices = entry.get_prices(moment, context)
     cached = prices.input_mtok if prices.cache_read_mtok is None else prices.cache_read_mtok
     written = prices.input_mtok if prices.cache_write_mtok is None else prices.cache_write_mtok
     kinds = (prices.input_mtok, cached, written, prices.output_mtok)

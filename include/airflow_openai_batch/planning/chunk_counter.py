@@ -12,13 +12,14 @@ import msgspec
 
 from airflow_openai_batch.job.plan import CountImages  # noqa: TC001 - msgspec reads it
 from airflow_openai_batch.openai_api.endpoints import MAX_EMBEDDING_TOKENS_PER_REQUEST, Endpoint
-from airflow_openai_batch.openai_api.models import EncodingName, context_tokens, encoding_of
+from airflow_openai_batch.openai_api.models import context_tokens, encoding_of
 from airflow_openai_batch.planning.chunk_tally import ChunkTally, CountMode, TallyBuilder
 from airflow_openai_batch.requests.request import BadLineError, Request, check_utf8, read_request
 from airflow_openai_batch.requests.tokens.counters import CounterName, TextCounter, open_counter, utf8_bytes
 from airflow_openai_batch.requests.tokens.parts import Measure, less_certain
 
 if TYPE_CHECKING:
+    from airflow_openai_batch.openai_api.model_table import EncodingName
     from airflow_openai_batch.planning.chunk_tally import OutputSum
     from airflow_openai_batch.planning.chunks import Chunk
 

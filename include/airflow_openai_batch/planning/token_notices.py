@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from airflow_openai_batch.openai_api.models import DEFAULT_ENCODING, encoding_of
+from airflow_openai_batch.openai_api.models import (
+    DEFAULT_ENCODING,
+    context_tokens,
+    encoding_of,
+    find_stand_in,
+    most_output_tokens,
+)
 from airflow_openai_batch.requests.tokens.ranks import find_ranks_problem
 
 if TYPE_CHECKING:
@@ -28,6 +34,7 @@ def describe_token_doubts(shards: Sequence[Shard], mode: CountMode) -> Iterator[
             f"tiktoken names no encoding for {', '.join(unknown[:_MAX_NAMED])}{more}; tokens are counted with "
             f"{DEFAULT_ENCODING}, that of OpenAI's models since gpt-4o."
         )
+    yield from _describe_stand_ins({shard.model for shard in shards})
     lower = sum(shard.tokens == "lower" for shard in shards)
     if lower:
         yield (
@@ -46,6 +53,27 @@ def describe_token_doubts(shards: Sequence[Shard], mode: CountMode) -> Iterator[
                 "Images whose size is not known (web addresses, files, newer models) are counted with the most "
                 "they can cost."
             )
+
+
+def _describe_stand_ins(models: Collection[str]) -> Iterator[str]:
+    """Of models that are newer than what is known here."""
+    found = {model: like for model in models if (like := find_stand_in(model)) is not None}
+    if not found:
+        return
+    named = [
+        f"{model} like {like} ({_count(context_tokens(like))} tokens to read, {_count(most_output_tokens(like))} to "
+        "write)"
+        for model, like in sorted(found.items())[:_MAX_NAMED]
+    ]
+    more = f" and {len(found) - _MAX_NAMED:,} more" if len(found) > _MAX_NAMED else ""
+    yield (
+        "Not known here yet, so counted and limited like the youngest of the family that is: "
+        f"{', '.join(named)}{more}. Prices are not taken over."
+    )
+
+
+def _count(tokens: int | None) -> str:
+    return "any number of" if tokens is None else f"{tokens:,}"
 
 
 def describe_images(images: int, count_images: CountImages) -> Iterator[str]:

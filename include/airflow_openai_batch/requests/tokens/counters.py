@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import tiktoken
 
     from airflow_openai_batch.job.plan import Certainty
-    from airflow_openai_batch.openai_api.models import EncodingName
+    from airflow_openai_batch.openai_api.model_table import EncodingName
 
 CounterName = Literal["tiktoken", "toktok"]
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import tiktoken
 
-    from airflow_openai_batch.openai_api.models import EncodingName
+    from airflow_openai_batch.openai_api.model_table import EncodingName
 
 _SPECIAL_TOKENS: dict[EncodingName, dict[str, int]] = {
     "o200k_base": {"<|endoftext|>": 199999, "<|endofprompt|>": 200018},
