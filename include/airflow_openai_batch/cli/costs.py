@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from airflow_openai_batch.costs.estimate import Estimate, estimate_plan
+from airflow_openai_batch.costs.estimate import estimate_plan
 from airflow_openai_batch.errors import ConfigError
-from airflow_openai_batch.openai_api.prices import BATCH_SHARE
+from airflow_openai_batch.openai_api.own_prices import OwnPrice, OwnPrices
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.plan import Plan
-
-
-class Price(NamedTuple):
-    """US dollars per million tokens in real time."""
-
-    input: float
-    output: float
 
 
 class ModelCost(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +34,7 @@ class ModelCost(msgspec.Struct, frozen=True, kw_only=True):
     most_batch_usd: float | None
 
 
-def read_prices(texts: Iterable[str]) -> dict[str, Price]:
+def read_prices(texts: Iterable[str]) -> dict[str, OwnPrice]:
     """``gpt-6-luna=0.10:0.50``
 
     :raises ConfigError: for what does not look like that.
@@ -49,32 +43,32 @@ def read_prices(texts: Iterable[str]) -> dict[str, Price]:
     for text in texts:
         model, _, numbers = text.rpartition("=")
         try:
-            price = Price(*(float(number) for number in numbers.split(":")))
-        except (TypeError, ValueError):
-            price = Price(-1, -1)
-        if not model or not min(price) >= 0:
+            read, written = map(float, numbers.split(":"))
+        except ValueError:
+            read = written = -1.0
+        if not model or not (0 <= read < math.inf and 0 <= written < math.inf):
             raise ConfigError(
                 f"--model-price={text}: write MODEL=IN:OUT in US dollars per million tokens, "
                 "for instance gpt-6-luna=0.10:0.50."
             )
-        prices[model] = price
+        prices[model] = OwnPrice.of(read, written)
     return prices
 
 
-def estimate_models(
-    plan: Plan, prices: Mapping[str, Price], *, output_tokens: float | None = None
-) -> list[ModelCost]:
+def estimate_models(plan: Plan, prices: OwnPrices, *, output_tokens: float | None = None) -> list[ModelCost]:
     """One for each model and endpoint, in the order of the input."""
     names = dict.fromkeys((shard.model, shard.endpoint) for shard in plan.shards)
-    return [_estimate(plan, *name, prices.get(name[0]), output_tokens or 0.0) for name in names]
+    return [_estimate(plan, *name, prices, output_tokens or 0.0) for name in names]
 
 
-def _estimate(plan: Plan, model: str, endpoint: str, price: Price | None, output_tokens: float) -> ModelCost:
+def _estimate(plan: Plan, model: str, endpoint: str, prices: OwnPrices, output_tokens: float) -> ModelCost:
     shards = tuple(shard for shard in plan.shards if (shard.model, shard.endpoint) == (model, endpoint))
     found = estimate_plan(
-        msgspec.structs.replace(plan, shards=shards), output_tokens_per_request=output_tokens
+        msgspec.structs.replace(plan, shards=shards),
+        output_tokens_per_request=output_tokens,
+        own_prices=prices,
     )
-    cost = ModelCost(
+    return ModelCost(
         model=model,
         endpoint=endpoint,
         requests=found.requests,
@@ -86,18 +80,4 @@ def _estimate(plan: Plan, model: str, endpoint: str, price: Price | None, output
         standard_usd=found.standard_cost_usd,
         most_output_tokens=found.most_output_tokens,
         most_batch_usd=found.most_cost_usd,
-    )
-    return cost if price is None else _price_anew(cost, found, price)
-
-
-def _price_anew(cost: ModelCost, found: Estimate, price: Price) -> ModelCost:
-    def add(output_tokens: int) -> float:
-        return (found.input_tokens * price.input + output_tokens * price.output) / 1_000_000
-
-    most = found.most_output_tokens
-    return msgspec.structs.replace(
-        cost,
-        batch_usd=add(found.output_tokens) * BATCH_SHARE,
-        standard_usd=add(found.output_tokens),
-        most_batch_usd=None if most is None else add(most) * BATCH_SHARE,
     )

@@ -7,12 +7,13 @@ together. A budget that binds nothing would be a promise broken: where a cost ca
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.costs.estimate import estimate_send
 from airflow_openai_batch.costs.spending import Spent, measure_means, read_spending, reserve
 from airflow_openai_batch.errors import BudgetError
+from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices, describe_price_setting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,11 +37,11 @@ def check_estimate(estimate: Estimate, max_cost_usd: float, *, spent_usd: float,
     """
     if not estimate.requests:
         return
-    if estimate.unpriced_models:
+    if models := estimate.unpriced_models:
         raise BudgetError(
             f"{where}: max_cost_usd={max_cost_usd:g} cannot be kept, since no price is known for "
-            f"{', '.join(estimate.unpriced_models)}. Nothing was sent. Leave max_cost_usd empty to send without a "
-            "budget, or ask for a model whose price is known."
+            f"{', '.join(models)}. Nothing was sent. {describe_price_setting(models[0])} Or "
+            "leave max_cost_usd empty to send without a budget, or ask for a model whose price is known."
         )
     if estimate.most_cost_usd is None:
         raise BudgetError(
@@ -77,7 +78,13 @@ def describe_unbounded(unbounded: Sequence[UnboundedOutputs]) -> Iterator[str]:
 
 
 def estimate_next(
-    plan: Plan, output: Location, shard: Shard, state: ShardState, *, in_realtime: bool
+    plan: Plan,
+    output: Location,
+    shard: Shard,
+    state: ShardState,
+    *,
+    in_realtime: bool,
+    own_prices: OwnPrices = NO_OWN_PRICES,
 ) -> float | None:
     """What the current send of a shard may cost at most; None where that cannot be known.
 
@@ -92,6 +99,7 @@ def estimate_next(
         input_tokens=state.content.input_tokens,
         in_realtime=in_realtime,
         means=measure_means(plan, read_spending(output)) if unbounded else None,
+        own_prices=own_prices,
     )
 
 
@@ -107,6 +115,7 @@ class Budget:
     output: Location
     plan: Plan
     max_cost_usd: float
+    own_prices: OwnPrices = field(default_factory=dict)
 
     def check_state(self, shard: Shard, state: ShardState, in_realtime: bool) -> None:
         """`check_send` of what the current send of a shard carries."""
@@ -139,12 +148,13 @@ class Budget:
             input_tokens=input_tokens,
             in_realtime=in_realtime,
             means=measure_means(self.plan, spent),
+            own_prices=self.own_prices,
         )
         if cost_usd is None:
             raise BudgetError(
                 f"shard {shard.shard}: max_cost_usd={self.max_cost_usd:g} cannot be kept, since the price of "
-                f"{shard.model} or the most it can write is not known. Nothing was sent. Leave max_cost_usd empty to "
-                "send without a budget."
+                f"{shard.model} or the most it can write is not known. Nothing was sent. "
+                f"{describe_price_setting(shard.model)} Or leave max_cost_usd empty to send without a budget."
             )
         own = spent.reserved.get(shard.shard)
         if own is not None and own.send == send and own.cost_usd >= cost_usd - ROUNDING_USD:

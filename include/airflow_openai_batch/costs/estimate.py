@@ -11,6 +11,7 @@ import msgspec
 from airflow_openai_batch.job.plan import OutputBound
 from airflow_openai_batch.openai_api.endpoints import Endpoint
 from airflow_openai_batch.openai_api.models import most_output_tokens
+from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
 from airflow_openai_batch.openai_api.prices import estimate_cost
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def estimate_plan(
     parts: Mapping[int, int] | None = None,
     means: Means | None = None,
     in_realtime: Callable[[int], bool] = lambda requests: False,
+    own_prices: OwnPrices = NO_OWN_PRICES,
 ) -> Estimate:
     """Add up the shards of a plan. Free of I/O.
 
@@ -81,9 +83,10 @@ def estimate_plan(
     :param parts: how many requests of each shard, by number; all of all shards by default.
     :param means: what answers of this job had so far; see `spending.measure_means`.
     :param in_realtime: whether so many requests of a shard go out in real time, at the standard price.
+    :param own_prices: of the connection.
     """
     outputs = OutputLengths(plan, means or {})
-    sums = _CostSums()
+    sums = _CostSums(own_prices)
     requests_by_name: Counter[Name] = Counter()
     for shard in plan.shards:
         requests = shard.requests if parts is None else parts.get(shard.shard, 0)
@@ -167,7 +170,8 @@ class OutputLengths:
 class _CostSums:
     """Over the shards of an estimate."""
 
-    def __init__(self) -> None:
+    def __init__(self, own_prices: OwnPrices) -> None:
+        self._own_prices = own_prices
         self.requests = 0
         self.input_tokens = self.assumed_tokens = 0.0
         self.cost = self.standard = 0.0
@@ -187,7 +191,7 @@ class _CostSums:
         tokens = shard.expected_tokens * requests / shard.requests
         self.input_tokens += tokens
         self.assumed_tokens += requests * assumed
-        found = _price(shard, requests, tokens, assumed)
+        found = _price(shard, requests, tokens, assumed, own_prices=self._own_prices)
         if found is None:
             self.unpriced.add(shard.model)
         else:
@@ -197,9 +201,10 @@ class _CostSums:
         name = (shard.model, shard.endpoint)
         most, expected = outputs.most(name), outputs.expected(name)
         self.most_tokens = _add(self.most_tokens, None if most is None else most * requests)
-        self.most = _add(self.most, _price_as(shard, requests, tokens, most, in_realtime))
+        size = (shard, requests, tokens)
+        self.most = _add(self.most, _price_as(*size, most, in_realtime, self._own_prices, at_most=True))
         self.expected_tokens = _add(self.expected_tokens, None if expected is None else expected * requests)
-        self.expected = _add(self.expected, _price_as(shard, requests, tokens, expected, in_realtime))
+        self.expected = _add(self.expected, _price_as(*size, expected, in_realtime, self._own_prices))
 
 
 def estimate_send(
@@ -210,6 +215,7 @@ def estimate_send(
     input_tokens: int | None = None,
     in_realtime: bool,
     means: Means | None = None,
+    own_prices: OwnPrices = NO_OWN_PRICES,
 ) -> float | None:
     """What one send costs at most, in US dollars; None where a price or a bound is missing.
 
@@ -223,20 +229,44 @@ def estimate_send(
     if input_tokens is not None and shard.input_tokens:
         share = input_tokens / shard.input_tokens
     most = OutputLengths(plan, means or {}).most((shard.model, shard.endpoint))
-    return _price_as(shard, requests, shard.expected_tokens * share, most, in_realtime)
+    tokens = shard.expected_tokens * share
+    return _price_as(shard, requests, tokens, most, in_realtime, own_prices, at_most=True)
 
 
 def _price_as(
-    shard: Shard, requests: int, input_tokens: float, output_each: float | None, in_realtime: bool
+    shard: Shard,
+    requests: int,
+    input_tokens: float,
+    output_each: float | None,
+    in_realtime: bool,
+    own_prices: OwnPrices,
+    *,
+    at_most: bool = False,
 ) -> float | None:
-    found = None if output_each is None else _price(shard, requests, input_tokens, output_each)
+    if output_each is None:
+        return None
+    found = _price(shard, requests, input_tokens, output_each, own_prices=own_prices, at_most=at_most)
     return None if found is None else found[1 if in_realtime else 0]
 
 
 def _price(
-    shard: Shard, requests: int, input_tokens: float, output_each: float
+    shard: Shard,
+    requests: int,
+    input_tokens: float,
+    output_each: float,
+    *,
+    own_prices: OwnPrices,
+    at_most: bool = False,
 ) -> tuple[float, float] | None:
-    return estimate_cost(shard.model, shard.endpoint, input_tokens, output_each * requests, requests=requests)
+    return estimate_cost(
+        shard.model,
+        shard.endpoint,
+        input_tokens,
+        output_each * requests,
+        requests=requests,
+        at_most=at_most,
+        own_prices=own_prices,
+    )
 
 
 def _add(total: float | None, value: float | None) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from airflow_openai_batch.costs.budget import check_estimate, describe_unbounded
 from airflow_openai_batch.costs.estimate import Estimate, estimate_plan
 from airflow_openai_batch.costs.sample import choose_sample, extrapolate, make_refs
 from airflow_openai_batch.costs.spending import Spent, find_open_requests, measure_means, read_spending
+from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices, describe_price_setting
 from airflow_openai_batch.wording import BOUND_WORDS, number_of
 
 if TYPE_CHECKING:
@@ -85,7 +87,8 @@ class Forecast:
             )
         yield from self._output_lines()
         if estimate.unpriced_models:
-            yield f"No price is known for {', '.join(estimate.unpriced_models)}."
+            models = estimate.unpriced_models
+            yield f"No price is known for {', '.join(models)}. {describe_price_setting(models[0])}"
         if self.spent.paid:
             yield (
                 f"Spent so far by this job: ${self.spent.paid_usd:,.4f}; {self.left.requests:,} requests are still "
@@ -110,6 +113,7 @@ def forecast_costs(
     sample_requests: int | None = None,
     reopening: Mapping[int, int] | None = None,
     in_realtime: Callable[[int], bool] = lambda requests: False,
+    own_prices: OwnPrices = NO_OWN_PRICES,
 ) -> Forecast:
     """Estimate a plan. One listing, or two where something was paid already, and a small file for each shard that a
     repair has reopened.
@@ -117,6 +121,7 @@ def forecast_costs(
     :param sample_requests: send only the first so many requests of the plan.
     :param reopening: requests that a repair is about to ask again, by shard.
     :param in_realtime: whether so many requests of a shard go out in real time.
+    :param own_prices: of the connection.
     """
     spent = read_spending(output)
     means = measure_means(plan, spent)
@@ -125,14 +130,17 @@ def forecast_costs(
         **(find_open_requests(output, spent, wanted) if spent.paid else wanted),
         **(reopening or {}),
     }
-    whole = extrapolate(plan, spent, in_realtime=in_realtime)
+    whole = extrapolate(plan, spent, in_realtime=in_realtime, own_prices=own_prices)
+    estimate_parts = functools.partial(
+        estimate_plan, plan, means=means, in_realtime=in_realtime, own_prices=own_prices
+    )
     return Forecast(
         plan=plan,
         where=output.uri,
         sample_requests=sample_requests,
         wanted=wanted,
-        estimate=estimate_plan(plan, parts=wanted, means=means, in_realtime=in_realtime),
-        left=estimate_plan(plan, parts=open_requests, means=means, in_realtime=in_realtime),
+        estimate=estimate_parts(parts=wanted),
+        left=estimate_parts(parts=open_requests),
         spent=spent,
         extrapolation=str(whole) if whole else "",
     )

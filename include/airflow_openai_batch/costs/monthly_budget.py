@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.costs.budget import ROUNDING_USD, describe_unknown, estimate_next
 from airflow_openai_batch.costs.monthly_book import MonthlyBook, MonthSpent, month_end, same_day
 from airflow_openai_batch.errors import BudgetError
+from airflow_openai_batch.openai_api.own_prices import OwnPrices, describe_price_setting
 
 if TYPE_CHECKING:
     from airflow_openai_batch.costs.estimate import Estimate
@@ -37,6 +38,7 @@ class MonthlyBudget:
     book: MonthlyBook
     conn_id: str
     monthly_budget_usd: float
+    own_prices: OwnPrices = field(default_factory=dict)
 
     def foresee(self, left: Estimate, now: float) -> str:
         """What a split says of a job that may not fit into what is left of the month; empty where it does.
@@ -47,7 +49,8 @@ class MonthlyBudget:
         if not left.requests:
             return ""
         if left.unpriced_models:
-            raise self._unknown(f"no price is known for {', '.join(left.unpriced_models)}.")
+            models = left.unpriced_models
+            raise self._unknown(f"no price is known for {', '.join(models)}.", models[0])
         if left.most_cost_usd is None:
             raise self._unknown(describe_unknown(left.unbounded))
         spent = self.book.read(now)
@@ -97,11 +100,17 @@ class MonthlyBudget:
 
     def _estimate(self, shard: SendOf) -> float:
         cost_usd = estimate_next(
-            shard.plan, shard.output, shard.shard, shard.state, in_realtime=shard.in_realtime
+            shard.plan,
+            shard.output,
+            shard.shard,
+            shard.state,
+            in_realtime=shard.in_realtime,
+            own_prices=self.own_prices,
         )
         if cost_usd is None:
             raise self._unknown(
-                f"the price of {shard.shard.model} or the most it can write is not known (shard {shard.shard.shard})."
+                f"the price of {shard.shard.model} or the most it can write is not known (shard {shard.shard.shard}).",
+                shard.shard.model,
             )
         return cost_usd
 
@@ -123,11 +132,13 @@ class MonthlyBudget:
             f"${spent.reserved_usd:,.4f} is under way, of monthly_budget_usd={self.monthly_budget_usd:g}."
         )
 
-    def _unknown(self, why: str) -> BudgetError:
+    def _unknown(self, why: str, unpriced: str | None = None) -> BudgetError:
+        """:param unpriced: a model whose price may be what is missing."""
+        setting = "" if unpriced is None else f"{describe_price_setting(unpriced)} Or set"
         return BudgetError(
             f"connection {self.conn_id!r}: monthly_budget_usd={self.monthly_budget_usd:g} cannot be kept: {why} "
-            "Nothing was sent. Set max_tokens (max_completion_tokens, max_output_tokens) in the requests, ask for a "
-            "model whose price is known, or use a connection without a budget."
+            f"Nothing was sent. {setting or 'Set'} max_tokens (max_completion_tokens, max_output_tokens) in the "
+            "requests, ask for a model whose price is known, or use a connection without a budget."
         )
 
 

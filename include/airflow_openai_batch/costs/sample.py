@@ -10,6 +10,7 @@ import msgspec
 
 from airflow_openai_batch.costs.estimate import estimate_plan
 from airflow_openai_batch.costs.spending import measure_means
+from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
 from airflow_openai_batch.openai_api.prices import estimate_cost
 
 if TYPE_CHECKING:
@@ -71,13 +72,18 @@ class Extrapolation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def extrapolate(
-    plan: Plan, spent: Spent, *, in_realtime: Callable[[int], bool] = lambda requests: False
+    plan: Plan,
+    spent: Spent,
+    *,
+    in_realtime: Callable[[int], bool] = lambda requests: False,
+    own_prices: OwnPrices = NO_OWN_PRICES,
 ) -> Extrapolation | None:
     """From the tokens of what was answered to the cost of the whole job; None where nothing was answered.
 
     Input as planned where it was counted exactly, else as measured per answer; output as measured per answer.
 
     :param in_realtime: whether so many requests of a shard go out in real time.
+    :param own_prices: of the connection.
     """
     means = measure_means(plan, spent)
     if not means:
@@ -87,9 +93,11 @@ def extrapolate(
         shard.shard: shard.requests
         for shard in measured.shards
         if (shard.model, shard.endpoint) in means
-        and estimate_cost(shard.model, shard.endpoint, 1, 1) is not None
+        and estimate_cost(shard.model, shard.endpoint, 1, 1, own_prices=own_prices) is not None
     }
-    estimate = estimate_plan(measured, parts=known, means=means, in_realtime=in_realtime)
+    estimate = estimate_plan(
+        measured, parts=known, means=means, in_realtime=in_realtime, own_prices=own_prices
+    )
     missing = {shard.model for shard in plan.shards if shard.shard not in known}
     return Extrapolation(
         answers=spent.answers,

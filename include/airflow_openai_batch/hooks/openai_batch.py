@@ -22,6 +22,7 @@ from airflow_openai_batch.openai_api.connection_settings import (
     check_host,
     check_key,
 )
+from airflow_openai_batch.openai_api.own_prices import OwnPrices, read_own_prices
 from airflow_openai_batch.openai_api.redirects import guard_redirects
 from airflow_openai_batch.server_words import clean_words, remember_connection, remember_secret
 
@@ -81,13 +82,24 @@ class OpenAIBatchHook(OpenAIHook):
 
         :raises ConfigError: for a value that is no limit.
         """
+        return read_account_limits(self._read_extra(), f"connection {self.conn_id!r}")
+
+    def get_own_prices(self) -> OwnPrices:
+        """``prices`` of the connection's extra, see `openai_api.own_prices`.
+
+        :raises ConfigError: for what is no price.
+        """
+        return read_own_prices(self._read_extra(), f"connection {self.conn_id!r}")
+
+    def _read_extra(self) -> dict[str, Any]:
+        """Empty where the connection does not exist."""
         try:
             conn = self.get_connection(self.conn_id)
         except AirflowNotFoundException:
-            return AccountLimits()
-        extra = conn.extra_dejson
+            return {}
+        extra: dict[str, Any] = conn.extra_dejson
         remember_connection(conn.password, extra)
-        return read_account_limits(extra, f"connection {self.conn_id!r}")
+        return extra
 
     @staticmethod
     def _quiet_http() -> None:

@@ -63,10 +63,10 @@ def find_own_price(prices: OwnPrices, model: str) -> OwnPrice | None:
 
 
 def describe_price_setting(model: str) -> str:
-    """Where a price can be said, for errors."""
+    """Where a price can be said: a sentence for errors."""
     return (
-        f'say it in the connection\'s extra, in US dollars per million tokens: {{"prices": {{"{model[:100]}": '
-        f"{_EXAMPLE}}}}}"
+        "Say it in the connection's extra, in US dollars per million tokens: "
+        f'{{"prices": {{"{model[:100]}": {{"input": ..., "output": ...}}}}}}.'
     )
 
 

@@ -24,8 +24,10 @@ from airflow_openai_batch.job.folding import fold_events
 from airflow_openai_batch.job.ledger import JobLedger
 from airflow_openai_batch.job.shard_reader import ShardReader
 from airflow_openai_batch.job.shard_state import Content, ShardState, has_sample
+from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
 from airflow_openai_batch.operators.task.base import OpenAIBatchOperator
 from airflow_openai_batch.operators.task.failures import task_failures
+from airflow_openai_batch.operators.task.own_prices import find_own_prices
 from airflow_openai_batch.operators.task.ownership import check_owner
 from airflow_openai_batch.operators.task.parameters import (
     DEFAULT_CONN_ID,
@@ -114,9 +116,11 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
             output, plan = self._open(context["ti"].dag_id, giver)
             context["ti"].xcom_push("job", output.uri)
             summaries = list(_read_summaries(output, plan))
-            report = self._write(output, plan, summaries, sample, make_source_resolver(context))
+            giver = find_giver(context, "conn_id")
+            prices = self._find_own_prices(giver)
+            report = self._write(output, plan, summaries, sample, make_source_resolver(context), prices)
             if not read_flag("keep_remote_files", self.keep_remote_files):
-                self._sweep(output, plan, summaries, find_giver(context, "conn_id"))
+                self._sweep(output, plan, summaries, giver)
         self.log.info("%s", write_markdown(report))
         if sample is not None and not report.complete:
             return self._end_sample(output, plan, sample, report)
@@ -161,6 +165,15 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
         except OpenAIBatchError as error:
             self.log.warning("No look for files left at OpenAI, which expire by themselves: %s", error)
 
+    def _find_own_prices(self, giver: Giver) -> OwnPrices:
+        """A report is written whatever the connection says by now: its prices are for estimates alone."""
+        try:
+            check_conn_id(self.conn_id, giver)
+            return find_own_prices(self.conn_id)
+        except OpenAIBatchError as error:
+            self.log.warning("The estimates are without the connection's prices: %s", error)
+            return NO_OWN_PRICES
+
     def _write(
         self,
         output: Location,
@@ -168,6 +181,7 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
         summaries: Sequence[ShardSummary],
         sample: int | None,
         resolve: Resolver,
+        own_prices: OwnPrices,
     ) -> Report:
         """:raises AccountingError: if a request is in no row or in two; no report is written then."""
         done = {summary.shard: summary for summary in summaries if summary.landed is not None}
@@ -194,7 +208,8 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
             created_at=time.time(),
             accounts=accounts,
             unfinished_usd=sum(paid.cost_usd for shard, paid in spent.paid.items() if shard in unfinished),
-            sample=_describe_sample(output, plan, sample, spent) if unfinished else None,
+            sample=_describe_sample(output, plan, sample, spent, own_prices) if unfinished else None,
+            own_prices=own_prices,
         )
         output.child(directory.REPORT_MARKDOWN).write_bytes(write_markdown(report).encode())
         output.child(directory.REPORT_JSON).write_bytes(report.to_json())
@@ -235,11 +250,14 @@ def _read_state(ledger: JobLedger, plan: Plan, shard: int) -> ShardState:
     return fold_events(Content.of(plan.shards[shard]), events)
 
 
-def _describe_sample(output: Location, plan: Plan, sample: int | None, spent: Spent) -> SampleLine | None:
+def _describe_sample(
+    output: Location, plan: Plan, sample: int | None, spent: Spent, own_prices: OwnPrices
+) -> SampleLine | None:
     if sample is None or _find_open(output, plan, sample):
         return None
-    outlook = extrapolate(plan, spent) or "Nothing was answered, so nothing can be said of costs."
-    return SampleLine(requests=sample, answers=spent.answers, outlook=str(outlook))
+    outlook = extrapolate(plan, spent, own_prices=own_prices)
+    outlook_text = str(outlook or "Nothing was answered, so nothing can be said of costs.")
+    return SampleLine(requests=sample, answers=spent.answers, outlook=outlook_text)
 
 
 def _read_summaries(output: Location, plan: Plan) -> Iterator[ShardSummary]:

@@ -22,6 +22,7 @@ from airflow_openai_batch.operators.task.caller import make_caller
 from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.operators.task.local_disk import SPLIT_HOST, describe_local_paths, find_host
 from airflow_openai_batch.operators.task.monthly_budget import find_monthly_budget
+from airflow_openai_batch.operators.task.own_prices import find_own_prices
 from airflow_openai_batch.operators.task.ownership import check_folders_above, check_job_owner, check_owner
 from airflow_openai_batch.operators.task.parameters import (
     DEFAULT_CONN_ID,
@@ -185,6 +186,7 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
                 sample_requests=costs.sample_requests,
                 reopening=found.bad if found else {},
                 in_realtime=costs.policy.sends_in_realtime,
+                own_prices=find_own_prices(self.conn_id),
             )
             self.log.info("%s", forecast)
             for notice in costs.check(forecast, find_monthly_budget(self.conn_id), plan_only=plan_only):
@@ -267,6 +269,7 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
             raise ConfigError(
                 f"{job_uri}: cannot be written ({problem}). Choose another output_uri or grant the access."
             )
+        find_own_prices(self.conn_id)  # what is no price is said before the scan
         if not plan_only:
             with self._hook.get_batch_client() as client:
                 client.check_key()

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from airflow_openai_batch.costs.estimate import estimate_plan
+from airflow_openai_batch.costs.estimate import Estimate, estimate_plan
+from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
 from airflow_openai_batch.results.landing_summary import (
     EXAMPLES_PER_PROBLEM,
     Example,
@@ -145,6 +146,7 @@ def build_report(
     notes: Sequence[str] = (),
     unfinished_usd: float = 0.0,
     sample: SampleLine | None = None,
+    own_prices: OwnPrices = NO_OWN_PRICES,
 ) -> Report:
     """Add up what the shards found. Free of I/O.
 
@@ -153,6 +155,7 @@ def build_report(
     :param output_tokens_per_request: the mean that was assumed for the estimate.
     :param unfinished_usd: paid so far for shards that are not done.
     :param sample: where the run sent a sample, and that has landed.
+    :param own_prices: of the connection, for the estimate.
     """
     by_shard = {summary.shard: summary for summary in summaries}
     known = [
@@ -161,6 +164,7 @@ def build_report(
     landed = [summary.landed for summary in known if summary.landed is not None]
     counts = _count(plan, landed)
     spending = sum((item.spending for item in landed), Spending())
+    estimate = estimate_plan(plan, output_tokens_per_request=output_tokens_per_request, own_prices=own_prices)
     return Report(
         job=job_uri,
         fingerprint=plan.fingerprint,
@@ -172,7 +176,7 @@ def build_report(
         problems=merge_problems(problem for item in landed for problem in item.problems),
         tokens=spending.tokens,
         planned_input_tokens=sum(shard.expected_tokens for shard in plan.shards),
-        cost=_add_cost(plan, landed, spending, output_tokens_per_request, unfinished_usd),
+        cost=_add_cost(estimate, landed, spending, unfinished_usd),
         attempts=_add_counts(item.attempts for item in landed),
         phases=spread_phases(summary.phases_s for summary in known),
         sources=tuple(source.uri for source in plan.sources),
@@ -228,15 +232,13 @@ def _count(plan: Plan, landed: Sequence[LandingSummary]) -> ReportCounts:
 
 
 def _add_cost(
-    plan: Plan,
+    estimate: Estimate,
     landed: Sequence[LandingSummary],
     spending: Spending,
-    output_tokens_per_request: float,
     unfinished_usd: float,
 ) -> ReportCost:
     replaced = sum((item.replaced for item in landed), Spending())
     paid = spending + replaced
-    estimate = estimate_plan(plan, output_tokens_per_request=output_tokens_per_request)
     known = paid.answers == 0 or paid.unpriced < paid.answers
     return ReportCost(
         estimated_usd=estimate.cost_usd,
@@ -308,7 +310,10 @@ def _find_notes(
 def _find_landing_notes(landed: Sequence[LandingSummary]) -> Iterable[str]:
     if unpriced := sum(item.spending.unpriced + item.replaced.unpriced for item in landed):
         models = ", ".join(sorted({model for item in landed for model in item.unpriced_models})[:10])
-        yield f"{unpriced:,} answers are not in the costs: price unknown, or no usage was sent ({models})."
+        yield (
+            f"{unpriced:,} answers are not in the costs: price unknown, or no usage was sent ({models}). A price can "
+            'be said as "prices" in the connection\'s extra.'
+        )
     if replaced := sum(item.replaced.answers for item in landed):
         yield f"{replaced:,} answers were paid for and then replaced by those of a later send."
     if strays := sum(item.strays for item in landed):

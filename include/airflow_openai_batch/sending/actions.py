@@ -16,6 +16,7 @@ from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.shard_state import ShardState, Waited
 from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.batch import CLOCK_MARGIN_S
+from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
 from airflow_openai_batch.sending import machine, steps
 from airflow_openai_batch.sending.batch_search import find_sent
 from airflow_openai_batch.sending.breaker import Breaker
@@ -56,6 +57,7 @@ class ShardActions:
     :param monthly_budget: finds what the connection may spend in a month; ``None``: as much as it takes.
     :param count: adds to a counter, by name, value and tags.
     :param landing_slot: what is held while answers become rows; waits until it may.
+    :param own_prices: finds those of the connection.
     """
 
     files: ShardFiles
@@ -68,6 +70,7 @@ class ShardActions:
     monthly_budget: Callable[[], MonthlyBudget | None] = lambda: None
     count: Callable[..., None] = lambda name, value=1, **tags: None
     landing_slot: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    own_prices: Callable[[], OwnPrices] = lambda: NO_OWN_PRICES
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
@@ -89,6 +92,7 @@ class ShardActions:
             client=lambda: self.client,
             count=self.count,
             slot=self.landing_slot,
+            own_prices=self.own_prices,
         )
         self.batch_id: str | None = None
         """Of the batch that `drive` came to last."""

@@ -17,6 +17,7 @@ from airflow_openai_batch.job.request_line import RequestLine
 from airflow_openai_batch.job.shard_reader import CheckedStream, ShardReader
 from airflow_openai_batch.openai_api.batch import final_time
 from airflow_openai_batch.openai_api.endpoints import Endpoint
+from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
 from airflow_openai_batch.results.landing import land_shard
 from airflow_openai_batch.results.leftovers import Leftover, LeftoverWriter, find_leftover, write_leftover
 from airflow_openai_batch.results.outcome import OutcomeRules
@@ -164,10 +165,13 @@ class ShardFiles:
         }
         return {send: kinds for send, kinds in gone.items() if kinds}
 
-    def land(self, state: ShardState, *, final: bool = False) -> LandingOutcome:
+    def land(
+        self, state: ShardState, *, final: bool = False, own_prices: OwnPrices = NO_OWN_PRICES
+    ) -> LandingOutcome:
         """Write the part from what is in ``raw/``, and the leftover if there is one.
 
         :param final: nothing is sent again, so nothing is left over.
+        :param own_prices: of the connection that paid.
         :raises AccountingError: if input, plan and rows do not agree.
         """
         place = self.output.child(directory.leftover(self.shard.shard, state.send + 1))
@@ -180,6 +184,7 @@ class ShardFiles:
                 rules=self.rules.outcomes,
                 keep_response_body=self.rules.keep_response_body,
                 leftover=None if final else writer,
+                own_prices=own_prices,
             )
         rows = ", ".join(f"{count:,} {status}" for status, count in sorted(landed.rows.items()))
         log.info("%s: landed %s requests: %s.", self.name, f"{landed.requests:,}", rows)

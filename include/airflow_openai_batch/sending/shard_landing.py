@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from airflow_openai_batch.costs.monthly_budget import ShardMonth
     from airflow_openai_batch.job.shard_state import ShardState
     from airflow_openai_batch.openai_api.client import BatchClient
+    from airflow_openai_batch.openai_api.own_prices import OwnPrices
     from airflow_openai_batch.results.landing_summary import LandingSummary
     from airflow_openai_batch.sending.shard_files import LandingOutcome, ShardFiles
     from airflow_openai_batch.sending.shard_journal import ShardJournal
@@ -34,6 +35,7 @@ class ShardLanding:
     :param client: gives the client, which is opened when it is asked for first.
     :param count: adds to a counter, by name, value and tags.
     :param slot: what is held while answers become rows; waits until it may.
+    :param own_prices: finds those of the connection.
     """
 
     files: ShardFiles
@@ -42,6 +44,7 @@ class ShardLanding:
     client: Callable[[], BatchClient]
     count: Callable[..., None]
     slot: Callable[[], contextlib.AbstractContextManager[None]]
+    own_prices: Callable[[], OwnPrices]
 
     def land(self, state: ShardState, *, final: bool, gives_up: Collection[str]) -> None:
         """Results that cannot be what the server promised are written down as doubted, and nothing lands.
@@ -67,7 +70,7 @@ class ShardLanding:
                     state.send != send
                 ):  # another run has landed this send meanwhile; what is open now is not ours
                     return
-                landing = self.files.land(state, final=final)
+                landing = self.files.land(state, final=final, own_prices=self.own_prices())
         except UnprovenError as error:
             log.warning("%s: %s.", self.files.name, error)
             self.journal.record("doubted", state, code=error.code, message=str(error)[:500])

@@ -27,6 +27,7 @@ from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.operators.task.instance_label import label_shard, show_label
 from airflow_openai_batch.operators.task.landing_limit import read_landing_slots, wait_to_land
 from airflow_openai_batch.operators.task.monthly_budget import find_monthly_budget
+from airflow_openai_batch.operators.task.own_prices import find_own_prices
 from airflow_openai_batch.operators.task.ownership import check_owner
 from airflow_openai_batch.operators.task.parameters import (
     DEFAULT_CONN_ID,
@@ -233,6 +234,7 @@ class ShardStepOperator(OpenAIBatchOperator):
             send_realtime=self._send_realtime,
             check_budget=self._read_budget_check(),
             monthly_budget=functools.partial(find_monthly_budget, self.conn_id),
+            own_prices=functools.partial(find_own_prices, self.conn_id),
             count=functools.partial(
                 metrics.count, conn_id=self.conn_id, model=self.files.shard.model, dag_id=caller.dag_id
             ),
@@ -251,7 +253,12 @@ class ShardStepOperator(OpenAIBatchOperator):
         if max_cost_usd is None:
             return None
         files = self.files
-        budget = Budget(output=files.output, plan=files.plan, max_cost_usd=max_cost_usd)
+        budget = Budget(
+            output=files.output,
+            plan=files.plan,
+            max_cost_usd=max_cost_usd,
+            own_prices=find_own_prices(self.conn_id),
+        )
         return functools.partial(budget.check_state, files.shard)
 
     def _find_limit(self, model: str) -> QueueLimit:

@@ -106,7 +106,7 @@ class _Totals:
         )
         most = request.body.output_tokens
         self._is_bounded &= most is not None
-        found = estimate_cost(self._spec.model, self._spec.url, tokens, most or 0)
+        found = estimate_cost(self._spec.model, self._spec.url, tokens, most or 0, at_most=most is not None)
         return None if found is None else found[0]
 
     def _dollars(self, cost: float | None) -> str:
