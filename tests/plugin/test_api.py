@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,8 +82,22 @@ def test_a_finished_job(page: httpx.Client, run_dag: RunDag, openai: OpenAIServe
     assert found["cost_usd"] == pytest.approx(report["cost"]["actual_usd"], abs=1e-5)
     assert found["saving_usd"] == pytest.approx(report["cost"]["saving_usd"], abs=1e-6)
     assert found["has_failed_rows"]
+    assert found["notices"] == []
     assert found["tokens_in_flight"] == 0
     assert found["eta_s"] is None
+
+
+def test_a_model_that_ends_soon(
+    page: httpx.Client, run_dag: RunDag, openai: OpenAIServer, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends_on = str(datetime.now(UTC).date() + timedelta(days=30))
+    connection = json.loads(openai.airflow_connection()) | {"extra": {"model_ends": {"gpt-4o-mini": ends_on}}}
+    monkeypatch.setenv("AIRFLOW_CONN_OPENAI_DEFAULT", json.dumps(connection))
+    run = run_dag("openai_batch", job.conf(dry_run=True))
+    found = wait_for_job(page, query_of(run), state="planned")
+    (notice,) = found["notices"]
+    assert notice.startswith("gpt-4o-mini ends in ")
+    assert notice.endswith(f"on {ends_on}. Ask another model.")
 
 
 def test_its_shards(page: httpx.Client, run_dag: RunDag, openai: OpenAIServer, job: Job) -> None:

@@ -21,7 +21,9 @@ from airflow_openai_batch.openai_api.connection_settings import (
     check_conn_type,
     check_host,
     check_key,
+    is_openai_host,
 )
+from airflow_openai_batch.openai_api.model_ends import ModelEnds, read_own_ends
 from airflow_openai_batch.openai_api.own_prices import OwnPrices, read_own_prices
 from airflow_openai_batch.openai_api.redirects import guard_redirects
 from airflow_openai_batch.server_words import clean_words, remember_connection, remember_secret
@@ -90,6 +92,23 @@ class OpenAIBatchHook(OpenAIHook):
         :raises ConfigError: for what is no price.
         """
         return read_own_prices(self._read_extra(), f"connection {self.conn_id!r}")
+
+    def get_model_ends(self) -> ModelEnds:
+        """When models end where this connection leads to, and ``model_ends`` of its extra.
+
+        :raises ConfigError: for what is no date, or a host that is none.
+        """
+        own = read_own_ends(self._read_extra(), f"connection {self.conn_id!r}")
+        return ModelEnds(is_openai=is_openai_host(self._find_host()), own=own)
+
+    def _find_host(self) -> str | None:
+        try:
+            conn = self.get_connection(self.conn_id)
+        except AirflowNotFoundException:
+            host = None
+        else:
+            host = self._client_kwargs(conn, conn.extra_dejson).get("base_url")
+        return str(host) if host else os.environ.get("OPENAI_BASE_URL")
 
     def _read_extra(self) -> dict[str, Any]:
         """Empty where the connection does not exist."""

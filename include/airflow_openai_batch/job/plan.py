@@ -12,6 +12,8 @@ from typing import Literal, get_args
 
 import msgspec
 
+from airflow_openai_batch.openai_api.model_ends import ModelEnd  # noqa: TC001 - msgspec reads it
+
 SCHEMA_VERSION = 1
 """Raised when an older reader could misread the file."""
 
@@ -146,6 +148,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """By model and endpoint; empty in plans of releases that did not look at it. No part of the fingerprint."""
     count_images: CountImages = "formula"
     """How images in the requests were counted."""
+    model_ends: tuple[ModelEnd, ...] = ()
+    """Of its models that end, as far as was known when it was made. No part of the fingerprint."""
 
     @property
     def name(self) -> str:

@@ -15,6 +15,7 @@ __all__ = [
     "endpoints",
     "error_codes",
     "lenient_json",
+    "model_ends",
     "model_table",
     "models",
     "own_prices",

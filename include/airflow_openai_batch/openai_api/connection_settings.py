@@ -14,7 +14,8 @@ from airflow_openai_batch.server_words import remember_connection, remember_secr
 
 _NAMES = {"openai": "OpenAI", "http": "HTTP", "qdrant": "Qdrant"}
 """What Airflow's UI calls these types."""
-_OPENAI_HOST = "https://api.openai.com/v1"
+_OPENAI_NAME = "api.openai.com"
+_OPENAI_HOST = f"https://{_OPENAI_NAME}/v1"
 
 
 def check_conn_type(conn_id: str, conn_type: str | None, wanted: str = "openai") -> None:
@@ -51,6 +52,17 @@ def check_client_settings(conn_id: str, settings: Mapping[str, Any], extra: Any)
         check_host(str(host), f"connection {conn_id!r}: its host")
 
 
+def is_openai_host(host: str | None) -> bool:
+    """Whether OpenAI itself is asked, be it in one of its regions.
+
+    :param host: None: the client's own choice, which is OpenAI.
+    """
+    if not host:
+        return True
+    name = urlsplit(host).hostname or ""
+    return name == _OPENAI_NAME or name.endswith(f".{_OPENAI_NAME}")
+
+
 def check_key(key: str, what: str) -> None:
     """:param what: whose it is, for the message.
     :raises ConfigError: for characters that no HTTP header may have."""
@@ -85,7 +97,7 @@ def check_host(host: str, where: str) -> None:
             f"{where} {shown!r} has no scheme. Write it with https:// (or http:// for a server within), and with the "
             f"path that the API begins at: https://{shown.partition('://')[2] or shown}, for OpenAI {_OPENAI_HOST}."
         )
-    if parts.hostname.endswith("api.openai.com") and parts.path.strip("/") == "":
+    if parts.hostname.endswith(_OPENAI_NAME) and parts.path.strip("/") == "":
         raise ConfigError(
             f"{where} has no /v1, with which OpenAI's addresses begin. Write https://{parts.hostname}/v1."
         )

@@ -315,6 +315,7 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
             now=time.time(),
             max_shards=conf.getint("core", "max_map_length", fallback=1024),
             progress=ProgressLog(self.log),
+            model_ends=self._hook.get_model_ends(),
         )
         for notice in result.notices:
             self.log.warning("%s", notice)

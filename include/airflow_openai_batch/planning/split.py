@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -23,6 +23,14 @@ from airflow_openai_batch.job.generations import last_generation, put_aside
 from airflow_openai_batch.job.inputs import Listing, list_sources
 from airflow_openai_batch.job.plan import Limits, Plan, ShardLimits
 from airflow_openai_batch.job.rejected import SourceNames, write_rejected
+from airflow_openai_batch.openai_api.model_ends import (
+    NO_MODEL_ENDS,
+    ModelEnd,
+    ModelEnds,
+    day_of,
+    describe_ends,
+    refuse_gone,
+)
 from airflow_openai_batch.planning.count_chunks import Counting, open_counting
 from airflow_openai_batch.planning.foreign_formats import is_no_json_at_all, name_foreign_format
 from airflow_openai_batch.planning.plan_draft import PlanDraft, draft_plan
@@ -31,6 +39,7 @@ from airflow_openai_batch.planning.token_notices import describe_images, describ
 from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:
+    from airflow_openai_batch.job.plan import Shard
     from airflow_openai_batch.storage.location import Location, Resolver
     from airflow_openai_batch.storage.sources import SourceFile
 
@@ -66,6 +75,7 @@ def split_job(
     now: float,
     max_shards: int | None = None,
     progress: Callable[[ScanProgress], None] | None = None,
+    model_ends: ModelEnds = NO_MODEL_ENDS,
 ) -> SplitResult:
     """Scan the input once and write ``plan.json``, or return the plan that is there already.
 
@@ -81,6 +91,7 @@ def split_job(
     :param run_key: of this run, for instance ``dag_id/run_id``: a retry of it does not restart again.
     :param now: Unix seconds.
     :param max_shards: more than these are refused before anything is written.
+    :param model_ends: what is known of the ends of models, where the requests will go to.
     :raises ConfigError: for a parameter that cannot be used.
     :raises InputError: if the input cannot be split; see `airflow_openai_batch.errors` for the kinds.
     :raises JobExistsError: if a plan is there and ``on_existing`` is ``fail``.
@@ -103,6 +114,7 @@ def split_job(
         now=now,
         max_shards=max_shards,
         progress=progress,
+        model_ends=model_ends,
     )
     if existing is not None and (on_existing != "restart" or is_retry):
         return wanted.resume(existing, listing)
@@ -122,6 +134,7 @@ class SplitRun:
     now: float
     max_shards: int | None
     progress: Callable[[ScanProgress], None] | None
+    model_ends: ModelEnds = NO_MODEL_ENDS
     notices: list[str] = field(default_factory=list)
 
     def create(self, listing: Listing, existing: Plan | None) -> SplitResult:
@@ -131,6 +144,8 @@ class SplitRun:
             self._refuse_bad(draft, listing, may_write=existing is None)
             self._refuse_empty(draft, listing, may_write=existing is None)
             self._refuse_many(len(draft.shards))
+            ends = self._find_ends(draft.shards)
+            refuse_gone(ends, day_of(self.now), _name_inputs(listing))
             found = directory.read_plan(self.output)
             if (found and found.generation) != (existing and existing.generation):
                 return self._join(found, fingerprint(draft))
@@ -147,11 +162,13 @@ class SplitRun:
                 shards=draft.stage(self.output),
                 outputs=draft.bound_outputs(),
                 count_images=self.counting.count_images,
+                model_ends=ends,
             )
         self.notices.extend(
             describe_token_doubts(plan.shards, self.counting.mode_for(self.limits, listing.files))
         )
         self.notices.extend(describe_images(draft.images, plan.count_images))
+        self.notices.extend(describe_ends(ends, day_of(self.now)))
         if draft.bad_count:
             self.notices.append(
                 f"{draft.bad_count:,} lines could not be sent and are in {self.output.child(directory.REJECTED).uri}."
@@ -166,6 +183,7 @@ class SplitRun:
         self.notices.extend(listing.notices)
         self._compare_names(plan, listing)
         self._refuse_many(len(plan.shards))
+        self._check_ends(plan)
         asked = limits_of(self.limits)
         if asked != plan.limits:
             self.notices.append(
@@ -183,6 +201,19 @@ class SplitRun:
         ):
             self._compare_content(plan, listing)
         return SplitResult(plan, created=False, notices=tuple(self.notices))
+
+    def _find_ends(self, shards: Iterable[Shard]) -> tuple[ModelEnd, ...]:
+        return self.model_ends.find((shard.model for shard in shards), day_of(self.now))
+
+    def _check_ends(self, plan: Plan) -> None:
+        """A job that was begun goes on to its report with what it has; one that was not begins with nothing."""
+        ends, today = self._find_ends(plan.shards), day_of(self.now)
+        if any(end.is_past(today) for end in ends) and not self._was_begun():
+            refuse_gone(ends, today, self.output.uri)
+        self.notices.extend(describe_ends(ends, today))
+
+    def _was_begun(self) -> bool:
+        return bool(self.output.child(directory.STATE).names(recursive=True))
 
     def _scan(self, listing: Listing, limits: ShardLimits, counting: Counting) -> PlanDraft:
         with open_counting(counting, limits, listing.files) as count_chunks:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow_openai_batch.openai_api.model_ends import day_of, describe_ends
 from airflow_openai_batch.plugin.iso import to_iso
 from airflow_openai_batch.report.shard_words import STATES
 
@@ -53,6 +54,7 @@ _EMPTY: dict[str, Any] = {
     "eta_s": None,
     "waits_for": None,
     "has_failed_rows": False,
+    "notices": [],
 }
 
 
@@ -79,6 +81,7 @@ def _describe(row: JobRow, snapshot: JobSnapshot, shards: list[ShardView], now: 
         "eta_s": estimate_left(row, snapshot, shards, completed, now),
         "waits_for": _find_reason(shards),
         "has_failed_rows": snapshot.has_failed_rows,
+        "notices": list(describe_ends(plan.model_ends, day_of(now))),
     }
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from airflow_openai_batch.costs.estimate import Estimate, estimate_plan
+from airflow_openai_batch.openai_api.model_ends import day_of, describe_ends
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
 from airflow_openai_batch.results.landing_summary import (
     EXAMPLES_PER_PROBLEM,
@@ -181,7 +182,11 @@ def build_report(
         phases=spread_phases(summary.phases_s for summary in known),
         sources=tuple(source.uri for source in plan.sources),
         shards=tuple(_to_line(plan, index, summary) for index, summary in enumerate(known)),
-        notes=(*notes, *_find_notes(plan, landed, known, accounts, sample)),
+        notes=(
+            *notes,
+            *_find_notes(plan, landed, known, accounts, sample),
+            *describe_ends(plan.model_ends, day_of(created_at)),
+        ),
         sample=sample,
     )
 

@@ -74,6 +74,7 @@ function JobBody({ job, task, place, go, reload }) {
     null,
     h(Links, { job }),
     job.error ? h("p", { className: "oab-notice oab-notice-error", role: "alert" }, job.error) : null,
+    job.notices.map((text) => h("p", { key: text, className: "oab-notice" }, text)),
     job.created_at ? h(Figures, { job }) : null,
     h("p", { role: "status", className: said ? "oab-notice" : "oab-hidden" }, said),
     job.created_at ? h(Shards, { job, task, place, go, pace, onCancel: setCancelling }) : null,
