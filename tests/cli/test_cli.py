@@ -188,3 +188,31 @@ def test_where_typer_is_missing_it_says_how_to_install_it(monkeypatch, capsys):
     assert capsys.readouterr().err == (
         "airflow-openai-batch needs typer: pip install 'airflow-provider-openai-batch[cli]'\n"
     )
+
+
+def test_models_lists_what_is_known_of_those_that_live(capsys):
+    assert run(["models"]) == 0
+    lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert lines["gpt-6-luna"][1:] == ["1,050,000", "128,000", "$0.1", "$0.5", "$0.05", "$0.25", "yes"]
+    assert lines["gpt-5.4-mini"][1:8] == ["400,000", "128,000", "$0.75", "$4.5", "$0.375", "$2.25", "yes"]
+    assert lines["text-embedding-3-small"][1:3] == ["8,192", "?"]
+    assert "gpt-4.1-nano" not in lines
+    assert "gpt-5.1-mini" not in lines  # the client names it, as one that is none
+
+
+def test_models_for_machines_with_those_that_are_gone(capsys):
+    assert run(["models", "--all", "--json"]) == 0
+    models = {each["model"]: each for each in json.loads(capsys.readouterr().out)["models"]}
+    nano = models["gpt-4.1-nano"]
+    assert (nano["ends_on"], nano["successor"]) == ("2026-10-23", "gpt-6-luna")
+    assert (nano["input_usd"], nano["batch_output_usd"], nano["flex"]) == (0.1, 0.2, False)
+    assert (models["gpt-6-luna"]["flex"], models["gpt-6-luna"]["ends_on"]) == (True, None)
+    assert next(iter(models)).startswith("gpt-6")
+
+
+def test_an_estimate_says_at_once_that_a_model_is_gone(tmp_path, capsys):
+    path = write_lines(tmp_path / "old.jsonl", [request_line("a", model="gpt-4.1-nano", max_tokens=10)])
+    assert run(["estimate", str(path)]) == 0
+    told = capsys.readouterr().err
+    assert "At OpenAI: gpt-4.1-nano was shut down on 2026-10-23" in told
+    assert "Ask gpt-6-luna, for instance." in told

@@ -166,7 +166,7 @@ def test_a_bound_holds_even_where_answers_were_short_so_far() -> None:
 
 
 def test_a_model_of_which_nothing_is_known_and_no_bound_is_refused_with_the_way_out() -> None:
-    plan = make_plan(make_shard(0, model="gpt-5.4"), each=None)  # its price is known
+    plan = make_plan(make_shard(0, model="gpt-5-pro"), each=None)  # its price is known
     with pytest.raises(BudgetError, match=r"not known here\. Nothing was sent\. Set max_tokens"):
         check(plan, 1_000_000)
 

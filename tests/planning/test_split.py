@@ -290,9 +290,10 @@ def test_what_is_uncertain_about_tokens_is_said_once(tmp_path: Path) -> None:
     ]
     result = split(write_lines(tmp_path / "in.jsonl", lines), tmp_path / "job", max_tokens=60_000)
     assert [shard.tokens for shard in result.plan.shards] == ["exact", "lower", "upper"]
-    unknown, lower, images = result.notices
+    unknown, newer, lower, images = result.notices
     assert "gpt-9" in unknown
     assert "o200k_base" in unknown
+    assert "gpt-9 like gpt-5.5 (1,050,000 tokens to read" in newer
     assert lower.startswith("Input tokens of 1 shards are a lower bound")
     assert "counted with the most they can cost" in images
 

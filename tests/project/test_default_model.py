@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 import yaml
 
 from airflow_openai_batch.job.plan import Shard
+from airflow_openai_batch.openai_api.model_ends import ENDS_SOON, find_end
 from airflow_openai_batch.openai_api.models import (
     COMPARED_MODEL,
     DEFAULT_MODEL,
@@ -27,22 +27,6 @@ from airflow_openai_batch.requests.tokens import count_request_tokens
 from demo.corpus import write_requests
 
 ROOT = Path(__file__).resolve().parents[2]
-ENDS_SOON = timedelta(days=60)
-
-
-def read_shutdowns() -> dict[str, date]:
-    """What the installed client says of models that end, in the words below its list of them."""
-    spec = importlib.util.find_spec("openai")
-    assert spec is not None
-    assert spec.origin is not None
-    source = Path(spec.origin).parent.joinpath("types", "shared", "chat_model.py").read_text()
-    notes = source.partition("Deprecated values")[2].split("\n- ")
-    return {
-        model: date.fromisoformat(found[1])
-        for note in notes
-        if (found := re.search(r"shutdown\s+date:\s+(\d{4}-\d\d-\d\d)", note))
-        for model in re.findall(r'"([^"]+)"', note)
-    }
 
 
 def read_prompts() -> dict[str, dict[str, Any]]:
@@ -61,12 +45,8 @@ def read_samples() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("model", [DEFAULT_MODEL, COMPARED_MODEL])
 def test_the_models_that_are_asked_live_on(model: str) -> None:
-    ends = read_shutdowns()
-    if not ends:
-        pytest.skip("the installed client tells no dates")
-    assert "gpt-4.1-nano" in ends
-    today = datetime.now(UTC).date()
-    assert ends.get(model, date.max) - today > ENDS_SOON, f"{model} ends on {ends[model]}: choose another"
+    ends_on = find_end(model)
+    assert ends_on is None or ends_on - datetime.now(UTC).date() > ENDS_SOON, f"{model} ends on {ends_on}"
 
 
 def test_all_is_known_of_the_default_model() -> None:
@@ -120,6 +100,5 @@ def test_no_example_names_a_chat_model_of_its_own() -> None:
         assert not re.findall(r"\bgpt-\d[\w.-]*|\bo\d-mini\b", path.read_text()), path.name
     documents = "\n".join(path.read_text() for path in (ROOT / "README.md", *ROOT.glob("docs/*.md")))
     shown = set(re.findall(r'"?model"?[=:] ?"(\w+-[\w.-]+)"', documents))
-    ends = read_shutdowns()
     assert DEFAULT_MODEL in shown
-    assert not shown & set(ends)
+    assert not {model for model in shown if find_end(model) is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -14,6 +15,8 @@ from airflow_openai_batch.errors import ConfigError, OpenAIBatchError
 from airflow_openai_batch.job.directory import REJECTED
 from airflow_openai_batch.job.plan import ShardLimits
 from airflow_openai_batch.job.rejected import write_rejected
+from airflow_openai_batch.openai_api.model_ends import ModelEnds, describe_ends
+from airflow_openai_batch.openai_api.model_list import list_models
 from airflow_openai_batch.planning.count_chunks import Counting
 from airflow_openai_batch.planning.input_check import survey_input
 from airflow_openai_batch.server_words import describe_error
@@ -123,6 +126,9 @@ def estimate(
         plan = survey.plan
         progress.close()
         terminal.notes(survey.listing.notices)
+    today = datetime.now(UTC).date()
+    ends = ModelEnds(is_openai=True).find((shard.model for shard in plan.shards), today)
+    terminal.notes(f"At OpenAI: {told}" for told in describe_ends(ends, today))
     terminal.costs(plan, estimate_models(plan, prices, output_tokens=output_tokens))
     raise typer.Exit(FINDINGS if plan.counts.rejected or not plan.counts.requests else GOOD)
 
@@ -197,6 +203,21 @@ def report(
         raise ConfigError(f"--every={every:g}: must be more than 0.")
     progress = show_job(Terminal(as_json), _open_folder(job), every_s=every if watch else None)
     raise typer.Exit(GOOD if progress.complete and not progress.bad_rows else FINDINGS)
+
+
+@app.command()
+def models(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Those as well that OpenAI has shut down.")
+    ] = False,
+    as_json: AsJSON = False,
+) -> None:
+    """List the models that something is known of: what they read and write, prices, flex, and when they end."""
+    today = datetime.now(UTC).date()
+    found = [
+        each for each in list_models(today) if everything or each.ends_on is None or each.ends_on > today
+    ]
+    Terminal(as_json).models(found)
 
 
 @app.command(

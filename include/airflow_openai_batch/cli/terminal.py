@@ -14,8 +14,11 @@ from rich.table import Table
 from airflow_openai_batch.wording import BOUND_SIGNS, format_usd, number_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from airflow_openai_batch.cli.costs import ModelCost
     from airflow_openai_batch.job.plan import Counts, Plan, Shard
+    from airflow_openai_batch.openai_api.model_list import ModelFacts
     from airflow_openai_batch.report.progress import JobProgress
     from airflow_openai_batch.storage.location import Location
 
@@ -114,6 +117,39 @@ class Terminal:
                 f"{place.uri}: {number_of(shard.requests, 'request')}, {shard.bytes:,} bytes, "
                 f"{BOUND_SIGNS.get(shard.tokens, '~')}{shard.input_tokens:,} input tokens, {shard.model}"
             )
+
+    def models(self, models: Sequence[ModelFacts]) -> None:
+        if self.as_json:
+            self.document({"models": models})
+            return
+        table = Table(box=SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
+        table.add_column("model", overflow="fold")
+        for name in ("reads", "writes", "in", "out", "batch in", "batch out"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("flex")
+        table.add_column("ends", no_wrap=True)
+        for each in models:
+            prices = (each.input_usd, each.output_usd, each.batch_input_usd, each.batch_output_usd)
+            table.add_row(
+                each.model,
+                *(
+                    "?" if number is None else f"{number:,}"
+                    for number in (each.context_tokens, each.output_tokens)
+                ),
+                *("?" if price is None else f"${price:g}" for price in prices),
+                {None: "?", True: "yes", False: "no"}[each.flex],
+                "" if each.ends_on is None else f"{each.ends_on} -> {each.successor}",
+            )
+        self.out.print(table)
+        self.line(
+            "reads, writes: the most tokens of a request and of its answer. Prices: US dollars per million tokens, of "
+            "inputs that are not long. ?: not known here."
+        )
+        for each in models:
+            if each.counted_like:
+                self.line(
+                    f"{each.model} is newer than what is known here: its limits are those of {each.counted_like}."
+                )
 
     def job(self, progress: JobProgress) -> None:
         if self.as_json:

@@ -16,6 +16,7 @@ __all__ = [
     "error_codes",
     "lenient_json",
     "model_ends",
+    "model_list",
     "model_table",
     "models",
     "own_prices",

@@ -104,6 +104,11 @@ def find_end(model: str) -> date | None:
     return next((table[name].date for name in names if name in table), None)
 
 
+def list_client_models() -> frozenset[str]:
+    """Chat models that the installed client names."""
+    return _read_client().names
+
+
 def find_successor(model: str, today: date) -> str:
     """What to ask instead: what OpenAI recommends, where that lives on."""
     table = read_model_table().ends

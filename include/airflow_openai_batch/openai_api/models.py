@@ -57,6 +57,14 @@ def find_price_entry(model: str) -> ModelInfo | None:
         return None
 
 
+def list_priced_models() -> tuple[str, ...]:
+    """Names of models that read and write text, in `genai-prices`."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    openai = next(each for each in get_snapshot().providers if each.id == "openai")
+    return tuple(entry.id for entry in openai.models if entry.context_window is not None)
+
+
 @cache
 def encoding_of(model: str) -> tuple[EncodingName, bool]:
     """The encoding of a model, and whether that is known.
@@ -113,19 +121,20 @@ def find_youngest_of_family(name: str, known: Collection[str]) -> str | None:
     """
     if name in known:
         return name
-    wanted = _read_family(name)
+    wanted = read_family(name)
     if wanted is None:
         return None
-    found = {each: family for each in known if (family := _read_family(each)) is not None}
+    found = {each: family for each in known if (family := read_family(each)) is not None}
     older = [
         each for each, (family, version) in found.items() if family == wanted[0] and version <= wanted[1]
     ]
     return max(older, key=lambda each: found[each][1], default=None)
 
 
-def _read_family(name: str) -> tuple[tuple[str, str], tuple[int, ...]] | None:
-    """Family and version: (``gpt-``, ``-luna``) and (6, 1)."""
+def read_family(name: str) -> tuple[tuple[str, str], tuple[int, int]] | None:
+    """Family and version: (``gpt-``, ``-luna``) and (6, 1); None where the name has none."""
     found = _FAMILY.fullmatch(name)
     if found is None:
         return None
-    return (found["line"], found["size"]), tuple(map(int, found["version"].split(".")))
+    major, _, minor = found["version"].partition(".")
+    return (found["line"], found["size"]), (int(major), int(minor or 0))

@@ -144,6 +144,14 @@ def find_known_prices(model: str, day: int, way: str) -> tuple[Rates, Rates] | N
     return standard, rates
 
 
+def has_flex(model: str, day: int) -> bool:
+    """Whether OpenAI says what a model costs through flex, which it does of those that have it.
+
+    :param day: since 1970, UTC.
+    """
+    return _read_rates(model, day, {"service_tier": FLEX}) is not None
+
+
 def _read_rates(model: str, day: int, context: dict[str, str]) -> Rates | None:
     """None where the model is not known, or not what it costs in this context."""
     entry, moment = find_price_entry(model), datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)

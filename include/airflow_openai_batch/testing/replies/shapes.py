@@ -38,7 +38,7 @@ def chat_completion(draft: ReplyDraft) -> JSON:
             "prompt_tokens": draft.input_tokens,
             "completion_tokens": draft.output_tokens,
             "total_tokens": draft.input_tokens + draft.output_tokens,
-            "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+            "prompt_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0, "audio_tokens": 0},
             "completion_tokens_details": {
                 "reasoning_tokens": 0,
                 "audio_tokens": 0,
@@ -126,7 +126,7 @@ def response(draft: ReplyDraft) -> JSON:
         "truncation": "disabled",
         "usage": {
             "input_tokens": draft.input_tokens,
-            "input_tokens_details": {"cached_tokens": 0},
+            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
             "output_tokens": draft.output_tokens,
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": draft.input_tokens + draft.output_tokens,
