@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from airflow_openai_batch.costs.budget import Budget
 from airflow_openai_batch.openai_api.rate_limits import RealtimeLimits
+from airflow_openai_batch.operators.task.own_prices import find_own_prices
 from airflow_openai_batch.operators.task.parameters import (
     read_choice,
     read_flag,
@@ -15,8 +19,10 @@ from airflow_openai_batch.operators.task.parameters import (
 from airflow_openai_batch.sending.policy import Policy
 
 if TYPE_CHECKING:
+    from airflow_openai_batch.job.shard_state import ShardState
     from airflow_openai_batch.openai_api.account_limits import AccountLimits
     from airflow_openai_batch.sending.caller import Caller
+    from airflow_openai_batch.sending.shard_files import ShardFiles
 
 SENDING_FIELDS = (
     "send_mode",
@@ -46,6 +52,23 @@ def read_policy(operator: Any, caller: Caller) -> Policy:
         clean_up=not read_flag("keep_remote_files", operator.keep_remote_files),
         first=operator.shard.get("first") if operator.shard else None,
     )
+
+
+def read_budget_check(operator: Any, files: ShardFiles) -> Callable[[ShardState, bool], None] | None:
+    """What refuses a send of the shard that could bring its job above ``max_cost_usd``; None where that is not set.
+
+    :raises ConfigError: for a value that cannot be used, or a price of the connection that is none.
+    """
+    max_cost_usd = read_optional_number("max_cost_usd", operator.max_cost_usd, minimum=0.0)
+    if max_cost_usd is None:
+        return None
+    budget = Budget(
+        output=files.output,
+        plan=files.plan,
+        max_cost_usd=max_cost_usd,
+        own_prices=find_own_prices(operator.conn_id),
+    )
+    return functools.partial(budget.check_state, files.shard)
 
 
 def read_realtime_limits(operator: Any, account: AccountLimits, model: str) -> RealtimeLimits:

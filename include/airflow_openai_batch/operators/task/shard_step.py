@@ -14,7 +14,6 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_openai_batch.access.givers import Giver, find_giver, find_giver_in
 from airflow_openai_batch.access.locations import open_place
 from airflow_openai_batch.access.permissions import check_conn_id
-from airflow_openai_batch.costs.budget import Budget
 from airflow_openai_batch.errors import OpenAIBatchError
 from airflow_openai_batch.hooks import metrics
 from airflow_openai_batch.job.shard_state import Waited
@@ -33,9 +32,13 @@ from airflow_openai_batch.operators.task.parameters import (
     DEFAULT_CONN_ID,
     read_number,
     read_optional_int,
-    read_optional_number,
 )
-from airflow_openai_batch.operators.task.sending import SENDING_FIELDS, read_policy, read_realtime_limits
+from airflow_openai_batch.operators.task.sending import (
+    SENDING_FIELDS,
+    read_budget_check,
+    read_policy,
+    read_realtime_limits,
+)
 from airflow_openai_batch.operators.task.shard_ref import ShardRef, read_ref
 from airflow_openai_batch.operators.task.source_access import make_source_resolver
 from airflow_openai_batch.sending.driver import ShardDriver, Waiting
@@ -232,7 +235,7 @@ class ShardStepOperator(OpenAIBatchOperator):
             policy=read_policy(self, caller),
             find_limit=self._find_limit,
             send_realtime=self._send_realtime,
-            check_budget=self._read_budget_check(),
+            check_budget=read_budget_check(self, self.files),
             monthly_budget=functools.partial(find_monthly_budget, self.conn_id),
             own_prices=functools.partial(find_own_prices, self.conn_id),
             count=functools.partial(
@@ -247,19 +250,6 @@ class ShardStepOperator(OpenAIBatchOperator):
         """In the instance's name, for a wait without deferring."""
         self.waits_for = waits_for
         show_label(context, self.label)
-
-    def _read_budget_check(self) -> Callable[[ShardState, bool], None] | None:
-        max_cost_usd = read_optional_number("max_cost_usd", self.max_cost_usd, minimum=0.0)
-        if max_cost_usd is None:
-            return None
-        files = self.files
-        budget = Budget(
-            output=files.output,
-            plan=files.plan,
-            max_cost_usd=max_cost_usd,
-            own_prices=find_own_prices(self.conn_id),
-        )
-        return functools.partial(budget.check_state, files.shard)
 
     def _find_limit(self, model: str) -> QueueLimit:
         from airflow_openai_batch.hooks.openai_batch import OpenAIBatchHook
