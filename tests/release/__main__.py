@@ -35,16 +35,23 @@ def main() -> int:
     )
     options = parser.parse_args()
     version = airflow_openai_batch.__version__
-    problems = (
-        [] if options.unreleased else find_version_problems(version, (ROOT / "CHANGELOG.md").read_text())
-    )
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    if not options.unreleased and (unsaid := find_version_problems(version, changelog)):
+        return refuse(unsaid)
     with tempfile.TemporaryDirectory() as temporary:
-        problems += check_files(Path(temporary), version)
+        problems = check_files(Path(temporary), version)
+    if problems:
+        return refuse(problems)
+    good = "works; CHANGELOG.md was not asked." if options.unreleased else "is fit for a release."
+    print(f"What dist/ holds of {version} {good}")
+    return 0
+
+
+def refuse(problems: Sequence[str]) -> int:
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
-    good = "works; CHANGELOG.md was not asked." if options.unreleased else "is fit for a release."
-    print("Not fit for a release." if problems else f"What dist/ holds of {version} {good}")
-    return 1 if problems else 0
+    print("Not fit for a release.")
+    return 1
 
 
 def check_files(temporary: Path, version: str) -> list[str]:
