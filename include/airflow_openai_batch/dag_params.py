@@ -226,10 +226,11 @@ def _sending_params() -> dict[str, Param]:
         ),
         "mode": Param(
             default=read_mode(None),
-            enum=["auto", "batch", "realtime"],
-            title="Batch or real time",
-            description="auto: up to the threshold in real time, more as a batch. Real time costs twice as much and "
-            "takes minutes. The default comes from USE_BATCH_PROCESSING.",
+            enum=["auto", "batch", "flex", "realtime"],
+            title="Batch, flex or real time",
+            description="auto: up to the threshold one by one, through flex where the model has it, else in real time; "
+            "more as a batch. Flex costs what a batch costs, and an answer takes up to 15 minutes. Real time costs "
+            "twice as much and takes minutes for all. The default comes from USE_BATCH_PROCESSING.",
             section="Sending",
         ),
         "realtime_threshold": Param(
@@ -237,7 +238,7 @@ def _sending_params() -> dict[str, Param]:
             type="integer",
             minimum=0,
             title="Real-time threshold",
-            description="With auto: up to so many requests of one sending go out in real time, such as a handful "
+            description="With auto: up to so many requests of one sending go out one by one, such as a handful "
             "of leftovers.",
             section="Sending",
         ),
@@ -246,7 +247,8 @@ def _sending_params() -> dict[str, Param]:
             type=["null", "integer"],
             minimum=1,
             title="Real-time concurrency",
-            description="Requests in the air at once. Empty: what the connection's tier allows, or 5.",
+            description="Requests in the air at once. Empty: what the connection's tier allows, or 5; through flex up "
+            "to 50, as far as there is room.",
             section="Sending",
         ),
         "enqueued_token_limit": Param(
@@ -285,10 +287,11 @@ def _sending_params() -> dict[str, Param]:
         ),
         "on_deadline": Param(
             default="fail",
-            enum=["fail", "realtime", "publish"],
+            enum=["fail", "flex", "realtime", "publish"],
             title="After that",
             description="fail: the shard fails, its batch goes on. Otherwise the batch is cancelled, what is finished "
-            "is kept, and the rest is sent in real time, or published as missing.",
+            "is kept, and the rest is sent in real time, or through flex (in real time where flex has no room for five "
+            "minutes), or published as missing.",
             section="Sending",
         ),
         "keep_remote_files": Param(

@@ -23,8 +23,10 @@
         ├── FatalAccountError    wrong key, no rights, no quota, billing limit
         │   └── BreakerOpenError another shard of the run has just met that
         ├── TransientError       worth another try: time-outs, resets, 408, 409, 429, 5xx
+        │   └── NoCapacityError  flex has no room for the request now
         ├── NotFoundError        404: the file or batch is not known (any more)
         ├── RequestRefusedError  any other 4xx, and a redirect
+        │   └── NoFlexError      the model has no flex, or the project does not allow it
         ├── AnswerError          a 2xx whose content is not what the call promises
         ├── BatchRejectedError   the batch failed validation; nothing ran, nothing was billed
         ├── ListError            a list cannot be read to its end
@@ -167,12 +169,20 @@ class TransientError(RemoteError):
     permanent = False
 
 
+class NoCapacityError(TransientError):
+    """Flex has had no room for minutes; nothing of it was billed."""
+
+
 class NotFoundError(RemoteError):
     """404: OpenAI does not know the file or the batch (any more)."""
 
 
 class RequestRefusedError(RemoteError):
     """Any other 4xx, and a redirect that is not followed: the call had no effect."""
+
+
+class NoFlexError(RequestRefusedError):
+    """The model has no flex, or the account's project does not allow it; nothing was billed."""
 
 
 class AnswerError(RemoteError):

@@ -103,7 +103,7 @@ def _find_paid_problems(
     for row in rows:
         paid = paid_for[row["position"]]
         allowed = 1 + twins.get(row["position"] // scenario.per_shard, 0)
-        allowed += LOST_IN_KILLS if row["sent_as"] == "realtime" else 0
+        allowed += LOST_IN_KILLS if row["sent_as"] in ("flex", "realtime") else 0
         if paid > allowed:
             yield f"row {row['position']}: {paid} good answers were paid for"
         elif (row["status"] == "ok") != bool(paid):

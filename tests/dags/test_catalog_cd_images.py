@@ -65,7 +65,7 @@ def test_covers_become_a_workbook_with_results_and_problems(
     }
     billed = openai_server.books.billed
     assert billed["batch"] == 12, "the covers were too many for real time"
-    assert billed["realtime"] == 10, "the choices were few enough"
+    assert billed["flex"] == 10, "the choices were few enough"
     assert sum(row["cost_usd"] or 0 for row in results.values()) > 0
 
 

@@ -155,7 +155,7 @@ def test_a_repair_that_may_cost_too_much_is_refused_before_anything_is_reopened(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"send_mode": "fast"}, "mode='fast': must be one of auto, batch, realtime"),
+        ({"send_mode": "fast"}, "mode='fast': must be one of auto, batch, flex, realtime"),
         ({"max_cost_usd": "cheap"}, "max_cost_usd='cheap': must be a number"),
         ({"max_cost_usd": -1}, "max_cost_usd=-1: must be at least 0"),
         ({"sample_requests": 0}, "sample_requests=0: must be at least 1"),

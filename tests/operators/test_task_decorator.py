@@ -258,7 +258,7 @@ def test_what_can_be_wrong_without_the_rows_is_said_before_they_are_asked_for(
         "schema": ({"output_type": {"type": "array"}}, "response_schema must describe an object"),
         "kind": ({"output_type": int}, "must be a JSON Schema or a Pydantic model"),
         "budget": ({"max_cost_usd": "cheap"}, "max_cost_usd='cheap': must be a number"),
-        "mode": ({"send_mode": "quick"}, "mode='quick': must be one of auto, batch, realtime"),
+        "mode": ({"send_mode": "quick"}, "mode='quick': must be one of auto, batch, flex, realtime"),
         "codes": ({"max_attempts": 0}, "max_attempts=0: must be at least 1"),
         "fraction": ({"max_failed_fraction": "few"}, "max_failed_fraction='few': must be a number"),
         "conn": ({"conn_id": "none_such"}, "'none_such'"),

@@ -62,7 +62,7 @@ def test_ids_are_read_back_and_what_has_none_is_told() -> None:
 
 def test_a_body_is_taken_from_its_line_byte_for_byte() -> None:
     call = read_call(request(b'{"body": {"a":1.10 ,\t"b":[ ]}, "custom_id":"x", "url":"u"}'), ENDPOINT)
-    assert call == ("x", b'{"a":1.10 ,\t"b":[ ]}')
+    assert call == ("x", b'{"a":1.10 ,\t"b":[ ]}', False)
 
 
 def test_an_odd_line_is_sent_as_well_as_it_can_be() -> None:
@@ -73,3 +73,28 @@ def test_an_odd_line_is_sent_as_well_as_it_can_be() -> None:
 def test_a_line_that_is_no_request_says_so() -> None:
     with pytest.raises(InputChangedError, match=r"in\.jsonl:1"):
         read_call(request(b'{"custom_id": "x"'), ENDPOINT)
+
+
+@pytest.mark.parametrize(
+    ("body", "sent", "flex"),
+    [
+        (b'{"a": 1.10, "b": [ ]}', b'{"a":1.10,"b":[ ],"service_tier":"flex"}', True),
+        (
+            b'{"service_tier": "auto", "a": 9007199254740993}',
+            b'{"service_tier":"flex","a":9007199254740993}',
+            True,
+        ),
+        (b'{"service_tier": null}', b'{"service_tier":"flex"}', True),
+        (b'{"service_tier": "flex"}', b'{"service_tier": "flex"}', True),
+        (b'{"service_tier": "default"}', b'{"service_tier": "default"}', False),
+        (b'{"service_tier": "priority"}', b'{"service_tier": "priority"}', False),
+    ],
+)
+def test_a_body_asks_for_flex_unless_it_names_another_tier(body: bytes, sent: bytes, flex: bool) -> None:
+    call = read_call(request(b'{"custom_id": "x", "body": %s}' % body), ENDPOINT, flex=True)
+    assert call == ("x", sent, flex)
+
+
+def test_half_a_character_goes_through_flex_as_well() -> None:
+    call = read_call(request(b'{"custom_id": "x", "body": {"a": "\\ud83d"}}'), ENDPOINT, flex=True)
+    assert json.loads(call.body)["service_tier"] == "flex"

@@ -11,7 +11,7 @@ import pytest
 from airflow_openai_batch.errors import BatchRejectedError, FatalAccountError, JobError
 from airflow_openai_batch.job.folding import fold_events
 from airflow_openai_batch.job.ledger import Event, Kind
-from airflow_openai_batch.job.shard_state import Content, Goal, ShardState, has_sample
+from airflow_openai_batch.job.shard_state import CUT_SHORT, Content, Goal, ShardState, has_sample
 from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.batch import CLOCK_MARGIN_S, BatchError, BatchStatus, BatchView
 from airflow_openai_batch.openai_api.results_check import RESULT_FILE_GONE, RESULTS_UNPROVEN
@@ -66,8 +66,9 @@ def ask(
     *,
     limit: QueueLimit = NO_LIMIT,
     policy: Policy = DEFAULT_POLICY,
+    has_flex: bool = False,
 ) -> steps.Step:
-    where = StepContext(now=now, me=me, key="key", model="gpt-4o-mini", limit=limit)
+    where = StepContext(now=now, me=me, key="key", model="gpt-4o-mini", limit=limit, has_flex=has_flex)
     return machine.next_step(state, seen, goal=goal, where=where, policy=policy)
 
 
@@ -359,6 +360,55 @@ def test_a_send_stays_what_it_began_as() -> None:
     assert ask(uploaded, Observations(candidates=()), policy=Policy(mode="realtime")) == steps.Create()
 
 
+FLEX = steps.SendRealtime(lane="flex", falls_back=True)
+
+
+@pytest.mark.parametrize(
+    ("mode", "threshold", "known", "step"),
+    [
+        ("auto", 10, True, FLEX),
+        ("auto", 10, False, steps.SendRealtime()),
+        ("auto", 9, True, steps.Upload()),
+        ("flex", 0, True, steps.SendRealtime(lane="flex")),
+        ("flex", 0, False, steps.SendRealtime(lane="flex")),
+        ("realtime", 10, True, steps.SendRealtime()),
+        ("batch", 10, True, steps.Upload()),
+    ],
+)
+def test_few_requests_go_through_flex_where_it_is_known_to_be(
+    mode: Any, threshold: int, known: bool, step: steps.Step
+) -> None:
+    policy = Policy(mode=mode, realtime_threshold=threshold)
+    assert ask(after(), Observations(candidates=()), policy=policy, has_flex=known) == step
+
+
+def test_what_flex_has_no_room_for_goes_on_as_the_mode_says() -> None:
+    auto, patient = Policy(mode="auto"), Policy(mode="flex")
+    closed = after(("flex", {}), ("crowded", {}))
+    assert ask(after(("flex", {})), Observations(candidates=()), policy=auto, has_flex=True) == FLEX
+    assert ask(closed, Observations(candidates=()), policy=auto, has_flex=True) == steps.SendRealtime()
+    later = after(("flex", {}), ("crowded", {"until": 90.0}))
+    assert ask(later, Observations(candidates=()), now=80.0, policy=patient) == steps.Pause(
+        90.0, "flex has no capacity"
+    )
+    again = steps.SendRealtime(lane="flex")
+    assert ask(later, Observations(candidates=()), now=90.0, policy=patient) == again
+    assert (
+        ask(later, Observations(candidates=()), now=80.0, policy=Policy(mode="batch")) == steps.EndRealtime()
+    ), "what was begun at the price of a batch does not end at the full price"
+
+
+def test_a_send_through_flex_minds_the_deadline() -> None:
+    begun = after(("flex", {}))
+    policy = Policy(mode="flex", deadline_at=LATE, on_deadline="publish")
+    assert ask(begun, Observations(candidates=()), now=LATE - 1, policy=policy) == steps.SendRealtime(
+        lane="flex", until=LATE
+    )
+    assert ask(begun, Observations(candidates=()), now=LATE, policy=policy) == steps.EndRealtime()
+    ended = after(("flex", {}), ("ended", {"status": CUT_SHORT}), ("landed", {"leftover": 7}))
+    assert ask(ended, Observations(candidates=()), now=LATE, policy=policy) == steps.Land(final=True)
+
+
 def test_two_batches_of_one_send_are_settled_whenever_they_are_seen() -> None:
     mine, theirs = batch("in_progress", at=9.0), batch("in_progress", id="batch_0", at=5.0)
     once = after(UPLOADED, INTENT, CREATED)
@@ -390,6 +440,7 @@ LATE = 50.0
     [
         ("fail", steps.Stop, steps.Stop),
         ("realtime", steps.SendRealtime, steps.Cancel),
+        ("flex", steps.SendRealtime, steps.Cancel),
         ("publish", steps.Land, steps.Cancel),
     ],
 )

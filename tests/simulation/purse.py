@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from airflow_openai_batch.openai_api.prices import price_answer
 from simulation.scenario import MAX_OUTPUT_TOKENS, MODEL
@@ -43,11 +43,11 @@ class Purse:
             emulator, _price(int(metadata["input_tokens"]), int(metadata["requests"]), "batch"), metadata
         )
 
-    def check_realtime(self, emulator: Emulator, content: Content, answered: int) -> None:
+    def check_one_by_one(self, emulator: Emulator, content: Content, answered: int, *, flex: bool) -> None:
         """Before what is left of a send goes out request by request."""
         left = content.requests - answered
         tokens = content.input_tokens * left // content.requests
-        self._check(emulator, _price(tokens, left, "realtime"), {})
+        self._check(emulator, _price(tokens, left, "flex" if flex else "realtime"), {})
 
     def _check(self, emulator: Emulator, cost_usd: float, metadata: Mapping[str, str]) -> None:
         if self.max_cost_usd is None or self.excess is not None:
@@ -73,7 +73,7 @@ def sum_up_bill(emulator: Emulator) -> float:
     """US dollars that the emulator would ask for so far."""
     total = 0.0
     for name, spent in emulator.books.tokens.items():
-        sent_as: SentAs = "batch" if name.startswith("batch") else "realtime"
+        sent_as = cast("SentAs", name.partition(" ")[0])
         total += _price_tokens(spent["input"], spent["output"], sent_as)
     return total
 

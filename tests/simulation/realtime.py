@@ -1,4 +1,4 @@
-"""Real-time sends in virtual time: what `airflow_openai_batch.sending.realtime.send` does, one request after another.
+"""Sends one by one in virtual time: what `airflow_openai_batch.sending.realtime.send` does, one request after another.
 
 The answers' lines, segments and buffer are the real ones; threads and the event loop are left out.
 """
@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import openai
 
-from airflow_openai_batch.errors import FatalAccountError
+from airflow_openai_batch.errors import FatalAccountError, NoCapacityError, NoFlexError
 from airflow_openai_batch.openai_api.client_errors import translate_error
-from airflow_openai_batch.sending.realtime.lines import read_call, write_answer
+from airflow_openai_batch.openai_api.flex import read_flex_refusal
+from airflow_openai_batch.sending.realtime.capacity import FLEX_PATIENCE_S
+from airflow_openai_batch.sending.realtime.lines import Call, read_call, write_answer
 from airflow_openai_batch.sending.realtime.segments import SegmentBuffer
 from simulation.sdk import SimulatedOpenAI
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.shard_state import ShardState
     from airflow_openai_batch.sending.shard_files import ShardFiles
+    from airflow_openai_batch.sending.steps import SendRealtime
     from simulation.tasks import Job
     from simulation.world import Process
 
@@ -39,22 +42,29 @@ class RealtimeSender:
         self._unwritten: set[str] = set()
         self._show_life: Callable[[], None] = lambda: None
         self._shown_at = 0.0
+        self._refused_since: float | None = None
 
-    def send(self, state: ShardState, show_life: Callable[[], None]) -> None:
-        """:raises RemoteError: if OpenAI cannot be reached, or will not serve the account."""
+    def send(self, state: ShardState, show_life: Callable[[], None], step: SendRealtime) -> bool:
+        """:raises RemoteError: if OpenAI cannot be reached, or will not serve the account, or flex has no room."""
         segments = self._files.open_segments(state.send)
         answered = set(segments.read_answered())
-        self._job.purse.check_realtime(self._job.emulator, state.content, len(answered))
+        flex = step.lane == "flex"
+        self._job.purse.check_one_by_one(self._job.emulator, state.content, len(answered), flex=flex)
         buffer = SegmentBuffer(segments, clock=self._world.now)
-        self._show_life, self._shown_at = show_life, self._world.now()
+        self._show_life, self._shown_at, self._refused_since = show_life, self._world.now(), None
         try:
             for request in self._files.read_content(state.content):
-                call = read_call(request, self._endpoint)
-                if call.custom_id not in answered:
-                    buffer.add(self._ask(call.custom_id, msgspec.json.decode(call.body)))
+                call = read_call(request, self._endpoint, flex=flex)
+                if call.custom_id in answered:
+                    continue
+                if step.until is not None and self._world.now() >= step.until:
+                    self._flush(buffer)
+                    return False
+                buffer.add(self._ask(call))
                 if buffer.is_due:
                     self._flush(buffer)
             self._flush(buffer)
+            return True
         except Exception:
             self._flush(buffer)
             raise
@@ -70,15 +80,22 @@ class RealtimeSender:
         buffer.flush()
         self._unwritten.clear()
 
-    def _ask(self, custom_id: str, body: Any) -> bytes:
-        for tries_left in reversed(range(TRIES)):
+    def _ask(self, call: Call) -> bytes:
+        body: Any = msgspec.json.decode(call.body)
+        tries_left = TRIES
+        while True:
             if self._world.now() - self._shown_at >= SIGN_OF_LIFE_S:
                 self._show_life()
                 self._shown_at = self._world.now()
             try:
-                answer = self._api.call_model(self._endpoint, body, lambda: self._unwritten.add(custom_id))
+                answer = self._api.call_model(
+                    self._endpoint, body, lambda: self._unwritten.add(call.custom_id)
+                )
             except openai.OpenAIError as error:
-                self._lose({custom_id})
+                self._lose({call.custom_id})
+                if call.flex and self._meets_no_room(error):
+                    continue
+                tries_left -= 1
                 meaning = translate_error(error, "sending in real time")
                 if isinstance(meaning, FatalAccountError):
                     raise meaning from None
@@ -88,7 +105,21 @@ class RealtimeSender:
                 if not isinstance(error, openai.APIStatusError):
                     raise meaning from None
                 refusal = msgspec.json.encode({"error": error.body})
-                return write_answer(custom_id, error.status_code, None, refusal)
-            else:
-                return write_answer(custom_id, 200, "req_realtime", msgspec.json.encode(answer))
-        raise AssertionError("unreachable")
+                return write_answer(call.custom_id, error.status_code, None, refusal, flex=call.flex)
+            self._refused_since = None
+            return write_answer(
+                call.custom_id, 200, "req_realtime", msgspec.json.encode(answer), flex=call.flex
+            )
+
+    def _meets_no_room(self, error: openai.OpenAIError) -> bool:
+        refusal = read_flex_refusal(error) if isinstance(error, openai.APIStatusError) else None
+        if refusal == "no_flex":
+            raise NoFlexError("OpenAI answered 400") from None
+        if refusal is None:
+            return False
+        now = self._world.now()
+        self._refused_since = now if self._refused_since is None else self._refused_since
+        if now - self._refused_since > FLEX_PATIENCE_S:
+            raise NoCapacityError("flex has no capacity") from None
+        self._world.sleep(30.0)
+        return True

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from airflow_openai_batch.sending.policy import Mode, OnDeadline
 
 DAY_S = 86_400.0
-MODEL = "gpt-4o"
+MODEL = "gpt-5.4"
 MAX_OUTPUT_TOKENS = 30
 """Of one request; no answer of the emulator is as long."""
-MOST_COST_USD = 200e-6
+MOST_COST_USD = 275e-6
 """Of one request in a batch, roughly."""
 QUEUE_TOKENS = 600
 """What the queue holds, where it has a limit: about two of the largest shards."""
@@ -113,7 +113,7 @@ class Scenario:
             in_batches
             and self.finish_within_s is None
             and not self.count_faults("batch")
-            and not self.count_faults("line")
+            and not any(fault.get("line", "no_capacity") != "no_capacity" for fault in self.faults)
         )
 
     def count_faults(self, kind: str) -> int:
@@ -149,10 +149,10 @@ def draw_scenario(seed: int, chance: random.Random | None = None) -> Scenario:
         requests=requests,
         max_requests_per_shard=most,
         max_attempts=max_attempts,
-        mode=chance.choice(("batch", "batch", "batch", "auto", "realtime")),
+        mode=chance.choice(("batch", "batch", "batch", "auto", "flex", "realtime")),
         realtime_threshold=chance.randint(0, 6),
         finish_within_s=chance.choice((600.0, 10_000.0, 100_000.0)) if chance.random() < 0.15 else None,
-        on_deadline=chance.choice(("realtime", "publish", "fail")),
+        on_deadline=chance.choice(("flex", "realtime", "publish", "fail")),
         told_limit="queue_limits" in settings and chance.random() < 0.5,
         max_cost_usd=chance.uniform(0.1, 2.0) * requests * MOST_COST_USD if chance.random() < 0.2 else None,
         runs=_draw_samples(chance, requests) or _draw_runs(chance),
@@ -219,6 +219,7 @@ def _draw_settings(chance: random.Random, seed: int) -> dict[str, Any]:
         "clock_skew_s": chance.choice((0.0, 0.0, -900.0, 900.0)),
         "file_objects": chance.random() < 0.8,
         "window_s": chance.choice((DAY_S, 3_600.0)) if in_progress_s <= 600 else DAY_S,
+        "flex_models": ("*",) if chance.random() < 0.8 else (),
     }
 
 
@@ -280,6 +281,8 @@ def _draw_line_faults(chance: random.Random, requests: int, max_attempts: int) -
             faults[-1]["times"] = chance.randint(1, 2)
     if chance.random() < 0.2:
         faults.append(dict(chance.choice(_REALTIME_LINES)))
+    if chance.random() < 0.3:
+        faults.append(dict(chance.choice(_NO_CAPACITY)))
     return faults
 
 
@@ -304,6 +307,11 @@ _LINES: tuple[Fault, ...] = (
 _REALTIME_LINES: tuple[Fault, ...] = (
     {"line": 500, "scope": "realtime", "share": 0.5, "times": 2},
     {"line": 429, "scope": "realtime", "share": 0.5, "times": 1},
+)
+_NO_CAPACITY: tuple[Fault, ...] = (
+    {"line": "no_capacity", "times": 2},
+    {"line": "no_capacity", "share": 0.5, "times": 15},
+    {"line": "no_capacity", "times": 40},
 )
 
 

@@ -191,7 +191,7 @@ class SimulatedOpenAI:
             answer = act()
         except ApiError as error:
             self._note(method, path, f"{error.status}")
-            raise _refused(error.status, error.code, message=error.message) from None
+            raise _refused(error.status, error.code, message=error.message, param=error.param) from None
         self._note(method, path, "ok" if not isinstance(answer, dict) else _sum_up(answer))
         self._world.sleep(min(slow_s, timeout) / 2)
         self._process.point(f"after {route_of(method, path)}")
@@ -227,9 +227,15 @@ def _cut_off(what: str) -> openai.APIConnectionError:
 
 
 def _refused(
-    status: int, code: str | None, retry_after_s: float | None = None, message: str = ""
+    status: int,
+    code: str | None,
+    retry_after_s: float | None = None,
+    message: str = "",
+    param: str | None = None,
 ) -> openai.APIStatusError:
     text = message or message_for(status, code)
     headers = {} if retry_after_s is None else {"retry-after": f"{retry_after_s:g}"}
     response: Any = SimpleNamespace(request=None, status_code=status, headers=headers)
-    return openai.APIStatusError(text, response=response, body={"message": text, "code": code})
+    return openai.APIStatusError(
+        text, response=response, body={"message": text, "code": code, "param": param}
+    )

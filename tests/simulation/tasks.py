@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow_openai_batch.costs.budget import Budget
 from airflow_openai_batch.costs.sample import choose_sample
-from airflow_openai_batch.errors import BudgetError, JobError, OpenAIBatchError
+from airflow_openai_batch.errors import BudgetError, ConfigError, JobError, OpenAIBatchError
 from airflow_openai_batch.job.shard_state import Goal, Waited
 from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.client import BatchClient
@@ -33,6 +33,7 @@ from simulation.world import EndlessError, Killed, Process, World
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.shard_state import ShardState
+    from airflow_openai_batch.sending.policy import Mode
     from airflow_openai_batch.sending.shard_files import ShardFiles
     from airflow_openai_batch.testing.emulator import Emulator
     from simulation.scenario import Run
@@ -67,12 +68,15 @@ class Job:
     queue: AdmissionQueue = field(default_factory=AdmissionQueue)
     """The triggerer's line before the batch queue."""
     purse: Purse = field(default_factory=Purse)
+    mode: Mode = "batch"
+    """At first the scenario's."""
     _open: Counter[int] = field(default_factory=Counter)
     """By run, its shards that are not through."""
     _started: int = 0
 
     def __post_init__(self) -> None:
         self.purse.max_cost_usd = self.world.scenario.max_cost_usd
+        self.mode = self.world.scenario.mode
 
     def start(self) -> None:
         """Let the runs of the scenario begin, each at its time."""
@@ -209,7 +213,7 @@ class ShardTasks:
         scenario = self.job.world.scenario
         within_s = scenario.finish_within_s
         return Policy(
-            mode=scenario.mode,
+            mode=self.job.mode,
             realtime_threshold=scenario.realtime_threshold,
             deadline_at=None if within_s is None else self._started_at + within_s,
             on_deadline=scenario.on_deadline,
@@ -235,6 +239,8 @@ class ShardTasks:
         world.sleep(world.chance.choice((30.0, 600.0, 7_200.0)))
         if isinstance(error, BudgetError):
             self.job.purse.raise_budget()
+        if isinstance(error, ConfigError):  # there is no flex, and the message says what to set
+            self.job.mode = world.chance.choice(("batch", "realtime"))
         self._started_at = world.now()
         world.note(name, "cleared by a person")
 

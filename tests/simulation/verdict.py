@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-from airflow_openai_batch.errors import BudgetError, FatalAccountError, JobError, ListError, OpenAIBatchError
+from airflow_openai_batch.errors import (
+    BudgetError,
+    ConfigError,
+    FatalAccountError,
+    JobError,
+    ListError,
+    OpenAIBatchError,
+)
 from airflow_openai_batch.job import directory as names
 from airflow_openai_batch.job.folding import fold_events
 from airflow_openai_batch.job.ledger import Event, ShardLedger
@@ -145,7 +152,7 @@ def _find_unlucky(job: Job) -> set[str]:
     if any(fault.get("deleted") or fault.get("scope") == "realtime" for fault in scenario.faults):
         return everyone
     by_call = any(route in fault.get("http", "") for fault in scenario.faults for route in ("chat", "**"))
-    if by_call and (scenario.mode != "batch" or scenario.on_deadline == "realtime"):
+    if by_call and (scenario.mode != "batch" or scenario.on_deadline in ("flex", "realtime")):
         return everyone
     return {custom_id for fault in scenario.faults for custom_id in fault.get("custom_id", ())}
 
@@ -263,6 +270,8 @@ def _is_explained(job: Job, error: Exception) -> bool:
         )
     if isinstance(error, BudgetError):
         return scenario.max_cost_usd is not None
+    if isinstance(error, ConfigError) and "there is no flex for" in str(error):
+        return scenario.mode == "flex" and not scenario.settings.get("flex_models")
     if isinstance(error, OpenAIBatchError) and not error.permanent:
         return bool(scenario.spells) or scenario.count_faults("http") > 0
     if isinstance(error, JobError) and "finish_within_h" in str(error):

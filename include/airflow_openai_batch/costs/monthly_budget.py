@@ -201,7 +201,7 @@ class ShardMonth:
         """
         if self._budget is None:
             return
-        claims = [event for event in read() if event.kind in ("intent", "realtime")]
+        claims = [event for event in read() if event.kind in ("intent", "realtime", "flex")]
         for send in sorted(sends, reverse=True):
             claimed_at = [claim.at for claim in claims if claim.send == send]
             self._budget.settle(self.key(send), cost_usd, claimed_at, self.clock())

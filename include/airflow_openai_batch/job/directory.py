@@ -34,10 +34,11 @@ RESULTS = "results"
 STAGED = "staged"
 GENERATIONS = "generations"
 SPENT = "spent"
+WITHOUT_FLEX = "without_flex"
 
 FILES = frozenset({PLAN, REJECTED, FAILED, REPORT_JSON, REPORT_MARKDOWN, BREAKER, KNOWN_BATCHES})
 """Every file directly in the job directory."""
-FOLDERS = frozenset({STATE, RAW, LEFTOVER, RESULTS, STAGED, GENERATIONS, SPENT})
+FOLDERS = frozenset({STATE, RAW, LEFTOVER, RESULTS, STAGED, GENERATIONS, SPENT, WITHOUT_FLEX})
 """Every folder directly in the job directory."""
 
 

@@ -129,7 +129,19 @@ def _lost(state: ShardState, event: Event) -> ShardState:
 
 
 def _realtime(state: ShardState, event: Event) -> ShardState:
-    return state if event.send != state.send else replace(_claim(state, event), realtime=True)
+    if event.send != state.send:
+        return state
+    return replace(_claim(state, event), realtime=True, flex=event.kind == "flex")
+
+
+def _crowded(state: ShardState, event: Event) -> ShardState:
+    """Nothing is in the air any more."""
+    if event.send != state.send:
+        return state
+    state = replace(state, claims=tuple(claim for claim in state.claims if claim.by != event.by))
+    if not event.until:
+        return replace(state, flex_closed=True)
+    return replace(state, declines=state.declines + 1, not_before=event.until)
 
 
 def _ended(state: ShardState, event: Event) -> ShardState:
@@ -266,6 +278,8 @@ def _next_send(state: ShardState) -> ShardState:
         intents=0,
         duplicates=(),
         realtime=False,
+        flex=False,
+        flex_closed=False,
         batch_id=None,
         created_at=None,
         cancel_asked_at=0.0,
@@ -287,6 +301,8 @@ _STEPS = {
     "refused": _refused,
     "lost": _lost,
     "realtime": _realtime,
+    "flex": _realtime,
+    "crowded": _crowded,
     "ended": _ended,
     "doubted": _doubted,
     "landed": _landed,

@@ -31,6 +31,8 @@ Kind = Literal[
     "refused",
     "lost",
     "realtime",
+    "flex",
+    "crowded",
     "ended",
     "doubted",
     "landed",
@@ -45,12 +47,13 @@ Kind = Literal[
 ``created``: the batch is there. ``duplicate``: another batch of this send was cancelled. ``cancelling``:
 it has taken too long, and OpenAI was asked to cancel it. ``refused``: it failed
 validation; nothing ran. ``lost``: OpenAI no longer knows the uploaded file. ``realtime``: the requests of
-this send go out one by one. ``ended``: the batch is final, or the last request was answered. ``doubted``: its files
-are not there, or not what its counts promise, and are looked at again later. ``landed``: its answers are in ``raw/``.
-``stopped``: five sends brought nothing, its results stayed in doubt, or a batch could not be cancelled, and whoever
-clears the task begins to count anew. ``done``: the shard's result rows are written. ``cleaned``: its files at OpenAI
-are deleted. ``reopened``: what has no good result is to be asked again (a repair); of a shard that was stopped
-for a doubt: without what is not there.
+this send go out one by one. ``flex``: so they do, through flex. ``crowded``: flex had no room for them for minutes, and
+is asked again at ``until``, or, without one, no more for this send. ``ended``: the batch is final, or the last request
+was answered. ``doubted``: its files are not there, or not what its counts promise, and are looked at again later.
+``landed``: its answers are in ``raw/``. ``stopped``: five sends brought nothing, its results stayed in doubt, or a
+batch could not be cancelled, and whoever clears the task begins to count anew. ``done``: the shard's result rows are
+written. ``cleaned``: its files at OpenAI are deleted. ``reopened``: what has no good result is to be asked again (a
+repair); of a shard that was stopped for a doubt: without what is not there.
 """
 
 SCHEMA_VERSION = 1
@@ -90,7 +93,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``ended``: OpenAI's own time stamps (``created_at``, ``in_progress_at`` ...), Unix seconds. ``uploaded``: the
     file's ``created_at``, by the same clock."""
     until: float = 0.0
-    """``declined``: the server asked to be left alone until then, Unix seconds by the writer's clock."""
+    """``declined``: the server asked to be left alone until then, Unix seconds by the writer's clock. ``crowded``: when
+    flex is asked again."""
     limit: int | None = None
     """``refused`` for queue room: the limit that OpenAI named, in ``unit``s."""
     unit: Literal["tokens", "requests"] = "tokens"
@@ -100,8 +104,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``ended``: the batch's counts; zeros where it has none."""
     gone: list[str] = []
     """``ended``: result files that the server did not have any more: ``output``, ``error``."""
-    sent_as: Literal["batch", "realtime"] = "batch"
-    """``ended``: how the requests went out."""
+    sent_as: Literal["batch", "flex", "realtime"] = "batch"
+    """``ended``: how the requests went out, the last of them where flex had no room for all."""
     leftover: int = 0
     """``landed``: requests that may be sent again. ``sampled``: the requests that the sample carries."""
     first: int = 0

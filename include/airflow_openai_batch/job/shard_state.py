@@ -19,6 +19,10 @@ PASSING_REFUSALS = frozenset({"queue_full", "file_missing"})
 PASSING_DECLINES = frozenset({"file_missing", "busy", "unsure"})
 """The same of calls that were declined."""
 
+CUT_SHORT = "cancelled"
+"""How a send one by one ends that leaves its rest to another way: a request without a line did not run, as in a batch.
+"""
+
 
 class Goal(IntEnum):
     """How far a shard is to be brought; each task of the DAG has one."""
@@ -77,6 +81,11 @@ class Ended:
     content: Content | None = None
     """What it carried."""
 
+    @property
+    def is_cut_short(self) -> bool:
+        """One by one, and given up before all of it was asked."""
+        return self.batch_id is None and self.status == CUT_SHORT
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -109,7 +118,7 @@ class ShardState(msgspec.Struct, frozen=True, kw_only=True):
     former_batches: tuple[str, ...] = ()
     """Batches of the sends before."""
     declines: int = 0
-    """Calls for this send that the server put off, in a row."""
+    """Times that the server put this send off, in a row."""
     not_before: float = 0.0
     """When the server wants to be asked again, Unix seconds."""
     intents: int = 0
@@ -118,6 +127,10 @@ class ShardState(msgspec.Struct, frozen=True, kw_only=True):
     """Batches of this send that were cancelled in favour of another."""
     realtime: bool = False
     """The requests of this send go out one by one."""
+    flex: bool = False
+    """The last of them went out through flex."""
+    flex_closed: bool = False
+    """Flex has had no room for this send for minutes: the rest of it goes another way."""
     sampled: int | None = None
     """This send carries only what is open of so many of the shard's first requests."""
     queue_limits: dict[str, int] = {}
@@ -176,7 +189,7 @@ class ShardState(msgspec.Struct, frozen=True, kw_only=True):
 
 def has_sample(state: ShardState, first: int) -> bool:
     """Whether so many of the shard's first requests have been sent and have landed; a larger sample wants more."""
-    landed = (ended for ended in state.ended if ended.send <= state.landed_send)
+    landed = (ended for ended in state.ended if ended.send <= state.landed_send and not ended.is_cut_short)
     return state.done is not None or any(ended.carried is None or ended.carried >= first for ended in landed)
 
 

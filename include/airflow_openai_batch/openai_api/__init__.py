@@ -14,6 +14,7 @@ __all__ = [
     "connection_settings",
     "endpoints",
     "error_codes",
+    "flex",
     "lenient_json",
     "model_ends",
     "model_list",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from genai_prices.types import ModelInfo
 
-SentAs = Literal["batch", "realtime"]
+SentAs = Literal["batch", "flex", "realtime"]
 BATCH_SHARE = 0.5
 """OpenAI's Batch API and its flex tier cost half; applied where genai-prices knows no such price (embeddings)."""
 BATCH: Literal["batch"] = "batch"
@@ -60,7 +60,7 @@ def price_answer(
 
     :param model: that answered.
     :param at: Unix seconds of the answer, since prices change; now by default.
-    :param service_tier: that the answer names; it decides the price in real time.
+    :param service_tier: that the answer names; it decides the price outside of batches.
     :param written_tokens: of the input, those that were written to the cache.
     :param asked: the model that the request named, for a price that is not known of the one that answered.
     :param own_prices: of the connection; they win over what is known of either model.
@@ -107,6 +107,8 @@ def estimate_cost(
 def _find_way(sent_as: SentAs, service_tier: str | None) -> str:
     if sent_as == BATCH:
         return BATCH
+    if service_tier is None and sent_as == FLEX:
+        return FLEX
     return service_tier if service_tier in _TIERS and service_tier is not None else STANDARD
 
 
@@ -144,12 +146,12 @@ def find_known_prices(model: str, day: int, way: str) -> tuple[Rates, Rates] | N
     return standard, rates
 
 
-def has_flex(model: str, day: int) -> bool:
+def has_flex(model: str, day: int | None = None) -> bool:
     """Whether OpenAI says what a model costs through flex, which it does of those that have it.
 
-    :param day: since 1970, UTC.
+    :param day: since 1970, UTC; today by default.
     """
-    return _read_rates(model, day, {"service_tier": FLEX}) is not None
+    return _read_rates(model, _today() if day is None else day, {"service_tier": FLEX}) is not None
 
 
 def _read_rates(model: str, day: int, context: dict[str, str]) -> Rates | None:

@@ -31,6 +31,8 @@ class RealtimeLimits:
 
     concurrency: int = 5
     """Requests in the air at the same time."""
+    concurrency_chosen: bool = False
+    """Whether that is somebody's choice: then flex does not try more, either."""
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     """Input tokens and the most output tokens a request allows; None where only the server's headers limit."""

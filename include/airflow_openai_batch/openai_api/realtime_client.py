@@ -7,7 +7,18 @@ from typing import Any
 import openai
 from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError, AsyncOpenAI
 
-__all__ = ["APIConnectionError", "APIError", "APIStatusError", "APITimeoutError", "AsyncOpenAI", "post"]
+__all__ = [
+    "APIConnectionError",
+    "APIError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AsyncOpenAI",
+    "post",
+    "wait_for_answers",
+]
+
+_CONNECT_S = 5.0
+"""As the client has it."""
 
 
 async def post(client: AsyncOpenAI, endpoint: str, body: bytes) -> Any:
@@ -21,3 +32,12 @@ async def post(client: AsyncOpenAI, endpoint: str, body: bytes) -> Any:
         endpoint.removeprefix("/v1"), cast_to=openai.HttpxBinaryResponseContent, content=body
     )
     return answer.response
+
+
+def wait_for_answers(client: AsyncOpenAI, at_least_s: float) -> AsyncOpenAI:
+    """The same client with so much patience for each answer; one that has more of it keeps it."""
+    timeout = client.timeout
+    patience_s = timeout.read if isinstance(timeout, openai.Timeout) else timeout
+    if patience_s is None or patience_s >= at_least_s:
+        return client
+    return client.with_options(timeout=openai.Timeout(at_least_s, connect=_CONNECT_S))

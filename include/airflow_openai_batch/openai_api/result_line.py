@@ -8,6 +8,11 @@ import msgspec
 
 from airflow_openai_batch.openai_api import lenient_json
 
+REALTIME_LINE = "realtime_req_"
+FLEX_LINE = "flex_req_"
+"""How the id begins of a line that we write for a request asked one by one. A send may begin through flex and end in
+real time, where flex has no room: each line says how it came."""
+
 
 class ResultResponse(msgspec.Struct):
     """The HTTP answer to one request, of whatever types the server took."""

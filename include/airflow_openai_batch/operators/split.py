@@ -77,9 +77,9 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
     :param plan_only: plan, tokens and cost into the log; what comes after is skipped. A later run goes on with it.
     :param enqueued_token_limit: the account's batch queue limit for the model, in input tokens; wins over the
         connection's extra.
-    :param send_mode: how it is going to be sent, for the costs: ``batch``, ``realtime``, or ``auto``: in real time
-        where a shard has at most ``realtime_threshold`` requests. Default: the environment variable
-        USE_BATCH_PROCESSING (``true``: batch, ``false``: realtime), else ``auto``.
+    :param send_mode: how it is going to be sent, for the costs: ``batch``, ``flex`` (at the price of a batch),
+        ``realtime``, or ``auto``: one by one where a shard has at most ``realtime_threshold`` requests. Default: the
+        environment variable USE_BATCH_PROCESSING (``true``: batch, ``false``: realtime), else ``auto``.
     :param realtime_threshold: requests; 10 by default.
     :param max_cost_usd: the task fails, before anything is uploaded, where what this job has spent and what is left
         of it could cost more together: input as counted, every output as long as its request allows. Requests that
@@ -131,7 +131,7 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
         plan_only: bool | str = False,
         count_tokens: Literal["auto", "exact", "bound"] | str = "auto",
         enqueued_token_limit: int | str | None = None,
-        send_mode: Literal["auto", "batch", "realtime"] | str | None = None,
+        send_mode: Literal["auto", "batch", "flex", "realtime"] | str | None = None,
         realtime_threshold: int | str | None = None,
         max_cost_usd: float | str | None = None,
         sample_requests: int | str | None = None,

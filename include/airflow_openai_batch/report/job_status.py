@@ -121,8 +121,9 @@ def describe_waiting(output: Location, *, now: float) -> JobStatus | None:
         cost=_price(plan, parts, spent),
         to_do=(
             "Waiting holds no worker, and OpenAI ends a batch after 24 h at most; what it left out is sent again. If "
-            "that is too late, run the DAG again for the same output with finish_within_h and on_deadline=realtime: it "
-            "keeps what is finished and asks for the rest in real time, at the full price."
+            "that is too late, run the DAG again for the same output with finish_within_h and on_deadline=flex, or "
+            "realtime: it keeps what is finished and asks for the rest one by one, at the same price where flex has "
+            "room, in real time at the full price."
         ),
         see=output.uri,
     )

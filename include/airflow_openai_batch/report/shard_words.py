@@ -37,6 +37,8 @@ WORDS: dict[Kind, ShardWords] = {
     "refused": REFUSED,
     "lost": ShardWords("to be uploaded again", "sending"),
     "realtime": ShardWords("sent in real time", "running"),
+    "flex": ShardWords("sent through flex", "running"),
+    "crowded": ShardWords("waits for flex capacity", "waiting"),
     "ended": ShardWords("answered", "landing"),
     "doubted": ShardWords("waits for its results", "landing"),
     "landed": ShardWords("landed", "landing"),

@@ -26,7 +26,7 @@ MOST_EVENTS = 100
 """Events that one look reads; the next look goes on with the others."""
 MOST_SENDS = 50
 
-_TOLD = frozenset({"refused", "stopped", "declined"})
+_TOLD = frozenset({"refused", "stopped", "declined", "crowded"})
 
 
 class ShardSnapshot(msgspec.Struct, frozen=True, kw_only=True):

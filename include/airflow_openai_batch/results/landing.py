@@ -14,10 +14,10 @@ from airflow_openai_batch.errors import AccountingError
 from airflow_openai_batch.openai_api.answer_parts import ResponseContent, Usage
 from airflow_openai_batch.openai_api.lenient_json import clean
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
-from airflow_openai_batch.openai_api.prices import Cost, price_answer
+from airflow_openai_batch.openai_api.prices import Cost, SentAs, price_answer
 from airflow_openai_batch.results.landing_summary import LandingSummary, ProblemTally, SpendingTally
 from airflow_openai_batch.results.leftovers import LeftoverWriter, make_again
-from airflow_openai_batch.results.outcome import NOT_SENT
+from airflow_openai_batch.results.outcome import NOT_SENT, Outcome
 from airflow_openai_batch.results.raw_index import RawAnswers, SendFiles
 from airflow_openai_batch.results.reconcile import Judged, Settled, describe_missing, settle_requests
 from airflow_openai_batch.results.result_rows import ResultRow, ResultsWriter
@@ -68,6 +68,11 @@ def land_shard(
             )
         strays = raw.strays
     return landing.summarize(strays=strays, part_bytes=writer.bytes_written, part_sha256=writer.sha256)
+
+
+def _find_lane(send: SendFiles, outcome: Outcome) -> SentAs:
+    """How one request went out: of a send one by one each line says it."""
+    return "flex" if send.sent_as == "realtime" and outcome.flex else send.sent_as
 
 
 class _Landing:
@@ -182,7 +187,7 @@ class _Landing:
             usage.reasoning_tokens,
             None if cost is None else cost.actual_usd,
             settled.attempts,
-            send.sent_as,
+            _find_lane(send, outcome),
             send.batch_id,
             outcome.request_id,
             None if send.completed_at is None else int(send.completed_at * 1000),
@@ -204,20 +209,21 @@ class _Landing:
         answer = judged.outcome.answer
         if answer is None:
             return None
-        cost = self._find_cost(answer, self._sends[judged.send])
+        send = self._sends[judged.send]
+        cost = self._find_cost(answer, send, _find_lane(send, judged.outcome))
         tally.add(answer.usage, cost, answers=answers)
         if cost is None:
             self._unpriced_models.add((answer.model or self._shard.model)[:100])
         return cost
 
-    def _find_cost(self, answer: ResponseContent, send: SendFiles) -> Cost | None:
+    def _find_cost(self, answer: ResponseContent, send: SendFiles, sent_as: SentAs) -> Cost | None:
         """By the model that answered, or else the one that was asked."""
         usage = answer.usage
         if usage is None or not self._is_counted(usage):
             return Cost(0.0, 0.0) if self._shard.endpoint == "/v1/moderations" else None
         return price_answer(
             answer.model or self._shard.model,
-            send.sent_as,
+            sent_as,
             usage.input_tokens or 0,
             usage.output_tokens or 0,
             usage.cached_input_tokens or 0,

@@ -25,7 +25,12 @@ from airflow_openai_batch.openai_api.answer_parts import (
 )
 from airflow_openai_batch.openai_api.error_codes import ACCOUNT_CODES
 from airflow_openai_batch.openai_api.responses import read_answer, read_costs
-from airflow_openai_batch.openai_api.result_line import ResultLine, ResultResponse, read_result_line
+from airflow_openai_batch.openai_api.result_line import (
+    FLEX_LINE,
+    ResultLine,
+    ResultResponse,
+    read_result_line,
+)
 from airflow_openai_batch.requests.schema_check import CheckLimitError, UnusableSchemaError, find_violation
 from airflow_openai_batch.results.torn_lines import make_out_costs
 from airflow_openai_batch.server_words import clean_code, hide_secrets, hide_secrets_bytes
@@ -120,6 +125,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     parsed: str | None = None
     request_id: str | None = None
     body: bytes | None = None
+    flex: bool = False
+    """The line says that it came through flex; to be believed only of lines that we have written."""
 
 
 _TORN = "The line with this answer is no JSON: nothing of it could be read but whose it is, and what it cost."
@@ -143,9 +150,24 @@ def read_outcome(
     :param dimensions: that it asks for, if any.
     """
     found, torn = _open_line(line)
+    outcome = _judge_line(found, torn, endpoint, output_format, schema, rules, inputs, dimensions)
+    outcome.flex = isinstance(found.id, str) and found.id.startswith(FLEX_LINE)
+    return _hide_secrets(outcome)
+
+
+def _judge_line(
+    found: ResultLine,
+    torn: bool,
+    endpoint: str,
+    output_format: str,
+    schema: bytes | None,
+    rules: OutcomeRules,
+    inputs: int | None,
+    dimensions: int | None,
+) -> Outcome:
     response, error = found.response, found.error
     if response is None:
-        return _hide_secrets(_without_response(error))
+        return _without_response(error)
     body = _unquote_body(bytes(response.body))
     status_code = response.status_code
     if type(status_code) is not int or not 0 <= status_code < 2**31:
@@ -164,7 +186,7 @@ def read_outcome(
     outcome.body = body
     if torn and outcome.answer is not None:
         outcome.error_message = outcome.answer.defect_message = _TORN
-    return _hide_secrets(outcome)
+    return outcome
 
 
 def _hide_secrets(outcome: Outcome) -> Outcome:

@@ -37,6 +37,7 @@ class SendFiles:
     send: int
     """1, 2, 3 ..."""
     sent_as: Literal["batch", "realtime"]
+    """``realtime``: one by one, in real time or through flex, as each line says."""
     batch_id: str | None = None
     completed_at: float | None = None
     """Unix seconds, as OpenAI says for a batch."""

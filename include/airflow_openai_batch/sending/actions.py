@@ -11,9 +11,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from airflow_openai_batch.costs.monthly_budget import ShardMonth
-from airflow_openai_batch.errors import NotFoundError, RemoteError, TransientError
+from airflow_openai_batch.errors import (
+    NoCapacityError,
+    NoFlexError,
+    NotFoundError,
+    RemoteError,
+    TransientError,
+)
 from airflow_openai_batch.job import directory
-from airflow_openai_batch.job.shard_state import ShardState, Waited
+from airflow_openai_batch.job.shard_state import CUT_SHORT, ShardState, Waited
 from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.batch import CLOCK_MARGIN_S
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
@@ -21,12 +27,14 @@ from airflow_openai_batch.sending import machine, steps
 from airflow_openai_batch.sending.batch_search import find_sent
 from airflow_openai_batch.sending.breaker import Breaker
 from airflow_openai_batch.sending.declined_calls import DeclinedCalls
+from airflow_openai_batch.sending.judging import is_late
 from airflow_openai_batch.sending.machine import Observations, StepContext
 from airflow_openai_batch.sending.policy import Policy
 from airflow_openai_batch.sending.realtime.slots import RealtimeBusyError
 from airflow_openai_batch.sending.shard_journal import ShardJournal
 from airflow_openai_batch.sending.shard_landing import ShardLanding
 from airflow_openai_batch.sending.steps import AwaitRoom, Pause, Wait
+from airflow_openai_batch.sending.without_flex import FlexKnowledge
 
 if TYPE_CHECKING:
     from airflow_openai_batch.costs.monthly_budget import MonthlyBudget
@@ -50,10 +58,10 @@ class ShardActions:
 
     :param connect: opens the client.
     :param find_limit: what the batch queue of a model holds, where the connection or the run says it.
-    :param send_realtime: sends what the current send carries request by request, and calls back every few minutes
-        while it does, which renews its claim.
-    :param check_budget: called before each send that costs money, with the state and whether it goes out in real
-        time; raises where it would be too much.
+    :param send_realtime: sends what the current send carries request by request, the way that the step says, and calls
+        back every few minutes while it does, which renews its claim; returns whether all of it was asked.
+    :param check_budget: called before each send that costs money, with the state and whether it goes out at the full
+        price; raises where it would be too much.
     :param monthly_budget: finds what the connection may spend in a month; ``None``: as much as it takes.
     :param count: adds to a counter, by name, value and tags.
     :param landing_slot: what is held while answers become rows; waits until it may.
@@ -65,7 +73,7 @@ class ShardActions:
     caller: Caller
     policy: Policy = field(default_factory=Policy)
     find_limit: Callable[[str], QueueLimit] = lambda model: QueueLimit()
-    send_realtime: Callable[[ShardState, Callable[[], None]], None] | None = None
+    send_realtime: Callable[[ShardState, Callable[[], None], steps.SendRealtime], bool] | None = None
     check_budget: Callable[[ShardState, bool], None] | None = None
     monthly_budget: Callable[[], MonthlyBudget | None] = lambda: None
     count: Callable[..., None] = lambda name, value=1, **tags: None
@@ -84,7 +92,8 @@ class ShardActions:
             key=self.files.key,
             clock=self.clock,
         )
-        self._declined = DeclinedCalls(journal=self._journal, month=self._month)
+        self._declined = DeclinedCalls(journal=self._journal, month=self._month, policy=self.policy)
+        self._flex = FlexKnowledge(self.files.output, self.files.shard)
         self._landing = ShardLanding(
             files=self.files,
             journal=self._journal,
@@ -115,6 +124,18 @@ class ShardActions:
     def _limit(self) -> QueueLimit:
         return self.find_limit(self.files.shard.model)
 
+    @functools.cached_property
+    def _without_flex(self) -> str:
+        return self._flex.find_refusal(since=self.caller.run_started_at)
+
+    def _may_use_flex(self, state: ShardState) -> bool:
+        """Whether it matters if there is flex: to look takes a read."""
+        if state.done is not None or state.batch_id is not None:
+            return False
+        late = is_late(self.clock(), self.policy)
+        lane = self.policy.choose_lane(state.content.requests, late=late, has_flex=self._flex.has_flex)
+        return lane == "flex"
+
     def _look_around(self, state: ShardState) -> StepContext:
         return StepContext(
             now=self.clock(),
@@ -125,6 +146,8 @@ class ShardActions:
             tokens_at_most=self.files.shard.tokens == "upper",
             # read only where something may be sent: a finished shard needs no connection
             limit=self._limit if state.done is None else QueueLimit(),
+            has_flex=self._flex.has_flex,
+            without_flex=self._without_flex if self._may_use_flex(state) else "",
         )
 
     def _check_spending(self, state: ShardState, *, in_realtime: bool = False) -> None:
@@ -289,19 +312,28 @@ class ShardActions:
 
     @_carry_out.register
     def _(self, step: steps.SendRealtime, state: ShardState) -> Observations | Waiting:
-        self._check_spending(state, in_realtime=True)
+        in_realtime = step.lane == "realtime"
+        self._check_spending(state, in_realtime=in_realtime)
         if self.send_realtime is None:
             raise NotImplementedError("this driver cannot send in real time")
-        self._month.reserve(state, in_realtime=True)
-        if not self._claim("realtime", state):
+        self._month.reserve(state, in_realtime=in_realtime)
+        kind: Kind = "realtime" if in_realtime else "flex"
+        if not self._claim(kind, state):
             return Observations()
         if step.why:
-            log.warning(
-                "%s: %s: sending the rest in real time, at the full price.", self.files.name, step.why
+            how = (
+                "in real time, at the full price" if in_realtime else "through flex, at the price of a batch"
             )
+            log.warning("%s: %s: sending the rest %s.", self.files.name, step.why, how)
         began_at = self.clock()
         try:
-            self.send_realtime(state, functools.partial(self._journal.record, "realtime", state))
+            if not self.send_realtime(state, functools.partial(self._journal.record, kind, state), step):
+                return Observations()  # its time is over
+        except NoFlexError as error:
+            return self._meet_no_flex(error, step, state)
+        except NoCapacityError as error:
+            self._declined.meet_no_capacity(error, state, falls_back=step.falls_back)
+            return Observations()
         except RealtimeBusyError as error:
             return Pause(self.clock() + error.retry_after_s, str(error))
         except TransientError as error:
@@ -309,8 +341,23 @@ class ShardActions:
                 raise
             return Pause(self.clock() + error.retry_after_s, str(error))
         times = {"created_at": began_at, "completed_at": self.clock()}
-        self._journal.record("ended", state, status="completed", sent_as="realtime", times=times)
-        self.count("sends", sent_as="realtime")
+        self._journal.record("ended", state, status="completed", sent_as=step.lane, times=times)
+        self.count("sends", sent_as=step.lane)
+        return Observations()
+
+    def _meet_no_flex(self, error: NoFlexError, step: steps.SendRealtime, state: ShardState) -> Observations:
+        """For good: the machine says what is done instead."""
+        if step.falls_back:
+            log.warning("%s: %s Sending in real time, at the full price.", self.files.name, error)
+        self._without_flex = self._flex.remember(error, now=self.clock())
+        self._journal.record("declined", state, code=error.code, message=str(error)[:300])
+        return Observations()
+
+    @_carry_out.register
+    def _(self, step: steps.EndRealtime, state: ShardState) -> Observations | Waiting:
+        log.info("%s: what flex has not answered goes out another way.", self.files.name)
+        times = {"completed_at": self.clock()}
+        self._journal.record("ended", state, status=CUT_SHORT, sent_as="flex", times=times)
         return Observations()
 
     @_carry_out.register

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_openai_batch.errors import AnswerError, NotFoundError, RemoteError, TransientError
+from airflow_openai_batch.errors import (
+    AnswerError,
+    NoCapacityError,
+    NotFoundError,
+    RemoteError,
+    TransientError,
+)
+from airflow_openai_batch.sending.machine import draw_jitter
 from airflow_openai_batch.sending.queue.refusals import is_file_not_ready
 
 if TYPE_CHECKING:
     from airflow_openai_batch.costs.monthly_budget import ShardMonth
     from airflow_openai_batch.job.shard_state import ShardState
+    from airflow_openai_batch.sending.policy import Policy
     from airflow_openai_batch.sending.shard_journal import ShardJournal
+
+log = logging.getLogger(__name__)
 
 PUT_OFF_LEAST_S = 30.0
 """A server that says "in a second" again and again is asked at twice the distance each time ..."""
@@ -27,6 +38,7 @@ class DeclinedCalls:
 
     journal: ShardJournal
     month: ShardMonth
+    policy: Policy
 
     def meet_upload(self, error: TransientError, state: ShardState) -> None:
         """:raises TransientError: if the server does not say when it wants to be asked again."""
@@ -50,6 +62,26 @@ class DeclinedCalls:
             if not unsure:
                 self.journal.record("declined", state, code=error.code, message=str(error)[:300])
             raise error
+
+    def meet_no_capacity(self, error: NoCapacityError, state: ShardState, *, falls_back: bool) -> None:
+        """What flex has answered is kept; the rest is asked later, or goes out in real time now.
+
+        :param falls_back: somebody waits for it.
+        """
+        name, policy = self.journal.files.name, self.policy
+        told = {"code": error.code, "message": str(error)[:300]}
+        if falls_back:
+            log.warning("%s: %s. Sending the rest in real time, at the full price.", name, error)
+            self.journal.record("crowded", state, **told)
+            return
+        now = self.journal.clock()
+        wait_s = min(policy.queue_wait_s * 2 ** min(state.declines, 10), policy.queue_wait_max_s)
+        wait_s *= draw_jitter(self.journal.files.key(state.send))
+        until = now + max(wait_s, error.retry_after_s or 0.0)
+        if policy.deadline_at is not None:
+            until = min(until, max(now, policy.deadline_at))
+        log.info("%s: %s; it is asked again later.", name, error)
+        self.journal.record("crowded", state, **told, until=until)
 
     def _put_off(self, error: TransientError, state: ShardState, asked_s: float, status: str) -> None:
         """The server says when it wants to be asked again; and no sooner from one time to the next."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 WINDOW_S = 24 * 3600.0
 """OpenAI's completion window, for batches that do not say when they expire."""
 LATE = "not finished within finish_within_h"
-LATE_WAY_OUT = "Clear the task to wait on, or set on_deadline to realtime or publish."
+LATE_WAY_OUT = "Clear the task to wait on, or set on_deadline to flex, realtime or publish."
 
 Judgement = RecordRefused | RecordEnded | Stop | Cancel | Wait
 

@@ -6,7 +6,7 @@ Pure: no clock, no I/O. Operators, sensor, trigger and the tests' virtual clock 
 ::
 
     planned -> room -> uploaded -> created -> ended -> landed -> (leftover? next send : done) -> cleaned
-           \\-> in real time ---------------^
+           \\-> through flex, in real time -^
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-from airflow_openai_batch.errors import JobError, OpenAIBatchError
+from airflow_openai_batch.errors import ConfigError, JobError, OpenAIBatchError
 from airflow_openai_batch.job.shard_state import FILE_WAITS_S, Goal, ShardState, find_holder, has_sample
 from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.batch import CLOCK_MARGIN_S, BatchView, choose_kept
 from airflow_openai_batch.openai_api.results_check import RESULTS_UNPROVEN
 from airflow_openai_batch.sending.judging import LATE, LATE_WAY_OUT, is_late, judge_batch
-from airflow_openai_batch.sending.policy import DEFAULT_POLICY, Policy
+from airflow_openai_batch.sending.policy import DEFAULT_POLICY, Lane, Policy
 from airflow_openai_batch.sending.queue.room import Need, check_fits
 from airflow_openai_batch.sending.result_looks import MOST_LOOKS, count_looks, wait_before
 from airflow_openai_batch.sending.steps import (
@@ -28,6 +28,7 @@ from airflow_openai_batch.sending.steps import (
     AwaitRoom,
     CleanUp,
     Create,
+    EndRealtime,
     Find,
     Land,
     Observe,
@@ -84,6 +85,10 @@ class StepContext:
     tokens_at_most: bool = False
     """The shard's tokens are a bound or an estimate."""
     limit: QueueLimit = field(default_factory=QueueLimit)
+    has_flex: bool = False
+    """The model and endpoint of the shard are known to have it."""
+    without_flex: str = ""
+    """Why they cannot have it, where that is certain."""
 
 
 def is_reached(state: ShardState, goal: Goal) -> bool:
@@ -174,12 +179,43 @@ def _get_batch(state: ShardState, seen: Observations, goal: Goal, where: StepCon
         return Stop(
             JobError(f"{LATE}, {state.content.requests:,} requests are still to be sent. {LATE_WAY_OUT}")
         )
-    late_by = LATE if late and not state.realtime else ""
-    if late or state.realtime or (not uploaded and policy.sends_in_realtime(state.content.requests)):
-        if goal is Goal.UPLOADED:
-            return Reached()
-        return (_await_others(state, where, policy) if state.realtime else None) or SendRealtime(late_by)
+    lane = _choose_lane(state, where, policy, late=late)
+    if late or state.realtime or (not uploaded and lane != "batch"):
+        return Reached() if goal is Goal.UPLOADED else _send_one_by_one(state, where, policy, lane, late=late)
     return _prepare_batch(state, seen, where, policy, uploaded=uploaded)
+
+
+def _choose_lane(state: ShardState, where: StepContext, policy: Policy, *, late: bool) -> Lane:
+    lane = policy.choose_lane(state.content.requests, late=late, has_flex=where.has_flex)
+    if lane == "flex" and policy.falls_back(late=late) and (where.without_flex or state.flex_closed):
+        return "realtime"
+    return lane
+
+
+def _send_one_by_one(
+    state: ShardState, where: StepContext, policy: Policy, lane: Lane, *, late: bool
+) -> Step:
+    if state.realtime and (wait := _await_others(state, where, policy)):
+        return wait
+    if state.flex and (lane == "batch" or (late and policy.on_deadline == "publish")):
+        # Whoever asked for flex has asked for the price of a batch: no more than that is paid for the rest.
+        return EndRealtime()
+    if lane == "batch":
+        return SendRealtime()
+    late_by = LATE if late and not state.realtime else ""
+    if lane == "realtime":
+        return SendRealtime(late_by)
+    falls_back = policy.falls_back(late=late)
+    if where.without_flex and not falls_back:
+        return Stop(
+            ConfigError(
+                f"mode=flex: {where.without_flex} Set mode=batch, which costs the same, or mode=realtime, which costs "
+                "twice as much, and clear the task."
+            )
+        )
+    if where.now < state.not_before and not falls_back:
+        return Pause(state.not_before, "flex has no capacity")
+    return SendRealtime(late_by, lane, falls_back, None if late else policy.deadline_at)
 
 
 def _since(state: ShardState) -> float | None:
@@ -281,11 +317,15 @@ def _wait_out_refusal(state: ShardState, key: str, policy: Policy) -> tuple[floa
     if not state.queue_refusals:
         return 0.0, ""
     wait_s = min(policy.queue_wait_s * 2 ** min(state.queue_refusals - 1, 10), policy.queue_wait_max_s)
-    jitter = 0.75 + 0.5 * hashlib.sha256(key.encode()).digest()[0] / 255
     return (
-        state.refused_at + wait_s * jitter,
+        state.refused_at + wait_s * draw_jitter(key),
         f"the batch queue is full (refused {state.queue_refusals} times): needs {state.content.input_tokens:,} tokens",
     )
+
+
+def draw_jitter(key: str) -> float:
+    """0.75 to 1.25, the same for the same send, so that shards that were refused together part."""
+    return 0.75 + 0.5 * hashlib.sha256(key.encode()).digest()[0] / 255
 
 
 def _follow(state: ShardState, batch_id: str, seen: Observations, where: StepContext, policy: Policy) -> Step:
@@ -336,5 +376,5 @@ def describe_stand(state: ShardState, now: float, *, resumed: bool) -> str:
     if state.file_id is not None:
         return f"{verb} uploaded ({state.file_id})"
     if state.realtime:
-        return f"{verb} a send in real time"
+        return f"{verb} a send " + ("through flex" if state.flex else "in real time")
     return f"{verb} {number_of(state.events, 'event')} without a batch"

@@ -8,8 +8,10 @@ from typing import Literal
 from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.openai_api.batch import CREATE_TIMEOUT_S
 
-Mode = Literal["auto", "batch", "realtime"]
-OnDeadline = Literal["realtime", "publish", "fail"]
+Lane = Literal["batch", "flex", "realtime"]
+"""How the requests of a send go out: ``flex`` is one by one like real time, at the price of a batch."""
+Mode = Literal["auto", "batch", "flex", "realtime"]
+OnDeadline = Literal["flex", "realtime", "publish", "fail"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +23,7 @@ class Policy:
 
     mode: Mode = "batch"
     realtime_threshold: int = 10
-    """With ``auto``: up to so many requests go out in real time."""
+    """With ``auto``: up to so many requests go out one by one, through flex or in real time."""
     deadline_at: float | None = None
     """Unix seconds at which the whole shard should be finished."""
     on_deadline: OnDeadline = "fail"
@@ -33,9 +35,9 @@ class Policy:
     create_timeout_s: float = 2 * CREATE_TIMEOUT_S
     """A foreign intent to create is taken over only after this long; the call itself is over well before."""
     realtime_claim_s: float = 900.0
-    """A send in real time that somebody else began is taken over only after this long."""
+    """A send one by one that somebody else began is taken over only after this long."""
     queue_wait_s: float = 60.0
-    """First wait after a refusal for queue room; doubles up to ``queue_wait_max_s``."""
+    """First wait after a refusal for queue room, or for flex capacity; doubles up to ``queue_wait_max_s``."""
     queue_wait_max_s: float = 900.0
     grace_s: float = 3600.0
     """A batch that is not final this long after its expiry is cancelled and harvested."""
@@ -47,8 +49,26 @@ class Policy:
         if self.first is not None and self.first < 1:
             raise ConfigError(f"first={self.first}: a sample has at least one request.")
 
+    def choose_lane(self, requests: int, *, late: bool, has_flex: bool) -> Lane:
+        """How a send of so many requests goes out.
+
+        :param late: the deadline has passed.
+        :param has_flex: the model is known to have flex. Who asks for flex by name gets it tried in any case.
+        """
+        if late:
+            return "flex" if self.on_deadline == "flex" else "realtime"
+        if self.mode != "auto":
+            return self.mode
+        if requests > self.realtime_threshold:
+            return "batch"
+        return "flex" if has_flex else "realtime"
+
+    def falls_back(self, *, late: bool) -> bool:
+        """Whether what flex has no room for goes out in real time, at the full price: where somebody waits for it."""
+        return late or self.mode != "flex"
+
     def sends_in_realtime(self, requests: int) -> bool:
-        """Whether a send of so many requests goes out request by request."""
+        """Whether a send of so many requests may come to the full price: where flex has no room, few of them do."""
         return self.mode == "realtime" or (self.mode == "auto" and requests <= self.realtime_threshold)
 
 

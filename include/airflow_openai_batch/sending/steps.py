@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from airflow_openai_batch.errors import OpenAIBatchError
     from airflow_openai_batch.openai_api.account_limits import QueueLimit
     from airflow_openai_batch.openai_api.batch import BatchView
+    from airflow_openai_batch.sending.policy import Lane
     from airflow_openai_batch.sending.queue.refusals import Refusal
     from airflow_openai_batch.sending.queue.room import Need
 
@@ -62,9 +63,22 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class SendRealtime:
-    """Send request by request; the answers go to disk as they come. ``why``: where that was not the plan."""
+    """Send request by request; the answers go to disk as they come.
+
+    ``why``: where that was not the plan. ``lane``: ``flex`` or ``realtime``. ``falls_back``: what flex has no room for
+    within minutes goes out in real time; otherwise it is asked again later. ``until``: Unix seconds, after which
+    nothing more is asked, since a deadline decides then.
+    """
 
     why: str = ""
+    lane: Lane = "realtime"
+    falls_back: bool = False
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndRealtime:
+    """Take what a send through flex has answered so far for all of it: the rest goes another way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +164,7 @@ Step = (
     | Upload
     | Create
     | SendRealtime
+    | EndRealtime
     | Observe
     | RecordEnded
     | RecordRefused

@@ -12,7 +12,7 @@ from pathlib import Path
 from airflow_openai_batch.testing.clock import Clock
 from airflow_openai_batch.testing.requests import CountTokens, estimate_tokens
 from airflow_openai_batch.testing.server import OpenAIServer
-from airflow_openai_batch.testing.settings import KNOWN_MODELS, WEBHOOK_SECRET, Settings
+from airflow_openai_batch.testing.settings import FLEX_MODELS, KNOWN_MODELS, WEBHOOK_SECRET, Settings
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
         seed=options.seed,
         api_keys=frozenset(options.api_key) if options.api_key else None,
         models=tuple(options.model) if options.model else KNOWN_MODELS,
+        flex_models=tuple(options.flex_model) if options.flex_model else FLEX_MODELS,
         validating_s=options.validating,
         in_progress_s=options.duration,
         per_request_s=options.per_request,
@@ -110,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--api-key", action="append", help="a key that is taken; any is by default")
     add("--model", action="append", help="pattern of a model name that is taken; OpenAI's by default")
+    add("--flex-model", action="append", help="pattern of a model that has a flex tier; OpenAI's by default")
     add(
         "--count-tokens",
         choices=("estimate", "exact"),

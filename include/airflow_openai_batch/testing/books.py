@@ -64,10 +64,10 @@ class Books:
         self.good_by_body: Counter[int] = Counter()
         """Good answers given in batches and in real time, by `body_key`."""
         self.billed: Counter[str] = Counter()
-        """Billed answers, by ``batch`` and ``realtime``."""
+        """Billed answers, by ``batch``, ``realtime`` and ``flex``."""
         self.good: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
-        """Requests that ran and got no 200, by ``batch`` and ``realtime``."""
+        """Requests that ran and got no 200, by ``batch``, ``realtime`` and ``flex``."""
         self.tokens: defaultdict[str, Counter[str]] = defaultdict(Counter)
         """By ``batch gpt-6-luna``: ``input`` and ``output``."""
         self.enqueued: Counter[str] = Counter()

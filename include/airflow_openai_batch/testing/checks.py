@@ -43,6 +43,12 @@ def check_request(body: Any, endpoint: str, models: tuple[str, ...]) -> None:
         check(body)
 
 
+def check_flex(body: JSON, endpoint: str, models: tuple[str, ...]) -> None:
+    """:raises ApiError: 400, where there is no flex for the model or the endpoint."""
+    if endpoint not in (CHAT, RESPONSES) or not is_known_model(body["model"], models):
+        raise ApiError(400, "Invalid service_tier argument", param="service_tier")
+
+
 def _wrong_type(param: str, wanted: str, value: Any) -> ApiError:
     got = {str: "a string", list: "an array", dict: "an object", int: "an integer", type(None): "null"}
     return ApiError(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_openai_batch.testing.blobs import Blobs, MemoryBlobs
 from airflow_openai_batch.testing.books import Books
-from airflow_openai_batch.testing.checks import check_request
+from airflow_openai_batch.testing.checks import check_flex, check_request
 from airflow_openai_batch.testing.clock import Clock, Ticker
 from airflow_openai_batch.testing.files import BATCH_RETENTION_S, PURPOSES, Files, StoredFile, expiry_of
 from airflow_openai_batch.testing.lifecycle import Lifecycle
@@ -242,6 +242,9 @@ class Emulator:
         if isinstance(body, dict) and body.get("stream"):
             raise ApiError(400, "The emulator does not stream.", code="unsupported_value", param="stream")
         check_request(body, endpoint, settings.models)
+        flex = body.get("service_tier") == "flex"
+        if flex:
+            check_flex(body, endpoint, settings.flex_models)
         tokens = self.answers.count_tokens(body, endpoint)
         headers = self._limits.take(
             body.get("model", ""),
@@ -252,7 +255,8 @@ class Emulator:
             burst_s=settings.burst_s,
         )
         position, self._calls = self._calls, self._calls + 1
-        reply = self._responder.reply(body, ReplyPlace("realtime", endpoint, position, None, {}, tokens))
+        mode = "flex" if flex else "realtime"
+        reply = self._responder.reply(body, ReplyPlace(mode, endpoint, position, None, {}, tokens))
         if reply.status != 200:
             error = reply.body.get("error", {})
             raise ApiError(

@@ -15,6 +15,7 @@ BatchOutcome = Literal[
 LineName = Literal[
     "missing", "duplicate", "string_body", "refusal", "content_filter", "length", "bad_schema", "not_json",
     "empty", "missing_vector", "request_timeout", "batch_expired", "batch_cancelled", "unparsable",
+    "no_capacity",
 ]  # fmt: skip
 
 
@@ -84,7 +85,8 @@ class LineFault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """What becomes of requests, in a batch or in real time. Without a selection: of every one."""
 
     line: int | LineName
-    """A status code (0, 400, 429, 500, 503 ...) or what is wrong with the line."""
+    """A status code (0, 400, 429, 500, 503 ...) or what is wrong with the line. ``no_capacity`` strikes only requests
+    through flex."""
     times: int | None = 1
     """How often for each request; none for ever."""
 

@@ -67,6 +67,7 @@ MESSAGES = {
     "content_policy_violation": "Your request was rejected as a result of our safety system.",
     "context_length_exceeded": "This model's maximum context length is 128000 tokens.",
     "request_timeout": "This request timed out.",
+    "resource_unavailable": "Resource unavailable: there is no capacity for flex processing now. Try again later.",
     "batch_expired": "This request could not be executed before the completion window expired.",
     "batch_cancelled": "This request was cancelled with its batch.",
 }

@@ -28,7 +28,10 @@ _SNAPSHOT = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 
 
 def canonical(body: Any) -> bytes:
-    """The body as JSON with sorted keys: equal for equal requests, however they were written."""
+    """The body as JSON with sorted keys: equal for equal requests, however they were written, and whatever tier they
+    ask for: the same question through flex is no other."""
+    if isinstance(body, dict) and "service_tier" in body:
+        body = {name: value for name, value in body.items() if name != "service_tier"}
     return msgspec.json.encode(body, order="deterministic")
 
 

@@ -32,6 +32,7 @@ class ReplyPlace(NamedTuple):
     """Where a request stands: in a batch or among the real-time calls."""
 
     mode: str
+    """``batch``, ``realtime``, ``flex``: as the books count it."""
     endpoint: str
     position: int
     custom_id: str | None
@@ -69,10 +70,11 @@ class Responder:
             fault = self.script.strike_line(
                 raw,
                 digest,
-                scope=where.mode,
+                scope="realtime" if where.mode == "flex" else where.mode,
                 position=where.position,
                 custom_id=where.custom_id,
                 metadata=where.metadata,
+                flex=where.mode == "flex",
             )
         reply = self._attempt(body, digest, fault, where)
         if reply.status == 200:
@@ -116,5 +118,7 @@ def _refuse(fault: LineFault) -> None:
     if isinstance(what, int):
         code = fault.code or STATUS_CODES.get(what)
         raise ApiError(what, fault.message or message_for(what, code), code=code)
+    if what == "no_capacity":
+        raise ApiError(429, message_for(429, "resource_unavailable"), code="resource_unavailable")
     if what in ("request_timeout", "batch_expired", "batch_cancelled"):
         raise ApiError(408, message_for(408, what), code=what)

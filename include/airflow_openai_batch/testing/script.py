@@ -79,15 +79,17 @@ class Script:
         position: int,
         custom_id: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        flex: bool = False,
     ) -> LineFault | None:
         """The fault of a request that is being answered.
 
         :param raw: the request's JSON.
         :param digest: of it; it tells requests apart.
         :param position: 0-based place in the batch's file, or number of the real-time call.
+        :param flex: it is a call through flex.
         """
         for rule, fault in self._live(LineFault):
-            if fault.scope not in ("both", scope):
+            if fault.scope not in ("both", scope) or (fault.line == "no_capacity" and not flex):
                 continue
             if not _matches_line(fault, raw, position, custom_id, metadata or {}):
                 continue

@@ -13,6 +13,8 @@ KNOWN_MODELS = (
 )  # fmt: skip
 """Patterns of model names that are taken; anything else is refused as OpenAI refuses a typing error."""
 
+FLEX_MODELS = ("gpt-5*", "gpt-6*", "o3", "o4-mini*")
+"""Patterns of models with a flex tier; others refuse it as OpenAI does."""
 
 WEBHOOK_SECRET = "whsec_ZW11bGF0b3I="  # noqa: S105 - known to everybody
 
@@ -33,6 +35,9 @@ class Settings:
     """Keys that are taken; none means any that is not empty."""
     models: tuple[str, ...] = KNOWN_MODELS
     """Patterns of model names; ``("*",)`` takes any."""
+
+    flex_models: tuple[str, ...] = FLEX_MODELS
+    """Patterns of models that take ``service_tier: flex``."""
 
     validating_s: float = 0.0
     in_progress_s: float = 0.0

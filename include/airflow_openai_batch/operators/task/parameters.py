@@ -60,12 +60,13 @@ def read_optional_number(name: str, value: Any, *, minimum: float) -> float | No
 
 
 def read_mode(value: Any) -> Mode:
-    """``auto``, ``batch`` or ``realtime``; where it is unset, what USE_BATCH_PROCESSING says (auto, true, false).
+    """``auto``, ``batch``, ``flex`` or ``realtime``; where it is unset, what USE_BATCH_PROCESSING says (auto, true,
+    false).
 
     :raises ConfigError: for anything else.
     """
     if value is not None and str(value).strip().lower() not in _UNSET:
-        return read_choice("mode", value, ("auto", "batch", "realtime"))
+        return read_choice("mode", value, ("auto", "batch", "flex", "realtime"))
     setting = os.environ.get("USE_BATCH_PROCESSING", "auto").strip().lower()
     modes: dict[str, Mode] = {"": "auto", "auto": "auto", "true": "batch", "false": "realtime"}
     if setting in modes:

@@ -6,12 +6,14 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_openai_batch.errors import BudgetError, ConfigError
+from airflow_openai_batch.openai_api.flex import FLEX_ENDPOINTS, describe_endpoint_without_flex
 from airflow_openai_batch.operators.task.parameters import read_mode, read_optional_int, read_optional_number
 from airflow_openai_batch.sending.policy import Policy
 
 if TYPE_CHECKING:
     from airflow_openai_batch.costs.forecast import Forecast
     from airflow_openai_batch.costs.monthly_budget import MonthlyBudget
+    from airflow_openai_batch.job.plan import Plan
 
 
 class PlanCosts(NamedTuple):
@@ -24,14 +26,16 @@ class PlanCosts(NamedTuple):
     def check(self, forecast: Forecast, month: MonthlyBudget | None, *, plan_only: bool) -> list[str]:
         """What is to be said of it beforehand.
 
-        :raises BudgetError: if it could cost too much. A dry run says so and does not fail: it sends nothing.
+        :raises BudgetError: if it could cost too much.
+        :raises ConfigError: if it cannot go out as it is to. A dry run says either and does not fail: it sends nothing.
         """
         notices = []
         try:
+            check_flex(forecast.plan, self.policy)
             forecast.check(self.max_cost_usd)
             if month is not None and (notice := month.foresee(forecast.left, time.time())):
                 notices.append(notice)
-        except BudgetError as error:
+        except (BudgetError, ConfigError) as error:
             if not plan_only:
                 raise
             notices.append(str(error))
@@ -41,6 +45,18 @@ class PlanCosts(NamedTuple):
                 "OpenAI has. The running check on what was really paid holds all the same."
             )
         return notices
+
+
+def check_flex(plan: Plan, policy: Policy) -> None:
+    """:raises ConfigError: if the mode asks for flex, and requests are for an endpoint that has none."""
+    if policy.mode != "flex":
+        return
+    for shard in plan.shards:
+        if shard.endpoint not in FLEX_ENDPOINTS:
+            raise ConfigError(
+                f"mode=flex: {describe_endpoint_without_flex(shard.endpoint)} Nothing was sent. Set mode=batch, which "
+                "costs the same, or mode=auto."
+            )
 
 
 def read_plan_costs(split: Any) -> PlanCosts:

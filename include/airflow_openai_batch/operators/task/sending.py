@@ -48,7 +48,7 @@ def read_policy(operator: Any, caller: Caller) -> Policy:
         mode=read_mode(operator.send_mode),
         realtime_threshold=10 if threshold is None else threshold,
         deadline_at=None if within_h is None else caller.run_started_at + within_h * 3600,
-        on_deadline=read_choice("on_deadline", operator.on_deadline, ("realtime", "publish", "fail")),
+        on_deadline=read_choice("on_deadline", operator.on_deadline, ("flex", "realtime", "publish", "fail")),
         clean_up=not read_flag("keep_remote_files", operator.keep_remote_files),
         first=operator.shard.get("first") if operator.shard else None,
     )
@@ -79,6 +79,7 @@ def read_realtime_limits(operator: Any, account: AccountLimits, model: str) -> R
     concurrency = read_optional_int("realtime_concurrency", operator.realtime_concurrency)
     return RealtimeLimits(
         concurrency=account.realtime_concurrency if concurrency is None else concurrency,
+        concurrency_chosen=concurrency is not None,
         requests_per_minute=account.requests_per_minute,
         tokens_per_minute=account.tokens_per_minute(model),
         max_retries=3 if account.max_retries is None else account.max_retries,

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
     from airflow_openai_batch.job.shard_state import Goal, ShardState
     from airflow_openai_batch.openai_api.client import BatchClient
+    from airflow_openai_batch.sending.steps import SendRealtime
     from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
     from airflow_openai_batch.triggers.pause import OpenAIBatchPauseTrigger
 
@@ -74,17 +75,20 @@ class ShardStepOperator(OpenAIBatchOperator):
     :param conn_id: the OpenAI connection.
     :param poll_interval: seconds between two looks at a running batch or at the queue.
     :param deferrable: wait in the triggerer; otherwise the task holds its worker slot while it waits.
-    :param send_mode: ``batch``, ``realtime``, or ``auto``: a send of at most ``realtime_threshold`` requests goes
-        out in real time. Default: the environment variable USE_BATCH_PROCESSING (``true``: batch,
-        ``false``: realtime), else ``auto``. (A sensor's ``mode`` is something else in Airflow.)
+    :param send_mode: ``batch``, ``flex`` (one by one, at the price of a batch, where the model has it), ``realtime``
+        (one by one, at the full price), or ``auto``: a send of at most ``realtime_threshold`` requests goes out through
+        flex where the model is known to have it, else in real time. Default: the environment variable
+        USE_BATCH_PROCESSING (``true``: batch, ``false``: realtime), else ``auto``. (A sensor's ``mode`` is something
+        else in Airflow.)
     :param realtime_threshold: requests, with ``auto``; 10 by default.
-    :param realtime_concurrency: requests in the air at once; by default what the connection's tier allows, or 5.
+    :param realtime_concurrency: requests in the air at once; by default what the connection's tier allows, or 5;
+        through flex it begins with so many and goes up to 50, as far as there is room.
     :param enqueued_token_limit: the account's batch queue limit for the model, in input tokens; wins over the
         connection's extra. Nothing is sent before there is room.
     :param max_cost_usd: no send goes out where it could bring the job above this.
     :param finish_within_h: hours since the run's start, after which ``on_deadline`` decides; default: no bound.
     :param on_deadline: ``fail`` the task (the batch goes on), or cancel the batch, keep what is finished, and send
-        the rest in ``realtime`` or ``publish`` without it.
+        the rest in ``realtime`` or through ``flex`` (in real time where there is none), or ``publish`` without it.
     :param keep_remote_files: do not delete the shard's files at OpenAI once its rows are written.
     :param cancel_on_kill: cancel the batch where the waiting task (or its run) is marked failed; what was finished
         is paid, and the next run collects it. Clearing and marking as success leave the batch alone.
@@ -106,13 +110,13 @@ class ShardStepOperator(OpenAIBatchOperator):
         conn_id: str = DEFAULT_CONN_ID,
         poll_interval: float | str = 60.0,
         deferrable: bool = True,
-        send_mode: Literal["auto", "batch", "realtime"] | str | None = None,
+        send_mode: Literal["auto", "batch", "flex", "realtime"] | str | None = None,
         realtime_threshold: int | str | None = None,
         realtime_concurrency: int | str | None = None,
         enqueued_token_limit: int | str | None = None,
         max_cost_usd: float | str | None = None,
         finish_within_h: float | str | None = None,
-        on_deadline: Literal["realtime", "publish", "fail"] | str = "fail",
+        on_deadline: Literal["flex", "realtime", "publish", "fail"] | str = "fail",
         keep_remote_files: bool | str = False,
         cancel_on_kill: bool = True,
         retries: int = 8,
@@ -258,20 +262,24 @@ class ShardStepOperator(OpenAIBatchOperator):
         told = OpenAIBatchHook(self.conn_id).get_limits().queue_limit(model, tokens=tokens)
         return told.overridden_by(self._learnt)
 
-    def _send_realtime(self, state: ShardState, show_life: Callable[[], None]) -> None:
-        """What the current send carries, request by request."""
+    def _send_realtime(self, state: ShardState, show_life: Callable[[], None], step: SendRealtime) -> bool:
+        """What the current send carries, request by request; whether all of it was asked."""
         from airflow_openai_batch.hooks.openai_batch import OpenAIBatchHook
         from airflow_openai_batch.sending.realtime.send import send_realtime
 
         hook = OpenAIBatchHook(self.conn_id)
-        send_realtime(
+        done = send_realtime(
             self.files.read_content(state.content),
             open_client=hook.get_realtime_client,
             endpoint=self.files.shard.endpoint,
             segments=self.files.open_segments(state.send),
             limits=read_realtime_limits(self, hook.get_limits(), self.files.shard.model),
+            flex=step.lane == "flex",
+            falls_back=step.falls_back,
+            budget_s=None if step.until is None else max(0.0, step.until - time.time()),
             on_alive=show_life,
         )
+        return done.finished
 
     def _connect(self) -> BatchClient:
         from airflow_openai_batch.hooks.openai_batch import (

@@ -1,18 +1,23 @@
 """One real-time request: its tries, and what is written where none was answered.
 
 Told apart: answers that are about the account, which end the send; refusals for the rate, which stop all of its
-workers; and what concerns this request alone, which ends as its line.
+workers; those for want of flex capacity, which do so, too, but use up no try; and what concerns this request alone,
+which ends as its line.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tenacity
 
-from airflow_openai_batch.errors import FatalAccountError, TransientError
+from airflow_openai_batch.errors import FatalAccountError, NoFlexError, TransientError
 from airflow_openai_batch.openai_api.client_errors import translate_error
+from airflow_openai_batch.openai_api.flex import read_flex_refusal
 from airflow_openai_batch.openai_api.rate_limits import read_retry_after
 from airflow_openai_batch.openai_api.realtime_client import (
     APIConnectionError,
@@ -35,11 +40,16 @@ from airflow_openai_batch.server_words import hide_secrets_bytes
 
 if TYPE_CHECKING:
     from airflow_openai_batch.openai_api.rate_limits import RealtimeLimits
+    from airflow_openai_batch.sending.realtime.capacity import FlexCapacity
 
 STALL_MAX_S = 300.0
 """Whoever is told to wait longer than this should wait without a worker: the send ends, and another one goes on."""
 
+ADMITTED_S = 20.0
+"""Flex refuses at once what it has no room for."""
+
 _DOING = "sending in real time"
+_DOING_FLEX = "sending through flex"
 _OF_THE_WAY = frozenset({403, 404, 407})
 """With these, what may pass is what a proxy says: it is about no request, and would stand in all rows."""
 _UNREACHED = frozenset({"ConnectTimeout", "PoolTimeout"})
@@ -53,6 +63,8 @@ class Pending(NamedTuple):
     body: bytes
     tokens: int
     """Input and allowed output, where a limit of tokens is known; otherwise 0."""
+    flex: bool = False
+    """It asks for flex."""
 
 
 class StoppedError(Exception):
@@ -71,12 +83,19 @@ class _TryAgainError(Exception):
 class RealtimeCaller:
     """Asks for all workers of a send, which share the throttle."""
 
-    def __init__(self, client: AsyncOpenAI, endpoint: str, limits: RealtimeLimits) -> None:
+    def __init__(
+        self,
+        client: AsyncOpenAI,
+        endpoint: str,
+        limits: RealtimeLimits,
+        capacity: FlexCapacity | None = None,
+    ) -> None:
         self._client = client
         self._endpoint = endpoint
         self._tries = limits.max_retries + 1
         self._served = 0
         self.throttle = Throttle(limits)
+        self._capacity = capacity
         self.in_air: set[asyncio.Task[Any]] = set()
         """The tasks whose request is out."""
         self.stopping = False
@@ -90,6 +109,8 @@ class RealtimeCaller:
 
         :raises FatalAccountError: at once, if the answer is about the account.
         :raises TransientError: if OpenAI cannot be reached, or asks to wait longer than `STALL_MAX_S`.
+        :raises NoCapacityError: if flex has had no room for minutes.
+        :raises NoFlexError: if there is no flex for this model.
         :raises StoppedError: if the send ended meanwhile.
         """
         served_before = self._served
@@ -118,29 +139,76 @@ class RealtimeCaller:
         return isinstance(error, _TryAgainError) and not self.stopping
 
     async def _try(self, call: Pending) -> bytes:
+        """Until there was room for it."""
+        while (line := await self._try_once(call)) is None:
+            if self.stopping:
+                raise StoppedError
+        return line
+
+    async def _try_once(self, call: Pending) -> bytes | None:
+        """None where flex had no room: that is no try."""
         self._check_stall()
         ticket = await self.throttle.enter(call.tokens)
         served = False
         try:
             if self.stopping:
                 raise StoppedError
-            response = await self._post(call)
+            with self._admit_in_time(call, ticket):
+                response = await self._post(call)
             _check_no_page(response)
             served = True
         except APIStatusError as error:
+            if call.flex and self._meets_no_room(error, ticket):
+                return None
             response = error.response
             served = self._judge(error, ticket)
         except APIConnectionError as error:
+            if call.flex and self._capacity is not None and isinstance(error, APITimeoutError):
+                self._capacity.time_out()
             raise _TryAgainError(error, waits_at_gate=False) from None
         finally:
             self.throttle.leave(ticket, served=served)
         self._served += 1
+        if call.flex and self._capacity is not None:
+            self._capacity.answer()
         self.throttle.learn(response.headers, call.tokens)
         if 200 <= response.status_code < 300:
             self.answered += 1
         else:
             self.failed += 1
         return _write(call, response)
+
+    @contextlib.contextmanager
+    def _admit_in_time(self, call: Pending, ticket: int) -> Iterator[None]:
+        """A call that is not refused soon has room, however long its answer takes: the others may follow."""
+        if not call.flex:
+            yield
+            return
+        admit = functools.partial(self.throttle.gate.leave, ticket, served=True)
+        timer = asyncio.get_running_loop().call_later(ADMITTED_S, admit)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _meets_no_room(self, error: APIStatusError, ticket: int) -> bool:
+        """Whether a refusal is for want of capacity: the call is made again, after the others have waited, too.
+
+        :raises NoCapacityError: if it has been so for minutes.
+        :raises NoFlexError: if there is no flex for this model.
+        """
+        refusal = read_flex_refusal(error)
+        if refusal == "no_flex":
+            said = translate_error(error, _DOING_FLEX)
+            raise NoFlexError(str(said), status_code=said.status_code, code=said.code) from None
+        if refusal is None or self._capacity is None:
+            return False
+        if self.throttle.gate.is_current(ticket):
+            self._capacity.width.shrink()
+        retry_after_s = read_retry_after(error.response.headers)
+        self.throttle.gate.refuse(ticket, retry_after_s, "Flex has no capacity")
+        self._capacity.refuse(self.throttle.gate.closed_s)
+        return True
 
     async def _post(self, call: Pending) -> Any:
         task = asyncio.current_task()
@@ -194,13 +262,14 @@ class RealtimeCaller:
         if isinstance(error, APIStatusError):
             return _write(call, error.response)
         cause = type(error.__cause__).__name__
+        tries = f"{self._tries} tries {'through flex' if call.flex else 'in real time'}"
         if isinstance(error, APITimeoutError) and cause not in _UNREACHED:
             return write_error(
-                call.custom_id, REQUEST_TIMEOUT, f"No answer in time, in {self._tries} tries in real time."
+                call.custom_id, REQUEST_TIMEOUT, f"No answer in time, in {tries}.", flex=call.flex
             )
         if alone and cause not in _UNREACHED:
             return write_error(
-                call.custom_id, CONNECTION_LOST, f"The connection broke in {self._tries} tries in real time."
+                call.custom_id, CONNECTION_LOST, f"The connection broke in {tries}.", flex=call.flex
             )
         raise translate_error(error, _DOING) from None
 
@@ -215,7 +284,11 @@ def _wait_s(state: tenacity.RetryCallState) -> float:
 def _write(call: Pending, response: Any) -> bytes:
     request_id = response.headers.get("x-request-id")
     return write_answer(
-        call.custom_id, response.status_code, request_id, hide_secrets_bytes(response.content)
+        call.custom_id,
+        response.status_code,
+        request_id,
+        hide_secrets_bytes(response.content),
+        flex=call.flex,
     )
 
 

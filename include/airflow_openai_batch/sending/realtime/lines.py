@@ -1,6 +1,7 @@
 """Request lines taken apart for a real-time call, and its answers as lines of OpenAI's output files.
 
-What stands in a body stays as it is: numbers keep their digits, and keys their order.
+What stands in a body stays as it is: numbers keep their digits, and keys their order. Through flex it gets a
+``service_tier``, unless it names one of its own; the id of an answer's line says whether it came through flex.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import msgspec
 
 from airflow_openai_batch.job.request_line import READ_ERRORS, read_envelope
 from airflow_openai_batch.openai_api import lenient_json
+from airflow_openai_batch.openai_api.prices import FLEX
 from airflow_openai_batch.openai_api.result_line import (
+    FLEX_LINE,
+    REALTIME_LINE,
     ResultLine,
     ResultResponse,
     write_error_line,
@@ -35,37 +39,74 @@ class Call(NamedTuple):
 
     custom_id: str
     body: bytes
+    flex: bool = False
+    """It asks for flex."""
 
 
-def read_call(request: RequestLine, endpoint: str) -> Call:
+_decode_body = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode = msgspec.json.Encoder().encode
+
+_FLEX = b'"flex"'
+_UNDECIDED = (b"null", b'"auto"')
+"""Tiers by which a request leaves it open how it is served."""
+
+
+def read_call(request: RequestLine, endpoint: str, *, flex: bool = False) -> Call:
     """The id and the body of a request line; the body byte for byte, where msgspec can read the line.
 
+    :param flex: it is to go out through flex, unless it names another tier.
     :raises InputChangedError: if the line is no request (any more).
     """
     try:
         found = read_envelope(request.line)
-        return Call(found.custom_id, bytes(found.body))
+        custom_id, body = found.custom_id, bytes(found.body)
     except READ_ERRORS:
         custom_id = read_asked(request, endpoint).custom_id
-        return Call(custom_id, lenient_json.encode(lenient_json.decode(request.line)["body"]).encode())
+        body = lenient_json.encode(lenient_json.decode(request.line)["body"]).encode()
+    return Call(custom_id, *ask_for_flex(body)) if flex else Call(custom_id, body)
 
 
-def write_answer(custom_id: str, status_code: int, request_id: str | None, body: bytes) -> bytes:
+def ask_for_flex(body: bytes) -> tuple[bytes, bool]:
+    """A body that asks for flex, unless it names another tier of its own; and whether it asks for flex."""
+    try:
+        fields = _decode_body(body)
+    except (msgspec.DecodeError, RecursionError):
+        return _ask_for_flex_leniently(body)
+    tier = bytes(fields.get("service_tier", b"null"))
+    if tier not in _UNDECIDED:
+        return body, tier == _FLEX
+    return _encode({**fields, "service_tier": msgspec.Raw(_FLEX)}), True
+
+
+def _ask_for_flex_leniently(body: bytes) -> tuple[bytes, bool]:
+    """Half a character in a text, or thousands of brackets."""
+    fields = lenient_json.decode(body)
+    tier = fields.get("service_tier")
+    if tier not in (None, "auto"):
+        return body, tier == FLEX
+    return lenient_json.encode({**fields, "service_tier": FLEX}).encode(), True
+
+
+def write_answer(
+    custom_id: str, status_code: int, request_id: str | None, body: bytes, *, flex: bool = False
+) -> bytes:
     """The line of a request that was answered, whatever the answer is; without a line end.
 
     A body that is no JSON (a proxy's page, say) becomes a JSON string.
+
+    :param flex: it was asked through flex.
     """
     response = ResultResponse(status_code, request_id, msgspec.Raw(_fit_on_line(body)))
-    return write_result_line(ResultLine(_make_id(), custom_id, response))
+    return write_result_line(ResultLine(_make_id(flex), custom_id, response))
 
 
-def write_error(custom_id: str, code: str, message: str) -> bytes:
+def write_error(custom_id: str, code: str, message: str, *, flex: bool = False) -> bytes:
     """The line of a request to which no answer came; without a line end."""
-    return write_error_line(_make_id(), custom_id, code, message)
+    return write_error_line(_make_id(flex), custom_id, code, message)
 
 
-def _make_id() -> str:
-    return f"realtime_req_{uuid.uuid4().hex}"
+def _make_id(flex: bool) -> str:
+    return f"{FLEX_LINE if flex else REALTIME_LINE}{uuid.uuid4().hex}"
 
 
 _LINE_ENDS = re.compile(rb"[\r\n]\s*")

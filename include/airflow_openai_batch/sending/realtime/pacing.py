@@ -138,13 +138,13 @@ class Gate:
                 self._stalls = 0
             self._let_next_try()
 
-    def refuse(self, ticket: int, retry_after_s: float | None) -> None:
+    def refuse(self, ticket: int, retry_after_s: float | None, why: str = "Rate limit reached") -> None:
         """The server said stop."""
         if ticket == self._epoch:
             self._stalls += 1
             self._epoch += 1
             wait_s = draw_back_off_s(self._stalls) if retry_after_s is None else retry_after_s
-            log.info("Rate limit reached, waiting %s s.", f"{wait_s:.3g}")
+            log.info("%s, waiting %s s.", why, f"{wait_s:.3g}")
             self._opens_at = max(self._opens_at, self._now() + wait_s)
             self._let_next_try()
         elif retry_after_s is not None:

@@ -1,7 +1,8 @@
-"""Sending requests one by one, at once: answers within seconds, at twice the price of a batch.
+"""Sending requests one by one: in real time, at twice the price of a batch, or through flex, at its price.
 
-For a handful of leftovers, which would wait another day for a batch. Answers go to disk as segments in the format
-of OpenAI's output files, so that landing reads them like a batch's.
+For a handful of leftovers, which would wait another day for a batch. Flex takes minutes for an answer, and has not
+always room: what it refuses is asked again, more slowly, and no try is used up. Answers go to disk as segments in the
+format of OpenAI's output files, so that landing reads them like a batch's.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from airflow_openai_batch.openai_api.flex import FLEX_TIMEOUT_S
+from airflow_openai_batch.openai_api.realtime_client import wait_for_answers
 from airflow_openai_batch.requests.tokens import count_request_tokens
 from airflow_openai_batch.requests.tokens.parts import allow_output
 from airflow_openai_batch.sending.realtime.call import Pending, RealtimeCaller, StoppedError
+from airflow_openai_batch.sending.realtime.capacity import FlexCapacity
 from airflow_openai_batch.sending.realtime.lines import Call, read_call
 from airflow_openai_batch.sending.realtime.loop_thread import run_apart
 from airflow_openai_batch.sending.realtime.segments import SegmentBuffer
 from airflow_openai_batch.sending.realtime.slots import take_slot
+from airflow_openai_batch.sending.realtime.width import FLEX_MOST, Width
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.request_line import RequestLine
@@ -66,6 +71,8 @@ def send_realtime(
     endpoint: str,
     segments: Segments,
     limits: RealtimeLimits,
+    flex: bool = False,
+    falls_back: bool = False,
     budget_s: float | None = None,
     on_alive: Callable[[], None] | None = None,
 ) -> RealtimeSend:
@@ -78,6 +85,8 @@ def send_realtime(
     :param requests: pulled as places become free, from other threads, one at a time.
     :param open_client: makes the client; it is closed at the end.
     :param endpoint: the ``url`` of the request lines, ``/v1/chat/completions``.
+    :param flex: through flex, but for requests that name another tier.
+    :param falls_back: what flex does not answer in time is going to be sent in real time.
     :param budget_s: nothing new is sent after so many seconds; what is in the air is waited for.
     :param on_alive: called every `ALIVE_S` as long as the send lives, also while it only waits; from another thread.
         What it raises ends the send.
@@ -85,19 +94,37 @@ def send_realtime(
     :raises FatalAccountError: at the first answer that is about the account; the request it came for has no line.
     :raises TransientError: if OpenAI cannot be reached, or asks to wait for long (``retry_after_s``); the requests
         it came for have no line.
+    :raises NoCapacityError: if flex has had no room for minutes, and NoFlexError, if there is none for this model;
+        the requests that are left have no line.
     :raises JobError: if the segments that are there cannot be read; nothing was sent.
     """
     client = open_client().with_options(max_retries=0)  # the patience is here, where all workers share it
-    with take_slot(str(client.base_url), client.api_key):
+    if flex:
+        client = wait_for_answers(client, FLEX_TIMEOUT_S)
+    with take_slot(str(client.base_url), client.api_key, flex=flex):
         answered = set(segments.read_answered())
-        with contextlib.closing(_read_calls(requests, endpoint, answered)) as calls:
-            sender = _Sender(client, endpoint, calls, SegmentBuffer(segments), limits)
+        with contextlib.closing(_read_calls(requests, endpoint, answered, flex)) as calls:
+            sender = _Sender(
+                client,
+                endpoint,
+                calls,
+                SegmentBuffer(segments),
+                limits,
+                _foresee_capacity(limits, falls_back) if flex else None,
+            )
             return sender.send(kept=len(answered), budget_s=budget_s, on_alive=on_alive)
 
 
-def _read_calls(requests: Iterable[RequestLine], endpoint: str, answered: set[str]) -> Generator[Call]:
+def _foresee_capacity(limits: RealtimeLimits, falls_back: bool) -> FlexCapacity:
+    most = limits.concurrency if limits.concurrency_chosen else max(limits.concurrency, FLEX_MOST)
+    return FlexCapacity(Width(limits.concurrency, most), falls_back=falls_back)
+
+
+def _read_calls(
+    requests: Iterable[RequestLine], endpoint: str, answered: set[str], flex: bool
+) -> Generator[Call]:
     for request in requests:
-        call = read_call(request, endpoint)
+        call = read_call(request, endpoint, flex=flex)
         if call.custom_id not in answered:
             yield call
 
@@ -112,13 +139,16 @@ class _Sender:
         calls: Iterator[Call],
         buffer: SegmentBuffer,
         limits: RealtimeLimits,
+        capacity: FlexCapacity | None,
     ) -> None:
         self._client = client
         self._endpoint = endpoint
         self._calls = calls
         self._buffer = buffer
-        self._concurrency = limits.concurrency
-        self._caller = RealtimeCaller(client, endpoint, limits)
+        self._workers = limits.concurrency if capacity is None else capacity.width.most
+        self._capacity = capacity
+        self._lane = "Real time" if capacity is None else "Flex"
+        self._caller = RealtimeCaller(client, endpoint, limits, capacity)
         self._pulling = asyncio.Lock()
         self._flushing = asyncio.Lock()
 
@@ -140,7 +170,7 @@ class _Sender:
         )
         before = f", {kept:,} before" if kept else ""
         rest = "" if finished else "; the rest follows"
-        log.info("Real time: %s in %.1f s%s%s.", self._describe(), done.seconds, before, rest)
+        log.info("%s: %s in %.1f s%s%s.", self._lane, self._describe(), done.seconds, before, rest)
         return done
 
     def _save_rest(self) -> None:
@@ -152,7 +182,7 @@ class _Sender:
 
     async def _run(self, budget_s: float | None, on_alive: Callable[[], None] | None) -> bool:
         """Returns whether all was asked."""
-        workers = [asyncio.create_task(self._work()) for _ in range(self._concurrency)]
+        workers = [asyncio.create_task(self._work()) for _ in range(self._workers)]
         writer = asyncio.create_task(self._write_regularly(on_alive))
         async with self._client:
             work: asyncio.Future[Any] = asyncio.gather(
@@ -166,7 +196,8 @@ class _Sender:
                 await (writer if writer.done() else work)
                 return True
             except Exception:
-                await self._drain(workers, timeout_s=DRAIN_S)
+                # Through flex an answer takes minutes, and no longer than the client waits.
+                await self._drain(workers, timeout_s=DRAIN_S if self._capacity is None else None)
                 raise
             finally:
                 for task in (*workers, writer):
@@ -188,22 +219,29 @@ class _Sender:
 
     async def _work(self) -> None:
         while not self._caller.stopping:
-            async with self._pulling:
-                call = await asyncio.to_thread(self._pull)
-            if call is None:
-                return
-            try:
-                self._buffer.add(await self._caller.ask(call))
-            except StoppedError:
-                return
+            async with contextlib.nullcontext() if self._capacity is None else self._capacity.width.place():
+                if not await self._ask_next():
+                    return
             await self._flush()
+
+    async def _ask_next(self) -> bool:
+        """Whether there was one to ask, and an answer."""
+        async with self._pulling:
+            call = await asyncio.to_thread(self._pull)
+        if call is None:
+            return False
+        try:
+            self._buffer.add(await self._caller.ask(call))
+        except StoppedError:
+            return False
+        return True
 
     def _pull(self) -> Pending | None:
         call = next(self._calls, None)
         if call is None:
             return None
         tokens = self._count_tokens(call.body) if self._caller.throttle.counts_tokens else 0
-        return Pending(call.custom_id, call.body, tokens)
+        return Pending(call.custom_id, call.body, tokens, call.flex)
 
     def _count_tokens(self, body: bytes) -> int:
         request: dict[str, Any] = msgspec.json.decode(body)
@@ -217,7 +255,7 @@ class _Sender:
             now = time.monotonic()
             if now - reported_at >= REPORT_S:
                 reported_at = now
-                log.info("Real time: %s so far.", self._describe())
+                log.info("%s: %s so far.", self._lane, self._describe())
             if on_alive is not None and now - alive_at >= ALIVE_S:
                 alive_at = now
                 await asyncio.to_thread(on_alive)
