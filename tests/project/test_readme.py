@@ -186,9 +186,13 @@ def test_it_names_every_column_of_the_results(document: Document) -> None:
 
 def test_the_connections_extra_it_shows_can_be_read() -> None:
     from airflow_openai_batch.openai_api.account_limits import read_account_limits
+    from airflow_openai_batch.openai_api.model_ends import read_own_ends
+    from airflow_openai_batch.openai_api.own_prices import read_own_prices
 
-    (extra,) = MONEY.blocks("jsonc")
-    limits = read_account_limits(json.loads(extra), MONEY.name)
+    extra, prices, ends = map(json.loads, MONEY.blocks("jsonc"))
+    limits = read_account_limits(extra, MONEY.name)
+    assert read_own_prices(prices, MONEY.name)["gpt-6.2-sol"].batch.base.output == 10
+    assert read_own_ends(ends, MONEY.name).keys() == {"gpt-4o", "gpt-4.1-nano"}
     assert limits.queue_limit("gpt-6-luna").tokens == 2_000_000
     assert limits.queue_limit("gpt-4o").tokens == 90_000
     assert (limits.requests_per_minute, limits.realtime_concurrency) == (500, 10)
