@@ -33,7 +33,8 @@ _MOST_SECRETS = 500
 _PUBLIC_KEYS = frozenset(
     {
         *("auth_type", "base_url", "data_residency", "endpoint_url", "host", "organization", "project"),
-        *("region", "region_name", "workload_identity_provider"),
+        *("region", "region_name", "token_file_path", "token_provider", "token_type"),
+        "workload_identity_provider",
     }
 )
 """Of a connection's extra: what an error may name. Passwords in their URLs are found by their form."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import os
 from typing import Any
@@ -15,6 +16,7 @@ from airflow.providers.openai.hooks.openai import OpenAIHook
 from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.openai_api.account_limits import AccountLimits, read_account_limits
 from airflow_openai_batch.openai_api.client import AsyncBatchClient, BatchClient
+from airflow_openai_batch.openai_api.client_arguments import check_client_arguments, check_made_arguments
 from airflow_openai_batch.openai_api.client_errors import translated
 from airflow_openai_batch.openai_api.connection_settings import (
     check_client_settings,
@@ -39,6 +41,11 @@ class OpenAIBatchHook(OpenAIHook):
 
     Password: the API key. Host: another ``base_url``, for compatible servers. Where the connection
     ``openai_default`` does not exist and ``OPENAI_API_KEY`` is set, that key is used.
+
+    ``auth_type`` and ``openai_client_kwargs`` of the extra are the provider's, and hold for tasks, triggers, the page
+    and real time. Of them ``max_retries`` is without effect: an upload or a batch is never sent twice, and each path
+    has patience of its own. ``timeout`` is for each call, but for uploads and the creation of batches; a trigger
+    waits at most 60 s for an answer.
     """
 
     def __init__(self, conn_id: str = OpenAIHook.default_conn_name, **kwargs: Any) -> None:
@@ -64,9 +71,22 @@ class OpenAIBatchHook(OpenAIHook):
     def _client_kwargs(self, conn: Any, extras: dict[str, Any]) -> dict[str, Any]:
         """The client's arguments: here every way to a client comes by, synchronous or not."""
         check_conn_type(self.conn_id, conn.conn_type)
-        settings: dict[str, Any] = super()._client_kwargs(conn, extras)
-        remember_secret(conn.password)
+        remember_connection(conn.password, extras)
+        check_client_arguments(self.conn_id, extras, inspect.signature(openai.OpenAI.__init__).parameters)
+        try:
+            settings: dict[str, Any] = super()._client_kwargs(conn, extras)
+        except ImportError as error:
+            raise ConfigError(
+                f"connection {self.conn_id!r}: 'token_provider' in its extra cannot be imported "
+                f"({clean_words(str(error))}). Name a function, as package.module.function, that workers, triggerers "
+                "and API servers can import."
+            ) from None
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"connection {self.conn_id!r}: {clean_words(str(error))}") from None
         check_client_settings(self.conn_id, settings, extras)
+        check_made_arguments(self.conn_id, settings)
+        if settings.get("base_url") is None:  # the client takes None for an address beside `data_residency`
+            settings.pop("base_url", None)
         return settings
 
     async def aget_batch_client(self) -> AsyncBatchClient:
@@ -107,7 +127,10 @@ class OpenAIBatchHook(OpenAIHook):
         except AirflowNotFoundException:
             host = None
         else:
-            host = self._client_kwargs(conn, conn.extra_dejson).get("base_url")
+            settings = self._client_kwargs(conn, conn.extra_dejson)
+            if settings.get("data_residency"):
+                return None
+            host = settings.get("base_url")
         return str(host) if host else os.environ.get("OPENAI_BASE_URL")
 
     def _read_extra(self) -> dict[str, Any]:
@@ -174,10 +197,10 @@ class OpenAIBatchHook(OpenAIHook):
 
     async def _make_async_client(self) -> openai.AsyncOpenAI:
         """What the provider's ``aget_conn`` does, with the client made in a thread: it reads certificates for 50 ms
-        and more, in which a triggerer could do nothing else."""
+        and more, and may import a ``token_provider``; a triggerer could do nothing else meanwhile."""
         connection = await get_async_connection(self.conn_id, hook=self)
-        settings = self._client_kwargs(connection, await get_async_extra_dejson(connection))
-        return await asyncio.to_thread(lambda: openai.AsyncOpenAI(**settings))
+        extra = await get_async_extra_dejson(connection)
+        return await asyncio.to_thread(lambda: openai.AsyncOpenAI(**self._client_kwargs(connection, extra)))
 
     def _check_environment_key(self) -> None:
         if self.conn_id == self.default_conn_name and (key := os.environ.get("OPENAI_API_KEY")):

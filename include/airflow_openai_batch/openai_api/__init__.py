@@ -10,6 +10,7 @@ __all__ = [
     "answer_vectors",
     "batch",
     "client",
+    "client_arguments",
     "client_errors",
     "connection_settings",
     "endpoints",

@@ -310,6 +310,12 @@ def _check_length(file_id: str, headers: Mapping[str, str], received: int) -> No
         )
 
 
+def _shorten(timeout: Any, most_s: float) -> float:
+    """A client's time-out for answers, in seconds, but so many at most."""
+    own_s = timeout.read if isinstance(timeout, openai.Timeout) else timeout
+    return most_s if own_s is None else min(own_s, most_s)
+
+
 class AsyncBatchClient:
     """The asynchronous half, for the triggerer: it looks, and cancels what a user gave up.
 
@@ -319,7 +325,7 @@ class AsyncBatchClient:
 
     def __init__(self, sdk: AsyncOpenAI) -> None:
         # The watcher has its own patience; a call that hangs would keep it from a thousand others.
-        self._openai = sdk.with_options(max_retries=0, timeout=WATCH_TIMEOUT_S)
+        self._openai = sdk.with_options(max_retries=0, timeout=_shorten(sdk.timeout, WATCH_TIMEOUT_S))
 
     async def fetch(self, batch_id: str) -> BatchView:
         """:raises NotFoundError: if OpenAI does not know it."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import openai
+from openai._exceptions import SubjectTokenProviderError  # which the package raises and does not show
 
 from airflow_openai_batch.errors import (
     FatalAccountError,
@@ -37,6 +38,8 @@ def _find_stream_errors() -> tuple[type[Exception], ...]:
 
 STREAM_ERRORS = _find_stream_errors()
 
+_EXCHANGE = "token exchange"
+"""What the client's errors say where the exchange of a token fails otherwise: there is no type for it."""
 _TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
 _NO_ROUTE_WORDS = frozenset({"not found", "404 page not found", "404 not found", "route not found"})
 """What web frameworks answer for an address that they do not have."""
@@ -51,15 +54,34 @@ def translate_error(error: openai.OpenAIError, doing: str) -> RemoteError:
 
     :param doing: what was tried, for the message: ``creating the batch``.
     """
+    if isinstance(error, openai.OAuthError):
+        return _explain_exchange(error, doing)
     if isinstance(error, openai.APIStatusError):
         return _translate_status(error, doing)
     if isinstance(error, openai.APIConnectionError):  # time-outs are a subclass
         return explain_unreached(error, doing, timed_out=isinstance(error, openai.APITimeoutError))
+    if isinstance(error, SubjectTokenProviderError) or _EXCHANGE in str(error).lower():
+        return TransientError(
+            f"{doing}: workload identity got no token: {clean_words(str(error)).rstrip('.')}. Look at "
+            "workload_identity_provider and what belongs to it in the connection's extra."
+        )
     if "api_key" in str(error) or "credentials" in str(error).lower():
         return FatalAccountError(
             f"{doing}: the connection has no API key. Put it into the connection's password."
         )
     return RequestRefusedError(f"{doing}: {type(error).__name__}")
+
+
+def _explain_exchange(error: openai.OAuthError, doing: str) -> RemoteError:
+    """Of workload identity: the token was got, and is not taken."""
+    code = clean_code(error.error) or None
+    return FatalAccountError(
+        f"{doing}: OpenAI answered {error.status_code}{f' {code}' if code else ''} to the token of workload identity: "
+        f"{clean_words(error.message).rstrip('.')}. Correct identity_provider_id, service_account_id and what "
+        "workload_identity_provider needs in the connection's extra.",
+        status_code=error.status_code,
+        code=code,
+    )
 
 
 def _translate_status(error: openai.APIStatusError, doing: str) -> RemoteError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import openai
-from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError, AsyncOpenAI
+from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError, AsyncOpenAI, OpenAIError
 
 __all__ = [
     "APIConnectionError",
@@ -13,6 +13,7 @@ __all__ = [
     "APIStatusError",
     "APITimeoutError",
     "AsyncOpenAI",
+    "OpenAIError",
     "post",
     "wait_for_answers",
 ]

@@ -25,6 +25,7 @@ from airflow_openai_batch.openai_api.realtime_client import (
     APIStatusError,
     APITimeoutError,
     AsyncOpenAI,
+    OpenAIError,
     post,
 )
 from airflow_openai_batch.openai_api.redirects import read_redirect
@@ -166,6 +167,8 @@ class RealtimeCaller:
             if call.flex and self._capacity is not None and isinstance(error, APITimeoutError):
                 self._capacity.time_out()
             raise _TryAgainError(error, waits_at_gate=False) from None
+        except OpenAIError as error:  # nothing was asked: there is no token, for instance
+            raise translate_error(error, _DOING) from None
         finally:
             self.throttle.leave(ticket, served=served)
         self._served += 1
