@@ -135,13 +135,14 @@ def test_the_first_run_and_the_way_to_read_its_results(
     run_dag: RunDag, tmp_path: Path, document: Document
 ) -> None:
     (line,) = document.blocks("json")
-    (reading,) = RESULTS.blocks("python")
+    reading, looking = (block.replace("/data", str(tmp_path)) for block in RESULTS.blocks("python"))
     (tmp_path / "reviews.jsonl").write_text(line)
     command = next(line for line in document.text.splitlines() if line.startswith("$ airflow dags test"))
     conf = json.loads(command.partition("--conf '")[2].removesuffix("'").replace("/data", str(tmp_path)))
     assert run_dag("openai_batch", conf).state == "success"
-    rows = run_block(reading.replace("/data", str(tmp_path)))["rows"]
+    rows = run_block(reading)["rows"]
     assert rows.to_pylist() == [{"custom_id": "review/1", "status": "ok", "content": "Neutral"}]
+    assert run_block(looking)["bad"].to_pylist() == []
 
 
 def test_what_is_no_dag_runs_as_well() -> None:
