@@ -282,7 +282,8 @@ def _sending_params() -> dict[str, Param]:
             type=["null", "number"],
             minimum=0,
             title="Finish within",
-            description="Hours since the start of the run. Empty: no bound.",
+            description="Hours since the start of the run. Empty: no bound. With flex or realtime below, a batch is "
+            "given up as soon as there is just time left for the rest.",
             section="Sending",
         ),
         "on_deadline": Param(

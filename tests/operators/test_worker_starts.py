@@ -167,6 +167,23 @@ def test_a_stuck_batch_starts_a_worker_a_handful_of_times_and_has_an_end(
     assert len(task.starts) - before <= 3
 
 
+@pytest.mark.openai_server(speed=0, in_progress_s=1e9, cancelling_s=60)
+@pytest.mark.parametrize("on_deadline", ["flex", "realtime"])
+def test_a_batch_that_hangs_is_cancelled_while_there_is_time_for_the_rest(
+    openai_server: OpenAIServer, make_task: Any, on_deadline: str
+) -> None:
+    """What it has not answered takes a minute at most, and the cancelling ten."""
+    openai_server.configure(flex_models=("*",))
+    task = make_task(OpenAIBatchShardOperator, on_deadline=on_deadline, finish_within_h=2.0).run(hours=1.7)
+    assert task.end is None
+    assert not openai_server.books.billed
+    task.run(hours=0.29)
+    assert task.end == {"job": task.end["job"], "shard": 0}, "before its two hours are over"
+    assert openai_server.books.billed == {on_deadline: 2}
+    assert len(openai_server.batches()) == 1
+    assert len(task.starts) <= 4
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_a_whole_job_with_stuck_batches_does_the_same(
     openai_server: OpenAIServer, make_task: Any, late: bool

@@ -74,6 +74,8 @@ class Scenario:
     realtime_threshold: int = 2
     finish_within_s: float | None = None
     on_deadline: OnDeadline = "fail"
+    pace_per_s: float = 0.0
+    """What is taken for the pace of requests one by one."""
     max_cost_usd: float | None = None
     """At first; whoever clears a task that failed for it doubles it."""
     told_limit: bool = False
@@ -153,6 +155,7 @@ def draw_scenario(seed: int, chance: random.Random | None = None) -> Scenario:
         realtime_threshold=chance.randint(0, 6),
         finish_within_s=chance.choice((600.0, 10_000.0, 100_000.0)) if chance.random() < 0.15 else None,
         on_deadline=chance.choice(("flex", "realtime", "publish", "fail")),
+        pace_per_s=chance.choice((0.0, 1.0, 0.01)),
         told_limit="queue_limits" in settings and chance.random() < 0.5,
         max_cost_usd=chance.uniform(0.1, 2.0) * requests * MOST_COST_USD if chance.random() < 0.2 else None,
         runs=_draw_samples(chance, requests) or _draw_runs(chance),

@@ -194,6 +194,7 @@ class ShardTasks:
             policy=self._policy(),
             find_limit=lambda model: limit,
             send_realtime=RealtimeSender(job, process, files).send,
+            find_pace=lambda: scenario.pace_per_s,
             check_budget=self._make_budget_check(files),
             clock=job.world.now,
         )
@@ -216,6 +217,7 @@ class ShardTasks:
             mode=self.job.mode,
             realtime_threshold=scenario.realtime_threshold,
             deadline_at=None if within_s is None else self._started_at + within_s,
+            within_s=within_s or 0.0,
             on_deadline=scenario.on_deadline,
             first=self.first,
         )

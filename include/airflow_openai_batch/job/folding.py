@@ -91,7 +91,7 @@ def _duplicate(state: ShardState, event: Event) -> ShardState:
 def _cancelling(state: ShardState, event: Event) -> ShardState:
     if event.send != state.send or event.batch_id != state.batch_id:
         return state
-    return replace(state, cancel_asked_at=event.at)
+    return replace(state, cancel_asked_at=event.at, hurried_for=event.until or state.hurried_for)
 
 
 def _refused(state: ShardState, event: Event) -> ShardState:

@@ -19,6 +19,8 @@ PASSING_REFUSALS = frozenset({"queue_full", "file_missing"})
 PASSING_DECLINES = frozenset({"file_missing", "busy", "unsure"})
 """The same of calls that were declined."""
 
+TELLING_REQUESTS = 20
+"""Of fewer than these one slow answer says nothing of the pace."""
 CUT_SHORT = "cancelled"
 """How a send one by one ends that leaves its rest to another way: a request without a line did not run, as in a batch.
 """
@@ -142,6 +144,9 @@ class ShardState(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float | None = None
     cancel_asked_at: float = 0.0
     """The batch of this send was asked to be cancelled."""
+    hurried_for: float = 0.0
+    """A batch was cancelled to keep this deadline (Unix seconds), before it had passed: what is left is not sent as a
+    batch again."""
     stopped_at: float = 0.0
     """The shard was stopped the last time; whoever cleared its task wants it tried anew."""
     ended: tuple[Ended, ...] = ()
@@ -193,6 +198,18 @@ def has_sample(state: ShardState, first: int) -> bool:
     return state.done is not None or any(ended.carried is None or ended.carried >= first for ended in landed)
 
 
+def measure_pace(state: ShardState) -> float:
+    """Requests a second of the last send one by one that was large enough to tell; 0 where there was none."""
+    for ended in reversed(state.ended):
+        began_at, ended_at = ended.times.get("created_at"), ended.times.get("completed_at")
+        one_by_one = ended.batch_id is None and not ended.is_cut_short and ended.content is not None
+        if not one_by_one or not began_at or not ended_at or ended_at <= began_at:
+            continue
+        if ended.content is not None and ended.content.requests >= TELLING_REQUESTS:
+            return ended.content.requests / (ended_at - began_at)
+    return 0.0
+
+
 def find_holder(state: ShardState, lasts_s: float) -> Claim | None:
     """Whose the send is: the first who claimed it, until that is ``lasts_s`` old. Own claims renew it."""
     holder: Claim | None = None
@@ -212,3 +229,5 @@ class Waited:
     """It was asked to be cancelled."""
     stopped_at: float = 0.0
     """The shard was stopped, and whoever cleared its task wants to wait as long again."""
+    rest_s: float = 0.0
+    """Seconds that all of what the batch carries would take one by one; 0: nobody is going to send it so."""

@@ -19,6 +19,9 @@ from airflow_openai_batch.errors import ConfigError
 LONG_WINDOW_S = 90.0
 """A limit whose window is longer than this is no limit per minute: to small accounts OpenAI names the one per day."""
 
+ANSWER_S = 5.0
+FLEX_ANSWER_S = 60.0
+"""What an answer takes, where nothing is measured."""
 _MAX_CONCURRENCY = 1_000
 
 
@@ -51,6 +54,12 @@ class RealtimeLimits:
                 raise ConfigError(f"{name}={value}: must be at least 1; leave it empty for no limit.")
         if self.max_retries < 0:
             raise ConfigError(f"max_retries={self.max_retries}: must not be negative.")
+
+
+def foresee_pace(limits: RealtimeLimits, *, flex: bool) -> float:
+    """Requests a second that go out one by one, before any has: cautious, since a deadline is to be kept by it."""
+    per_s = limits.concurrency / (FLEX_ANSWER_S if flex else ANSWER_S)
+    return per_s if limits.requests_per_minute is None else min(per_s, limits.requests_per_minute / 60)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from airflow_openai_batch.errors import (
     TransientError,
 )
 from airflow_openai_batch.job import directory
-from airflow_openai_batch.job.shard_state import CUT_SHORT, ShardState, Waited
+from airflow_openai_batch.job.shard_state import CUT_SHORT, ShardState, Waited, measure_pace
 from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.batch import CLOCK_MARGIN_S
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
@@ -27,7 +27,7 @@ from airflow_openai_batch.sending import machine, steps
 from airflow_openai_batch.sending.batch_search import find_sent
 from airflow_openai_batch.sending.breaker import Breaker
 from airflow_openai_batch.sending.declined_calls import DeclinedCalls
-from airflow_openai_batch.sending.judging import is_late
+from airflow_openai_batch.sending.judging import HURRYING, choose_rest_s, is_late
 from airflow_openai_batch.sending.machine import Observations, StepContext
 from airflow_openai_batch.sending.policy import Policy
 from airflow_openai_batch.sending.realtime.slots import RealtimeBusyError
@@ -60,6 +60,8 @@ class ShardActions:
     :param find_limit: what the batch queue of a model holds, where the connection or the run says it.
     :param send_realtime: sends what the current send carries request by request, the way that the step says, and calls
         back every few minutes while it does, which renews its claim; returns whether all of it was asked.
+    :param find_pace: how many requests a second of this shard go out one by one, as far as can be told before any has;
+        0: not known.
     :param check_budget: called before each send that costs money, with the state and whether it goes out at the full
         price; raises where it would be too much.
     :param monthly_budget: finds what the connection may spend in a month; ``None``: as much as it takes.
@@ -74,6 +76,7 @@ class ShardActions:
     policy: Policy = field(default_factory=Policy)
     find_limit: Callable[[str], QueueLimit] = lambda model: QueueLimit()
     send_realtime: Callable[[ShardState, Callable[[], None], steps.SendRealtime], bool] | None = None
+    find_pace: Callable[[], float] = lambda: 0.0
     check_budget: Callable[[ShardState, bool], None] | None = None
     monthly_budget: Callable[[], MonthlyBudget | None] = lambda: None
     count: Callable[..., None] = lambda name, value=1, **tags: None
@@ -128,11 +131,23 @@ class ShardActions:
     def _without_flex(self) -> str:
         return self._flex.find_refusal(since=self.caller.run_started_at)
 
+    @functools.cached_property
+    def _pace(self) -> float:
+        return self.find_pace()
+
+    def _find_rest_s(self, state: ShardState) -> float:
+        policy = self.policy
+        if policy.deadline_at is None or policy.on_deadline not in HURRYING or state.done is not None:
+            return 0.0  # the account's limits are read only where it matters
+        return choose_rest_s(policy, state.content.requests, measure_pace(state) or self._pace)
+
     def _may_use_flex(self, state: ShardState) -> bool:
         """Whether it matters if there is flex: to look takes a read."""
         if state.done is not None or state.batch_id is not None:
             return False
-        late = is_late(self.clock(), self.policy)
+        late = is_late(
+            self.clock(), self.policy, rest_s=self._find_rest_s(state), hurried_for=state.hurried_for
+        )
         lane = self.policy.choose_lane(state.content.requests, late=late, has_flex=self._flex.has_flex)
         return lane == "flex"
 
@@ -148,6 +163,7 @@ class ShardActions:
             limit=self._limit if state.done is None else QueueLimit(),
             has_flex=self._flex.has_flex,
             without_flex=self._without_flex if self._may_use_flex(state) else "",
+            rest_s=self._find_rest_s(state),
         )
 
     def _check_spending(self, state: ShardState, *, in_realtime: bool = False) -> None:
@@ -307,7 +323,8 @@ class ShardActions:
             step.why,
         )
         self.client.cancel(step.batch.id)
-        self._journal.record("cancelling", state, batch_id=step.batch.id, message=step.why)
+        until = (self.policy.deadline_at or 0.0) if step.hurries else 0.0
+        self._journal.record("cancelling", state, batch_id=step.batch.id, message=step.why, until=until)
         return Wait(step.batch)
 
     @_carry_out.register

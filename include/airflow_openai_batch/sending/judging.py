@@ -23,7 +23,18 @@ if TYPE_CHECKING:
 WINDOW_S = 24 * 3600.0
 """OpenAI's completion window, for batches that do not say when they expire."""
 LATE = "not finished within finish_within_h"
+HURRIED = "finish_within_h is nearly over"
 LATE_WAY_OUT = "Clear the task to wait on, or set on_deadline to flex, realtime or publish."
+
+HURRYING = frozenset({"flex", "realtime"})
+"""Values of ``on_deadline`` that ask for all answers by then."""
+CANCELLING_S = 600.0
+"""OpenAI says that cancelling takes ten minutes at most."""
+IN_TIME = 0.9
+TOO_LATE = 2.0
+LEAST_FOR_BATCH = 4.0
+"""A batch gets three quarters of the time at least; where that does not leave enough for the rest, the deadline alone
+decides."""
 
 Judgement = RecordRefused | RecordEnded | Stop | Cancel | Wait
 
@@ -35,7 +46,7 @@ def judge_batch(batch: BatchView, *, now: float, policy: Policy, waited: Waited)
         return RecordRefused(batch, refusal, _refusal_error(batch, refusal))
     if batch.status.is_final:
         return RecordEnded(batch)
-    late = is_late(now, policy)
+    late = is_late(now, policy, rest_s=waited.rest_s * _find_share_left(batch))
     if late and policy.on_deadline == "fail":
         return Stop(JobError(f"{LATE}, {batch.id} is {batch.status} and goes on. {LATE_WAY_OUT}"))
     overdue_at = _find_overdue_at(batch, policy, waited)
@@ -45,13 +56,54 @@ def judge_batch(batch: BatchView, *, now: float, policy: Policy, waited: Waited)
         stuck_at = max(asked_at or overdue_at, waited.stopped_at) + policy.grace_s
         return Stop(_stuck_error(batch, policy), forgiving=True) if now > stuck_at else Wait(batch)
     if late:
-        return Cancel(batch, "has not finished within finish_within_h")
+        if is_late(now, policy):
+            return Cancel(batch, "has not finished within finish_within_h")
+        return Cancel(
+            batch, "leaves just the time that the rest takes until finish_within_h is over", hurries=True
+        )
     return Cancel(batch, "is long overdue") if now > overdue_at else Wait(batch)
 
 
-def is_late(now: float, policy: Policy) -> bool:
-    """Whether the deadline of the whole shard has passed."""
-    return policy.deadline_at is not None and now >= policy.deadline_at
+def is_late(now: float, policy: Policy, *, rest_s: float = 0.0, hurried_for: float = 0.0) -> bool:
+    """Whether the deadline of the whole shard has passed, or is so near that what is left has to go out one by one.
+
+    :param rest_s: seconds that this takes, see `choose_rest_s`; 0: it does not come into question.
+    :param hurried_for: see `ShardState`.
+    """
+    if policy.deadline_at is None:
+        return False
+    left_s = policy.deadline_at - now
+    if left_s <= 0:
+        return True
+    if policy.on_deadline not in HURRYING:
+        return False
+    # What cannot be done in twice the time that is left is not begun: the batch is the better hope.
+    in_time = rest_s + CANCELLING_S >= IN_TIME * left_s and rest_s <= TOO_LATE * left_s
+    return hurried_for == policy.deadline_at or (rest_s > 0 and in_time)
+
+
+def find_late_at(policy: Policy, rest_s: float) -> float | None:
+    """From when on a send that waits for room is late, Unix seconds."""
+    if policy.deadline_at is None or not rest_s:
+        return policy.deadline_at
+    return policy.deadline_at - (rest_s + CANCELLING_S) / IN_TIME
+
+
+def choose_rest_s(policy: Policy, requests: int, per_s: float) -> float:
+    """How long so many requests take one by one, where that is to be kept free before the deadline; else 0.
+
+    :param per_s: requests a second; 0: not known.
+    """
+    if policy.deadline_at is None or policy.on_deadline not in HURRYING or per_s <= 0:
+        return 0.0
+    rest_s = requests / per_s
+    enough = policy.within_s >= LEAST_FOR_BATCH * (rest_s + CANCELLING_S)
+    return rest_s if enough else 0.0
+
+
+def _find_share_left(batch: BatchView) -> float:
+    """Of its requests; all where it does not say."""
+    return 1.0 if not batch.total else max(0.0, 1.0 - (batch.completed + batch.failed) / batch.total)
 
 
 def _find_overdue_at(batch: BatchView, policy: Policy, waited: Waited) -> float:

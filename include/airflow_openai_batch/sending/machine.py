@@ -12,14 +12,14 @@ Pure: no clock, no I/O. Operators, sensor, trigger and the tests' virtual clock 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from airflow_openai_batch.errors import ConfigError, JobError, OpenAIBatchError
 from airflow_openai_batch.job.shard_state import FILE_WAITS_S, Goal, ShardState, find_holder, has_sample
 from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.batch import CLOCK_MARGIN_S, BatchView, choose_kept
 from airflow_openai_batch.openai_api.results_check import RESULTS_UNPROVEN
-from airflow_openai_batch.sending.judging import LATE, LATE_WAY_OUT, is_late, judge_batch
+from airflow_openai_batch.sending.judging import HURRIED, LATE, LATE_WAY_OUT, is_late, judge_batch
 from airflow_openai_batch.sending.policy import DEFAULT_POLICY, Lane, Policy
 from airflow_openai_batch.sending.queue.room import Need, check_fits
 from airflow_openai_batch.sending.result_looks import MOST_LOOKS, count_looks, wait_before
@@ -89,6 +89,8 @@ class StepContext:
     """The model and endpoint of the shard are known to have it."""
     without_flex: str = ""
     """Why they cannot have it, where that is certain."""
+    rest_s: float = 0.0
+    """See `Waited`: of what the current send carries."""
 
 
 def is_reached(state: ShardState, goal: Goal) -> bool:
@@ -169,7 +171,7 @@ def _get_batch(state: ShardState, seen: Observations, goal: Goal, where: StepCon
     if seen.candidates:  # all failed validation: that is the answer to this send
         return Adopt(max(seen.candidates, key=lambda batch: (batch.created_at, batch.id)))
     uploaded = state.file_id is not None and state.file_sha256 == state.content.sha256
-    late = is_late(where.now, policy)
+    late = is_late(where.now, policy, rest_s=where.rest_s, hurried_for=state.hurried_for)
     if late and policy.on_deadline != "fail" and (wait := _await_lost_reply(state, seen, where, policy)):
         return wait
     if late and policy.on_deadline == "publish" and not state.realtime:
@@ -202,7 +204,7 @@ def _send_one_by_one(
         return EndRealtime()
     if lane == "batch":
         return SendRealtime()
-    late_by = LATE if late and not state.realtime else ""
+    late_by = "" if state.realtime or not late else LATE if is_late(where.now, policy) else HURRIED
     if lane == "realtime":
         return SendRealtime(late_by)
     falls_back = policy.falls_back(late=late)
@@ -341,7 +343,8 @@ def _follow(state: ShardState, batch_id: str, seen: Observations, where: StepCon
         duplicates = tuple(each for each in others if each.id not in state.duplicates)
         if kept is not None and (kept.id != batch_id or duplicates):
             return Adopt(kept, duplicates)
-    return judge_batch(batch, now=where.now, policy=policy, waited=state.waited)
+    waited = replace(state.waited, rest_s=where.rest_s)
+    return judge_batch(batch, now=where.now, policy=policy, waited=waited)
 
 
 def _meet_vanished(state: ShardState, batch_id: str, where: StepContext) -> Step:

@@ -26,6 +26,8 @@ class Policy:
     """With ``auto``: up to so many requests go out one by one, through flex or in real time."""
     deadline_at: float | None = None
     """Unix seconds at which the whole shard should be finished."""
+    within_s: float = 0.0
+    """From the start of the run to the deadline."""
     on_deadline: OnDeadline = "fail"
     clean_up: bool = True
     """Delete the files at OpenAI once the shard's rows are written."""

@@ -110,6 +110,8 @@ class Cancel:
 
     batch: BatchView
     why: str
+    hurries: bool = False
+    """Before the deadline, so that there is time to send the rest another way."""
 
 
 @dataclass(frozen=True, slots=True)

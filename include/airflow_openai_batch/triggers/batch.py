@@ -16,7 +16,7 @@ from airflow_openai_batch.job.shard_state import Waited
 from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView, describe_progress
 from airflow_openai_batch.sending.judging import is_late, judge_batch
 from airflow_openai_batch.sending.policy import Policy
-from airflow_openai_batch.sending.steps import RecordEnded, RecordRefused, Wait
+from airflow_openai_batch.sending.steps import Cancel, RecordEnded, RecordRefused, Wait
 from airflow_openai_batch.triggers.connect import connect, find_watcher
 from airflow_openai_batch.triggers.held import HeldTrigger, read_seconds
 from airflow_openai_batch.triggers.kill import CAN_ASK, cancel_if_given_up, warm_up
@@ -54,6 +54,7 @@ class OpenAIBatchEndTrigger(HeldTrigger):
     :param created_at: see `Waited`.
     :param cancel_asked_at: see `Waited`.
     :param stopped_at: see `Waited`.
+    :param rest_s: see `Waited`.
     :param finish_task: end the task as success right here, without another worker process, when the batch
         ended with files to collect. Ignored where the task is run by ``dag.test()``, which knows only plain events.
     :param settled: batches of the same send that the worker knows of: seeing them is no reason to wake it.
@@ -76,6 +77,7 @@ class OpenAIBatchEndTrigger(HeldTrigger):
         created_at: float = 0.0,
         cancel_asked_at: float = 0.0,
         stopped_at: float = 0.0,
+        rest_s: float = 0.0,
         finish_task: bool = False,
         settled: Sequence[str] = (),
         cancel_on_kill: bool = True,
@@ -98,6 +100,7 @@ class OpenAIBatchEndTrigger(HeldTrigger):
         self.created_at = created_at
         self.cancel_asked_at = cancel_asked_at
         self.stopped_at = stopped_at
+        self.rest_s = rest_s
         self.finish_task = finish_task
         self.settled = settled
         self.cancel_on_kill = cancel_on_kill
@@ -108,8 +111,8 @@ class OpenAIBatchEndTrigger(HeldTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         names = (
             "conn_id", "batch_id", "poll_interval", "overdue_after", "deadline", "on_deadline", "deadline_status",
-            "timeout_at", "created_at", "cancel_asked_at", "stopped_at", "finish_task", "cancel_on_kill",
-            "schema_version",
+            "timeout_at", "created_at", "cancel_asked_at", "stopped_at", "rest_s", "finish_task",
+            "cancel_on_kill", "schema_version",
         )  # fmt: skip
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
@@ -194,7 +197,10 @@ class OpenAIBatchEndTrigger(HeldTrigger):
             deadline_at=self.deadline, on_deadline=self.on_deadline, grace_s=read_seconds(self.overdue_after)
         )
         waited = Waited(
-            created_at=self.created_at, cancel_asked_at=self.cancel_asked_at, stopped_at=self.stopped_at
+            created_at=self.created_at,
+            cancel_asked_at=self.cancel_asked_at,
+            stopped_at=self.stopped_at,
+            rest_s=self.rest_s,
         )
         match judge_batch(view, now=now, policy=policy, waited=waited):
             case Wait():
@@ -206,6 +212,8 @@ class OpenAIBatchEndTrigger(HeldTrigger):
             case RecordEnded() | RecordRefused():
                 log.info("%s %s", self.batch_id, describe_progress(view, now))
                 return self._end(view, alone=not twins)
+            case Cancel(hurries=True):
+                return self._event(self.deadline_status)
             case _:
                 return self._event(self.deadline_status if is_late(now, policy) else "overdue")
 

@@ -48,6 +48,7 @@ def read_policy(operator: Any, caller: Caller) -> Policy:
         mode=read_mode(operator.send_mode),
         realtime_threshold=10 if threshold is None else threshold,
         deadline_at=None if within_h is None else caller.run_started_at + within_h * 3600,
+        within_s=0.0 if within_h is None else within_h * 3600,
         on_deadline=read_choice("on_deadline", operator.on_deadline, ("flex", "realtime", "publish", "fail")),
         clean_up=not read_flag("keep_remote_files", operator.keep_remote_files),
         first=operator.shard.get("first") if operator.shard else None,

@@ -19,6 +19,7 @@ from airflow_openai_batch.hooks import metrics
 from airflow_openai_batch.job.shard_state import Waited
 from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.batch import BatchView, describe_progress
+from airflow_openai_batch.openai_api.rate_limits import foresee_pace
 from airflow_openai_batch.operators.links import OpenAIBatchLink
 from airflow_openai_batch.operators.task.base import OpenAIBatchOperator
 from airflow_openai_batch.operators.task.caller import make_caller
@@ -42,6 +43,7 @@ from airflow_openai_batch.operators.task.sending import (
 from airflow_openai_batch.operators.task.shard_ref import ShardRef, read_ref
 from airflow_openai_batch.operators.task.source_access import make_source_resolver
 from airflow_openai_batch.sending.driver import ShardDriver, Waiting
+from airflow_openai_batch.sending.judging import find_late_at
 from airflow_openai_batch.sending.queue.book import LOOK_BACK_S
 from airflow_openai_batch.sending.queue.own_line import OwnLine
 from airflow_openai_batch.sending.queue.room import find_room
@@ -86,7 +88,8 @@ class ShardStepOperator(OpenAIBatchOperator):
     :param enqueued_token_limit: the account's batch queue limit for the model, in input tokens; wins over the
         connection's extra. Nothing is sent before there is room.
     :param max_cost_usd: no send goes out where it could bring the job above this.
-    :param finish_within_h: hours since the run's start, after which ``on_deadline`` decides; default: no bound.
+    :param finish_within_h: hours since the run's start, after which ``on_deadline`` decides; default: no bound. With
+        ``flex`` and ``realtime`` it decides as soon as there is just time left for what a batch has not answered yet.
     :param on_deadline: ``fail`` the task (the batch goes on), or cancel the batch, keep what is finished, and send
         the rest in ``realtime`` or through ``flex`` (in real time where there is none), or ``publish`` without it.
     :param keep_remote_files: do not delete the shard's files at OpenAI once its rows are written.
@@ -239,6 +242,7 @@ class ShardStepOperator(OpenAIBatchOperator):
             policy=read_policy(self, caller),
             find_limit=self._find_limit,
             send_realtime=self._send_realtime,
+            find_pace=self._find_pace,
             check_budget=read_budget_check(self, self.files),
             monthly_budget=functools.partial(find_monthly_budget, self.conn_id),
             own_prices=functools.partial(find_own_prices, self.conn_id),
@@ -261,6 +265,14 @@ class ShardStepOperator(OpenAIBatchOperator):
         tokens = read_optional_int("enqueued_token_limit", self.enqueued_token_limit)
         told = OpenAIBatchHook(self.conn_id).get_limits().queue_limit(model, tokens=tokens)
         return told.overridden_by(self._learnt)
+
+    def _find_pace(self) -> float:
+        from airflow_openai_batch.hooks.openai_batch import OpenAIBatchHook
+
+        limits = read_realtime_limits(
+            self, OpenAIBatchHook(self.conn_id).get_limits(), self.files.shard.model
+        )
+        return foresee_pace(limits, flex=self.on_deadline == "flex") / len(self.files.plan.shards)
 
     def _send_realtime(self, state: ShardState, show_life: Callable[[], None], step: SendRealtime) -> bool:
         """What the current send carries, request by request; whether all of it was asked."""
@@ -333,7 +345,7 @@ class ShardStepOperator(OpenAIBatchOperator):
             asked_at=self._place_in_line,
             not_before=wish.not_before,
             poll_interval=self.poll_interval_s,
-            deadline=read_policy(self, make_caller(context)).deadline_at,
+            deadline=find_late_at(read_policy(self, make_caller(context)), self._waited.rest_s),
         )
         return self.defer(trigger=trigger, method_name="resume")
 
@@ -389,6 +401,7 @@ class ShardStepOperator(OpenAIBatchOperator):
             created_at=self._waited.created_at,
             cancel_asked_at=self._waited.cancel_asked_at,
             stopped_at=self._waited.stopped_at,
+            rest_s=self._waited.rest_s,
             cancel_on_kill=self.cancel_on_kill,
             settled=tuple(dict.fromkeys((*self._settled, *self._seen_twins))),
         )
