@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, date, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,6 +38,7 @@ def use_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         if chat_model is not None:
             (folder / "chat_model.py").write_text(chat_model)
         monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.delitem(sys.modules, "openai", raising=False)  # what is imported already is found there
         model_ends._read_client.cache_clear()
 
     model_ends._read_client.cache_clear()

@@ -62,8 +62,8 @@ def translate_error(error: openai.OpenAIError, doing: str) -> RemoteError:
         return explain_unreached(error, doing, timed_out=isinstance(error, openai.APITimeoutError))
     if isinstance(error, SubjectTokenProviderError) or _EXCHANGE in str(error).lower():
         return TransientError(
-            f"{doing}: workload identity got no token: {clean_words(str(error)).rstrip('.')}. Look at "
-            "workload_identity_provider and what belongs to it in the connection's extra."
+            f"{doing}: workload identity got no token. Look at workload_identity_provider and what belongs to it in "
+            f"the connection's extra: {clean_words(str(error)).rstrip('.')}."
         )
     if "api_key" in str(error) or "credentials" in str(error).lower():
         return FatalAccountError(
