@@ -7,9 +7,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OLDEST := .venv-oldest
+NEWEST := .venv-newest
+CLIENTS ?= 2.37 3.57
 PIP := python -m pip install --quiet --quiet --disable-pip-version-check
 
-.PHONY: help setup demo up test test-long test-all distributed test-oldest chaos simulate check release-check bench pictures clean
+.PHONY: help setup demo up test test-long test-all distributed test-oldest test-client newest chaos simulate check release-check bench pictures clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
@@ -29,6 +31,15 @@ $(OLDEST)/.ready: pyproject.toml constraints-oldest.txt
 	@"$(PYTHON)" -m venv $(OLDEST)
 	@echo "Installing the oldest Airflow that is supported into $(OLDEST), as pinned in constraints-oldest.txt."
 	@$(OLDEST)/bin/$(PIP) -e '.[dev]' -c constraints-oldest.txt
+	@touch $@
+
+# Only what another client brings; all else is taken from $(VENV).
+.venv-client-%/.ready: $(READY)
+	@$(BIN)/python -m venv --clear --without-pip $(@D)
+	@$(@D)/bin/python -c 'import sys, sysconfig; from pathlib import Path; \
+	  Path(sysconfig.get_path("purelib"), "beside.pth").write_text(f"import site; site.addsitedir({sys.argv[1]!r})\n")' \
+	  "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	@$(BIN)/python -m pip --python $(@D)/bin/python install --quiet --quiet --disable-pip-version-check 'openai==$*.*'
 	@touch $@
 
 demo: $(READY) ## 20,000 real texts through a real Airflow and an emulated OpenAI (about 2 minutes)
@@ -65,6 +76,30 @@ test-oldest: $(OLDEST)/.ready ## operators, triggers and the main DAG on the old
 	  $(addprefix tests/operators/test_,composing.py costs.py healing.py refusals.py task_group.py) \
 	  tests/dags/test_openai_batch.py \
 	  tests/plugin/test_wake.py::test_of_many_that_resume_one_task_at_once_one_does $(ARGS)
+
+test-client: $(foreach client,$(CLIENTS),.venv-client-$(client)/.ready) ## the client's tests with its oldest and its newest version (CLIENTS=3.57)
+	@failed=0; \
+	for client in $(CLIENTS); do \
+	  echo "With openai $$client:"; \
+	  .venv-client-$$client/bin/python -m pytest -q -W default -m "not long and not system" -n 2 --dist loadfile \
+	    tests/openai_api tests/sending tests/hooks $(ARGS) || failed=1; \
+	done; \
+	exit $$failed
+
+newest: ## the quick tests with the newest of every dependency, in an environment built anew; for maintainers
+	@rm -rf $(NEWEST)
+	@"$(PYTHON)" -m venv $(NEWEST)
+	@echo "Installing the newest of everything into $(NEWEST), without constraints."
+	@# pip tries one release of boto after the other for longer than anybody waits.
+	@$(NEWEST)/bin/$(PIP) uv
+	@# Of all that hold one another back, Airflow is not to be the one that gives way.
+	@$(NEWEST)/bin/uv pip install --quiet --python $(NEWEST)/bin/python -e '.[dev]' \
+	  "$$(sed -n 's/^apache-airflow==/apache-airflow>=/p' constraints.txt)"
+	@echo "Other than in constraints.txt:"
+	@awk -F== 'NR == FNR { pinned[tolower($$1)] = $$2; next } NF == 2 && pinned[tolower($$1)] != $$2 \
+	  { print "  " $$1, (pinned[tolower($$1)] ? pinned[tolower($$1)] : "(none)"), "->", $$2 }' \
+	  constraints.txt <($(NEWEST)/bin/python -m pip freeze --exclude-editable)
+	$(NEWEST)/bin/python -m pytest -m "not long and not system" -n 2 --dist loadfile $(ARGS)
 
 chaos: $(READY) ## more jobs while parts are killed and OpenAI misbehaves: RUNS=100 SEED=7, ONLY=3 for one of them
 	CHAOS_RUNS=$(or $(RUNS),15) CHAOS_SEED=$(SEED) CHAOS_ONLY=$(ONLY) $(BIN)/python -m pytest tests/chaos $(ARGS)
