@@ -26,6 +26,7 @@ NUMBERS = [int(ONLY)] if ONLY else list(range(RUNS))
 
 pytestmark = [
     pytest.mark.system,
+    pytest.mark.long,
     pytest.mark.timeout(600 + 120 * len(NUMBERS)),
     pytest.mark.needs_program("initdb"),
 ]

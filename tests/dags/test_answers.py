@@ -85,6 +85,7 @@ def test_answers_of_every_kind_end_in_the_right_row(
     assert values["nan"] is None
 
 
+@pytest.mark.long
 def test_all_choices_stand_in_the_row_and_count_in_the_budget(
     run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
@@ -112,6 +113,7 @@ def drop_column(job: Job, name: str) -> None:
         pq.write_table(pq.read_table(part).drop_columns([name]), part)
 
 
+@pytest.mark.long
 def test_real_time_costs_what_the_tier_costs_that_answered(run_dag: RunDag, tmp_path: Path) -> None:
     tiers = ("default", "flex", "priority")
     job = Job(tmp_path).write(chat_line(tier, model="gpt-5-mini", service_tier=tier) for tier in tiers)

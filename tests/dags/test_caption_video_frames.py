@@ -53,6 +53,7 @@ def test_models_and_ways_are_compared(run_dag: RunDag, openai_server: OpenAIServ
     assert "mostly blue" in report
 
 
+@pytest.mark.long
 def test_a_second_run_adds_the_other_way_and_pays_nothing_twice(
     run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
@@ -68,6 +69,7 @@ def test_a_second_run_adds_the_other_way_and_pays_nothing_twice(
     assert (books.billed["realtime"], books.billed["batch"]) == (2, 2)
 
 
+@pytest.mark.long
 def test_what_is_no_video_is_named(run_dag: RunDag, tmp_path: Path) -> None:
     text = tmp_path / "notes.mp4"
     text.write_text("no video at all" * 100)

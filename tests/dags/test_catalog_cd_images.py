@@ -69,6 +69,7 @@ def test_covers_become_a_workbook_with_results_and_problems(
     assert sum(row["cost_usd"] or 0 for row in results.values()) > 0
 
 
+@pytest.mark.long
 def test_a_second_run_sends_only_what_failed_or_is_new(
     run_dag: RunDag, openai_server: OpenAIServer, photos: Path
 ) -> None:
@@ -90,6 +91,7 @@ def test_a_second_run_sends_only_what_failed_or_is_new(
     assert {row["state"] for row in read_sheet(photos, "results")} == {"good"}
 
 
+@pytest.mark.long
 def test_without_anything_new_the_model_is_not_asked_and_a_limit_is_applied_anew(
     run_dag: RunDag, openai_server: OpenAIServer, photos: Path
 ) -> None:
@@ -104,6 +106,7 @@ def test_without_anything_new_the_model_is_not_asked_and_a_limit_is_applied_anew
     assert read_codes(photos) == {("scan_001.png", "unsure")}
 
 
+@pytest.mark.long
 def test_where_every_photograph_is_damaged_the_workbook_says_so(
     run_dag: RunDag, openai_server: OpenAIServer, photos: Path
 ) -> None:

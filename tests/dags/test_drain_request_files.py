@@ -83,6 +83,7 @@ def test_answers_lie_beside_the_files_under_gpt_batch_managers_names_and_are_lef
     assert find_jobs(open_inbox(str(inbox)), max_files=10, min_age_s=0) == []
 
 
+@pytest.mark.long
 def test_a_new_file_is_a_new_job_a_copy_or_a_lost_output_costs_nothing(
     drain: Any, openai_server: OpenAIServer, inbox: Path
 ) -> None:
@@ -102,6 +103,7 @@ def test_a_new_file_is_a_new_job_a_copy_or_a_lost_output_costs_nothing(
     assert set(run.labels.values()) >= {"new.jsonl"}
 
 
+@pytest.mark.long
 def test_a_bad_file_holds_up_no_other_and_what_failed_goes_on_when_triggered_again(
     drain: Any, openai_server: OpenAIServer, inbox: Path
 ) -> None:
@@ -122,6 +124,7 @@ def test_a_bad_file_holds_up_no_other_and_what_failed_goes_on_when_triggered_aga
     assert sum(openai_server.books.billed.values()) == 7 + 1, "what was answered is not asked again"
 
 
+@pytest.mark.long
 def test_requests_without_an_answer_stand_in_the_error_file(
     drain: Any, openai_server: OpenAIServer, inbox: Path
 ) -> None:
@@ -140,6 +143,7 @@ def test_requests_without_an_answer_stand_in_the_error_file(
     assert "shard-001-of-002.error.jsonl" not in names(inbox)
 
 
+@pytest.mark.long
 def test_an_untouched_form_drains_the_samples(run_dag: RunDag, openai_server: OpenAIServer) -> None:
     run = run_dag(DAG_ID)
     assert run.state == "success", run.failures
@@ -161,6 +165,7 @@ def test_where_nothing_waits_nothing_is_sent(drain: Any, openai_server: OpenAISe
     assert openai_server.files() == []
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("form_names_s3")
 def test_an_inbox_may_lie_in_an_object_store(run_dag: RunDag, s3: ObjectStore) -> None:
     s3.put("in/a.jsonl", "\n".join(chat_line(f"r-{n}") for n in range(3)).encode())

@@ -109,6 +109,7 @@ def test_documents_get_vectors_that_find_them_and_only_what_changes_is_paid_for(
     assert any("Hammer" in chunk["text"] for chunk in now.values())
 
 
+@pytest.mark.long
 def test_a_new_document_goes_the_real_time_way_and_nothing_new_costs_nothing(
     embed: Embed, store: PointStore, openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
@@ -126,6 +127,7 @@ def test_a_new_document_goes_the_real_time_way_and_nothing_new_costs_nothing(
     assert read_chunks(store) == {}, "what its document no longer has is gone, though nothing was new"
 
 
+@pytest.mark.long
 def test_a_document_keeps_its_old_chunks_until_the_new_ones_are_there(
     embed: Embed, store: PointStore, guides: Path, openai_server: OpenAIServer
 ) -> None:
@@ -140,6 +142,7 @@ def test_a_document_keeps_its_old_chunks_until_the_new_ones_are_there(
     assert read_chunks(store) == before
 
 
+@pytest.mark.long
 def test_a_chunk_without_a_vector_does_not_hold_back_those_it_was_sent_with(
     embed: Embed, store: PointStore, openai_server: OpenAIServer
 ) -> None:

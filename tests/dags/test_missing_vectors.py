@@ -57,6 +57,7 @@ def test_only_the_missing_input_is_asked_again_and_both_answers_are_in_the_row(
     assert job.report()["cost"]["actual_usd"] == pytest.approx(sum(row["cost_usd"] for row in rows))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("since", ["landed", "ended"])
 def test_who_died_between_the_sends_lands_the_same_again_and_pays_nothing(
     run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path, right: list[dict[str, Any]], since: str
@@ -78,6 +79,7 @@ def test_who_died_between_the_sends_lands_the_same_again_and_pays_nothing(
     assert rows[0]["embeddings"] == right[0]["embeddings"]
 
 
+@pytest.mark.long
 def test_after_the_last_attempt_the_vectors_that_came_stay_and_a_repair_brings_the_other(
     run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path, right: list[dict[str, Any]]
 ) -> None:

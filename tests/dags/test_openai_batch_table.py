@@ -51,6 +51,7 @@ def test_the_untouched_form_runs_on_the_sample(run_dag: RunDag, openai_server: O
     assert openai_server.books.billed["batch"] == 0, "a handful goes out in real time"
 
 
+@pytest.mark.long
 def test_a_batch_of_a_parquet_becomes_typed_columns_of_a_workbook(
     ask: Callable[..., FinishedRun], openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
@@ -112,6 +113,7 @@ def test_a_preview_shows_tokens_and_cost_and_sends_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_a_csv_as_excel_saves_it_is_read_as_it_was_meant_and_comes_back_without_formulas(
     ask: Callable[..., FinishedRun],
     openai_server: OpenAIServer,
@@ -133,6 +135,7 @@ def test_a_csv_as_excel_saves_it_is_read_as_it_was_meant_and_comes_back_without_
     assert read_csv(tmp_path / "out" / "answers.csv")[0]["answer"] == "=sch\u00f6n"
 
 
+@pytest.mark.long
 def test_rows_that_cannot_be_asked_are_in_the_table_with_their_reason(
     ask: Callable[..., FinishedRun], tmp_path: Path
 ) -> None:
@@ -145,6 +148,7 @@ def test_rows_that_cannot_be_asked_are_in_the_table_with_their_reason(
     assert rows[1]["answer_error"] == "user: column 'text' is empty"
 
 
+@pytest.mark.long
 def test_the_table_comes_with_reasons_even_where_no_row_could_be_asked(
     ask: Callable[..., FinishedRun], openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
@@ -172,6 +176,7 @@ def test_a_bad_answer_turns_the_run_red_and_the_table_is_there(
     assert rows[3]["mood"] is None
 
 
+@pytest.mark.long
 def test_a_sample_leaves_the_other_rows_open_and_the_rest_goes_on_from_it(
     ask: Callable[..., FinishedRun], openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
@@ -183,6 +188,7 @@ def test_a_sample_leaves_the_other_rows_open_and_the_rest_goes_on_from_it(
     assert openai_server.books.billed["batch"] == 8
 
 
+@pytest.mark.long
 def test_rows_of_a_query_and_a_schema_of_ones_own(
     ask: Callable[..., FinishedRun],
     tmp_path: Path,

@@ -85,6 +85,7 @@ def test_three_nights_in_a_row_of_which_one_fails_and_is_cleared(
     assert len(whole) == 29
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("openai_conn")
 def test_a_night_without_a_file_or_without_rows_is_skipped(
     run_night: Any, openai_server: OpenAIServer, tmp_path: Path
@@ -99,6 +100,7 @@ def test_a_night_without_a_file_or_without_rows_is_skipped(
     assert openai_server.files() == []
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("openai_conn")
 def test_a_run_by_hand_with_an_untouched_form_takes_the_newest_day_and_shows_three_answers(
     run_dag: RunDag, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -153,6 +155,7 @@ def test_which_day_a_run_is_about(
     assert (None if night is None else str(night.day)) == expected
 
 
+@pytest.mark.long
 def test_the_files_may_lie_in_an_object_store(s3: ObjectStore, tmp_path: Path) -> None:
     for day in NIGHTS:
         s3.put(f"in/{day}/reviews.csv", b"text\n")

@@ -94,6 +94,7 @@ def test_every_point_gets_tags_after_a_sample_was_looked_at(
     assert "| 22 | 22 | 0 |" in (tmp_path / "out" / "summary.md").read_text()
 
 
+@pytest.mark.long
 def test_a_later_run_asks_only_about_what_has_no_tags_by_this_version_of_the_prompt(
     tag: Tag, store: PointStore, openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
@@ -122,6 +123,7 @@ def test_a_later_run_asks_only_about_what_has_no_tags_by_this_version_of_the_pro
     assert "0 to tag" in (tmp_path / "second" / "summary.md").read_text()
 
 
+@pytest.mark.long
 def test_tags_of_others_are_kept_and_told_unless_the_form_says_otherwise(
     tag: Tag, store: PointStore, openai_server: OpenAIServer, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.system,
+    pytest.mark.long,
     pytest.mark.timeout(2_400),
     pytest.mark.needs_program("initdb", "redis-server"),
 ]

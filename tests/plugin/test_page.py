@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from demo.api import Run
     from demo.standalone import LocalAirflow
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(420), pytest.mark.needs_program("chromium")]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.long,
+    pytest.mark.timeout(420),
+    pytest.mark.needs_program("chromium"),
+]
 
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1400, "height": 1000}

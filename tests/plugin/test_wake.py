@@ -33,7 +33,7 @@ from fixtures.wait import wait_until
 if TYPE_CHECKING:
     from demo.api import Run
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(900)]
 
 POLL_S = 3600
 WITHIN_S = 60.0

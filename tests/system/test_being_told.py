@@ -25,7 +25,7 @@ from fixtures.wait import wait_until
 if TYPE_CHECKING:
     from demo.api import Run
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).resolve().parents[2]
 DAGS = """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from demo.api import Run
     from demo.standalone import LocalAirflow
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(420)]
 
 DAG_ID = "openai_batch_one_task"
 CANCELLED = {"cancelling", "cancelled"}

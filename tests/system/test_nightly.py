@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from demo.standalone import LocalAirflow
 
 # The first test that uses it also waits for Airflow to start.
-pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(600)]
 
 NIGHTLY = "reviews_sentiment_nightly"
 FOLLOWUP = "reviews_sentiment_followup"

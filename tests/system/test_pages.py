@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
     from demo.standalone import LocalAirflow
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(420), pytest.mark.needs_program("chromium")]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.long,
+    pytest.mark.timeout(420),
+    pytest.mark.needs_program("chromium"),
+]
 
 PATIENCE_MS = 30_000
 """The UI's own pages take seconds on a busy machine."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from demo.standalone import LocalAirflow
 
 # The first one also waits for Airflow to start.
-pytestmark = [pytest.mark.system, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(420)]
 
 STEPS = ("upload", "create", "wait", "download", "resend_leftovers")
 
