@@ -20,7 +20,7 @@ POLICY_S = {
     "grace_s": 5.0,  # after a batch's expiry, which the emulator sets to `stage.WINDOW_S`
 }
 WAITS_S: dict[str, dict[str, Any]] = {
-    "airflow_openai_batch.openai_api.results_check": {"LOOK_WAITS_S": (2.0,)},
+    "airflow_openai_batch.sending.result_looks": {"LOOK_WAITS_S": (2.0,)},
     "airflow_openai_batch.sending.declined_calls": {"PUT_OFF_LEAST_S": 1.0, "PUT_OFF_LEAST_MAX_S": 4.0},
     "airflow_openai_batch.sending.machine": {"FILE_WAITS_S": (1.0, 1.0, 2.0, 2.0), "NEW_BATCH_LOOK_S": 2.0},
     "airflow_openai_batch.job.folding": {"FILE_WAITS_S": (1.0, 1.0, 2.0, 2.0)},

@@ -126,7 +126,7 @@ def test_the_ledger_of_another_plan_is_not_taken_for_this_ones(
 def test_a_result_file_that_lags_behind_the_status_is_waited_for(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_openai_batch.openai_api.results_check.LOOK_WAITS_S", (0.1,))
+    monkeypatch.setattr("airflow_openai_batch.sending.result_looks.LOOK_WAITS_S", (0.1,))
     openai_server.script(batch="completed", file_lag=2)
     assert run_dag("openai_batch_one_task", job.conf()).state == "success"
     assert [row["status"] for row in job.rows()] == ["ok"] * 3

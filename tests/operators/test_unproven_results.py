@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_openai_batch.openai_api import results_check
+from airflow_openai_batch.sending import result_looks
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ def job(tmp_path: Path) -> Job:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_openai_batch.openai_api.results_check.LOOK_WAITS_S", (0.05,))
-    for doubt in results_check.MOST_LOOKS:
-        monkeypatch.setitem(results_check.MOST_LOOKS, doubt, 2)  # six to fifteen, in up to an hour
+    monkeypatch.setattr("airflow_openai_batch.sending.result_looks.LOOK_WAITS_S", (0.05,))
+    for doubt in result_looks.MOST_LOOKS:
+        monkeypatch.setitem(result_looks.MOST_LOOKS, doubt, 2)  # six to fifteen, in up to an hour
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
 
 

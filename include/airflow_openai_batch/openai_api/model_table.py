@@ -14,20 +14,20 @@ EncodingName = Literal["o200k_base", "cl100k_base"]
 _PLACE = Path(__file__).with_name("models.toml")
 
 
-class _Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _SourcedRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     source: str
     read: date
     """When the source said so."""
 
 
-class EncodingRow(_Row, frozen=True, kw_only=True):
+class EncodingRow(_SourcedRow, frozen=True, kw_only=True):
     """How the tokens of models are counted whose names begin like that."""
 
     prefixes: tuple[str, ...]
     encoding: EncodingName
 
 
-class ModelRow(_Row, frozen=True, kw_only=True):
+class ModelRow(_SourcedRow, frozen=True, kw_only=True):
     """Models with the same limits on one request."""
 
     names: tuple[str, ...]
@@ -35,7 +35,7 @@ class ModelRow(_Row, frozen=True, kw_only=True):
     context_tokens: int | None = None
 
 
-class QueueRow(_Row, frozen=True, kw_only=True):
+class QueueRow(_SourcedRow, frozen=True, kw_only=True):
     """Models with the same limits of an account; from tier 1 to tier 5."""
 
     names: tuple[str, ...]
@@ -43,7 +43,7 @@ class QueueRow(_Row, frozen=True, kw_only=True):
     tokens_per_minute: tuple[int, int, int, int, int]
 
 
-class EndRow(_Row, frozen=True, kw_only=True):
+class EndRow(_SourcedRow, frozen=True, kw_only=True):
     """Models that end on one day."""
 
     names: tuple[str, ...]
