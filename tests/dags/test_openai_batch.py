@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_openai_batch.sending.driver import ShardDriver
 from airflow_openai_batch.sending.policy import Policy
 from fixtures.job import Job, chat_line
 
@@ -205,7 +203,6 @@ def test_a_full_queue_is_waited_out(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     openai_server.script(batch="failed", code="token_limit_exceeded", limit=2_000_000, times=2)
-    quick = functools.partial(ShardDriver, policy=Policy(queue_wait_s=0.1))  # waits of a minute otherwise
-    monkeypatch.setattr("airflow_openai_batch.operators.task.shard_step.ShardDriver", quick)
+    monkeypatch.setitem(Policy.__init__.__kwdefaults__, "queue_wait_s", 0.1)  # waits of a minute otherwise
     assert run_dag("openai_batch", job.conf()).state == "success"
     assert openai_server.books.billed["batch"] == 10

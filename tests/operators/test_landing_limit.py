@@ -89,6 +89,7 @@ def two_at_once(tmp_path: Path) -> Iterator[Machine]:
         process.wait()
 
 
+@pytest.mark.long
 def test_eight_processes_land_two_at_a_time_and_all_are_done(two_at_once: Machine) -> None:
     two_at_once.fill()
     names = [f"shard-{number}" for number in range(8)]
@@ -118,6 +119,7 @@ def test_a_holder_that_is_killed_frees_its_place_and_so_does_one_that_waits(two_
     assert holders[1].poll() is None
 
 
+@pytest.mark.long
 def test_they_land_in_the_order_in_which_they_came(two_at_once: Machine) -> None:
     holders = [two_at_once.land(name, stays_s=600) for name in ("a", "b")]
     two_at_once.wait_for(("a", "landing"), ("b", "landing"))
@@ -130,6 +132,7 @@ def test_they_land_in_the_order_in_which_they_came(two_at_once: Machine) -> None
     assert two_at_once.order()[2:] == names
 
 
+@pytest.mark.long
 def test_whoever_waits_uses_no_processor(two_at_once: Machine) -> None:
     for name in ("a", "b"):
         two_at_once.land(name, stays_s=600)
