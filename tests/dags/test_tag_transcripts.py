@@ -68,7 +68,7 @@ def test_every_point_gets_tags_after_a_sample_was_looked_at(
 ) -> None:
     run = tag("out", only_sample=True)
     assert run.state == "success", run.failures
-    assert openai_server.books.billed == {"realtime": 5}
+    assert openai_server.books.billed == {"flex": 5}
     sample = [json.loads(line) for line in (tmp_path / "out" / "sample.jsonl").read_text().splitlines()]
     assert len(sample) == 5
     assert all(each["tags"] for each in sample)
@@ -90,7 +90,7 @@ def test_every_point_gets_tags_after_a_sample_was_looked_at(
         assert payload.items() >= before[number].items(), "nothing else is touched"
     counts = run.xcom("write")
     assert (counts["read"], counts["written"], counts["skipped"]) == (22, 22, 0)
-    assert openai_server.books.billed == {"realtime": 5, "batch": 17}, "the sample's answers are kept"
+    assert openai_server.books.billed == {"flex": 5, "batch": 17}, "the sample's answers are kept"
     assert "| 22 | 22 | 0 |" in (tmp_path / "out" / "summary.md").read_text()
 
 
