@@ -11,20 +11,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 
-from airflow_openai_batch.access.givers import Giver, find_giver, find_giver_in
-from airflow_openai_batch.access.locations import open_place
-from airflow_openai_batch.access.permissions import check_conn_id
-from airflow_openai_batch.errors import OpenAIBatchError
 from airflow_openai_batch.hooks import metrics
 from airflow_openai_batch.job.shard_state import Waited
 from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.batch import BatchView, describe_progress
 from airflow_openai_batch.openai_api.rate_limits import foresee_pace
 from airflow_openai_batch.operators.links import OpenAIBatchLink
-from airflow_openai_batch.operators.task.base import OpenAIBatchOperator
 from airflow_openai_batch.operators.task.caller import make_caller
 from airflow_openai_batch.operators.task.failures import task_failures
-from airflow_openai_batch.operators.task.instance_label import label_shard, show_label
+from airflow_openai_batch.operators.task.instance_label import show_label
 from airflow_openai_batch.operators.task.landing_limit import read_landing_slots, wait_to_land
 from airflow_openai_batch.operators.task.monthly_budget import find_monthly_budget
 from airflow_openai_batch.operators.task.own_prices import find_own_prices
@@ -40,22 +35,22 @@ from airflow_openai_batch.operators.task.sending import (
     read_policy,
     read_realtime_limits,
 )
-from airflow_openai_batch.operators.task.shard_ref import ShardRef, read_ref
+from airflow_openai_batch.operators.task.shard_operator import ShardOperator
 from airflow_openai_batch.operators.task.source_access import make_source_resolver
 from airflow_openai_batch.sending.driver import ShardDriver, Waiting
 from airflow_openai_batch.sending.judging import find_late_at
 from airflow_openai_batch.sending.queue.book import LOOK_BACK_S
 from airflow_openai_batch.sending.queue.own_line import OwnLine
 from airflow_openai_batch.sending.queue.room import find_room
-from airflow_openai_batch.sending.shard_files import LandingRules, ShardFiles, open_shard
 from airflow_openai_batch.sending.steps import AwaitRoom, Pause, Reached
 from airflow_openai_batch.wording import describe_duration
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
 
+    from airflow_openai_batch.access.givers import Giver
     from airflow_openai_batch.job.shard_state import Goal, ShardState
-    from airflow_openai_batch.openai_api.client import BatchClient
+    from airflow_openai_batch.operators.task.shard_ref import ShardRef
     from airflow_openai_batch.sending.steps import SendRealtime
     from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
     from airflow_openai_batch.triggers.pause import OpenAIBatchPauseTrigger
@@ -67,7 +62,7 @@ QUEUE_LOOK_BATCHES = 1_000
 """Ten calls at most, for words; the triggerer, which decides, looks at all."""
 
 
-class ShardStepOperator(OpenAIBatchOperator):
+class ShardStepOperator(ShardOperator):
     """Base of the operators that bring one shard to their goal.
 
     Each is a door to the one state machine: it takes the shard from wherever it is, so that a cleared or
@@ -159,45 +154,6 @@ class ShardStepOperator(OpenAIBatchOperator):
         self._seen_twins: tuple[str, ...] = ()
         self._waited = Waited()
         self._own_line = OwnLine()
-
-    @property
-    def label(self) -> str:
-        """Names the mapped instance in the UI, with what it waits for."""
-        if self.shard is None:
-            return self.linked_batch_id or ""
-        try:
-            return label_shard(self.files.shard, self.waits_for)
-        except OpenAIBatchError:  # the task has failed with it, and would with this instead
-            return "a shard that cannot be opened"
-
-    @functools.cached_property
-    def files(self) -> ShardFiles:
-        """The shard's files. For use after template rendering.
-
-        :raises ConfigError: if the reference, the output or the connection cannot be used.
-        """
-        job, number = read_ref(self.shard)
-        giver = self._read_giver()
-        output = open_place(job, "output", giver)
-        return open_shard(output, number, self._resolve_source, self.landing_rules())
-
-    def check_givers(self, context: Context) -> None:
-        """:raises ConfigError: if whoever named the connection may not use it."""
-        self._giver = find_giver(context, "shard")
-        self._resolve_source = make_source_resolver(context)
-        vars(self).pop("files", None)  # found for the task's name, before it was known who named them
-        with task_failures():
-            check_conn_id(self.conn_id, find_giver(context, "conn_id"))
-
-    def _read_giver(self) -> Giver:
-        """Who named the shard; before the task runs, for its name in the UI, without the run's parameters."""
-        if self._giver is not None:
-            return self._giver
-        return find_giver_in(self.dag, self.task_id, {}, "shard") if self._dag is not None else Giver.FORM
-
-    def landing_rules(self) -> LandingRules:
-        """How answers become rows; operators that land read their parameters here."""
-        return LandingRules()
 
     def execute(self, context: Context) -> dict[str, Any]:
         return self._go_on(context)
@@ -292,16 +248,6 @@ class ShardStepOperator(OpenAIBatchOperator):
             on_alive=show_life,
         )
         return done.finished
-
-    def _connect(self) -> BatchClient:
-        from airflow_openai_batch.hooks.openai_batch import (
-            OpenAIBatchHook,  # a second of imports, see `DEFAULT_CONN_ID`
-        )
-
-        return OpenAIBatchHook(self.conn_id).get_batch_client()
-
-    def result(self) -> dict[str, Any]:
-        return dict(self.shard or {})
 
     def _wait(self, context: Context, outcome: Waiting) -> bool:
         """Defer, or sleep for one poll interval where the task is not deferrable; whether there is room now."""
