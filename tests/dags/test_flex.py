@@ -129,7 +129,7 @@ def test_a_model_without_flex_is_found_once_and_remembered(
     assert run_dag("openai_batch", job.conf(mode="auto", realtime_concurrency=1)).state == "success"
     assert count_lanes(job) == {"realtime": 12}
     assert openai_server.books.calls[f"{POST} 400"] == 1
-    assert [read_events(job, shard).count("flex") for shard in range(3)] == [1, 0, 0]
+    assert sorted(read_events(job, shard).count("flex") for shard in range(3)) == [0, 0, 1]
 
 
 def test_flex_for_a_model_without_it_says_what_to_set_and_a_batch_goes_on(
@@ -175,7 +175,9 @@ def test_after_the_deadline_the_rest_goes_through_flex(
     job = write_job(tmp_path, requests=5)
     run = run_dag("openai_batch", job.conf(mode="batch", finish_within_h=0.0005, on_deadline="flex"))
     assert run.state == "success"
-    assert count_lanes(job) == {"flex": 5}
+    lanes = count_lanes(job)
+    assert sum(lanes.values()) == sum(openai_server.books.billed.values()) == 5, "what was finished is kept"
+    assert lanes["flex"]
 
 
 def test_a_budget_counts_flex_at_the_price_of_a_batch(
