@@ -109,6 +109,7 @@ with DAG(
         ),
         "conn_id": SHARED["conn_id"],
         "on_existing": SHARED["on_existing"],
+        "repair": SHARED["repair"],
         "show_answers": Param(
             default=3,
             type="integer",
@@ -191,6 +192,7 @@ with DAG(
         output_uri=night["job"],
         asset_uri=night["root"],
         on_existing="{{ params.on_existing }}",
+        repair="{{ params.repair }}",
         conn_id="{{ params.conn_id }}",
         send_mode="{{ params.mode }}",
         poll_interval="{{ params.poll_interval }}",

@@ -84,6 +84,12 @@ def test_three_nights_in_a_row_of_which_one_fails_and_is_cleared(
     assert sorted(set(whole["day"].to_pylist())) == list(NIGHTS)
     assert len(whole) == 29
 
+    assert "repair=true" in second.errors("ask.publish")
+    repaired = run_night(NIGHTS[1], repair=True)
+    assert repaired.state == "success", repaired.failures
+    assert openai_server.books.billed["batch"] == billed + 1, "only the row that was refused is asked again"
+    assert sentiments_of(tmp_path, NIGHTS[1])["R-1013"] is not None
+
 
 @pytest.mark.long
 @pytest.mark.usefixtures("openai_conn")
