@@ -46,11 +46,13 @@ def test_no_file_stays_at_openai_and_an_orphan_is_swept(
     assert len(job.rows()) == 12
 
 
+@pytest.mark.long
 def test_files_can_be_kept(run_dag: RunDag, openai_server: OpenAIServer, job: Job) -> None:
     assert run_dag(ONE_TASK, job.conf(keep_remote_files=True)).state == "success"
     assert len(openai_server.files()) == 6
 
 
+@pytest.mark.long
 def test_trouble_with_deleting_fails_nothing(run_dag: RunDag, openai_server: OpenAIServer, job: Job) -> None:
     openai_server.script(http="DELETE /files/*", status=403, times=None)
     run = run_dag(ONE_TASK, job.conf())
@@ -73,6 +75,7 @@ def test_the_first_refusal_of_the_account_stops_the_run_and_a_later_one_goes_on(
     assert openai_server.books.billed["batch"] == 12
 
 
+@pytest.mark.long
 def test_lines_refused_for_the_account_use_up_no_attempt(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job
 ) -> None:
@@ -159,6 +162,7 @@ def test_after_the_deadline_the_rest_is_sent_in_real_time(
     assert not list(openai_server.books.paid_twice(job.input))
 
 
+@pytest.mark.long
 @pytest.mark.openai_server(in_progress_s=3600)
 def test_after_the_deadline_what_there_is_can_be_published(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job
@@ -170,6 +174,7 @@ def test_after_the_deadline_what_there_is_can_be_published(
     assert len(job.rows()) == 12
 
 
+@pytest.mark.long
 @pytest.mark.openai_server(in_progress_s=3600)
 def test_after_the_deadline_the_task_fails_and_its_batch_goes_on(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job
@@ -193,6 +198,7 @@ def test_a_retry_waits_for_what_the_lost_call_may_have_done(
     assert len(openai_server.batches()) == 1
 
 
+@pytest.mark.long
 @pytest.mark.openai_server(in_progress_s=12)
 def test_two_batches_that_a_lagging_list_made_are_settled_to_one(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, monkeypatch: pytest.MonkeyPatch

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("openai_conn")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("form_names_s3")
 def test_a_glob_of_plain_and_compressed_objects_lands_in_order(
     run_dag: RunDag, openai_server: OpenAIServer, s3: ObjectStore

@@ -92,6 +92,7 @@ def test_lines_that_may_succeed_later_are_sent_again_and_good_ones_never(
     assert set(openai_server.books.good_by_custom_id.values()) == {1}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("accepted", "state", "status"), [([], "failed", "failed"), (["truncated"], "success", "ok")]
 )
@@ -104,6 +105,7 @@ def test_a_truncated_answer_is_good_only_where_that_was_said(
     assert (row["status"], row["error_code"], row["attempts"]) == (status, "truncated", 1)
 
 
+@pytest.mark.long
 def test_a_request_that_keeps_failing_stops_after_max_attempts(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job
 ) -> None:
@@ -113,6 +115,7 @@ def test_a_request_that_keeps_failing_stops_after_max_attempts(
     assert (row["status"], row["status_code"], row["attempts"]) == ("failed", 500, 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dag_id", DAGS)
 def test_a_shard_that_openai_refused_is_named_with_its_reason(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, dag_id: str
@@ -168,6 +171,7 @@ def test_a_dry_run_plans_and_stops_and_the_real_run_goes_on_with_its_plan(
     assert job.report()["fingerprint"] == fingerprint
 
 
+@pytest.mark.long
 def test_an_empty_input_fails_or_skips_what_comes_after(run_dag: RunDag, job: Job) -> None:
     job.write([])
     assert run_dag("openai_batch", job.conf()).state == "failed"

@@ -50,6 +50,7 @@ def test_only_what_has_no_good_result_is_asked_again(
     assert openai_server.files() == []
 
 
+@pytest.mark.long
 def test_a_repair_that_brings_nothing_keeps_the_rows_and_another_run_tries_again(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job
 ) -> None:
@@ -63,6 +64,7 @@ def test_a_repair_that_brings_nothing_keeps_the_rows_and_another_run_tries_again
     assert openai_server.books.billed["batch"] == 10
 
 
+@pytest.mark.long
 def test_a_job_without_bad_rows_is_left_alone(run_dag: RunDag, openai_server: OpenAIServer, job: Job) -> None:
     assert run_dag("openai_batch", job.conf()).state == "success"
     rows, batches = job.rows(), len(openai_server.batches())
@@ -76,6 +78,7 @@ def test_a_directory_without_a_job_cannot_be_repaired(run_dag: RunDag, job: Job)
     assert "there is no job to repair" in run.errors("split")
 
 
+@pytest.mark.long
 def test_a_larger_sample_sends_what_the_smaller_one_did_not_and_the_whole_run_the_rest(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job
 ) -> None:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import openai
+import pytest
 
 from airflow_openai_batch.testing import EmulatorProcess
 from emulator.lines import CHAT, chat_body, request_line
@@ -25,6 +26,7 @@ def peak_mb(pid: int) -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
+@pytest.mark.long
 def test_fifty_thousand_lines_are_answered_in_bounded_memory_while_others_are_served(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     write_requests(path)

@@ -166,6 +166,7 @@ def test_a_finished_run_leaves_an_asset_event_with_counts_and_cost(run_dag: RunD
     assert event["extra"]["cost_usd"] > 0
 
 
+@pytest.mark.long
 def test_runs_with_directories_of_their_own_share_one_asset(
     run_dag: RunDag, job: Job, tmp_path: Path
 ) -> None:

@@ -151,6 +151,7 @@ def test_a_file_that_never_shows_is_uploaded_anew_and_stops_in_the_end(
     assert openai_server.books.calls_of("POST /v1/files") == 5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("route", ["POST /batches", "POST /files"])
 def test_retry_after_is_obeyed_without_a_worker(

@@ -83,6 +83,7 @@ def test_an_uploaded_file_that_openai_lost_is_uploaded_again(
     assert openai_server.books.billed["batch"] == 3
 
 
+@pytest.mark.long
 def test_a_batch_that_this_connection_does_not_know_is_not_paid_again_unless_somebody_says_so(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +133,7 @@ def test_a_result_file_that_lags_behind_the_status_is_waited_for(
     assert [row["status"] for row in job.rows()] == ["ok"] * 3
 
 
+@pytest.mark.long
 def test_what_is_left_over_can_be_uploaded_again_by_a_later_send(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:

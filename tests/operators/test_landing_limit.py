@@ -105,6 +105,7 @@ def test_eight_processes_land_two_at_a_time_and_all_are_done(two_at_once: Machin
     assert sorted(waits) == names, "said once by each that waits"
 
 
+@pytest.mark.long
 def test_a_holder_that_is_killed_frees_its_place_and_so_does_one_that_waits(two_at_once: Machine) -> None:
     holders = [two_at_once.land(name, stays_s=600) for name in ("a", "b")]
     two_at_once.wait_for(("a", "landing"), ("b", "landing"))
@@ -150,6 +151,7 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("openai_conn")
 @pytest.mark.parametrize("dag_id", ["openai_batch", "openai_batch_one_task"])
 def test_a_run_with_one_place_lands_all_its_shards_one_of_them_in_real_time(

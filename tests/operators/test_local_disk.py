@@ -65,6 +65,7 @@ def test_a_pod_is_on_a_machine_of_its_own_though_its_executor_is_local(
     assert "KubernetesExecutor may run" in str(describe_local_paths(["s3://bucket/in", "file:///data/job"]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "settings",
     [
@@ -85,6 +86,7 @@ def test_there_is_no_warning_where_the_disk_is_everybodys(
     assert read_warnings(capfd) == []
 
 
+@pytest.mark.long
 def test_there_is_no_warning_where_all_is_in_a_store(
     run_dag: RunDag,
     job: Job,

@@ -138,6 +138,7 @@ def test_a_file_whose_requests_are_not_known_is_refused(run_dag: RunDag, budget:
     assert "what file-x may cost is not known" in run_dag(dag).errors("create")
 
 
+@pytest.mark.long
 def test_real_time_repair_and_restart_count_too(
     run_dag: RunDag, budget: Callable[..., str], books: Path, openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
@@ -157,6 +158,7 @@ def test_real_time_repair_and_restart_count_too(
     assert read_book(books) == (pytest.approx(repaired + job.report()["cost"]["actual_usd"], abs=8e-6), 0)
 
 
+@pytest.mark.long
 def test_a_refused_batch_has_cost_nothing(
     run_dag: RunDag, budget: Callable[..., str], books: Path, openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
@@ -168,6 +170,7 @@ def test_a_refused_batch_has_cost_nothing(
     assert list((books / "openai_default").rglob("*.reserved.*")), "it was counted while it was under way"
 
 
+@pytest.mark.long
 def test_only_this_month_counts(
     run_dag: RunDag, budget: Callable[..., str], books: Path, openai_server: OpenAIServer, tmp_path: Path
 ) -> None:

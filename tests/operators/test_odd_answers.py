@@ -31,6 +31,7 @@ def job(tmp_path: Path) -> Job:
     return Job(tmp_path).write(chat_line(str(n)) for n in range(2))
 
 
+@pytest.mark.long
 def test_an_upload_without_an_id_is_not_done_again(run_dag: RunDag, gate: Gate, job: Job) -> None:
     gate.change(UPLOAD, lambda _: b'{"object": "file"}')
     run = run_dag("openai_batch", job.conf(), retries=3)
@@ -38,6 +39,7 @@ def test_an_upload_without_an_id_is_not_done_again(run_dag: RunDag, gate: Gate, 
     assert gate.calls[UPLOAD] == 1
 
 
+@pytest.mark.long
 def test_a_redirected_upload_is_told_with_both_addresses(run_dag: RunDag, gate: Gate, job: Job) -> None:
     with open_gate() as other:
         other.answer("GET /v1/files", 200, {"object": "list", "data": []})

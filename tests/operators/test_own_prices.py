@@ -66,6 +66,7 @@ def test_a_budget_for_a_model_without_a_price_names_where_to_say_it_and_is_kept_
     assert report["cost"]["estimated_usd"] > 0
 
 
+@pytest.mark.long
 def test_the_budget_of_the_month_counts_with_the_same_prices(
     run_dag: RunDag, job: Job, say: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,7 @@ def test_a_batch_that_is_not_known_is_looked_for_with_a_connection(run_dag: RunD
     )
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("openai_conn")
 def test_a_plan_that_exists_is_said_to_be_gone_on_with(
     run_dag: RunDag, job: Job, capfd: pytest.CaptureFixture[str]

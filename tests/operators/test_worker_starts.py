@@ -212,6 +212,7 @@ def test_a_sensor_of_any_batch_waits_until_its_time_is_over(
     assert len(task.starts) == 2
 
 
+@pytest.mark.long
 def test_a_queue_that_refuses_starts_two_workers_for_each_try(
     openai_server: OpenAIServer, make_task: Any
 ) -> None:

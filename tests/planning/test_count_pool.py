@@ -57,6 +57,7 @@ def test_workers_tally_as_this_process_does_and_in_order() -> None:
     assert not children()
 
 
+@pytest.mark.long
 def test_duplicates_are_found_over_the_chunks_of_all_workers(tmp_path: Path) -> None:
     """Hashes of ids are compared between processes; Python's are seeded for each."""
     lines = [request_line(str(number % 5_990), "x" * 1_000) for number in range(6_000)]
@@ -70,6 +71,7 @@ def test_duplicates_are_found_over_the_chunks_of_all_workers(tmp_path: Path) -> 
         assert [line["line_number"] for line in read_rejected(job)] == list(range(5_991, 6_001))
 
 
+@pytest.mark.long
 def test_a_faster_counter_is_used_where_it_agrees(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     lines = [request_line(str(number), f"wörd {number} " * 99) for number in range(3_000)]
     source = write_lines(tmp_path / "in.jsonl", lines)

@@ -214,6 +214,7 @@ def test_two_jobs_of_a_run_keep_their_shards_apart(
         assert [shard["task"]["task_id"] for shard in shards] == [f"{name}.shard"] * 2
 
 
+@pytest.mark.long
 def test_a_plan_that_another_program_goes_on_with_and_a_batch_that_is_cancelled(
     page: httpx.Client, run_dag: RunDag, openai: OpenAIServer, job: Job
 ) -> None:

@@ -58,6 +58,7 @@ def test_a_store_that_was_planted_is_not_opened(
         assert "is no name" in "".join(text for _, _, text in run.failures)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["link", "open"])
 def test_a_folder_that_others_may_have_filled_is_not_opened(
     run_dag: RunDag, tmp_path: Path, how: str

@@ -170,6 +170,7 @@ def test_a_link_below_the_output_root_leads_nowhere_and_our_own_folders_are_no_p
     assert sorted(elsewhere.rglob("*")) == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("named", [" {root}/covers", "file://{root}/link#", "file://{root}/link?"])
 def test_a_name_of_which_a_client_makes_another_leads_nowhere_else(
     run_dag: RunDag, elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
@@ -297,6 +298,7 @@ def test_a_form_names_no_connection_but_those_of_the_dag_or_the_list(
     assert run_dag("openai_batch_one_task", conf).state == "success"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("dag_id", "task_id", "typed"),
     [

@@ -98,6 +98,7 @@ def test_a_server_that_echoes_what_it_was_sent_brings_the_key_nowhere(
     check_nowhere(run, job, "".join(capfd.readouterr()))
 
 
+@pytest.mark.long
 def test_nor_does_its_page_with_status_200(
     run_dag: RunDag, gate: Gate, conn: str, job: Job, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,6 +108,7 @@ def test_nor_does_its_page_with_status_200(
     check_nowhere(run, job, "".join(capfd.readouterr()))
 
 
+@pytest.mark.long
 def test_nor_do_the_errors_of_a_batch(
     run_dag: RunDag, openai_server: OpenAIServer, conn: str, job: Job, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,6 +140,7 @@ def test_nor_does_what_is_answered_in_real_time(
     check_nowhere(run, job, "".join(capfd.readouterr()))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("status", "words"), [(200, "a web page came"), (403, "a web page came"), (302, "leads to")]
 )

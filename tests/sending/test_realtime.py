@@ -162,6 +162,7 @@ def wait_until_still(server: OpenAIServer) -> int:
     return paid
 
 
+@pytest.mark.long
 def test_a_kill_loses_at_most_one_flush_and_what_is_in_the_air(
     openai_server: OpenAIServer, tmp_path: Path
 ) -> None:

@@ -36,6 +36,7 @@ def join(s3: ObjectStore, name: str) -> Joined:
     return join_answers(place("prepared"), place("job"), place(name), format=find_format(name))
 
 
+@pytest.mark.long
 def test_every_format_is_written_and_read_back(s3: ObjectStore, tmp_path: Path) -> None:
     put(s3, PreparedJob(tmp_path, {"text": list("abcdefg")}, positions=[0, 1, 2, 0, 3, 4, 1]).write().folder)
     expected = [f"answer {at}" for at in (0, 1, 2, 0, 3, 4, 1)]

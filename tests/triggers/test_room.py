@@ -89,6 +89,7 @@ async def test_a_full_queue_is_waited_for_until_a_batch_ends(
         assert await asyncio.wait_for(task, 10) == "room"
 
 
+@pytest.mark.long
 @pytest.mark.openai_server(in_progress_s=3_600)
 async def test_many_that_wait_together_are_never_let_into_the_same_room(
     openai_server: OpenAIServer, openai_conn: str, create_batch: Callable[..., str]
