@@ -115,6 +115,7 @@ def test_prompts_go_in_and_typed_answers_come_out(
     assert run.asset_events()[0]["uri"] == f"file://{output_root}/{run.dag_id}"
 
 
+@pytest.mark.long
 def test_rows_many_shards_and_an_expired_batch(run_dag: RunDag, openai_server: OpenAIServer) -> None:
     openai_server.script(batch="expired", done=1, total=2, shard=1)
     rows = [{"id": n, "text": f"text {n % 6}", "day": DAY} for n in range(8)]
@@ -206,6 +207,7 @@ def test_clearing_pays_nothing_again_and_goes_on_with_a_failed_shard(
     assert openai_server.books.billed["batch"] == 6
 
 
+@pytest.mark.long
 def test_another_run_does_not_take_over_the_rows_of_this_one(
     run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,6 +321,7 @@ def test_a_quiet_night_a_preview_and_a_sample(
     assert [each.row for each in sink.answers] == [{"prompt": "a"}, {"prompt": "b"}]
 
 
+@pytest.mark.long
 def test_a_mapped_task_has_a_directory_for_each(run_dag: RunDag) -> None:
     found: list[list[Any]] = []
     with DAG("mapped", schedule=None) as dag:
@@ -375,6 +378,7 @@ def test_answers_that_are_none_are_left_out_or_say_why(
     assert "987654" not in caplog.text
 
 
+@pytest.mark.long
 def test_answers_of_a_job_that_nothing_prepared(run_dag: RunDag, output_root: Path) -> None:
     from fixtures.job import Job, chat_line
 

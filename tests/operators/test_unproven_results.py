@@ -100,6 +100,7 @@ def test_counts_alone_tell_a_cut_file_where_a_server_has_no_file_objects(
     assert_all_there_once(run_dag(DAG, job.conf()), job, openai_server)
 
 
+@pytest.mark.long
 def test_bytes_alone_tell_a_cut_file_where_a_batch_has_no_counts(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job
 ) -> None:
@@ -119,6 +120,7 @@ def test_a_file_that_stays_cut_stops_the_shard_and_sends_nothing_again(
     assert not (job.output / "raw/00000.1.output.jsonl").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("content", [b"<html>Please log in.</html>", b'{"error": {"message": "no"}}\n', b""])
 def test_what_is_in_raw_and_turns_out_wrong_is_fetched_anew(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, content: bytes
@@ -145,6 +147,7 @@ def test_lines_that_the_server_itself_lost_are_asked_again(
     assert openai_server.books.billed["batch"] == REQUESTS + 1
 
 
+@pytest.mark.long
 def test_of_a_deleted_file_the_rest_lands_and_max_attempts_says_whether_it_is_asked_again(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job
 ) -> None:
@@ -166,6 +169,7 @@ def test_of_a_deleted_file_the_rest_lands_and_max_attempts_says_whether_it_is_as
     assert [row["status"] for row in job.rows()] == ["ok", "ok", "failed", "ok"]
 
 
+@pytest.mark.long
 def test_a_deleted_file_is_asked_again_within_max_attempts_by_itself(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job
 ) -> None:
@@ -174,6 +178,7 @@ def test_a_deleted_file_is_asked_again_within_max_attempts_by_itself(
     assert [(row["status"], row["attempts"]) for row in job.rows()] == [("ok", 2)] * REQUESTS
 
 
+@pytest.mark.long
 def test_a_deleted_error_file_costs_the_good_answers_nothing(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job
 ) -> None:

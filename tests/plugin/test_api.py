@@ -136,6 +136,7 @@ def test_a_directory_is_shown_once_by_the_task_that_made_it(
     assert answer["total"] == 1
 
 
+@pytest.mark.long
 def test_a_report_shows_the_job_of_another_run_and_no_requests_to_those_without_rights_on_that(
     page: httpx.Client, run_dag: RunDag, job: Job, login: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +166,7 @@ def test_a_report_shows_the_job_of_another_run_and_no_requests_to_those_without_
     assert login("reporter").get("/api/shards", params=query).status_code == 403
 
 
+@pytest.mark.long
 def test_a_job_in_one_task(page: httpx.Client, run_dag: RunDag, job: Job) -> None:
     from airflow.sdk import DAG
 
@@ -187,6 +189,7 @@ def test_a_job_in_one_task(page: httpx.Client, run_dag: RunDag, job: Job) -> Non
     ] * 3
 
 
+@pytest.mark.long
 def test_two_jobs_of_a_run_keep_their_shards_apart(
     page: httpx.Client, run_dag: RunDag, tmp_path: Path
 ) -> None:
