@@ -35,6 +35,11 @@ def test_every_seed_ends_with_one_row_per_request_and_nothing_paid_twice(seeds: 
     assert sums.total.faults.total() > len(seeds)
 
 
+def test_what_is_not_known_of_a_file_at_first_is_asked_again_before_its_content_is_believed() -> None:
+    """Seed 2218: its object shows later than its content, an empty one in its place, and no counts of its batch."""
+    simulate(draw_scenario(2218))
+
+
 @pytest.mark.timeout(300)
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.randoms(use_true_random=False))

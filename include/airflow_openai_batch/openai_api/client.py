@@ -264,20 +264,17 @@ class BatchClient:
         :raises DownloadError: if it did not arrive whole, or as what it should be, five times.
         :raises NotFoundError: if OpenAI does not know the file (yet).
         """
-        told = None if believe_all else self.describe_file(file_id)
-        check = ResultCheck(
-            name=file_id,
-            told_bytes=None if told is None else told.bytes,
-            lines_at_least=lines_at_least,
-            twice=True,
-        )
-        received = _DOWNLOAD_RETRY(self._download, file_id, target, None if believe_all else check)
-        if check.note:
+        check = None if believe_all else ResultCheck(name=file_id, lines_at_least=lines_at_least, twice=True)
+        received = _DOWNLOAD_RETRY(self._download, file_id, target, check)
+        if check is not None and check.note:
             log.warning("%s is taken as it is, twice the same came: %s.", file_id, check.note)
         return received
 
     def _download(self, file_id: str, target: Location, check: ResultCheck | None) -> Received:
         meter, arrived = ResultMeter(), 0
+        if check is not None and check.told_bytes is None:  # a file's object may show later than its content
+            told = self.describe_file(file_id)
+            check.told_bytes = None if told is None else told.bytes
         try:
             with (
                 translated(f"downloading {file_id}"),
@@ -293,8 +290,8 @@ class BatchClient:
                     _check_length(file_id, response.headers, received.bytes)
                     check.judge(received)
         except STREAM_ERRORS as error:
-            kind = type(error).__name__
-            raise DownloadError(f"downloading {file_id}: cut after {arrived:,} bytes ({kind})") from None
+            cut = f"cut after {arrived:,} bytes ({type(error).__name__})"
+            raise DownloadError(f"downloading {file_id}: {cut}") from None
         return received
 
 
