@@ -96,7 +96,8 @@ def _check_remote_files(job: Job, plan: Plan, output: Location) -> None:
     """What the shards' own clean-up left, publishing sweeps; then nothing of ours is at OpenAI.
 
     Excused are result files, and only because they go by themselves: those that OpenAI lists and then says not to
-    know when they are to be deleted (``file_lag``), and those of a batch that the list does not show yet.
+    know when they are to be deleted (``file_lag``), those of a batch that the list does not show yet, and those of one
+    that was only cancelled by this very look.
     """
     job.emulator.script.remove()
     excused = {file.id for file in job.emulator.files.alive if file.lag > 0}
@@ -106,14 +107,14 @@ def _check_remote_files(job: Job, plan: Plan, output: Location) -> None:
     for batch in job.emulator.batches:
         if not knows_all or batch.created_at + job.world.scenario.list_lag_s > job.world.now():
             excused.update(batch.result_ids)
-    process = Process(job.world, "publish")
+    process, looked_at = Process(job.world, "publish"), job.world.now()
     sends = {
         shard.shard: max(event.send for event in _read_events(output, shard.shard)) for shard in plan.shards
     }
     with connect(job, process) as client:
         sweep_files(client, plan, OUTPUT, sends)
     for file in job.emulator.files.alive:
-        assert file.id in excused, f"{file.filename} is left at OpenAI"
+        assert file.id in excused or file.created_at >= looked_at, f"{file.filename} is left at OpenAI"
         assert file.expires_at is not None, f"{file.filename} is left at OpenAI for ever"
 
 
@@ -228,7 +229,8 @@ def _check_kept(job: Job, shard: int, events: list[Event]) -> None:
     """
     kept = {event.send: event.batch_id for event in events if event.kind == "created"}
     cancelled = {event.batch_id for event in events if event.kind == "duplicate"}
-    ended_at = {event.send: event.at for event in events if event.kind == "ended"}
+    # Where nothing of it may have been paid, the next send goes out.
+    ended_at = {event.send: event.at for event in events if event.kind in ("ended", "refused")}
     for batch in job.emulator.batches:
         told = batch.metadata or {}
         if int(told["shard"]) != shard or batch.status == "failed":
