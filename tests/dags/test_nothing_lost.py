@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("openai_conn")
 ONE_TASK = "openai_batch_one_task"
+DAGS = ["openai_batch", pytest.param(ONE_TASK, marks=pytest.mark.long)]
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def sent_as(job: Job) -> Counter[tuple[str, str]]:
     return Counter((row["status"], row["sent_as"]) for row in job.rows())
 
 
-@pytest.mark.parametrize("dag_id", ["openai_batch", ONE_TASK])
+@pytest.mark.parametrize("dag_id", DAGS)
 def test_no_file_stays_at_openai_and_an_orphan_is_swept(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, dag_id: str
 ) -> None:
@@ -125,7 +126,7 @@ def test_a_shard_that_never_fits_fails_at_once_with_the_number_to_use(
     assert openai_server.books.billed["batch"] == 0
 
 
-@pytest.mark.parametrize("dag_id", ["openai_batch", ONE_TASK])
+@pytest.mark.parametrize("dag_id", DAGS)
 def test_few_requests_go_out_in_real_time(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, dag_id: str
 ) -> None:
@@ -152,7 +153,7 @@ DEADLINE = {"finish_within_h": 1.5 / 3600}
 
 
 @pytest.mark.openai_server(in_progress_s=3600)
-@pytest.mark.parametrize("dag_id", ["openai_batch", ONE_TASK])
+@pytest.mark.parametrize("dag_id", DAGS)
 def test_after_the_deadline_the_rest_is_sent_in_real_time(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, dag_id: str
 ) -> None:

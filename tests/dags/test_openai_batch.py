@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("openai_conn")
 
-DAGS = ["openai_batch", "openai_batch_one_task"]
+ONE_TASK = "openai_batch_one_task"
+DAGS = ["openai_batch", pytest.param(ONE_TASK, marks=pytest.mark.long)]
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def job(tmp_path: Path) -> Job:
     return Job(tmp_path).write(chat_line(f"review/{n}", f"Review {n}: lovely.") for n in range(10))
 
 
-@pytest.mark.parametrize("dag_id", DAGS)
+@pytest.mark.parametrize("dag_id", ["openai_batch", ONE_TASK])
 def test_every_request_ends_in_one_row_in_the_order_of_the_input(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, dag_id: str
 ) -> None:
@@ -79,7 +80,14 @@ def test_what_an_expired_batch_left_over_is_sent_again_alone(
     assert len(openai_server.batches()) == 3
 
 
-@pytest.mark.parametrize("status", [500, 503, 429, 0, "missing", "request_timeout"])
+@pytest.mark.parametrize(
+    "status",
+    [
+        429,
+        "missing",
+        *(pytest.param(each, marks=pytest.mark.long) for each in (500, 503, 0, "request_timeout")),
+    ],
+)
 def test_lines_that_may_succeed_later_are_sent_again_and_good_ones_never(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, status: int | str
 ) -> None:

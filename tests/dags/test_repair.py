@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("openai_conn")
 
-DAGS = ["openai_batch", "openai_batch_one_task"]
+DAGS = ["openai_batch", pytest.param("openai_batch_one_task", marks=pytest.mark.long)]
 
 
 @pytest.fixture

@@ -48,6 +48,7 @@ def sentiments_of(tmp_path: Path, day: str) -> dict[str, str | None]:
     return {row["review_id"]: row["sentiment"] for row in rows}
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("openai_conn")
 def test_three_nights_in_a_row_of_which_one_fails_and_is_cleared(
     run_night: Any, openai_server: OpenAIServer, tmp_path: Path, caplog: pytest.LogCaptureFixture

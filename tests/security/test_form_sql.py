@@ -38,6 +38,7 @@ def shop(tmp_path: Path, define_connection: Callable[..., str], monkeypatch: pyt
     return file
 
 
+@pytest.mark.long
 def test_the_form_of_the_table_dag_changes_nothing(run_dag: RunDag, shop: Path, tmp_path: Path) -> None:
     """What the review did: a table dropped, and a database written to where a vector store would unpickle it."""
     before = shop.read_bytes()

@@ -50,7 +50,7 @@ def _is_refused(run: FinishedRun, task_id: str, option: str, server: OpenAIServe
     return True
 
 
-@pytest.mark.parametrize("name", ["airflow.cfg", ""])
+@pytest.mark.parametrize("name", ["", pytest.param("airflow.cfg", marks=pytest.mark.long)])
 def test_documents_that_a_form_names_elsewhere_are_not_read(
     run_dag: RunDag, openai_server: OpenAIServer, elsewhere: Path, tmp_path: Path, name: str
 ) -> None:
@@ -100,6 +100,7 @@ def test_requests_that_a_form_leads_to_elsewhere_are_not_sent(
     assert SECRET not in _all_text(tmp_path / "manual") if (tmp_path / "manual").exists() else True
 
 
+@pytest.mark.long
 def test_a_link_below_a_prefix_is_a_document_that_cannot_be_read(
     run_dag: RunDag, elsewhere: Path, tmp_path: Path
 ) -> None:

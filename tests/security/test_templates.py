@@ -41,6 +41,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_templates_that_build_gigabytes_reject_their_rows(table: Path, tmp_path: Path) -> None:
     """All at once, as one prompt a line: the row is rejected, and this process never holds a gigabyte."""
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

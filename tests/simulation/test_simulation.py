@@ -27,7 +27,7 @@ QUICK = {"validating_s": 60.0, "in_progress_s": 600.0}
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("seeds", [range(250), pytest.param(range(250, SEEDS), marks=pytest.mark.long)])
+@pytest.mark.parametrize("seeds", [range(150), pytest.param(range(150, SEEDS), marks=pytest.mark.long)])
 def test_every_seed_ends_with_one_row_per_request_and_nothing_paid_twice(seeds: range) -> None:
     sums = simulate_many(seeds, processes=2)
     assert not sums.failed, next(iter(sums.failed.values()))
@@ -40,6 +40,7 @@ def test_what_is_not_known_of_a_file_at_first_is_asked_again_before_its_content_
     simulate(draw_scenario(2218))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.randoms(use_true_random=False))
