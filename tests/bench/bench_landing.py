@@ -149,6 +149,7 @@ def land(folder: Path, answers: int, _url: str, *, endpoint: str = CHAT, raw: st
     from airflow_openai_batch.job.plan import Shard
     from airflow_openai_batch.job.request_line import RequestLine
     from airflow_openai_batch.results.landing import land_shard
+    from airflow_openai_batch.results.media_files import MediaWriter
     from airflow_openai_batch.results.outcome import OutcomeRules
     from airflow_openai_batch.results.raw_index import SendFiles
     from airflow_openai_batch.storage.location import resolve_plain
@@ -176,7 +177,7 @@ def land(folder: Path, answers: int, _url: str, *, endpoint: str = CHAT, raw: st
         files=(resolve_plain(str(folder / raw)),),
     )
     part = resolve_plain(str(folder / "part-00000.parquet"))
-    landed = land_shard(lines(), [send], part, shard=shard, rules=OutcomeRules())
+    landed = land_shard(lines(), [send], part, media=MediaWriter(part, 0), shard=shard, rules=OutcomeRules())
     if landed.rows != {"ok": answers}:
         raise SystemExit(f"not all answers landed: {landed.rows}")
 

@@ -97,7 +97,7 @@ def test_a_fine_tuned_model_does_not_have_the_price_of_its_base() -> None:
         ({"input": 4}, "lacks output; write 0 for what costs nothing"),
         ({}, "lacks input and output"),
         (4, "must be an object with prices, for instance"),
-        ({"input": 4, "ouput": 1}, "has 'ouput'; known are input, cached_input, cache_write, output, batch, flex, "),
+        ({"input": 4, "ouput": 1}, "has 'ouput'; known are input, cached_input, cache_write, output, input_image, "),
         ({"input": 4, "output": 1, "batch": {"input": 1}}, r"\['batch'\] in its extra lacks output"),
         ({"input": 4, "output": 1, "batch": 2}, r"\['batch'\] in its extra must be an object"),
     ],

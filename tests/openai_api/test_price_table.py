@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from airflow_openai_batch.openai_api.prices import Cost, estimate_cost, price_answer
+from airflow_openai_batch.openai_api.rates import MediaTokens
 
 NOVEMBER = datetime(2026, 11, 28, tzinfo=UTC).timestamp()
 LONG = 300_000
@@ -150,3 +151,26 @@ def test_at_most_all_of_the_input_is_written_to_the_cache() -> None:
     assert estimate_cost("gpt-5.4", chat, 10_000, 500, at_most=True) == estimate_cost(
         "gpt-5.4", chat, 10_000, 500
     )
+
+
+PICTURES = [
+    # 100 words x 5, 1,000 of a picture that is edited x 8, 7,034 drawn x 30; half of it in a batch
+    ("gpt-image-2", MediaTokens(input_image=1_000, output_image=7_034), (1_100, 7_034), 0.21952),
+    # What is drawn costs more than what is written: 32, not 10.
+    ("gpt-image-1.5", MediaTokens(output_image=4_160), (100, 4_160), 0.13362),
+    ("gpt-image-1-mini", MediaTokens(input_image=500, output_image=4_500), (600, 4_500), 0.03745),
+    ("gpt-audio-mini", MediaTokens(input_audio=1_000, output_audio=500), (1_200, 600), 0.02036),
+]
+
+
+@pytest.mark.parametrize(("model", "media", "tokens", "standard"), PICTURES)
+def test_pictures_and_sound_cost_what_their_tokens_cost(
+    model: str, media: MediaTokens, tokens: tuple[int, int], standard: float
+) -> None:
+    found = price_answer(model, "batch", *tokens, at=NOVEMBER, media=media)
+    assert found == pytest.approx((standard / 2, standard))
+
+
+def test_an_estimate_of_pictures_is_of_pictures() -> None:
+    found = estimate_cost("gpt-image-1.5", "/v1/images/generations", 1_000, 41_600, requests=10)
+    assert found == pytest.approx(((1_000 * 2.5 + 41_600 * 16) / 1e6, (1_000 * 5 + 41_600 * 32) / 1e6))

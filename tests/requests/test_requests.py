@@ -25,6 +25,7 @@ def embedding(texts: object) -> str:
     )
 
 
+IMAGES, EDITS, VIDEOS = "/v1/images/generations", "/v1/images/edits", "/v1/videos"
 CHAT = request_line()
 
 BAD_LINES = {
@@ -57,7 +58,18 @@ BAD_LINES = {
         "invalid_url",
         "must be one of /v1/responses, /v1/chat/completions",
     ),
-    "images endpoint": (request_line(url="/v1/images/generations"), "invalid_url", "it must be one of"),
+    "a picture of nothing": (request_line(url=IMAGES), "missing_prompt", "body.prompt is missing"),
+    "a video of a number": (request_line(url=VIDEOS, prompt=4), "missing_prompt", "body.prompt is a number"),
+    "an edit of nothing": (
+        request_line(url=EDITS, prompt="Blue"),
+        "missing_images",
+        "body.images is missing",
+    ),
+    "an edit of no picture": (
+        request_line(url=EDITS, prompt="Blue", images=[]),
+        "missing_images",
+        "a batch takes no files beside its lines",
+    ),
     "body is text": (request_line(body="hello"), "invalid_body", "body is a string; it must be an object"),
     "no model": (CHAT.replace('"model": "gpt-4o-mini", ', ""), "missing_model", "body.model is missing"),
     "empty model": (request_line(model=""), "missing_model", "body.model is empty"),

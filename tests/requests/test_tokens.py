@@ -308,8 +308,8 @@ def test_the_faster_counter_agrees_on_texts_in_many_scripts(encoding: Any) -> No
 
 
 def test_an_unknown_endpoint_is_named() -> None:
-    with pytest.raises(InputError, match="'/v1/images/generations' is not an endpoint for text batches"):
-        count_request_tokens({"model": "gpt-4o"}, "/v1/images/generations")
+    with pytest.raises(InputError, match="'/v1/images/variations' is not an endpoint of batches"):
+        count_request_tokens({"model": "gpt-4o"}, "/v1/images/variations")
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from airflow_openai_batch.errors import AccountingError, InputChangedError
 from airflow_openai_batch.report.failed_requests import find_failed, write_failed
 from airflow_openai_batch.results.landing import land_shard
 from airflow_openai_batch.results.leftovers import find_leftover, write_leftover
+from airflow_openai_batch.results.media_files import MediaWriter
 from airflow_openai_batch.results.outcome import OutcomeRules
 from airflow_openai_batch.results.raw_index import SendFiles
 from airflow_openai_batch.storage.location import Location, resolve_plain
@@ -69,6 +70,7 @@ def test_row_tells_all_there_is_to_know(shard: ShardOnDisk) -> None:
         "parsed": None,
         "choices": None,
         "embeddings": None,
+        "media": None,
         "finish_reason": "stop",
         "model": "gpt-4o-mini-2024-07-18",
         "input_tokens": 100,
@@ -301,7 +303,14 @@ def test_other_number_of_requests_than_planned_writes_nothing(shard: ShardOnDisk
     shard.add_send([answer("a", chat_body())])
     planned = shard.shard
     with pytest.raises(AccountingError, match="shard 0: the plan says 2 requests, 1 were read"):
-        land_shard(list(shard.lines())[:1], shard.sends, shard.part, shard=planned, rules=OutcomeRules())
+        land_shard(
+            list(shard.lines())[:1],
+            shard.sends,
+            shard.part,
+            media=MediaWriter(shard.part, 0),
+            shard=planned,
+            rules=OutcomeRules(),
+        )
     assert not Path(shard.part.path).exists()
 
 
@@ -347,7 +356,9 @@ def test_files_in_an_object_store_are_read_and_written(shard: ShardOnDisk, s3: O
         for key in ("raw/00000.1.output.jsonl", "raw/00000.1.error.jsonl", "results/part-00000.parquet")
     )
     sends = [SendFiles(send=1, sent_as="batch", files=(output, error))]
-    landed = land_shard(shard.lines(), sends, part, shard=shard.shard, rules=OutcomeRules())
+    landed = land_shard(
+        shard.lines(), sends, part, media=MediaWriter(part, 0), shard=shard.shard, rules=OutcomeRules()
+    )
     assert landed.rows == {"ok": 100}
     assert hashlib.sha256(s3.get("results/part-00000.parquet")).hexdigest() == landed.part_sha256
     assert list(find_failed(shard.lines(), part)) == []

@@ -29,6 +29,7 @@ DESIGN_COLUMNS = [
     "parsed",
     "choices",
     "embeddings",
+    "media",
     "finish_reason",
     "model",
     "input_tokens",

@@ -31,6 +31,7 @@ STATE = "state"
 RAW = "raw"
 LEFTOVER = "leftover"
 RESULTS = "results"
+MEDIA = "media"
 STAGED = "staged"
 GENERATIONS = "generations"
 SPENT = "spent"
@@ -38,7 +39,7 @@ WITHOUT_FLEX = "without_flex"
 
 FILES = frozenset({PLAN, REJECTED, FAILED, REPORT_JSON, REPORT_MARKDOWN, BREAKER, KNOWN_BATCHES})
 """Every file directly in the job directory."""
-FOLDERS = frozenset({STATE, RAW, LEFTOVER, RESULTS, STAGED, GENERATIONS, SPENT, WITHOUT_FLEX})
+FOLDERS = frozenset({STATE, RAW, LEFTOVER, RESULTS, MEDIA, STAGED, GENERATIONS, SPENT, WITHOUT_FLEX})
 """Every folder directly in the job directory."""
 
 
@@ -69,6 +70,11 @@ def leftover(shard: int, send: int, first: int | None = None) -> str:
 def part(shard: int) -> str:
     """One row per request of the shard."""
     return f"{RESULTS}/part-{shard:05d}.parquet"
+
+
+def media_folder(shard: int) -> str:
+    """The files that answers of the shard brought."""
+    return f"{MEDIA}/shard-{shard:05d}"
 
 
 def staged_shard(shard: int) -> str:

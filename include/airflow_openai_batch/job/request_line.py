@@ -36,6 +36,7 @@ class RequestBody(msgspec.Struct, gc=False):
 
     model: Any = None
     input: msgspec.Raw = msgspec.Raw(b"")
+    n: Any = None
     dimensions: Any = None
     response_format: msgspec.Raw = msgspec.Raw(b"")
     text: msgspec.Raw = msgspec.Raw(b"")

@@ -6,6 +6,7 @@ What comes from a server is read here once, into our own types, and refused in w
 # Modules that other folders may import from.
 __all__ = [
     "account_limits",
+    "answer_media",
     "answer_parts",
     "answer_vectors",
     "batch",
@@ -25,6 +26,7 @@ __all__ = [
     "paging",
     "prices",
     "rate_limits",
+    "rates",
     "realtime_client",
     "redirects",
     "responses",

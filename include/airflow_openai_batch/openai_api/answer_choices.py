@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
 from airflow_openai_batch.openai_api import lenient_json
+from airflow_openai_batch.openai_api.answer_media import read_audio
 from airflow_openai_batch.openai_api.answer_parts import (
     CONTENT_FILTER,
+    MISSING_PARTS,
     REFUSAL,
     TRUNCATED,
     Choice,
@@ -74,6 +76,9 @@ def _read_choice(number: int, found: ChatChoice) -> ResponseContent:
     text, refusal = find_text(message.content), string(message.refusal)
     finish_reason = string(found.finish_reason)
     spoken = isinstance(message.audio, dict)
+    sound = read_audio(message.audio, f"choices[{number}].message.audio")
+    if spoken and text is None:
+        text = string(message.audio.get("transcript"))
     if text is None and not (refusal or calls or spoken or finish_reason in _CUT_SHORT):
         raise OddShapeError(f"choices[{number}].message has neither content nor refusal nor tool calls")
     return ResponseContent(
@@ -81,6 +86,8 @@ def _read_choice(number: int, found: ChatChoice) -> ResponseContent:
         refusal=refusal,
         structured=lenient_json.encode(calls) if calls else None,
         finish_reason=finish_reason,
+        media=None if sound is None else [sound],
+        defect=MISSING_PARTS if spoken and sound is None and not (refusal or calls) else None,
         has_text=not (calls or spoken),
     )
 
@@ -99,10 +106,11 @@ def _join(root: ChatBody | CompletionBody, choices: Sequence[ResponseContent]) -
         answer.choices = [Choice(each.content, each.structured) for each in choices]
         answer.refusal = next((each.refusal for each in choices if each.refusal is not None), None)
         answer.finish_reason = choices[worst].finish_reason
+        answer.media = [each for choice in choices for each in choice.media or ()] or None
     answer.model = string(root.model)
     answer.usage = read_usage(root.usage)
     answer.service_tier = string(root.service_tier)
-    _mark_defect(answer, which)
+    _mark_defect(answer, choices, which)
     return answer
 
 
@@ -112,7 +120,10 @@ def _rank(choice: ResponseContent) -> int:
     return _CUT_SHORT.index(reason) if reason in _CUT_SHORT else len(_CUT_SHORT)
 
 
-def _mark_defect(answer: ResponseContent, which: str) -> None:
+def _mark_defect(answer: ResponseContent, choices: Sequence[ResponseContent], which: str) -> None:
+    if any(choice.defect == MISSING_PARTS for choice in choices):
+        answer.defect = MISSING_PARTS
+        answer.defect_message = "The answer has no sound in it, though it is one that was spoken."
     if answer.finish_reason == "content_filter":
         answer.defect = CONTENT_FILTER
         answer.defect_message = (

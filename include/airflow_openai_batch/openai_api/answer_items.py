@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from airflow_openai_batch.openai_api import lenient_json
+from airflow_openai_batch.openai_api.answer_media import read_drawn
 from airflow_openai_batch.openai_api.answer_parts import (
     CONTENT_FILTER,
+    MISSING_PARTS,
     REFUSAL,
     TRUNCATED,
     ResponseContent,
@@ -27,6 +29,7 @@ from airflow_openai_batch.openai_api.response_bodies import OddShapeError, Respo
 Item = dict[str, Any]
 
 _MESSAGE: frozenset[str | None] = frozenset({"message"})
+_DRAWING: frozenset[str | None] = frozenset({"image_generation_call"})
 _CLIENT_CALLS: frozenset[str | None] = frozenset(
     {
         "apply_patch_call",
@@ -67,8 +70,9 @@ def read_response(body: bytes) -> ResponseContent:
     refusals = [
         text for part in _message_parts(root.output) if (text := string(part.get("refusal"))) is not None
     ]
-    made = any(item.get("type") == "image_generation_call" for item in root.output)
-    if root.status == "completed" and not (texts or refusals or calls or made):
+    drawings = [item for item in root.output if is_kind(item, _DRAWING)]
+    media = [found for item in drawings if (found := read_drawn(item)) is not None]
+    if root.status == "completed" and not (texts or refusals or calls or drawings):
         raise OddShapeError("output has neither a message nor a call")
     answer = ResponseContent(
         content="".join(texts) if texts else None,
@@ -78,10 +82,25 @@ def read_response(body: bytes) -> ResponseContent:
         model=string(root.model),
         usage=read_usage(root.usage),
         service_tier=string(root.service_tier),
-        has_text=not calls and (bool(texts) or not made),
+        media=media or None,
+        has_text=not calls and (bool(texts) or not drawings),
     )
     _mark_defect(answer, root)
+    if answer.defect is None and not (texts or calls or media) and drawings:
+        _mark_undrawn(answer, drawings[-1])
     return answer
+
+
+def _mark_undrawn(answer: ResponseContent, call: Item) -> None:
+    """Nothing was said, and the picture did not come."""
+    error = call.get("error")
+    error = error if isinstance(error, dict) else {}
+    status = string(call.get("status")) or "unknown"
+    answer.defect = string(error.get("code")) or MISSING_PARTS
+    answer.defect_message = (
+        string(error.get("message"))
+        or f"An image_generation_call brought no picture; its status is {status}."
+    )
 
 
 def _find_calls(items: Sequence[Item]) -> list[Item]:

@@ -37,6 +37,11 @@ class Usage(msgspec.Struct):
     cache_write_tokens: int | None = None
     output_tokens: int | None = None
     reasoning_tokens: int | None = None
+    input_image_tokens: int | None = None
+    """Part of the input; they have a price of their own, as those that follow."""
+    input_audio_tokens: int | None = None
+    output_image_tokens: int | None = None
+    output_audio_tokens: int | None = None
 
 
 class Choice(msgspec.Struct):
@@ -52,6 +57,17 @@ class Choice(msgspec.Struct):
         return self.calls if self.text is None else self.text
 
 
+class Media(msgspec.Struct):
+    """A file that an answer brought, or says where it is."""
+
+    data: bytes | None = None
+    """None where there is only its address, or where it lies in the job directory already."""
+    told_type: str | None = None
+    """What the server says that it is: ``image/png``. What its first bytes say counts more."""
+    revised_prompt: str | None = None
+    url: str | None = None
+
+
 class ResponseContent(msgspec.Struct):
     """The parts of a response body that have a column of their own."""
 
@@ -64,6 +80,8 @@ class ResponseContent(msgspec.Struct):
     """JSON text of tool calls or moderation results: structured whatever the request's format."""
     embeddings: list[Vector | None] | None = None
     """One for each input; None for an input whose vector did not come."""
+    media: list[Media] | None = None
+    """Pictures, sound, videos."""
     finish_reason: str | None = None
     """The worst, where there are several choices."""
     model: str | None = None
@@ -74,7 +92,7 @@ class ResponseContent(msgspec.Struct):
     ``unreadable_answer``, ``missing_parts``, or the code the response itself gives (``server_error``)."""
     defect_message: str | None = None
     has_text: bool = True
-    """False where no text is due: tool calls, vectors, moderation."""
+    """False where no text is due: tool calls, vectors, moderation, pictures."""
 
 
 def read_usage(found: response_bodies.Usage) -> Usage | None:
@@ -94,12 +112,17 @@ def read_usage(found: response_bodies.Usage) -> Usage | None:
 
 def _to_usage(tokens_in: Any, tokens_out: Any, details_in: Details, details_out: Details) -> Usage:
     read = details_in if isinstance(details_in, TokenDetails) else _NO_DETAILS
+    written = details_out if isinstance(details_out, TokenDetails) else _NO_DETAILS
     return Usage(
         _count(tokens_in),
         _count(read.cached_tokens),
         _count(read.cache_write_tokens),
         _count(tokens_out),
-        _count(details_out.reasoning_tokens) if isinstance(details_out, TokenDetails) else None,
+        _count(written.reasoning_tokens),
+        _count(read.image_tokens),
+        _count(read.audio_tokens),
+        _count(written.image_tokens),
+        _count(written.audio_tokens),
     )
 
 

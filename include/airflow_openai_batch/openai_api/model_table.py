@@ -51,11 +51,21 @@ class EndRow(_SourcedRow, frozen=True, kw_only=True):
     successor: str | None = None
 
 
+class DrawingRow(_SourcedRow, frozen=True, kw_only=True):
+    """Tokens of a picture that models draw whose names begin like that: of a square, and of an oblong one."""
+
+    prefix: str
+    low: tuple[int, int]
+    medium: tuple[int, int]
+    high: tuple[int, int]
+
+
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     encodings: tuple[EncodingRow, ...]
     models: tuple[ModelRow, ...]
     queues: tuple[QueueRow, ...]
     ends: tuple[EndRow, ...]
+    drawings: tuple[DrawingRow, ...]
 
 
 class ModelTable:
@@ -67,9 +77,16 @@ class ModelTable:
         self.models = {name: row for row in table.models for name in row.names}
         self.queues = {name: row for row in table.queues for name in row.names}
         self.ends = {name: row for row in table.ends for name in row.names}
+        self.drawings = tuple(sorted(table.drawings, key=lambda row: -len(row.prefix)))
+        """The first that fits counts."""
 
 
 @cache
 def read_model_table() -> ModelTable:
     """A small file."""
     return ModelTable(msgspec.toml.decode(_PLACE.read_bytes(), type=_Table))
+
+
+def find_drawing_row(model: str) -> DrawingRow | None:
+    """Of a model that draws pictures; None of one that is not known to."""
+    return next((row for row in read_model_table().drawings if model.startswith(row.prefix)), None)

@@ -2,7 +2,8 @@
 otherwise.
 
 ``{"prices": {"gpt-6.2-sol": {"input": 4, "cached_input": 0.4, "cache_write": 5, "output": 20}}}``, in US dollars per
-million tokens, at the standard price. ``cached_input`` and ``cache_write`` cost what input costs unless they are given.
+million tokens, at the standard price. ``cached_input`` and ``cache_write`` cost what input costs unless they are given;
+so do ``input_image`` and ``input_audio``, and ``output_image`` and ``output_audio`` cost what output costs.
 A batch and flex cost half, unless ``"batch"`` or ``"flex"`` give numbers of their own in the same words; what
 ``"priority"`` costs is known only where it is given.
 """
@@ -17,9 +18,10 @@ from typing import Any
 
 from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.openai_api.models import undated_model
-from airflow_openai_batch.openai_api.rates import Rate, Rates
+from airflow_openai_batch.openai_api.rates import MediaRate, Rate, Rates
 
-_KINDS = ("input", "cached_input", "cache_write", "output")
+_MEDIA_KINDS = MediaRate._fields
+_KINDS = ("input", "cached_input", "cache_write", "output", *_MEDIA_KINDS)
 _WAYS = ("batch", "flex", "priority")
 _EXAMPLE = '{"input": 2, "output": 10}'
 
@@ -108,10 +110,13 @@ def _read_rate(value: Any, what: str, more: tuple[str, ...] = ()) -> Rates:
             f"{what} in its extra lacks {' and '.join(missing)}; write 0 for what costs nothing."
         )
     dollars = {name: _read_dollars(value[name], f"{what}[{name!r}]") for name in _KINDS if name in value}
-    each = dollars["input"]
-    return Rates(
-        Rate(each, dollars.get("cached_input", each), dollars.get("cache_write", each), dollars["output"])
-    )
+    each, written = dollars["input"], dollars["output"]
+    media = None
+    if not dollars.keys().isdisjoint(_MEDIA_KINDS):
+        texts = (each, each, written, written)
+        media = MediaRate(*(dollars.get(name, text) for name, text in zip(_MEDIA_KINDS, texts, strict=True)))
+    cached, stored = dollars.get("cached_input", each), dollars.get("cache_write", each)
+    return Rates(Rate(each, cached, stored, written, media))
 
 
 def _read_dollars(value: Any, what: str) -> float:

@@ -7,21 +7,24 @@ per model and day and applied here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from genai_prices.types import TieredPrices
 
+from airflow_openai_batch.openai_api.endpoints import IMAGES
 from airflow_openai_batch.openai_api.models import find_price_entry
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices, find_own_price
-from airflow_openai_batch.openai_api.rates import Rate, Rates
+from airflow_openai_batch.openai_api.rates import MediaRate, MediaTokens, Rate, Rates
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from genai_prices.types import ModelInfo
+    from genai_prices.types import ModelInfo, ModelPrice
+
+    Price = Decimal | TieredPrices | None
 
 SentAs = Literal["batch", "flex", "realtime"]
 BATCH_SHARE = 0.5
@@ -53,6 +56,7 @@ def price_answer(
     service_tier: str | None = None,
     *,
     written_tokens: float = 0,
+    media: MediaTokens | None = None,
     asked: str | None = None,
     own_prices: OwnPrices = NO_OWN_PRICES,
 ) -> Cost | None:
@@ -62,6 +66,7 @@ def price_answer(
     :param at: Unix seconds of the answer, since prices change; now by default.
     :param service_tier: that the answer names; it decides the price outside of batches.
     :param written_tokens: of the input, those that were written to the cache.
+    :param media: of input and output, those of pictures and sound.
     :param asked: the model that the request named, for a price that is not known of the one that answered.
     :param own_prices: of the connection; they win over what is known of either model.
     """
@@ -69,7 +74,7 @@ def price_answer(
     if found is None:
         return None
     standard, rates = found
-    tokens = (input_tokens, cached_tokens, written_tokens, output_tokens)
+    tokens = (input_tokens, cached_tokens, written_tokens, output_tokens, media)
     full = standard.at(input_tokens).price(*tokens)
     return Cost(full if rates is standard else rates.at(input_tokens).price(*tokens), full)
 
@@ -94,11 +99,16 @@ def estimate_cost(
         output_tokens = 0
     share = 1 / max(1, requests)
     tokens = (input_tokens * share, output_tokens * share)
-    cost = price_answer(model, BATCH, *tokens, own_prices=own_prices)
+    media = None
+    if endpoint in IMAGES:  # what is edited is read as a picture, which costs more than its words
+        media = MediaTokens(input_image=tokens[0] if at_most else 0, output_image=tokens[1])
+    cost = price_answer(model, BATCH, *tokens, media=media, own_prices=own_prices)
     if cost is None:
         return None
     batch_usd, standard_usd = cost
-    written = price_answer(model, BATCH, *tokens, written_tokens=tokens[0], own_prices=own_prices)
+    written = price_answer(
+        model, BATCH, *tokens, written_tokens=tokens[0], media=media, own_prices=own_prices
+    )
     if at_most and written is not None:
         batch_usd, standard_usd = max(batch_usd, written.actual_usd), max(standard_usd, written.standard_usd)
     return batch_usd / share, standard_usd / share
@@ -164,12 +174,24 @@ def _read_rates(model: str, day: int, context: dict[str, str]) -> Rates | None:
     written = prices.input_mtok if prices.cache_write_mtok is None else prices.cache_write_mtok
     kinds = (prices.input_mtok, cached, written, prices.output_mtok)
     starts = {tier.start for price in kinds if isinstance(price, TieredPrices) for tier in price.tiers}
-    return Rates(
-        base=Rate(*(_read_rate(price, 0) for price in kinds)),
-        tiers=tuple(
-            (start, Rate(*(_read_rate(price, start + 1) for price in kinds))) for start in sorted(starts)
-        ),
-    )
+    tiers = tuple((start, _read_rate_at(kinds, start + 1)) for start in sorted(starts))
+    # No model has both, tiers and a price for pictures or sound.
+    return Rates(_read_rate_at(kinds, 0)._replace(media=_read_media_rate(prices)), tiers)
+
+
+def _read_rate_at(kinds: Sequence[Price], input_tokens: int) -> Rate:
+    read, cached, written, output = (_read_rate(price, input_tokens) for price in kinds)
+    return Rate(read, cached, written, output)
+
+
+def _read_media_rate(prices: ModelPrice) -> MediaRate | None:
+    """A kind without a price of its own costs what text costs."""
+    own = [getattr(prices, f"{kind}_mtok", None) for kind in MediaRate._fields]
+    if all(price is None for price in own):
+        return None
+    text = [prices.input_mtok, prices.input_mtok, prices.output_mtok, prices.output_mtok]
+    found = (other if price is None else price for price, other in zip(own, text, strict=True))
+    return MediaRate(*(_read_rate(price, 0) for price in found))
 
 
 def _list_variants(model: ModelInfo, moment: datetime, context: dict[str, str]) -> Iterator[bool]:
@@ -180,7 +202,7 @@ def _list_variants(model: ModelInfo, moment: datetime, context: dict[str, str]) 
             yield True
 
 
-def _read_rate(price: Decimal | TieredPrices | None, input_tokens: int) -> float:
+def _read_rate(price: Price, input_tokens: int) -> float:
     if price is None:
         return 0.0
     if isinstance(price, TieredPrices):

@@ -5,6 +5,33 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
+class MediaTokens(NamedTuple):
+    """Tokens of an answer that are none of text; they are part of its input or output."""
+
+    input_image: float = 0
+    input_audio: float = 0
+    output_image: float = 0
+    output_audio: float = 0
+
+
+class MediaRate(NamedTuple):
+    """US dollars per million tokens of each kind."""
+
+    input_image: float
+    input_audio: float
+    output_image: float
+    output_audio: float
+
+    def price_more(self, tokens: MediaTokens, text_in: float, text_out: float) -> float:
+        """Millionths of a dollar that these tokens cost more than as many of text."""
+        return (
+            tokens.input_image * (self.input_image - text_in)
+            + tokens.input_audio * (self.input_audio - text_in)
+            + tokens.output_image * (self.output_image - text_out)
+            + tokens.output_audio * (self.output_audio - text_out)
+        )
+
+
 class Rate(NamedTuple):
     """US dollars per million tokens."""
 
@@ -15,20 +42,33 @@ class Rate(NamedTuple):
     """Of input tokens that were written to the cache; from gpt-5.6 on more than those that were not."""
     output: float
     """Reasoning included."""
+    media: MediaRate | None = None
+    """None where pictures and sound cost what text costs."""
 
     def price(
-        self, input_tokens: float, cached_tokens: float, written_tokens: float, output_tokens: float
+        self,
+        input_tokens: float,
+        cached_tokens: float,
+        written_tokens: float,
+        output_tokens: float,
+        media: MediaTokens | None = None,
     ) -> float:
-        """US dollars. Cached and written tokens are part of the input, and each is one or the other."""
+        """US dollars. Cached and written tokens are part of the input, and each is one or the other.
+
+        :param media: tokens of pictures and sound, part of input and output.
+        """
         cached = cached_tokens if cached_tokens < input_tokens else input_tokens
         plain = input_tokens - cached
         written = written_tokens if written_tokens < plain else plain
         dollars = (plain - written) * self.input + cached * self.cached + written * self.written
+        if media is not None and self.media is not None:
+            dollars += self.media.price_more(media, self.input, self.output)
         return (dollars + output_tokens * self.output) / 1_000_000
 
     def halved(self) -> Rate:
         """Of the same tokens in a batch, where nothing else is said."""
-        return Rate(*(each / 2 for each in self))
+        media = None if self.media is None else MediaRate(*(each / 2 for each in self.media))
+        return Rate(self.input / 2, self.cached / 2, self.written / 2, self.output / 2, media)
 
 
 class Rates(NamedTuple):

@@ -26,6 +26,8 @@ class TokenDetails(msgspec.Struct):
     cached_tokens: Any = None
     cache_write_tokens: Any = None
     reasoning_tokens: Any = None
+    image_tokens: Any = None
+    audio_tokens: Any = None
 
 
 Details = TokenDetails | list[Any] | str | float | bool | None
@@ -122,6 +124,21 @@ class ModerationBody(msgspec.Struct):
     """``/v1/moderations``"""
 
     results: list[dict[str, Any]]
+    model: Any = None
+    usage: Usage = None
+
+
+class ImageItem(msgspec.Struct):
+    b64_json: Any = None
+    url: Any = None
+    revised_prompt: Any = None
+
+
+class ImagesBody(msgspec.Struct):
+    """``/v1/images/generations``, ``/v1/images/edits``"""
+
+    data: list[ImageItem] | None = None
+    output_format: Any = None
     model: Any = None
     usage: Usage = None
 

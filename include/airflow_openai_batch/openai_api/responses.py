@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from airflow_openai_batch.openai_api.answer_choices import read_chat, read_completion
 from airflow_openai_batch.openai_api.answer_items import read_response
+from airflow_openai_batch.openai_api.answer_media import read_images
 from airflow_openai_batch.openai_api.answer_parts import UNREADABLE, ResponseContent, read_usage, string
 from airflow_openai_batch.openai_api.answer_vectors import read_embeddings, read_moderation
 from airflow_openai_batch.openai_api.lenient_json import UnreadableJSONError
@@ -66,5 +67,7 @@ def _read(endpoint: str, body: bytes, inputs: int | None, dimensions: int | None
             return read_completion(body)
         case "/v1/moderations":
             return read_moderation(body, inputs)
+        case "/v1/images/generations" | "/v1/images/edits":
+            return read_images(body, inputs)
     _other(body)
     return read_costs(body)

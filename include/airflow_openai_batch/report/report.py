@@ -18,6 +18,7 @@ from airflow_openai_batch.results.landing_summary import (
     Spending,
     Tokens,
 )
+from airflow_openai_batch.results.media_files import MediaCount
 from airflow_openai_batch.results.phases import Spread, spread_phases
 from airflow_openai_batch.wording import name_some
 
@@ -122,6 +123,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     shards: tuple[ShardLine, ...]
     notes: tuple[str, ...]
     sample: SampleLine | None = None
+    media: MediaCount = MediaCount()
+    """Files in ``media/``, of shards that are done."""
 
     def name_problems(self) -> str:
         """The most frequent codes: ``12 truncated, 3 refusal``."""
@@ -188,6 +191,7 @@ def build_report(
             *describe_ends(plan.model_ends, day_of(created_at)),
         ),
         sample=sample,
+        media=sum((item.media for item in landed), MediaCount()),
     )
 
 

@@ -10,7 +10,8 @@ import msgspec
 from airflow_openai_batch.errors import InputChangedError
 from airflow_openai_batch.job.request_line import READ_ERRORS, RequestFields, read_fields
 from airflow_openai_batch.openai_api import lenient_json
-from airflow_openai_batch.openai_api.endpoints import Endpoint
+from airflow_openai_batch.openai_api.endpoints import IMAGES, Endpoint
+from airflow_openai_batch.requests.tokens.parts import count_choices
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.request_line import RequestLine
@@ -24,7 +25,7 @@ class Asked(NamedTuple):
     """``text``, ``json_object`` or ``json_schema``."""
     schema: bytes | None = None
     inputs: int | None = None
-    """Parts that an answer of embeddings or a moderation must have; None where that is not known."""
+    """Parts that an answer of embeddings, a moderation or pictures must have; None where that is not known."""
     dimensions: int | None = None
     """Of each embedding, where the request says so."""
 
@@ -57,6 +58,8 @@ def read_asked(request: RequestLine, endpoint: str) -> Asked:
         return _read_odd(request)
     if endpoint in (Endpoint.EMBEDDINGS, Endpoint.MODERATIONS):
         return _read_inputs(found)
+    if endpoint in IMAGES:
+        return Asked(found.custom_id, inputs=count_choices(found.body.n))
     if endpoint == "/v1/chat/completions":
         raw = bytes(found.body.response_format)
     elif endpoint == "/v1/responses" and found.body.text:

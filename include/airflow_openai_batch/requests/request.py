@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from airflow_openai_batch.job.request_line import read_envelope
-from airflow_openai_batch.openai_api.endpoints import BY_URL, MAX_EMBEDDING_INPUTS_PER_REQUEST, Endpoint
+from airflow_openai_batch.openai_api.endpoints import (
+    BY_URL,
+    MAX_EMBEDDING_INPUTS_PER_REQUEST,
+    MEDIA,
+    Endpoint,
+)
 from airflow_openai_batch.openai_api.models import DEFAULT_MODEL
 from airflow_openai_batch.requests.plain_bodies import PlainBody, PlainChatLine, read_plain
 from airflow_openai_batch.requests.tokens.measure import measure_body
@@ -110,6 +115,7 @@ def _read_any_body(custom_id: str, endpoint: Endpoint, raw: msgspec.Raw) -> Requ
         raise bad("missing_model", f"body.model is {given}; name the model, for instance {DEFAULT_MODEL}")
     if body.get("stream"):
         raise bad("stream", "body.stream is set; a batch cannot stream. Remove it")
+    _check_prompted(body, endpoint, bad)
     try:
         measure = measure_body(body, endpoint)
     except RecursionError:
@@ -117,6 +123,28 @@ def _read_any_body(custom_id: str, endpoint: Endpoint, raw: msgspec.Raw) -> Requ
     return Request(
         custom_id, model, endpoint.value, _check_inputs(measure.embedding_inputs, custom_id), False, measure
     )
+
+
+def _check_prompted(body: dict[str, Any], endpoint: Endpoint, bad: partial[BadLineError]) -> None:
+    """What pictures and videos are made from. A file cannot stand in a line, as it does in a form."""
+    if endpoint not in MEDIA:
+        return
+    prompt = body.get("prompt")
+    if not isinstance(prompt, str) or not prompt:
+        given = "missing" if "prompt" not in body else _kind(prompt) if prompt != "" else "empty"
+        raise bad("missing_prompt", f"body.prompt is {given}; say what is to be made")
+    if endpoint is not Endpoint.IMAGE_EDITS:
+        return
+    images = body.get("images", body.get("image"))  # OpenAI says images, some others image
+    if isinstance(images, (str, dict)) and images:
+        return
+    if not isinstance(images, list) or not images:
+        given = "missing" if "images" not in body else _kind(images) if images != [] else "empty"
+        raise bad(
+            "missing_images",
+            f'body.images is {given}; name what is to be edited, as [{{"file_id": "file-..."}}] or [{{"image_url": '
+            '"data:image/png;base64,..."}]: a batch takes no files beside its lines',
+        )
 
 
 def _check_inputs(inputs: int, custom_id: str) -> int:

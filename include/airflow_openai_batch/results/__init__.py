@@ -6,6 +6,7 @@ __all__ = [
     "landing_slots",
     "landing_summary",
     "leftovers",
+    "media_files",
     "outcome",
     "phases",
     "raw_index",

@@ -11,10 +11,13 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.errors import AccountingError
+from airflow_openai_batch.openai_api.answer_media import leave_out_media
 from airflow_openai_batch.openai_api.answer_parts import ResponseContent, Usage
+from airflow_openai_batch.openai_api.endpoints import IMAGES
 from airflow_openai_batch.openai_api.lenient_json import clean
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
 from airflow_openai_batch.openai_api.prices import Cost, SentAs, price_answer
+from airflow_openai_batch.openai_api.rates import MediaTokens
 from airflow_openai_batch.results.landing_summary import LandingSummary, ProblemTally, SpendingTally
 from airflow_openai_batch.results.leftovers import LeftoverWriter, make_again
 from airflow_openai_batch.results.outcome import NOT_SENT, Outcome
@@ -25,6 +28,7 @@ from airflow_openai_batch.results.result_rows import ResultRow, ResultsWriter
 if TYPE_CHECKING:
     from airflow_openai_batch.job.plan import Shard
     from airflow_openai_batch.job.request_line import RequestLine
+    from airflow_openai_batch.results.media_files import MediaFile, MediaWriter
     from airflow_openai_batch.results.outcome import OutcomeRules
     from airflow_openai_batch.storage.location import Location
 
@@ -37,6 +41,7 @@ def land_shard(
     sends: Sequence[SendFiles],
     part: Location,
     *,
+    media: MediaWriter,
     shard: Shard,
     rules: OutcomeRules,
     keep_response_body: bool = False,
@@ -50,10 +55,11 @@ def land_shard(
     :param own_prices: of the connection that paid for the answers.
     :param leftover: takes the requests that may be sent again, and is closed by the caller; ``None``: none is.
     :param part: where the Parquet file goes (``results/part-00000.parquet``).
+    :param media: takes what answers bring as files.
     :raises InputChangedError: if a request line is none any more.
     :raises AccountingError: if ``requests`` gives more or fewer than the plan says.
     """
-    landing = _Landing(sends, shard, keep_response_body, own_prices)
+    landing = _Landing(sends, shard, media, keep_response_body, own_prices)
     with RawAnswers(sends) as raw, part.open_write() as file:
         writer = ResultsWriter(file)
         with writer:
@@ -67,6 +73,7 @@ def land_shard(
                 "from the input. The input or plan.json was changed since the split."
             )
         strays = raw.strays
+    media.remove_others()
     return landing.summarize(strays=strays, part_bytes=writer.bytes_written, part_sha256=writer.sha256)
 
 
@@ -75,14 +82,28 @@ def _find_lane(send: SendFiles, outcome: Outcome) -> SentAs:
     return "flex" if send.sent_as == "realtime" and outcome.flex else send.sent_as
 
 
+def _count_media(usage: Usage, endpoint: str) -> MediaTokens | None:
+    drawn = usage.output_image_tokens
+    if drawn is None and endpoint in IMAGES:  # not every answer says it
+        drawn = usage.output_tokens
+    found = (usage.input_image_tokens, usage.input_audio_tokens, drawn, usage.output_audio_tokens)
+    return MediaTokens(*(count or 0 for count in found)) if any(found) else None
+
+
 class _Landing:
     """What is the same for all rows of a landing, and the sums over them."""
 
     def __init__(
-        self, sends: Sequence[SendFiles], shard: Shard, keep_response_body: bool, own_prices: OwnPrices
+        self,
+        sends: Sequence[SendFiles],
+        shard: Shard,
+        media: MediaWriter,
+        keep_response_body: bool,
+        own_prices: OwnPrices,
     ) -> None:
         self._sends = sends
         self._shard = shard
+        self._media = media
         self._keep_response_body = keep_response_body
         self._own_prices = own_prices
         self._rows: Counter[str] = Counter()
@@ -121,6 +142,7 @@ class _Landing:
             retryable=self._retryable,
             refused_for_account=self._refused_for_account,
             account_errors=self._account_errors,
+            media=self._media.count(),
             unchecked=self._unchecked,
             part_bytes=part_bytes,
             part_sha256=part_sha256,
@@ -145,7 +167,7 @@ class _Landing:
             None,
             code,
             message,
-            *(None,) * 13,
+            *(None,) * 14,
             settled.attempts,
             *(None,) * 5,
         )
@@ -162,7 +184,7 @@ class _Landing:
         if outcome.error_code is not None:
             self._problems.add(outcome.error_code, settled.custom_id, outcome.error_message or "")
         request = settled.request
-        body = outcome.body if self._keep_response_body else None
+        body = self._find_body(outcome)
         # In the order of `SCHEMA`: by name it would take a tenth of the whole landing.
         return ResultRow(
             request.position,
@@ -178,6 +200,7 @@ class _Landing:
             outcome.parsed,
             None if answer.choices is None else [choice.shown for choice in answer.choices],
             answer.embeddings,
+            self._write_media(request.position, send, answer) if answer.media else None,
             answer.finish_reason,
             answer.model,
             usage.input_tokens,
@@ -193,6 +216,15 @@ class _Landing:
             None if send.completed_at is None else int(send.completed_at * 1000),
             None if body is None else body.decode("utf-8", "replace"),
         )
+
+    def _write_media(self, position: int, send: SendFiles, answer: ResponseContent) -> list[MediaFile]:
+        return self._media.write(position, send.send, answer.media or [])
+
+    def _find_body(self, outcome: Outcome) -> bytes | None:
+        """What stands in files is left out."""
+        if outcome.body is None or not self._keep_response_body:
+            return None
+        return leave_out_media(outcome.body)
 
     def _price_pieces(self, pieces: Sequence[Judged]) -> Cost | None:
         """One answer in its row, of several sends, each at its own price."""
@@ -230,6 +262,7 @@ class _Landing:
             send.completed_at,
             answer.service_tier,
             written_tokens=usage.cache_write_tokens or 0,
+            media=_count_media(usage, self._shard.endpoint),
             asked=self._shard.model,
             own_prices=self._own_prices,
         )

@@ -9,6 +9,7 @@ import msgspec
 
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.ledger import JobLedger
+from airflow_openai_batch.results.media_files import MediaCount
 from airflow_openai_batch.server_words import clean_words
 
 if TYPE_CHECKING:
@@ -113,6 +114,8 @@ class LandingSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that the last send left over because the account may not ask or cannot pay."""
     account_errors: int = 0
     """Lines that say the account may not ask or cannot pay."""
+    media: MediaCount = MediaCount()
+    """Files in ``media/``."""
     unchecked: int = 0
     """Answers that could not be checked because the request's schema cannot be used."""
     part_bytes: int = 0

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 if TYPE_CHECKING:
     from airflow_openai_batch.openai_api.answer_parts import Vector
+    from airflow_openai_batch.results.media_files import MediaFile
 
 ROW_GROUP_BYTES = 16 * 2**20
 ROW_BYTES = 200
@@ -35,6 +36,20 @@ SCHEMA = pa.schema(
         ("parsed", pa.string()),
         ("choices", pa.list_(pa.string())),
         ("embeddings", pa.list_(pa.list_(pa.float32()))),
+        (
+            "media",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("path", pa.string()),
+                        ("bytes", pa.int64()),
+                        ("media_type", pa.string()),
+                        ("revised_prompt", pa.string()),
+                        ("url", pa.string()),
+                    ]
+                )
+            ),
+        ),
         ("finish_reason", pa.string()),
         ("model", pa.string()),
         ("input_tokens", pa.int64()),
@@ -85,6 +100,7 @@ class ResultRow(NamedTuple):
     parsed: str | None
     choices: list[str | None] | None
     embeddings: list[Vector | None] | None
+    media: list[MediaFile] | None
     finish_reason: str | None
     model: str | None
     input_tokens: int | None

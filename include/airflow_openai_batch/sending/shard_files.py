@@ -20,6 +20,7 @@ from airflow_openai_batch.openai_api.endpoints import Endpoint
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
 from airflow_openai_batch.results.landing import land_shard
 from airflow_openai_batch.results.leftovers import Leftover, LeftoverWriter, find_leftover, write_leftover
+from airflow_openai_batch.results.media_files import MediaWriter
 from airflow_openai_batch.results.outcome import OutcomeRules
 from airflow_openai_batch.results.raw_index import SendFiles
 from airflow_openai_batch.sending.realtime.segments import Segments
@@ -180,6 +181,7 @@ class ShardFiles:
                 self._lines(),
                 self._describe_sends(state),
                 self.output.child(directory.part(self.shard.shard)),
+                media=MediaWriter(self.output, self.shard.shard),
                 shard=self.shard,
                 rules=self.rules.outcomes,
                 keep_response_body=self.rules.keep_response_body,

@@ -20,6 +20,36 @@ _IMAGES = (
 )
 
 
+_OTHER_MEDIA = (
+    (b"OggS", "audio/ogg"),
+    (b"fLaC", "audio/flac"),
+    (b"ID3", "audio/mpeg"),
+    (b"\xff\xfb", "audio/mpeg"),
+    (b"\xff\xf3", "audio/mpeg"),
+    (b"\xff\xf2", "audio/mpeg"),
+    (b"\xff\xf1", "audio/aac"),
+    (b"\xff\xf9", "audio/aac"),
+    (b"\x1a\x45\xdf\xa3", "video/webm"),
+    (b"<svg", "image/svg+xml"),
+)
+_SVG_HEAD = 1_000
+"""Bytes that may come before it: an XML declaration, comments."""
+
+
+def find_media_type(data: bytes) -> str | None:
+    """The media type of a picture, sound or video; None of what does not begin like any."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
+        return "audio/wav"
+    if data[4:8] == b"ftyp":
+        return "video/mp4"
+    found = find_image_type(data)
+    if found is None:
+        found = next((kind for beginning, kind in _OTHER_MEDIA if data.startswith(beginning)), None)
+    if found is None and data.startswith(b"<?xml") and b"<svg" in data[:_SVG_HEAD]:
+        return "image/svg+xml"
+    return found
+
+
 def find_image_type(data: bytes) -> str | None:
     """The media type, of the images that OpenAI reads."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":

@@ -200,6 +200,17 @@ class Location:
         names = (path[path.index(root) + len(root) :] if root in path else path for path in found)
         return sorted(name for name in names if not name.endswith(".tmp"))
 
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the files directly below, by name; temporary files left out. Never cached."""
+        self.check_bounds()
+        self.fs.invalidate_cache()
+        try:
+            found = self.fs.find(self.path, maxdepth=1, detail=True)
+        except FileNotFoundError:
+            return {}
+        sizes = {path.rpartition("/")[2]: int(info["size"]) for path, info in found.items()}
+        return {name: size for name, size in sizes.items() if not name.endswith(".tmp")}
+
     def find_write_problem(self) -> str | None:
         """What keeps files from being written below here; ``None`` where nothing does.
 

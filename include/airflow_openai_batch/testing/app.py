@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from airflow_openai_batch.testing.interference import Interference
 from airflow_openai_batch.testing.refusals import MESSAGES, ApiError, missing
-from airflow_openai_batch.testing.requests import TEXT_ENDPOINTS
+from airflow_openai_batch.testing.requests import BATCH_ENDPOINTS
 from airflow_openai_batch.testing.uploads import UploadReader
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ _PIECE_BYTES = 2**18
 _MODELS = (
     "gpt-6-luna", "gpt-6.1-sol", "gpt-6.1-terra", "gpt-6-astra", "gpt-5.4-mini",
     "gpt-4o", "gpt-4o-mini", "gpt-4.1", "gpt-4.1-mini", "gpt-4.1-nano", "gpt-5", "gpt-5-mini", "gpt-5-nano",
-    "o3", "o4-mini", "text-embedding-3-small", "text-embedding-3-large", "omni-moderation-latest",
+    "o3", "o4-mini", "text-embedding-3-small", "text-embedding-3-large", "omni-moderation-latest", "gpt-image-2",
+    "gpt-audio",
 )  # fmt: skip
 
 
@@ -57,7 +58,7 @@ class Api:
             "/v1/models": {"GET": self._list_models},
             "/v1/models/{model}": {"GET": self._get_model},
         }
-        by_path |= {endpoint: {"POST": self._call_model} for endpoint in TEXT_ENDPOINTS}
+        by_path |= {endpoint: {"POST": self._call_model} for endpoint in BATCH_ENDPOINTS}
         return [
             Route(path, self._guarded(handler), methods=[method])
             for path, handlers in by_path.items()
@@ -234,7 +235,7 @@ def build_app(
 
     def latency_s(path: str) -> float:
         settings = emulator.settings
-        return settings.latency_s + (settings.realtime_latency_s if path in TEXT_ENDPOINTS else 0.0)
+        return settings.latency_s + (settings.realtime_latency_s if path in BATCH_ENDPOINTS else 0.0)
 
     return Interference(app, strike=strike, record=record, latency_s=latency_s)
 

@@ -10,6 +10,8 @@ from airflow_openai_batch.testing.refusals import ApiError, missing
 from airflow_openai_batch.testing.requests import (
     CHAT,
     COMPLETIONS,
+    DRAWINGS,
+    EDITS,
     EMBEDDINGS,
     MODERATIONS,
     RESPONSES,
@@ -164,6 +166,20 @@ def _check_moderations(body: JSON) -> None:
         raise missing("input")
 
 
+def _check_drawing(body: JSON) -> None:
+    if not isinstance(body.get("prompt"), str) or not body["prompt"]:
+        raise missing("prompt")
+    count = body.get("n")
+    if count is not None and (type(count) is not int or not 1 <= count <= 10):
+        raise ApiError(400, "Invalid 'n': expected a value between 1 and 10.", param="n")
+
+
+def _check_edit(body: JSON) -> None:
+    if not body.get("images"):
+        raise missing("images")
+    _check_drawing(body)
+
+
 def _check_numbers(body: JSON) -> None:
     for name, low, high in (("temperature", 0, 2), ("top_p", 0, 1), ("n", 1, 128)):
         value = body.get(name)
@@ -265,4 +281,6 @@ _CHECKS: dict[str, Callable[[JSON], None]] = {
     EMBEDDINGS: _check_embeddings,
     COMPLETIONS: _check_completions,
     MODERATIONS: _check_moderations,
+    DRAWINGS: _check_drawing,
+    EDITS: _check_edit,
 }

@@ -14,8 +14,8 @@ BatchOutcome = Literal[
 ]
 LineName = Literal[
     "missing", "duplicate", "string_body", "refusal", "content_filter", "length", "bad_schema", "not_json",
-    "empty", "missing_vector", "request_timeout", "batch_expired", "batch_cancelled", "unparsable",
-    "no_capacity",
+    "empty", "missing_vector", "missing_image", "not_base64", "request_timeout", "batch_expired", "batch_cancelled",
+    "unparsable", "no_capacity",
 ]  # fmt: skip
 
 

@@ -18,8 +18,12 @@ RESPONSES = "/v1/responses"
 EMBEDDINGS = "/v1/embeddings"
 COMPLETIONS = "/v1/completions"
 MODERATIONS = "/v1/moderations"
-TEXT_ENDPOINTS = (CHAT, RESPONSES, EMBEDDINGS, COMPLETIONS, MODERATIONS)
-BATCH_ENDPOINTS = (*TEXT_ENDPOINTS, "/v1/images/generations", "/v1/images/edits", "/v1/videos")
+DRAWINGS = "/v1/images/generations"
+EDITS = "/v1/images/edits"
+VIDEOS = "/v1/videos"
+BATCH_ENDPOINTS = (CHAT, RESPONSES, EMBEDDINGS, COMPLETIONS, MODERATIONS, DRAWINGS, EDITS, VIDEOS)
+
+_PROMPTED = (COMPLETIONS, DRAWINGS, EDITS, VIDEOS)
 
 CountTokens = Callable[[JSON, str], int]
 """Input tokens of a body sent to an endpoint."""
@@ -58,7 +62,7 @@ def texts_of(body: JSON, endpoint: str) -> tuple[str, str]:
         source = body.get("input")
         told, text = ("", source) if isinstance(source, str) else _split_messages(source)
         return f"{body.get('instructions') or ''}\n{told}".strip(), text
-    source = body.get("prompt") if endpoint == COMPLETIONS else body.get("input")
+    source = body.get("prompt") if endpoint in _PROMPTED else body.get("input")
     return "", " ".join(inputs_of(source))
 
 
@@ -99,6 +103,8 @@ def _content_text(content: Any) -> str:
 
 def estimate_tokens(body: JSON, endpoint: str) -> int:
     """About the input tokens: four characters each, 3 per message, 3 for the reply, 85 per image."""
+    if endpoint in (DRAWINGS, EDITS, VIDEOS):
+        return text_tokens(str(body.get("prompt") or "")) + 85 * len(body.get("images") or ())
     if endpoint in (EMBEDDINGS, COMPLETIONS, MODERATIONS):
         source = body.get("prompt") if endpoint == COMPLETIONS else body.get("input")
         return sum(_input_tokens(source))

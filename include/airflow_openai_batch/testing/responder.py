@@ -12,7 +12,7 @@ from airflow_openai_batch.testing.landing import Reply, Respond
 from airflow_openai_batch.testing.refusals import STATUS_CODES, ApiError, message_for
 from airflow_openai_batch.testing.replies.answers import SPOILS, Answers
 from airflow_openai_batch.testing.replies.shapes import usage_of
-from airflow_openai_batch.testing.requests import TEXT_ENDPOINTS, canonical, digest_of
+from airflow_openai_batch.testing.requests import BATCH_ENDPOINTS, canonical, digest_of
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing.batches import Batch
@@ -105,7 +105,7 @@ class Responder:
 
     def _answer(self, body: Any, digest: bytes, fault: LineFault | None, where: ReplyPlace) -> dict[str, Any]:
         check_request(body, where.endpoint, self.settings().models)
-        if where.endpoint not in TEXT_ENDPOINTS:
+        if where.endpoint not in BATCH_ENDPOINTS:
             raise ApiError(400, f"The emulator does not answer {where.endpoint}.")
         spoil = str(fault.line) if fault is not None and fault.line in SPOILS else None
         now = self.clock.now()

@@ -9,7 +9,7 @@ DAY_S = 86_400.0
 
 KNOWN_MODELS = (
     "gpt-*", "chatgpt-*", "o1*", "o3*", "o4*", "codex-*", "text-embedding-*", "omni-moderation-*",
-    "text-moderation-*", "davinci-*", "babbage-*", "ft:*",
+    "text-moderation-*", "davinci-*", "babbage-*", "dall-e-*", "sora-*", "ft:*",
 )  # fmt: skip
 """Patterns of model names that are taken; anything else is refused as OpenAI refuses a typing error."""
 

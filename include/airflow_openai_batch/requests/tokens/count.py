@@ -28,11 +28,11 @@ def count_request_tokens(body: dict[str, Any], endpoint: str) -> TokenCount:
     The first call for an encoding costs 0.5 s, later ones about 80 microseconds per KB of text.
 
     :param endpoint: the ``url`` of the request line, for instance ``/v1/chat/completions``.
-    :raises InputError: for an endpoint that takes no text batch.
+    :raises InputError: for an endpoint that takes no batch.
     """
     known = BY_URL.get(endpoint)
     if known is None:
-        raise InputError(f"{endpoint!r} is not an endpoint for text batches; known are {', '.join(BY_URL)}.")
+        raise InputError(f"{endpoint!r} is not an endpoint of batches; known are {', '.join(BY_URL)}.")
     measure = measure_body(body, known)
     counter = exact_counter(encoding_of(str(body.get("model")))[0])
     tokens = measure.fixed_tokens + sum(counter.count(measure.texts)) + sum(counter.count(measure.repeated))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.openai_api.endpoints import Endpoint
 from airflow_openai_batch.openai_api.models import encoding_of
+from airflow_openai_batch.requests.tokens.drawings import count_drawing_tokens
 from airflow_openai_batch.requests.tokens.parts import (
     DEFAULT_COMPLETION_TOKENS,
     Measure,
@@ -215,6 +216,26 @@ def _measure_moderations(body: dict[str, Any], measure: Measure) -> None:
     _measure_content(parts, measure.texts, measure, str(body.get("model")))
 
 
+def _measure_drawing(body: dict[str, Any], measure: Measure) -> None:
+    model = str(body.get("model"))
+    _measure_prompt(body, measure)
+    for image in [*_dicts(body.get("images")), *_dicts([body.get("mask")])]:
+        measure.add_image(image.get("image_url"), None, model)
+    measure.choices = count_choices(body.get("n"))
+    measure.output_tokens = allow_output(count_drawing_tokens(model, body), measure.choices)
+
+
+def _measure_video(body: dict[str, Any], measure: Measure) -> None:
+    """Videos are billed by the second."""
+    _measure_prompt(body, measure)
+    measure.output_tokens = 0
+
+
+def _measure_prompt(body: dict[str, Any], measure: Measure) -> None:
+    if isinstance(prompt := body.get("prompt"), str):
+        measure.texts.append(prompt)
+
+
 def _dicts(value: object) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
@@ -225,4 +246,7 @@ _MEASURE_BY_ENDPOINT: dict[Endpoint, Callable[[dict[str, Any], Measure], None]] 
     Endpoint.EMBEDDINGS: _measure_embeddings,
     Endpoint.COMPLETIONS: _measure_completions,
     Endpoint.MODERATIONS: _measure_moderations,
+    Endpoint.IMAGE_GENERATIONS: _measure_drawing,
+    Endpoint.IMAGE_EDITS: _measure_drawing,
+    Endpoint.VIDEOS: _measure_video,
 }

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from airflow_openai_batch.testing.replies import vectors
+from airflow_openai_batch.testing.replies.pictures import images_response
 from airflow_openai_batch.testing.replies.schema_instances import Instances
 from airflow_openai_batch.testing.replies.shapes import (
     ReplyDraft,
@@ -24,6 +25,8 @@ from airflow_openai_batch.testing.replies.wording import compose, find_labels
 from airflow_openai_batch.testing.requests import (
     CHAT,
     COMPLETIONS,
+    DRAWINGS,
+    EDITS,
     EMBEDDINGS,
     MODERATIONS,
     RESPONSES,
@@ -38,7 +41,10 @@ JSON = dict[str, Any]
 Answer = Callable[[JSON], str | JSON | None]
 """A function of the user's: the text to answer a body with, or the whole body of the answer, or none for the usual."""
 
-SPOILS = ("refusal", "content_filter", "length", "bad_schema", "not_json", "empty", "missing_vector")
+SPOILS = (
+    "refusal", "content_filter", "length", "bad_schema", "not_json", "empty", "missing_vector", "missing_image",
+    "not_base64",
+)  # fmt: skip
 """What a line fault can do to an answer that is otherwise given and billed."""
 
 
@@ -76,6 +82,8 @@ class Answers:
         )
         if endpoint == EMBEDDINGS:
             return self._embeddings(body, draft, spoil)
+        if endpoint in (DRAWINGS, EDITS):
+            return images_response(draft, spoil)
         if endpoint == MODERATIONS:
             return moderation(draft, inputs_of(body.get("input")))
         made = self.answer(body) if self.answer is not None else None
