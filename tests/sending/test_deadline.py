@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_openai_batch.job.folding import fold_events
 from airflow_openai_batch.job.ledger import Event
-from airflow_openai_batch.job.shard_state import Content, Goal, Waited, measure_pace
+from airflow_openai_batch.job.shard_state import Content, Goal, Waited
 from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView
 from airflow_openai_batch.openai_api.rate_limits import RealtimeLimits, foresee_pace
 from airflow_openai_batch.sending import machine, steps
 from airflow_openai_batch.sending.judging import CANCELLING_S, choose_rest_s, find_late_at, judge_batch
 from airflow_openai_batch.sending.machine import Observations, StepContext
+from airflow_openai_batch.sending.paces import Pace, read_paces, record_pace, share_pace
 from airflow_openai_batch.sending.policy import Policy
+from airflow_openai_batch.sending.realtime.time_left import TimeLeft
+from airflow_openai_batch.storage.location import resolve_plain
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.sending.policy import Lane
 
 HOUR = 3_600.0
 DEADLINE = 10 * HOUR
@@ -23,6 +30,14 @@ WHOLE = Content(sha256="whole", bytes=1_000, requests=3_000, input_tokens=500)
 FLEX = Policy(deadline_at=DEADLINE, within_s=DEADLINE, on_deadline="flex")
 REST_S = 3_000.0
 """Of all its requests, one a second."""
+
+
+def choose(
+    policy: Policy = FLEX, *, has_flex: bool = True, flex: float = 1.0, realtime: float = 0.0
+) -> float:
+    """Of 3,000 requests, at paces by lane."""
+    paces: dict[Lane, float] = {"flex": flex, "realtime": realtime}
+    return choose_rest_s(policy, 3_000, paces.__getitem__, has_flex=has_flex)
 
 
 def running(completed: int = 0, total: int = 3_000) -> BatchView:
@@ -48,6 +63,8 @@ def judge(batch: BatchView, left_s: float, policy: Policy = FLEX, rest_s: float 
         (0, 3_900.0, True),  # 3,000 s for the rest, 600 to cancel, a tenth to spare
         (2_000, 3_900.0, False),
         (2_000, 1_700.0, True),  # a third is left: 1,000 s and 600
+        (3_000, 700.0, False),
+        (3_000, 660.0, True),  # all is answered, and it does not end
         (0, 1_400.0, False),  # less than half the time that it takes: the batch is the better hope
         (0, 0.0, True),
     ],
@@ -65,18 +82,24 @@ def test_a_batch_is_cancelled_when_the_rest_would_just_be_finished_otherwise(
 def test_who_does_not_ask_for_the_rest_waits_for_the_batch_until_the_end(on_deadline: Any) -> None:
     policy = replace(FLEX, on_deadline=on_deadline)
     assert isinstance(judge(running(), 3_900.0, policy), steps.Wait)
-    assert choose_rest_s(policy, 3_000, 1.0) == 0.0
+    assert choose(policy) == 0.0
 
 
 def test_where_nothing_is_known_of_the_pace_the_deadline_alone_decides() -> None:
     assert isinstance(judge(running(), 60.0, rest_s=0.0), steps.Wait)
-    assert choose_rest_s(FLEX, 3_000, 0.0) == 0.0
+    assert choose(flex=0.0) == 0.0
     assert find_late_at(FLEX, 0.0) == DEADLINE
 
 
-def test_a_batch_gets_three_quarters_of_the_time_at_least() -> None:
-    assert choose_rest_s(FLEX, 3_000, 1.0) == REST_S
-    assert choose_rest_s(replace(FLEX, within_s=4 * (REST_S + CANCELLING_S) - 1), 3_000, 1.0) == 0.0
+def test_a_batch_gets_three_quarters_of_the_time_at_least_before_flex_and_half_before_real_time() -> None:
+    assert choose() == REST_S
+    short = replace(FLEX, within_s=4 * (REST_S + CANCELLING_S) - 1)
+    assert choose(short) == 0.0
+    assert choose(short, realtime=1.0) == REST_S, "what flex cannot make, real time does"
+    assert choose(short, realtime=10.0) == pytest.approx(REST_S - 0.25), "as much as a batch can spare"
+    assert choose(replace(FLEX, within_s=2 * (REST_S + CANCELLING_S) - 1), realtime=1.0) == 0.0
+    assert choose(flex=10.0, realtime=1.0, has_flex=False) == REST_S, "there is no flex for the model"
+    assert choose(replace(FLEX, on_deadline="realtime"), flex=10.0, realtime=1.0) == REST_S
     late_at = find_late_at(FLEX, REST_S)
     assert late_at is not None
     assert DEADLINE - late_at == pytest.approx(4_000.0)
@@ -98,13 +121,61 @@ def test_what_was_hurried_is_not_sent_as_a_batch_again() -> None:
     assert again == steps.Upload()
 
 
-def test_the_pace_is_what_was_measured_else_what_the_account_allows() -> None:
-    times = {"created_at": 100.0, "completed_at": 400.0}
-    slow = Event(kind="ended", send=1, at=5.0, status="completed", sent_as="flex", times=times)
-    begun = Event(kind="flex", send=1, at=1.0)
-    assert measure_pace(fold_events(WHOLE, [begun, slow])) == 10.0
-    few = replace(WHOLE, requests=5)
-    assert measure_pace(fold_events(few, [begun, slow])) == 0.0
+def test_what_the_account_allows_is_the_pace_before_any_is_measured() -> None:
     assert foresee_pace(RealtimeLimits(concurrency=6), flex=True) == 0.1
     assert foresee_pace(RealtimeLimits(concurrency=50), flex=False) == 10.0
     assert foresee_pace(RealtimeLimits(concurrency=50, requests_per_minute=60), flex=False) == 1.0
+
+
+def test_a_pace_is_measured_over_all_shards_and_shared_by_them(tmp_path: Path) -> None:
+    output = resolve_plain(str(tmp_path))
+    assert read_paces(output) == []
+    for shard, (lane, answers, seconds) in enumerate(
+        [("flex", 100, 50.0), ("flex", 300, 150.0), ("realtime", 90, 9.0), ("flex", 5, 900.0)]
+    ):
+        record_pace(output, shard, 2, Pace(lane=lane, answers=answers, seconds=seconds))
+    paces = read_paces(output)
+    assert share_pace(paces, "flex", 1) == 2.0, "five answers say nothing"
+    assert share_pace(paces, "flex", 8) == 2.0, "eight sends through flex go side by side"
+    assert share_pace(paces, "flex", 16) == 1.0
+    assert share_pace(paces, "realtime", 4) == 5.0
+    assert share_pace([], "flex", 4) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("elapsed_s", "done", "slowest_s", "over"),
+    [
+        (0.0, 0, 0.0, False),
+        (2_399.0, 0, 0.0, False),  # 1,000 s for the rest, 60 for what is on its way, a tenth to spare
+        (2_423.0, 0, 0.0, True),
+        (2_423.0, 100, 0.0, False),
+        (2_423.0, 100, 500.0, True),
+        (3_599.0, 1_000, 500.0, False),  # all of it is answered
+    ],
+)
+def test_flex_ends_when_there_is_just_time_for_the_rest_in_real_time(
+    elapsed_s: float, done: int, slowest_s: float, over: bool
+) -> None:
+    left = TimeLeft(HOUR, requests=1_000, rest_per_s=1.0)
+    assert left.is_over(elapsed_s, done, slowest_s) is over
+
+
+def test_what_flex_is_too_slow_for_goes_out_in_real_time_and_another_deadline_asks_flex_again() -> None:
+    begun = Event(kind="flex", send=1, at=2.0, by="me")
+    slow = Event(kind="crowded", send=1, at=3.0, by="me", times={"deadline_at": DEADLINE})
+    for mode in ("flex", "batch"):
+        policy = replace(FLEX, mode=mode)
+        where = StepContext(now=DEADLINE - 3_900, me="me", key="k", rest_s=REST_S, realtime_per_s=1.0)
+
+        def ask(*events: Event, policy: Policy = policy, where: StepContext = where) -> Any:
+            state = fold_events(WHOLE, events)
+            return machine.next_step(
+                state, Observations(candidates=()), goal=Goal.DONE, where=where, policy=policy
+            )
+
+        through_flex = ask(begun)
+        assert (through_flex.lane, through_flex.until, through_flex.rest_per_s) == ("flex", DEADLINE, 1.0)
+        assert ask(begun, slow).lane == "realtime"
+        assert ask(begun, slow, policy=replace(policy, deadline_at=DEADLINE + 1)).lane == "flex"
+        after = ask(begun, where=replace(where, now=DEADLINE))
+        assert (after.lane, after.until) == ("flex", None), "it is too late: no reason to pay more"

@@ -17,6 +17,8 @@ from airflow_openai_batch.openai_api.flex import read_flex_refusal
 from airflow_openai_batch.sending.realtime.capacity import FLEX_PATIENCE_S
 from airflow_openai_batch.sending.realtime.lines import Call, read_call, write_answer
 from airflow_openai_batch.sending.realtime.segments import SegmentBuffer
+from airflow_openai_batch.sending.realtime.send import RealtimeSend
+from airflow_openai_batch.sending.realtime.time_left import TimeLeft
 from simulation.sdk import SimulatedOpenAI
 
 if TYPE_CHECKING:
@@ -44,27 +46,39 @@ class RealtimeSender:
         self._shown_at = 0.0
         self._refused_since: float | None = None
 
-    def send(self, state: ShardState, show_life: Callable[[], None], step: SendRealtime) -> bool:
+    def send(self, state: ShardState, show_life: Callable[[], None], step: SendRealtime) -> RealtimeSend:
         """:raises RemoteError: if OpenAI cannot be reached, or will not serve the account, or flex has no room."""
         segments = self._files.open_segments(state.send)
         answered = set(segments.read_answered())
         flex = step.lane == "flex"
         self._job.purse.check_one_by_one(self._job.emulator, state.content, len(answered), flex=flex)
         buffer = SegmentBuffer(segments, clock=self._world.now)
-        self._show_life, self._shown_at, self._refused_since = show_life, self._world.now(), None
+        began_at = self._world.now()
+        self._show_life, self._shown_at, self._refused_since = show_life, began_at, None
+        budget_s = None if step.until is None else step.until - began_at
+        time_left = TimeLeft(budget_s, requests=state.content.requests, rest_per_s=step.rest_per_s)
+        asked = 0
+
+        def tell(*, finished: bool) -> RealtimeSend:
+            self._flush(buffer)
+            seconds = self._world.now() - began_at
+            return RealtimeSend(
+                answered=asked, failed=0, kept=len(answered), segments=0, seconds=seconds, finished=finished
+            )
+
         try:
             for request in self._files.read_content(state.content):
                 call = read_call(request, self._endpoint, flex=flex)
                 if call.custom_id in answered:
                     continue
-                if step.until is not None and self._world.now() >= step.until:
-                    self._flush(buffer)
-                    return False
+                if time_left.is_over(self._world.now() - began_at, len(answered) + asked):
+                    return tell(finished=False)
+                self._world.sleep(self._world.scenario.answer_s.get(step.lane, 0.0))
                 buffer.add(self._ask(call))
+                asked += 1
                 if buffer.is_due:
                     self._flush(buffer)
-            self._flush(buffer)
-            return True
+            return tell(finished=True)
         except Exception:
             self._flush(buffer)
             raise

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from simulation.world import START
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.sending.policy import Mode, OnDeadline
+    from collections.abc import Mapping
+
+    from airflow_openai_batch.sending.policy import Lane, Mode, OnDeadline
 
 DAY_S = 86_400.0
 MODEL = "gpt-5.4"
@@ -76,6 +78,10 @@ class Scenario:
     on_deadline: OnDeadline = "fail"
     pace_per_s: float = 0.0
     """What is taken for the pace of requests one by one."""
+    foreseen_per_s: Mapping[Lane, float] = field(default_factory=dict)
+    """The same by lane, where that is not ``pace_per_s``."""
+    answer_s: Mapping[Lane, float] = field(default_factory=dict)
+    """What passes from one answer to the next, on top of the call."""
     max_cost_usd: float | None = None
     """At first; whoever clears a task that failed for it doubles it."""
     told_limit: bool = False

@@ -29,9 +29,14 @@ class SimulationError(AssertionError):
     """What a simulation showed; the message has all that happened in it."""
 
 
-def simulate(scenario: Scenario, tell: Callable[[str], None] | None = None) -> Verdict:
+def simulate(
+    scenario: Scenario,
+    tell: Callable[[str], None] | None = None,
+    look: Callable[[Job], None] | None = None,
+) -> Verdict:
     """Run the scenario and hold its end against the emulator's books.
 
+    :param look: is given the job at its end.
     :param tell: is given all steps if the simulation comes to a good end; the error has them otherwise.
     :raises SimulationError: if anything was lost, paid twice, or does not come to an end.
     """
@@ -49,6 +54,8 @@ def simulate(scenario: Scenario, tell: Callable[[str], None] | None = None) -> V
             job.start()
             start_others(job)
             world.run()
+            if look is not None:
+                look(job)
             verdict = judge(job)
     except Exception as error:
         raise SimulationError(describe_failure(world, error)) from error

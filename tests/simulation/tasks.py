@@ -194,7 +194,7 @@ class ShardTasks:
             policy=self._policy(),
             find_limit=lambda model: limit,
             send_realtime=RealtimeSender(job, process, files).send,
-            find_pace=lambda: scenario.pace_per_s,
+            find_pace=lambda lane: scenario.foreseen_per_s.get(lane, scenario.pace_per_s),
             check_budget=self._make_budget_check(files),
             clock=job.world.now,
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.openai_api.batch import BatchView
-from airflow_openai_batch.sending.judging import judge_batch
+from airflow_openai_batch.sending.judging import find_late_at, judge_batch
 from airflow_openai_batch.sending.queue.line import AdmissionQueue
 from airflow_openai_batch.sending.steps import AwaitRoom, Pause, Wait
 from simulation.job import OUTPUT
@@ -54,10 +54,13 @@ def _follow(job: Job, view: BatchView, policy: Policy, waited: Waited) -> bool:
     world, poll_s, began_at = job.world, job.world.scenario.poll_s, job.world.now()
     overdue_at = (view.expires_at or math.inf) + policy.grace_s
     deadline_at = math.inf if policy.deadline_at is None else policy.deadline_at
+    hurries_at = find_late_at(policy, waited.rest_s) if waited.rest_s else None
     first = True
     while True:
         news_at = min(_iter_news(job, view), default=math.inf)
         until = min([news_at, *(at for at in (overdue_at, deadline_at) if at > world.now())])
+        if hurries_at is not None:  # from then on each answer counts
+            until = min(until, max(hurries_at, world.now() + poll_s))
         polls = max(1, math.ceil((until - began_at) / poll_s)) if until < math.inf else 1
         poll_at = began_at + polls * poll_s
         if poll_at <= world.now():

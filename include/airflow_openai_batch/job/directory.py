@@ -36,10 +36,11 @@ STAGED = "staged"
 GENERATIONS = "generations"
 SPENT = "spent"
 WITHOUT_FLEX = "without_flex"
+PACES = "paces"
 
 FILES = frozenset({PLAN, REJECTED, FAILED, REPORT_JSON, REPORT_MARKDOWN, BREAKER, KNOWN_BATCHES})
 """Every file directly in the job directory."""
-FOLDERS = frozenset({STATE, RAW, LEFTOVER, RESULTS, MEDIA, STAGED, GENERATIONS, SPENT, WITHOUT_FLEX})
+FOLDERS = frozenset({STATE, RAW, LEFTOVER, RESULTS, MEDIA, STAGED, GENERATIONS, SPENT, WITHOUT_FLEX, PACES})
 """Every folder directly in the job directory."""
 
 

@@ -140,7 +140,7 @@ def _crowded(state: ShardState, event: Event) -> ShardState:
         return state
     state = replace(state, claims=tuple(claim for claim in state.claims if claim.by != event.by))
     if not event.until:
-        return replace(state, flex_closed=True)
+        return replace(state, flex_closed=True, flex_closed_for=event.times.get("deadline_at", 0.0))
     return replace(state, declines=state.declines + 1, not_before=event.until)
 
 
@@ -280,6 +280,7 @@ def _next_send(state: ShardState) -> ShardState:
         realtime=False,
         flex=False,
         flex_closed=False,
+        flex_closed_for=0.0,
         batch_id=None,
         created_at=None,
         cancel_asked_at=0.0,

@@ -47,9 +47,10 @@ Kind = Literal[
 ``created``: the batch is there. ``duplicate``: another batch of this send was cancelled. ``cancelling``:
 it has taken too long, and OpenAI was asked to cancel it. ``refused``: it failed
 validation; nothing ran. ``lost``: OpenAI no longer knows the uploaded file. ``realtime``: the requests of
-this send go out one by one. ``flex``: so they do, through flex. ``crowded``: flex had no room for them for minutes, and
-is asked again at ``until``, or, without one, no more for this send. ``ended``: the batch is final, or the last request
-was answered. ``doubted``: its files are not there, or not what its counts promise, and are looked at again later.
+this send go out one by one. ``flex``: so they do, through flex. ``crowded``: flex had no room for them for minutes,
+or is too slow for a deadline, and is asked again at ``until``, or, without one, no more for this send. ``ended``: the
+batch is final, or the last request was answered. ``doubted``: its files are not there, or not what its counts promise,
+and are looked at again later.
 ``landed``: its answers are in ``raw/``. ``stopped``: five sends brought nothing, its results stayed in doubt, or a
 batch could not be cancelled, and whoever clears the task begins to count anew. ``done``: the shard's result rows are
 written. ``cleaned``: its files at OpenAI are deleted. ``reopened``: what has no good result is to be asked again (a
@@ -91,7 +92,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``created``: the batch was found by its job_key, not created by the writer."""
     times: dict[str, float] = {}
     """``ended``: OpenAI's own time stamps (``created_at``, ``in_progress_at`` ...), Unix seconds. ``uploaded``: the
-    file's ``created_at``, by the same clock."""
+    file's ``created_at``, by the same clock. ``crowded``: ``deadline_at``, where flex was too slow to keep it."""
     until: float = 0.0
     """``declined``: the server asked to be left alone until then, Unix seconds by the writer's clock. ``crowded``: when
     flex is asked again. ``cancelling``: the deadline that it was cancelled for before that had passed."""

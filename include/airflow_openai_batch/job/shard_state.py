@@ -18,9 +18,6 @@ PASSING_REFUSALS = frozenset({"queue_full", "file_missing"})
 """Kinds of refusals of a batch after which its requests are sent again by themselves."""
 PASSING_DECLINES = frozenset({"file_missing", "busy", "unsure"})
 """The same of calls that were declined."""
-
-TELLING_REQUESTS = 20
-"""Of fewer than these one slow answer says nothing of the pace."""
 CUT_SHORT = "cancelled"
 """How a send one by one ends that leaves its rest to another way: a request without a line did not run, as in a batch.
 """
@@ -133,6 +130,8 @@ class ShardState(msgspec.Struct, frozen=True, kw_only=True):
     """The last of them went out through flex."""
     flex_closed: bool = False
     """Flex has had no room for this send for minutes: the rest of it goes another way."""
+    flex_closed_for: float = 0.0
+    """It was too slow to keep this deadline (Unix seconds); 0: closed whatever the deadline."""
     sampled: int | None = None
     """This send carries only what is open of so many of the shard's first requests."""
     queue_limits: dict[str, int] = {}
@@ -196,18 +195,6 @@ def has_sample(state: ShardState, first: int) -> bool:
     """Whether so many of the shard's first requests have been sent and have landed; a larger sample wants more."""
     landed = (ended for ended in state.ended if ended.send <= state.landed_send and not ended.is_cut_short)
     return state.done is not None or any(ended.carried is None or ended.carried >= first for ended in landed)
-
-
-def measure_pace(state: ShardState) -> float:
-    """Requests a second of the last send one by one that was large enough to tell; 0 where there was none."""
-    for ended in reversed(state.ended):
-        began_at, ended_at = ended.times.get("created_at"), ended.times.get("completed_at")
-        one_by_one = ended.batch_id is None and not ended.is_cut_short and ended.content is not None
-        if not one_by_one or not began_at or not ended_at or ended_at <= began_at:
-            continue
-        if ended.content is not None and ended.content.requests >= TELLING_REQUESTS:
-            return ended.content.requests / (ended_at - began_at)
-    return 0.0
 
 
 def find_holder(state: ShardState, lasts_s: float) -> Claim | None:

@@ -19,7 +19,7 @@ from airflow_openai_batch.errors import (
     TransientError,
 )
 from airflow_openai_batch.job import directory
-from airflow_openai_batch.job.shard_state import CUT_SHORT, ShardState, Waited, measure_pace
+from airflow_openai_batch.job.shard_state import CUT_SHORT, ShardState, Waited
 from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.batch import CLOCK_MARGIN_S
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
@@ -27,8 +27,10 @@ from airflow_openai_batch.sending import machine, steps
 from airflow_openai_batch.sending.batch_search import find_sent
 from airflow_openai_batch.sending.breaker import Breaker
 from airflow_openai_batch.sending.declined_calls import DeclinedCalls
-from airflow_openai_batch.sending.judging import HURRYING, choose_rest_s, is_late
+from airflow_openai_batch.sending.hurry import Hurry
+from airflow_openai_batch.sending.judging import is_late
 from airflow_openai_batch.sending.machine import Observations, StepContext
+from airflow_openai_batch.sending.paces import Pace, record_pace
 from airflow_openai_batch.sending.policy import Policy
 from airflow_openai_batch.sending.realtime.slots import RealtimeBusyError
 from airflow_openai_batch.sending.shard_journal import ShardJournal
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from airflow_openai_batch.openai_api.batch import BatchView
     from airflow_openai_batch.openai_api.client import BatchClient
     from airflow_openai_batch.sending.caller import Caller
+    from airflow_openai_batch.sending.policy import Lane
+    from airflow_openai_batch.sending.realtime.send import RealtimeSend
     from airflow_openai_batch.sending.shard_files import ShardFiles
 
 log = logging.getLogger(__name__)
@@ -59,9 +63,9 @@ class ShardActions:
     :param connect: opens the client.
     :param find_limit: what the batch queue of a model holds, where the connection or the run says it.
     :param send_realtime: sends what the current send carries request by request, the way that the step says, and calls
-        back every few minutes while it does, which renews its claim; returns whether all of it was asked.
-    :param find_pace: how many requests a second of this shard go out one by one, as far as can be told before any has;
-        0: not known.
+        back every few minutes while it does, which renews its claim; returns what came of it.
+    :param find_pace: how many requests a second of this shard go out a way, as far as can be told before the job has
+        sent any so; 0: not known.
     :param check_budget: called before each send that costs money, with the state and whether it goes out at the full
         price; raises where it would be too much.
     :param monthly_budget: finds what the connection may spend in a month; ``None``: as much as it takes.
@@ -75,8 +79,8 @@ class ShardActions:
     caller: Caller
     policy: Policy = field(default_factory=Policy)
     find_limit: Callable[[str], QueueLimit] = lambda model: QueueLimit()
-    send_realtime: Callable[[ShardState, Callable[[], None], steps.SendRealtime], bool] | None = None
-    find_pace: Callable[[], float] = lambda: 0.0
+    send_realtime: Callable[[ShardState, Callable[[], None], steps.SendRealtime], RealtimeSend] | None = None
+    find_pace: Callable[[Lane], float] = lambda lane: 0.0
     check_budget: Callable[[ShardState, bool], None] | None = None
     monthly_budget: Callable[[], MonthlyBudget | None] = lambda: None
     count: Callable[..., None] = lambda name, value=1, **tags: None
@@ -97,6 +101,9 @@ class ShardActions:
         )
         self._declined = DeclinedCalls(journal=self._journal, month=self._month, policy=self.policy)
         self._flex = FlexKnowledge(self.files.output, self.files.shard)
+        self._hurry = Hurry(
+            self.files.output, len(self.files.plan.shards), self.policy, self._flex.has_flex, self.find_pace
+        )
         self._landing = ShardLanding(
             files=self.files,
             journal=self._journal,
@@ -131,22 +138,12 @@ class ShardActions:
     def _without_flex(self) -> str:
         return self._flex.find_refusal(since=self.caller.run_started_at)
 
-    @functools.cached_property
-    def _pace(self) -> float:
-        return self.find_pace()
-
-    def _find_rest_s(self, state: ShardState) -> float:
-        policy = self.policy
-        if policy.deadline_at is None or policy.on_deadline not in HURRYING or state.done is not None:
-            return 0.0  # the account's limits are read only where it matters
-        return choose_rest_s(policy, state.content.requests, measure_pace(state) or self._pace)
-
     def _may_use_flex(self, state: ShardState) -> bool:
         """Whether it matters if there is flex: to look takes a read."""
         if state.done is not None or state.batch_id is not None:
             return False
         late = is_late(
-            self.clock(), self.policy, rest_s=self._find_rest_s(state), hurried_for=state.hurried_for
+            self.clock(), self.policy, rest_s=self._hurry.find_rest_s(state), hurried_for=state.hurried_for
         )
         lane = self.policy.choose_lane(state.content.requests, late=late, has_flex=self._flex.has_flex)
         return lane == "flex"
@@ -163,7 +160,8 @@ class ShardActions:
             limit=self._limit if state.done is None else QueueLimit(),
             has_flex=self._flex.has_flex,
             without_flex=self._without_flex if self._may_use_flex(state) else "",
-            rest_s=self._find_rest_s(state),
+            rest_s=self._hurry.find_rest_s(state),
+            realtime_per_s=self._hurry.find_realtime_per_s(state),
         )
 
     def _check_spending(self, state: ShardState, *, in_realtime: bool = False) -> None:
@@ -260,9 +258,9 @@ class ShardActions:
         self.count("sends", sent_as="batch")
         return Observations(batch=batch)
 
-    def _claim(self, kind: Kind, state: ShardState) -> bool:
+    def _claim(self, kind: Kind, state: ShardState, *, message: str | None = None) -> bool:
         """Say what is about to be paid for; false where somebody else said so first."""
-        self._journal.record(kind, state)
+        self._journal.record(kind, state, message=message)
         claimed = self._journal.read_state()
         # Whoever claimed it since we looked may have paid by now, however long ago that was: look again.
         unseen = any(claim.by != self.caller.by and claim not in state.claims for claim in claimed.claims)
@@ -335,32 +333,39 @@ class ShardActions:
             raise NotImplementedError("this driver cannot send in real time")
         self._month.reserve(state, in_realtime=in_realtime)
         kind: Kind = "realtime" if in_realtime else "flex"
-        if not self._claim(kind, state):
+        if not self._claim(kind, state, message=step.why or None):
             return Observations()
         if step.why:
             how = (
                 "in real time, at the full price" if in_realtime else "through flex, at the price of a batch"
             )
             log.warning("%s: %s: sending the rest %s.", self.files.name, step.why, how)
-        began_at = self.clock()
+        times = {"created_at": self.clock()}
         try:
-            if not self.send_realtime(state, functools.partial(self._journal.record, kind, state), step):
-                return Observations()  # its time is over
+            sent = self.send_realtime(state, functools.partial(self._journal.record, kind, state), step)
         except NoFlexError as error:
             return self._meet_no_flex(error, step, state)
         except NoCapacityError as error:
             self._declined.meet_no_capacity(error, state, falls_back=step.falls_back)
             return Observations()
-        except RealtimeBusyError as error:
-            return Pause(self.clock() + error.retry_after_s, str(error))
-        except TransientError as error:
+        except (RealtimeBusyError, TransientError) as error:
             if error.retry_after_s is None:
                 raise
             return Pause(self.clock() + error.retry_after_s, str(error))
-        times = {"created_at": began_at, "completed_at": self.clock()}
+        self._record_sent(sent, step, state, times)
+        return Observations()
+
+    def _record_sent(
+        self, sent: RealtimeSend, step: steps.SendRealtime, state: ShardState, times: dict[str, float]
+    ) -> None:
+        pace = Pace(lane=step.lane, answers=sent.answered + sent.failed, seconds=sent.seconds)
+        record_pace(self.files.output, self.files.shard.shard, state.send, pace)
+        if not sent.finished:
+            self._declined.meet_end_of_time(step, state)
+            return
+        times["completed_at"] = self.clock()
         self._journal.record("ended", state, status="completed", sent_as=step.lane, times=times)
         self.count("sends", sent_as=step.lane)
-        return Observations()
 
     def _meet_no_flex(self, error: NoFlexError, step: steps.SendRealtime, state: ShardState) -> Observations:
         """For good: the machine says what is done instead."""

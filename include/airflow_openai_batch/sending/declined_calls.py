@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from airflow_openai_batch.job.shard_state import ShardState
     from airflow_openai_batch.sending.policy import Policy
     from airflow_openai_batch.sending.shard_journal import ShardJournal
+    from airflow_openai_batch.sending.steps import SendRealtime
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,18 @@ class DeclinedCalls:
             until = min(until, max(now, policy.deadline_at))
         log.info("%s: %s; it is asked again later.", name, error)
         self.journal.record("crowded", state, **told, until=until)
+
+    def meet_end_of_time(self, step: SendRealtime, state: ShardState) -> None:
+        """The deadline decides about the rest, unless there is just time left for it in real time."""
+        if not step.rest_per_s:
+            return
+        log.warning(
+            "%s: flex cannot answer the rest before finish_within_h is over: sending it in real time, at the full "
+            "price.",
+            self.journal.files.name,
+        )
+        times = {"deadline_at": self.policy.deadline_at or 0.0}
+        self.journal.record("crowded", state, message="too slow for finish_within_h", times=times)
 
     def _put_off(self, error: TransientError, state: ShardState, asked_s: float, status: str) -> None:
         """The server says when it wants to be asked again; and no sooner from one time to the next."""

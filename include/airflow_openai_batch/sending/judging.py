@@ -17,8 +17,10 @@ from airflow_openai_batch.sending.steps import Cancel, RecordEnded, RecordRefuse
 from airflow_openai_batch.wording import describe_duration
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow_openai_batch.job.shard_state import Waited
-    from airflow_openai_batch.sending.policy import Policy
+    from airflow_openai_batch.sending.policy import Lane, Policy
 
 WINDOW_S = 24 * 3600.0
 """OpenAI's completion window, for batches that do not say when they expire."""
@@ -32,9 +34,9 @@ CANCELLING_S = 600.0
 """OpenAI says that cancelling takes ten minutes at most."""
 IN_TIME = 0.9
 TOO_LATE = 2.0
-LEAST_FOR_BATCH = 4.0
-"""A batch gets three quarters of the time at least; where that does not leave enough for the rest, the deadline alone
-decides."""
+LEAST_FOR_BATCH: dict[Lane, float] = {"flex": 0.75, "realtime": 0.5}
+"""A batch gets so much of the time at least before the rest goes out that way: what an answer takes through flex is
+seldom known well, and real time is the last resort."""
 
 Judgement = RecordRefused | RecordEnded | Stop | Cancel | Wait
 
@@ -89,21 +91,40 @@ def find_late_at(policy: Policy, rest_s: float) -> float | None:
     return policy.deadline_at - (rest_s + CANCELLING_S) / IN_TIME
 
 
-def choose_rest_s(policy: Policy, requests: int, per_s: float) -> float:
+def choose_rest_s(
+    policy: Policy, requests: int, find_pace: Callable[[Lane], float], *, has_flex: bool
+) -> float:
     """How long so many requests take one by one, where that is to be kept free before the deadline; else 0.
 
-    :param per_s: requests a second; 0: not known.
+    Where flex takes longer than a batch can spare, it answers what it can by then, and real time the rest.
+
+    :param find_pace: requests a second; 0: not known.
     """
-    if policy.deadline_at is None or policy.on_deadline not in HURRYING or per_s <= 0:
+    if policy.deadline_at is None or policy.on_deadline not in HURRYING:
         return 0.0
-    rest_s = requests / per_s
-    enough = policy.within_s >= LEAST_FOR_BATCH * (rest_s + CANCELLING_S)
-    return rest_s if enough else 0.0
+    in_realtime_s = _divide(requests, find_pace("realtime"))
+    if policy.on_deadline == "flex" and has_flex and (through_flex_s := _divide(requests, find_pace("flex"))):
+        spare_s = _find_spare_s(policy, "flex")
+        if through_flex_s <= spare_s:
+            return through_flex_s
+        if 0 < in_realtime_s <= spare_s:
+            return spare_s
+    return in_realtime_s if in_realtime_s <= _find_spare_s(policy, "realtime") else 0.0
+
+
+def _find_spare_s(policy: Policy, lane: Lane) -> float:
+    """Seconds that may be taken from a batch."""
+    return (1 - LEAST_FOR_BATCH[lane]) * policy.within_s - CANCELLING_S
+
+
+def _divide(requests: int, per_s: float) -> float:
+    """Seconds; 0 where the pace is not known."""
+    return requests / per_s if per_s > 0 else 0.0
 
 
 def _find_share_left(batch: BatchView) -> float:
-    """Of its requests; all where it does not say."""
-    return 1.0 if not batch.total else max(0.0, 1.0 - (batch.completed + batch.failed) / batch.total)
+    """Of its requests, one at least, since a batch may hang with all of them answered; all where it does not say."""
+    return 1.0 if not batch.total else max(1, batch.total - batch.completed - batch.failed) / batch.total
 
 
 def _find_overdue_at(batch: BatchView, policy: Policy, waited: Waited) -> float:

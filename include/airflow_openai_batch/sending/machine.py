@@ -19,7 +19,7 @@ from airflow_openai_batch.job.shard_state import FILE_WAITS_S, Goal, ShardState,
 from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.batch import CLOCK_MARGIN_S, BatchView, choose_kept
 from airflow_openai_batch.openai_api.results_check import RESULTS_UNPROVEN
-from airflow_openai_batch.sending.judging import HURRIED, LATE, LATE_WAY_OUT, is_late, judge_batch
+from airflow_openai_batch.sending.judging import HURRIED, HURRYING, LATE, LATE_WAY_OUT, is_late, judge_batch
 from airflow_openai_batch.sending.policy import DEFAULT_POLICY, Lane, Policy
 from airflow_openai_batch.sending.queue.room import Need, check_fits
 from airflow_openai_batch.sending.result_looks import MOST_LOOKS, count_looks, wait_before
@@ -91,6 +91,8 @@ class StepContext:
     """Why they cannot have it, where that is certain."""
     rest_s: float = 0.0
     """See `Waited`: of what the current send carries."""
+    realtime_per_s: float = 0.0
+    """Requests a second in real time, where a deadline is kept by it; 0: not known."""
 
 
 def is_reached(state: ShardState, goal: Goal) -> bool:
@@ -189,7 +191,11 @@ def _get_batch(state: ShardState, seen: Observations, goal: Goal, where: StepCon
 
 def _choose_lane(state: ShardState, where: StepContext, policy: Policy, *, late: bool) -> Lane:
     lane = policy.choose_lane(state.content.requests, late=late, has_flex=where.has_flex)
-    if lane == "flex" and policy.falls_back(late=late) and (where.without_flex or state.flex_closed):
+    if lane != "flex":
+        return lane
+    too_slow = state.flex_closed and state.flex_closed_for > 0 and state.flex_closed_for == policy.deadline_at
+    closed = state.flex_closed and not state.flex_closed_for
+    if too_slow or (policy.falls_back(late=late) and (where.without_flex or closed)):
         return "realtime"
     return lane
 
@@ -217,7 +223,11 @@ def _send_one_by_one(
         )
     if where.now < state.not_before and not falls_back:
         return Pause(state.not_before, "flex has no capacity")
-    return SendRealtime(late_by, lane, falls_back, None if late else policy.deadline_at)
+    until = policy.deadline_at
+    keeps = until is not None and where.now < until and policy.on_deadline in HURRYING
+    if late and not (keeps and where.realtime_per_s):
+        until = None
+    return SendRealtime(late_by, lane, falls_back, until, where.realtime_per_s if keeps else 0.0)
 
 
 def _since(state: ShardState) -> float | None:

@@ -67,13 +67,15 @@ class SendRealtime:
 
     ``why``: where that was not the plan. ``lane``: ``flex`` or ``realtime``. ``falls_back``: what flex has no room for
     within minutes goes out in real time; otherwise it is asked again later. ``until``: Unix seconds, after which
-    nothing more is asked, since a deadline decides then.
+    nothing more is asked, since a deadline decides then. ``rest_per_s``: it is to be kept: what is left is given up as
+    soon as there is just time left for it at so many requests a second.
     """
 
     why: str = ""
     lane: Lane = "realtime"
     falls_back: bool = False
     until: float | None = None
+    rest_per_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ from airflow_openai_batch.sending.judging import find_late_at
 from airflow_openai_batch.sending.queue.book import LOOK_BACK_S
 from airflow_openai_batch.sending.queue.own_line import OwnLine
 from airflow_openai_batch.sending.queue.room import find_room
+from airflow_openai_batch.sending.realtime.time_left import TimeLeft
 from airflow_openai_batch.sending.steps import AwaitRoom, Pause, Reached
 from airflow_openai_batch.wording import describe_duration
 
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
     from airflow_openai_batch.access.givers import Giver
     from airflow_openai_batch.job.shard_state import Goal, ShardState
     from airflow_openai_batch.operators.task.shard_ref import ShardRef
+    from airflow_openai_batch.sending.policy import Lane
+    from airflow_openai_batch.sending.realtime.send import RealtimeSend
     from airflow_openai_batch.sending.steps import SendRealtime
     from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
     from airflow_openai_batch.triggers.pause import OpenAIBatchPauseTrigger
@@ -222,21 +225,24 @@ class ShardStepOperator(ShardOperator):
         told = OpenAIBatchHook(self.conn_id).get_limits().queue_limit(model, tokens=tokens)
         return told.overridden_by(self._learnt)
 
-    def _find_pace(self) -> float:
+    def _find_pace(self, lane: Lane) -> float:
         from airflow_openai_batch.hooks.openai_batch import OpenAIBatchHook
 
         limits = read_realtime_limits(
             self, OpenAIBatchHook(self.conn_id).get_limits(), self.files.shard.model
         )
-        return foresee_pace(limits, flex=self.on_deadline == "flex") / len(self.files.plan.shards)
+        return foresee_pace(limits, flex=lane == "flex") / len(self.files.plan.shards)
 
-    def _send_realtime(self, state: ShardState, show_life: Callable[[], None], step: SendRealtime) -> bool:
-        """What the current send carries, request by request; whether all of it was asked."""
+    def _send_realtime(
+        self, state: ShardState, show_life: Callable[[], None], step: SendRealtime
+    ) -> RealtimeSend:
+        """What the current send carries, request by request."""
         from airflow_openai_batch.hooks.openai_batch import OpenAIBatchHook
         from airflow_openai_batch.sending.realtime.send import send_realtime
 
         hook = OpenAIBatchHook(self.conn_id)
-        done = send_realtime(
+        budget_s = None if step.until is None else max(0.0, step.until - time.time())
+        return send_realtime(
             self.files.read_content(state.content),
             open_client=hook.get_realtime_client,
             endpoint=self.files.shard.endpoint,
@@ -244,10 +250,9 @@ class ShardStepOperator(ShardOperator):
             limits=read_realtime_limits(self, hook.get_limits(), self.files.shard.model),
             flex=step.lane == "flex",
             falls_back=step.falls_back,
-            budget_s=None if step.until is None else max(0.0, step.until - time.time()),
+            time_left=TimeLeft(budget_s, requests=state.content.requests, rest_per_s=step.rest_per_s),
             on_alive=show_life,
         )
-        return done.finished
 
     def _wait(self, context: Context, outcome: Waiting) -> bool:
         """Defer, or sleep for one poll interval where the task is not deferrable; whether there is room now."""

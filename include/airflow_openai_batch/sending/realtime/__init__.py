@@ -1,4 +1,4 @@
 """Requests sent one by one, without a batch."""
 
 # Modules that other folders may import from.
-__all__ = ["send"]
+__all__ = ["send", "time_left"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -101,6 +102,8 @@ class RealtimeCaller:
         """The tasks whose request is out."""
         self.stopping = False
         """Set from outside: nothing new is sent."""
+        self.slowest_s = 0.0
+        """What the slowest call has taken."""
         self.answered = 0
         """With a status of 2xx."""
         self.failed = 0
@@ -217,10 +220,12 @@ class RealtimeCaller:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine that runs is in a task
         self.in_air.add(task)
+        began = time.monotonic()
         try:
             return await post(self._client, self._endpoint, call.body)
         finally:
             self.in_air.discard(task)
+            self.slowest_s = max(self.slowest_s, time.monotonic() - began)
 
     def _judge(self, error: APIStatusError, ticket: int) -> bool:
         """Whether a refusal is the answer to this request, to be written down as it is.

@@ -27,6 +27,7 @@ from airflow_openai_batch.sending.realtime.lines import Call, read_call
 from airflow_openai_batch.sending.realtime.loop_thread import run_apart
 from airflow_openai_batch.sending.realtime.segments import SegmentBuffer
 from airflow_openai_batch.sending.realtime.slots import take_slot
+from airflow_openai_batch.sending.realtime.time_left import TimeLeft
 from airflow_openai_batch.sending.realtime.width import FLEX_MOST, Width
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 DRAIN_S = 60.0
 """After an error, so long is waited for what is in the air already, since it is paid for."""
+WITHOUT_END = TimeLeft()
 LOOK_S = 0.25
 """How often it is looked whether answers are due to be written."""
 REPORT_S = 30.0
@@ -61,7 +63,7 @@ class RealtimeSend:
     """Written now."""
     seconds: float
     finished: bool = True
-    """Whether every request has its line; if not, ``budget_s`` was over, and another call goes on."""
+    """Whether every request has its line; if not, its time was over, and another call goes on."""
 
 
 def send_realtime(
@@ -73,12 +75,12 @@ def send_realtime(
     limits: RealtimeLimits,
     flex: bool = False,
     falls_back: bool = False,
-    budget_s: float | None = None,
+    time_left: TimeLeft = WITHOUT_END,
     on_alive: Callable[[], None] | None = None,
 ) -> RealtimeSend:
     """Ask for what has no line in the segments yet, and write a line for each: an answer, a refusal, a time-out.
 
-    Returns when all requests have one, or when the budget is over. Memory holds what is in the air, an unwritten
+    Returns when all requests have one, or when its time is over. Memory holds what is in the air, an unwritten
     segment, and the ids that were answered before. Whatever is raised, what was answered is written first; a kill
     loses at most what came in the last two seconds, and what is in the air.
 
@@ -87,7 +89,7 @@ def send_realtime(
     :param endpoint: the ``url`` of the request lines, ``/v1/chat/completions``.
     :param flex: through flex, but for requests that name another tier.
     :param falls_back: what flex does not answer in time is going to be sent in real time.
-    :param budget_s: nothing new is sent after so many seconds; what is in the air is waited for.
+    :param time_left: after which nothing new is sent; what is in the air is waited for.
     :param on_alive: called every `ALIVE_S` as long as the send lives, also while it only waits; from another thread.
         What it raises ends the send.
     :raises RealtimeBusyError: if two sends of this account run on this machine already; nothing was sent.
@@ -112,7 +114,7 @@ def send_realtime(
                 limits,
                 _foresee_capacity(limits, falls_back) if flex else None,
             )
-            return sender.send(kept=len(answered), budget_s=budget_s, on_alive=on_alive)
+            return sender.send(kept=len(answered), time_left=time_left, on_alive=on_alive)
 
 
 def _foresee_capacity(limits: RealtimeLimits, falls_back: bool) -> FlexCapacity:
@@ -152,10 +154,15 @@ class _Sender:
         self._pulling = asyncio.Lock()
         self._flushing = asyncio.Lock()
 
-    def send(self, *, kept: int, budget_s: float | None, on_alive: Callable[[], None] | None) -> RealtimeSend:
+    def send(self, *, kept: int, time_left: TimeLeft, on_alive: Callable[[], None] | None) -> RealtimeSend:
         began = time.monotonic()
+
+        def is_over() -> bool:
+            done = kept + self._caller.answered + self._caller.failed
+            return time_left.is_over(time.monotonic() - began, done, self._caller.slowest_s)
+
         try:
-            finished = run_apart(lambda: self._run(budget_s, on_alive))
+            finished = run_apart(lambda: self._run(is_over, on_alive))
         except BaseException:
             self._save_rest()
             raise
@@ -180,21 +187,24 @@ class _Sender:
         except Exception:
             log.exception("The last answers could not be written; their requests will be asked again.")
 
-    async def _run(self, budget_s: float | None, on_alive: Callable[[], None] | None) -> bool:
+    async def _run(self, is_over: Callable[[], bool], on_alive: Callable[[], None] | None) -> bool:
         """Returns whether all was asked."""
+        if is_over():
+            return False
         workers = [asyncio.create_task(self._work()) for _ in range(self._workers)]
-        writer = asyncio.create_task(self._write_regularly(on_alive))
+        writer = asyncio.create_task(self._write_regularly(is_over, on_alive))
         async with self._client:
             work: asyncio.Future[Any] = asyncio.gather(
                 *workers
             )  # the first error ends the wait, not the work
             try:
-                await asyncio.wait((work, writer), timeout=budget_s, return_when=asyncio.FIRST_COMPLETED)
-                if not work.done() and not writer.done():
-                    await self._drain(workers, timeout_s=None)
-                    return False
-                await (writer if writer.done() else work)
-                return True
+                await asyncio.wait((work, writer), return_when=asyncio.FIRST_COMPLETED)
+                if work.done():
+                    await work
+                    return True
+                await writer
+                await self._drain(workers, timeout_s=None)
+                return False
             except Exception:
                 # Through flex an answer takes minutes, and no longer than the client waits.
                 await self._drain(workers, timeout_s=DRAIN_S if self._capacity is None else None)
@@ -247,9 +257,12 @@ class _Sender:
         request: dict[str, Any] = msgspec.json.decode(body)
         return count_request_tokens(request, self._endpoint).tokens + _allow_output(request)
 
-    async def _write_regularly(self, on_alive: Callable[[], None] | None) -> None:
+    async def _write_regularly(
+        self, is_over: Callable[[], bool], on_alive: Callable[[], None] | None
+    ) -> None:
+        """Until the time of the send is over."""
         reported_at = alive_at = time.monotonic()
-        while True:
+        while not is_over():
             await asyncio.sleep(LOOK_S)
             await self._flush()
             now = time.monotonic()

@@ -1,0 +1,45 @@
+"""`finish_within_h` and `on_deadline` from the DAG's form to the rows and the report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fixtures.job import Job, chat_line
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from airflow_openai_batch.testing import OpenAIServer
+    from fixtures.airflow_runs import RunDag
+
+pytestmark = pytest.mark.usefixtures("openai_conn")
+
+A_MINUTE_H = 0.02
+
+
+def write_job(folder: Path, requests: int) -> Job:
+    lines = (chat_line(f"r-{n}", f"Review {n}", model="gpt-6-luna", max_tokens=20) for n in range(requests))
+    return Job(folder).write(lines)
+
+
+@pytest.mark.parametrize("mode", ["flex", "auto"])
+def test_where_flex_could_not_answer_in_time_the_rest_goes_out_in_real_time(
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path, mode: str
+) -> None:
+    """Flex takes a minute for an answer, with a tenth to spare."""
+    job = write_job(tmp_path, 5)
+    conf = job.conf(mode=mode, finish_within_h=A_MINUTE_H, on_deadline="flex")
+    assert run_dag("openai_batch", conf).state == "success"
+    assert openai_server.books.billed == {"realtime": 5}
+
+
+def test_a_job_writes_down_how_fast_it_was_answered(
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
+) -> None:
+    job = write_job(tmp_path, 42)
+    assert run_dag("openai_batch", job.conf(mode="flex", max_requests_per_shard=21)).state == "success"
+    assert openai_server.books.billed == {"flex": 42}
+    names = sorted(path.name for path in (job.output / "paces").iterdir())
+    assert [name.rsplit(".", 2)[0] for name in names] == ["00000.1.flex.21", "00001.1.flex.21"]
