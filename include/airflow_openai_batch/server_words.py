@@ -34,7 +34,8 @@ _PUBLIC_KEYS = frozenset(
     {
         *("auth_type", "base_url", "data_residency", "endpoint_url", "host", "organization", "project"),
         *("region", "region_name", "token_file_path", "token_provider", "token_type"),
-        "workload_identity_provider",
+        *("server", "completion_window", "deployments", "tenant_id", "client_id"),
+        *("azure_authority", "azure_scope", "workload_identity_provider"),
     }
 )
 """Of a connection's extra: what an error may name. Passwords in their URLs are found by their form."""
@@ -156,7 +157,8 @@ def _iter_forms(secret: str) -> Iterator[str]:
 def _iter_private(extra: Any, key: str = "") -> Iterator[str]:
     if isinstance(extra, dict):
         for name, value in extra.items():
-            yield from _iter_private(value, str(name))
+            # Names of models stand below the names of deployments, which may be any.
+            yield from _iter_private(value, key if key == "deployments" else str(name))
     elif isinstance(extra, list):
         for value in extra:
             yield from _iter_private(value, key)

@@ -61,7 +61,7 @@ def test_an_after_that_does_not_advance_ends_the_search_with_an_error(
 def test_files_are_listed_as_carefully(openai_server: OpenAIServer, client: BatchClient) -> None:
     create(client, 1)
     openai_server.configure(list_has_more=False)
-    assert len(list(client.iter_files(purpose="batch"))) == 1
+    assert len(list(client.iter_files("input"))) == 1
 
 
 @pytest.mark.openai_server(list_has_more=False)

@@ -131,6 +131,13 @@ def test_an_overdue_batch_is_cancelled_once_and_then_waited_for() -> None:
     assert ask(state, Observations(batch=batch("cancelling")), now=late) == steps.Wait(batch("cancelling"))
 
 
+def test_a_batch_that_its_server_does_not_end_is_never_overdue() -> None:
+    state = after(UPLOADED, INTENT, CREATED)
+    running = replace(batch("in_progress"), expires=False)
+    a_week_later = (state.created_at or 0.0) + 7 * 86_400
+    assert ask(state, Observations(batch=running), now=a_week_later) == steps.Wait(running)
+
+
 @pytest.mark.parametrize("behind_s", [-5 * 3600.0, 0.0, 3 * 3600.0, 30 * 3600.0])
 def test_how_long_a_batch_takes_is_told_by_our_clock(behind_s: float) -> None:
     """Of a server whose clock is hours off, what it says of times is true only beside what else it says."""

@@ -45,7 +45,7 @@ def send(client: BatchClient, job_key: str) -> tuple[str, str]:
 
 
 def list_files(client: BatchClient) -> dict[str, str]:
-    return dict([*client.iter_files(purpose="batch"), *client.iter_files(purpose="batch_output")])
+    return dict([*client.iter_files("input"), *client.iter_files("result")])
 
 
 def test_files_of_the_job_go_and_those_of_others_stay(

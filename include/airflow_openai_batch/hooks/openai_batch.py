@@ -28,6 +28,8 @@ from airflow_openai_batch.openai_api.connection_settings import (
 from airflow_openai_batch.openai_api.model_ends import ModelEnds, read_own_ends
 from airflow_openai_batch.openai_api.own_prices import OwnPrices, read_own_prices
 from airflow_openai_batch.openai_api.redirects import guard_redirects
+from airflow_openai_batch.openai_api.servers.choice import DEFAULT_SERVER, find_by_host, read_server
+from airflow_openai_batch.openai_api.servers.credentials import EntraTokens, set_up_server
 from airflow_openai_batch.server_words import clean_words, remember_connection, remember_secret
 
 log = logging.getLogger(__name__)
@@ -39,8 +41,9 @@ _QUIETED = ("httpx", "httpx2")
 class OpenAIBatchHook(OpenAIHook):
     """Clients for the Batch API from a connection of type ``openai``, and of no other.
 
-    Password: the API key. Host: another ``base_url``, for compatible servers. Where the connection
-    ``openai_default`` does not exist and ``OPENAI_API_KEY`` is set, that key is used.
+    Password: the API key. Host: another ``base_url``, for compatible servers; which one that is, ``server`` in the
+    extra says (see `openai_api.servers`). Where the connection ``openai_default`` does not exist and
+    ``OPENAI_API_KEY`` is set, that key is used.
 
     ``auth_type`` and ``openai_client_kwargs`` of the extra are the provider's, and hold for tasks, triggers, the page
     and real time. Of them ``max_retries`` is without effect: an upload or a batch is never sent twice, and each path
@@ -50,10 +53,14 @@ class OpenAIBatchHook(OpenAIHook):
 
     def __init__(self, conn_id: str = OpenAIHook.default_conn_name, **kwargs: Any) -> None:
         super().__init__(conn_id=conn_id, **kwargs)
+        self._server = DEFAULT_SERVER
+        """Of the client that was made last."""
+        self._key_header: str | None = None
 
     def get_batch_client(self) -> BatchClient:
         """:raises ConfigError: if the connection does not exist or its settings are refused by the client."""
-        return BatchClient(self.get_conn(), conn_id=self.conn_id)
+        client = self.get_conn()
+        return BatchClient(client, conn_id=self.conn_id, server=self._server)
 
     @classmethod
     def get_connection(cls, conn_id: str) -> Any:
@@ -69,7 +76,18 @@ class OpenAIBatchHook(OpenAIHook):
         return conn
 
     def _client_kwargs(self, conn: Any, extras: dict[str, Any]) -> dict[str, Any]:
-        """The client's arguments: here every way to a client comes by, synchronous or not."""
+        """The arguments of a synchronous client."""
+        settings = self._read_settings(conn, extras)
+        credential = settings.get("api_key")
+        return {**settings, "api_key": credential.get} if isinstance(credential, EntraTokens) else settings
+
+    def _async_client_kwargs(self, conn: Any, extras: dict[str, Any]) -> dict[str, Any]:
+        settings = self._read_settings(conn, extras)
+        credential = settings.get("api_key")
+        return {**settings, "api_key": credential.aget} if isinstance(credential, EntraTokens) else settings
+
+    def _read_settings(self, conn: Any, extras: dict[str, Any]) -> dict[str, Any]:
+        """Here every way to a client comes by, synchronous or not."""
         check_conn_type(self.conn_id, conn.conn_type)
         remember_connection(conn.password, extras)
         check_client_arguments(self.conn_id, extras, inspect.signature(openai.OpenAI.__init__).parameters)
@@ -83,6 +101,10 @@ class OpenAIBatchHook(OpenAIHook):
             ) from None
         except (TypeError, ValueError) as error:
             raise ConfigError(f"connection {self.conn_id!r}: {clean_words(str(error))}") from None
+        where = f"connection {self.conn_id!r}"
+        self._server = read_server(extras, settings.get("base_url"), where)
+        settings = set_up_server(self._server, settings, extras, where)
+        self._key_header = self._server.key_header if isinstance(settings.get("api_key"), str) else None
         check_client_settings(self.conn_id, settings, extras)
         check_made_arguments(self.conn_id, settings)
         if settings.get("base_url") is None:  # the client takes None for an address beside `data_residency`
@@ -94,7 +116,8 @@ class OpenAIBatchHook(OpenAIHook):
 
         :raises ConfigError: as `get_batch_client`.
         """
-        return AsyncBatchClient(await self.aget_conn())
+        client = await self.aget_conn()
+        return AsyncBatchClient(client, server=self._server)
 
     def get_limits(self) -> AccountLimits:
         """What the connection's extra says of the account: ``tier`` ("free", 1 to 5), or numbers that win over it:
@@ -127,7 +150,7 @@ class OpenAIBatchHook(OpenAIHook):
         except AirflowNotFoundException:
             host = None
         else:
-            settings = self._client_kwargs(conn, conn.extra_dejson)
+            settings = self._read_settings(conn, conn.extra_dejson)
             if settings.get("data_residency"):
                 return None
             host = settings.get("base_url")
@@ -160,7 +183,7 @@ class OpenAIBatchHook(OpenAIHook):
                 client = openai.OpenAI()
             except (TypeError, ValueError) as error:
                 raise self._bad_settings(error) from None
-        guard_redirects(client)
+        guard_redirects(client, key_header=self._key_header)
         return client
 
     def get_realtime_client(self) -> openai.AsyncOpenAI:
@@ -173,13 +196,13 @@ class OpenAIBatchHook(OpenAIHook):
         with translated(f"connection {self.conn_id!r}"):
             try:
                 conn = self.get_connection(self.conn_id)
-                client = openai.AsyncOpenAI(**self._client_kwargs(conn, conn.extra_dejson))
+                client = openai.AsyncOpenAI(**self._async_client_kwargs(conn, conn.extra_dejson))
             except AirflowNotFoundException:
                 self._check_environment_key()
                 client = openai.AsyncOpenAI()
             except (TypeError, ValueError) as error:
                 raise self._bad_settings(error) from None
-        guard_redirects(client)
+        guard_redirects(client, key_header=self._key_header)
         return client.with_options(max_retries=0)
 
     async def aget_conn(self) -> openai.AsyncOpenAI:
@@ -192,7 +215,7 @@ class OpenAIBatchHook(OpenAIHook):
                 client = await asyncio.to_thread(openai.AsyncOpenAI)
             except (TypeError, ValueError) as error:
                 raise self._bad_settings(error) from None
-        guard_redirects(client)
+        guard_redirects(client, key_header=self._key_header)
         return client
 
     async def _make_async_client(self) -> openai.AsyncOpenAI:
@@ -200,7 +223,9 @@ class OpenAIBatchHook(OpenAIHook):
         and more, and may import a ``token_provider``; a triggerer could do nothing else meanwhile."""
         connection = await get_async_connection(self.conn_id, hook=self)
         extra = await get_async_extra_dejson(connection)
-        return await asyncio.to_thread(lambda: openai.AsyncOpenAI(**self._client_kwargs(connection, extra)))
+        return await asyncio.to_thread(
+            lambda: openai.AsyncOpenAI(**self._async_client_kwargs(connection, extra))
+        )
 
     def _check_environment_key(self) -> None:
         if self.conn_id == self.default_conn_name and (key := os.environ.get("OPENAI_API_KEY")):
@@ -208,6 +233,8 @@ class OpenAIBatchHook(OpenAIHook):
             check_key(key, "OPENAI_API_KEY in the environment")
             if host := os.environ.get("OPENAI_BASE_URL"):
                 check_host(host, "OPENAI_BASE_URL in the environment")
+            self._server = find_by_host(host)
+            self._key_header = self._server.key_header
             log.info("Connection %r does not exist; using OPENAI_API_KEY from the environment.", self.conn_id)
             return
         raise ConfigError(

@@ -103,6 +103,8 @@ class BatchView:
     metadata: dict[str, str] = field(default_factory=dict)
     model: str | None = None
     """As OpenAI says it, else as our metadata does; unknown for the batches of strangers that say neither."""
+    expires: bool = True
+    """Whether its server ends it when its time is over."""
 
     @property
     def created_at(self) -> float:
@@ -127,8 +129,10 @@ class BatchView:
         return self.input_file_id in files and self.id not in former
 
     @classmethod
-    def from_dict(cls, batch: Any) -> BatchView:
+    def from_dict(cls, batch: Any, *, expires: bool = True) -> BatchView:
         """Read the JSON form of OpenAI's batch object; counts, errors and metadata may be absent.
+
+        :param expires: whether the server ends batches whose time is over.
 
         :raises OddAnswerError: if it is no batch: without an id, a status or a creation, or with dates in another form.
         """
@@ -153,6 +157,7 @@ class BatchView:
             errors=_read_errors(batch.get("errors")),
             metadata=metadata,
             model=_read_model(batch.get("model")) or metadata.get("model"),
+            expires=expires,
         )
 
 

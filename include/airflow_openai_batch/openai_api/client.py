@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
 
 import openai
 import tenacity
@@ -23,28 +23,29 @@ from airflow_openai_batch.openai_api.batch import (
     LIST_PAGE,
     BatchPage,
     BatchView,
-    read_has_more,
 )
 from airflow_openai_batch.openai_api.client_errors import STREAM_ERRORS, NoRouteError, translated
 from airflow_openai_batch.openai_api.paging import ListWalk
 from airflow_openai_batch.openai_api.redirects import describe_redirect
 from airflow_openai_batch.openai_api.results_check import Received, ResultCheck, ResultMeter
-from airflow_openai_batch.openai_api.server_objects import (
-    FileView,
-    OddAnswerError,
-    explain_odd,
-    make_answer_error,
-    read_object,
-    read_page,
-    read_vectors,
+from airflow_openai_batch.openai_api.server_answers import (
+    read_batch,
+    read_batches,
+    read_content,
+    read_files,
+    read_made,
+    read_shown,
+    read_view,
 )
+from airflow_openai_batch.openai_api.server_objects import FileView, read_vectors
+from airflow_openai_batch.openai_api.servers.choice import DEFAULT_SERVER
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
 
+    from airflow_openai_batch.openai_api.servers.profile import ServerProfile
     from airflow_openai_batch.storage.location import Location
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 PAGE = LIST_PAGE
@@ -54,6 +55,7 @@ FILE_EXPIRY_S = 2_592_000
 UPLOAD_TIMEOUT_S = 1_800.0
 WATCH_TIMEOUT_S = 60.0
 CHUNK_BYTES = 1 << 20
+_FAILED_FILES = frozenset({"error", "failed", "deleted", "deleting", "expired"})
 
 _RETRY = tenacity.Retrying(
     retry=tenacity.retry_if_exception_type(TransientError),
@@ -67,8 +69,11 @@ _RETRY = tenacity.Retrying(
 class BatchClient:
     """The synchronous half, for workers. All methods raise `RemoteError`s. Leaving the block closes it."""
 
-    def __init__(self, sdk: OpenAI, *, conn_id: str = "") -> None:
+    def __init__(self, sdk: OpenAI, *, conn_id: str = "", server: ServerProfile = DEFAULT_SERVER) -> None:
         self._with = f" with connection {conn_id!r}" if conn_id else ""
+        self._server = server
+        self.keeps_metadata = server.keeps_metadata
+        """Else a batch is known by its input's file alone."""
         self._openai = sdk.with_options(
             max_retries=0
         )  # `_RETRY` has the patience, where a repeat is harmless
@@ -98,11 +103,11 @@ class BatchClient:
     def _check_key(self) -> None:
         doing = "checking the key"
         with translated(doing):
-            answer = self._openai.batches.with_raw_response.list(limit=1)
+            answer = self._openai.batches.with_raw_response.list(**self._server.list_arguments(limit=1))
         if former := getattr(answer.http_response, "history", ()):
             target = str(answer.http_response.request.url)
             raise RequestRefusedError(f"{doing}: {describe_redirect(former[0], target)}")
-        _read_batches(answer, doing)
+        read_batches(answer, doing, self._server)
 
     def upload(self, name: str, file: BinaryIO) -> FileView:
         """Stream ``file`` (read, seek, tell) to OpenAI.
@@ -113,25 +118,48 @@ class BatchClient:
         with translated(doing):
             answer = self._openai.files.with_raw_response.create(
                 file=(name, file, "application/jsonl"),
-                purpose="batch",
-                expires_after={"anchor": "created_at", "seconds": FILE_EXPIRY_S},
                 timeout=UPLOAD_TIMEOUT_S,
+                **self._server.upload_arguments(FILE_EXPIRY_S),
             )
-        return _read_made(answer, doing, "the file", FileView.from_dict)
+        return read_made(answer, doing, "the file", self._read_file)
+
+    def _read_file(self, file: Any) -> FileView:
+        return FileView.from_dict(self._server.read_file(file))
 
     def create(self, *, input_file_id: str, endpoint: str, metadata: dict[str, str]) -> BatchView:
-        """Create a batch, once: without an idempotency header, a repeated POST could create two."""
+        """Create a batch, once: without an idempotency header, a repeated POST could create two.
+
+        :raises RequestRefusedError: before anything is sent, if the server has no such batches, or the file is not
+            processed yet where it has to be.
+        """
         doing = f"creating the batch for {input_file_id}"
+        server = self._server
+        if (problem := server.find_endpoint_problem(endpoint)) is not None:
+            raise RequestRefusedError(f"{doing}: {problem}")
+        if server.processes_files:
+            self._check_processed(input_file_id, doing)
         with translated(doing):
             answer = self._openai.batches.with_raw_response.create(
                 input_file_id=input_file_id,
                 endpoint=endpoint,  # type: ignore[arg-type]  # checked against the plan's endpoints
-                completion_window="24h",
-                metadata=metadata,
-                output_expires_after={"anchor": "created_at", "seconds": FILE_EXPIRY_S},
                 timeout=CREATE_TIMEOUT_S,
+                **server.creation_arguments(metadata, FILE_EXPIRY_S),
             )
-        return _read_made(answer, doing, "the batch", BatchView.from_dict)
+        return read_made(answer, doing, "the batch", lambda found: read_view(server.read_made(found), server))
+
+    def _check_processed(self, file_id: str, doing: str) -> None:
+        """The words are those of servers, by which the same refusal of theirs is known (`is_file_not_ready`)."""
+        file = self.describe_file(file_id)
+        if file is None or file.status in ("", "processed"):
+            return
+        if file.status in _FAILED_FILES:
+            raise RequestRefusedError(
+                f"{doing}: {self._server.title} could not process it (status {file.status}). Look at what it says of "
+                "the file; the input may be too large, or not in its form."
+            )
+        raise RequestRefusedError(
+            f"{doing}: the file is not processed yet (status {file.status})", status_code=400
+        )
 
     def fetch(self, batch_id: str) -> BatchView:
         """:raises NotFoundError: if OpenAI does not know it."""
@@ -141,7 +169,7 @@ class BatchClient:
         doing = f"fetching {batch_id}{self._with}"
         with translated(doing):
             answer = self._openai.batches.with_raw_response.retrieve(batch_id)
-        return _read_batch(answer, doing)
+        return read_batch(answer, doing, self._server)
 
     def find(
         self, job_key: str, since: float, *, files: Collection[str] = (), former: Collection[str] = ()
@@ -171,9 +199,10 @@ class BatchClient:
                 return
 
     def _list(self, after: str | None) -> BatchPage:
+        asked = self._server.list_arguments(limit=PAGE, after=after or openai.omit)
         with translated("listing batches"):
-            answer = self._openai.batches.with_raw_response.list(limit=PAGE, after=after or openai.omit)
-        return _read_batches(answer, "listing batches")
+            answer = self._openai.batches.with_raw_response.list(**asked)
+        return read_batches(answer, "listing batches", self._server)
 
     def cancel(self, batch_id: str) -> None:
         """Ask for cancellation; a batch that is final already (409) is left as it is."""
@@ -185,7 +214,7 @@ class BatchClient:
                 if error.status_code != 409:
                     raise
                 return
-        _read_content(answer, doing)
+        read_content(answer, doing)
 
     def embed(self, texts: list[str], **parameters: Any) -> list[list[float]]:
         """A vector for each text, in one call in real time.
@@ -197,7 +226,7 @@ class BatchClient:
             answer = self._openai.embeddings.with_raw_response.create(
                 input=texts, **{**parameters, "encoding_format": "float"}
             )
-        return _read_shown(answer, doing, "the list", lambda found: read_vectors(found, len(texts)))
+        return read_shown(answer, doing, "the list", lambda found: read_vectors(found, len(texts)))
 
     def delete_file(self, file_id: str) -> bool:
         """Delete a file; false for one that OpenAI does not know (any more)."""
@@ -211,27 +240,33 @@ class BatchClient:
         doing = f"deleting {file_id}"
         with translated(doing):
             answer = self._openai.files.with_raw_response.delete(file_id)
-        _read_content(answer, doing)
+        read_content(answer, doing)
 
-    def iter_files(self, *, purpose: str) -> Iterator[tuple[str, str]]:
-        """Id and name of all files of a purpose, newest first, one call per 10,000.
+    def iter_files(self, kind: Literal["input", "result"]) -> Iterator[tuple[str, str]]:
+        """Id and name of all files of batches, newest first, one call per 10,000; of others too, where a server does
+        not tell them apart.
 
         :raises ListError: if the list cannot be read to its end.
         """
         walk = ListWalk(what="files", limit=FILES_PAGE)
         while True:
-            page, has_more = _RETRY(self._list_files, purpose, walk.after)
+            page, has_more = _RETRY(self._list_files, kind, walk.after)
             yield from (file for file in page if walk.is_new(file[0]))
             if not walk.advance([file_id for file_id, _ in page], has_more):
                 return
 
-    def _list_files(self, purpose: str, after: str | None) -> tuple[list[tuple[str, str]], bool | None]:
-        doing = "listing files"
+    def _list_files(
+        self, kind: Literal["input", "result"], after: str | None
+    ) -> tuple[list[tuple[str, str]], bool | None]:
+        doing, server = "listing files", self._server
+        purpose = server.upload_purpose if kind == "input" else server.result_purpose
+        asked = server.list_arguments(purpose=purpose, limit=FILES_PAGE, after=after or openai.omit)
         with translated(doing):
-            answer = self._openai.files.with_raw_response.list(
-                purpose=purpose, limit=FILES_PAGE, after=after or openai.omit
-            )
-        return _read_shown(answer, doing, "the list", _read_files)
+            answer = self._openai.files.with_raw_response.list(**asked)
+        files, has_more = read_shown(
+            answer, doing, "the list", lambda page: read_files(page, server), bare_list=server.bare_lists
+        )
+        return files, has_more if server.has_pages else False
 
     def describe_file(self, file_id: str) -> FileView | None:
         """What the server says of a file; ``None`` where it says nothing: not every one knows file objects."""
@@ -249,7 +284,7 @@ class BatchClient:
         doing = f"looking at {file_id}"
         with translated(doing):
             answer = self._openai.files.with_raw_response.retrieve(file_id)
-        return _read_shown(answer, doing, "the file", FileView.from_dict)
+        return read_shown(answer, doing, "the file", self._read_file)
 
     def download(
         self, file_id: str, target: Location, *, lines_at_least: int = 0, believe_all: bool = False
@@ -320,7 +355,8 @@ class AsyncBatchClient:
     than all the rest of a cycle.
     """
 
-    def __init__(self, sdk: AsyncOpenAI) -> None:
+    def __init__(self, sdk: AsyncOpenAI, *, server: ServerProfile = DEFAULT_SERVER) -> None:
+        self._server = server
         # The watcher has its own patience; a call that hangs would keep it from a thousand others.
         self._openai = sdk.with_options(max_retries=0, timeout=_shorten(sdk.timeout, WATCH_TIMEOUT_S))
 
@@ -328,13 +364,14 @@ class AsyncBatchClient:
         """:raises NotFoundError: if OpenAI does not know it."""
         with translated(f"fetching {batch_id}"):
             answer = await self._openai.batches.with_raw_response.retrieve(batch_id)
-        return _read_batch(answer, f"fetching {batch_id}")
+        return read_batch(answer, f"fetching {batch_id}", self._server)
 
     async def list_page(self, after: str | None) -> BatchPage:
         """Up to 100 batches, newest first, that come after the one named."""
+        asked = self._server.list_arguments(limit=PAGE, after=after or openai.omit)
         with translated("listing batches"):
-            answer = await self._openai.batches.with_raw_response.list(limit=PAGE, after=after or openai.omit)
-        return _read_batches(answer, "listing batches")
+            answer = await self._openai.batches.with_raw_response.list(**asked)
+        return read_batches(answer, "listing batches", self._server)
 
     async def cancel(self, batch_id: str) -> None:
         """As `BatchClient.cancel`."""
@@ -346,52 +383,7 @@ class AsyncBatchClient:
                 if error.status_code != 409:
                     raise
                 return
-        _read_content(answer, doing)
+        read_content(answer, doing)
 
     async def close(self) -> None:
         await self._openai.close()
-
-
-def _read_batch(answer: Any, doing: str) -> BatchView:
-    return _read_shown(answer, doing, "the batch", BatchView.from_dict)
-
-
-def _read_batches(answer: Any, doing: str) -> BatchPage:
-    return _read_shown(
-        answer,
-        doing,
-        "the list",
-        lambda page: BatchPage(list(map(BatchView.from_dict, read_page(page))), read_has_more(page)),
-    )
-
-
-def _read_files(page: dict[str, Any]) -> tuple[list[tuple[str, str]], bool | None]:
-    files = map(FileView.from_dict, read_page(page))
-    return [(file.id, file.filename) for file in files], read_has_more(page)
-
-
-def _read_shown(answer: Any, doing: str, what: str, read: Callable[[dict[str, Any]], T]) -> T:
-    """What a server shows, which may be asked for again.
-
-    :raises TransientError: if it is not what was asked for; whoever waits goes on waiting.
-    """
-    try:
-        return read(_read_content(answer, doing))
-    except OddAnswerError as error:
-        raise TransientError(explain_odd(doing, what, error)) from None
-
-
-def _read_made(answer: Any, doing: str, what: str, read: Callable[[dict[str, Any]], T]) -> T:
-    """What a server has made. To ask again would make another one, so what cannot be read ends the task.
-
-    :raises AnswerError: if it is not what was asked for.
-    :raises TransientError: if something else than the server has answered.
-    """
-    try:
-        return read(_read_content(answer, doing))
-    except OddAnswerError as error:
-        raise make_answer_error(doing, what, error) from None
-
-
-def _read_content(answer: Any, doing: str) -> dict[str, Any]:
-    return read_object(answer.content, doing, content_type=answer.headers.get("content-type") or "")

@@ -37,10 +37,13 @@ _PLAIN_HEADERS = frozenset(
 )
 
 
-def guard_redirects(sdk: Any) -> None:
+def guard_redirects(sdk: Any, *, key_header: str | None = None) -> None:
     """Make a client of the `openai` package keep to this; for a synchronous and an asynchronous one.
 
     The hooks are those of its HTTP library, which the package does not show: hence the private name.
+
+    :param key_header: in which the key goes, alone, where the server wants it in another than ``Authorization``, which
+        the package cannot leave away by itself.
     """
     http = sdk._client
     origin = _find_origin(str(sdk.base_url))
@@ -48,6 +51,8 @@ def guard_redirects(sdk: Any) -> None:
     def strip(request: Any) -> None:
         if _find_origin(str(request.url)) != origin:
             _strip_private(request.headers)
+        elif key_header is not None and (bearer := request.headers.pop("authorization", "")):
+            request.headers[key_header] = bearer.removeprefix("Bearer ")
 
     async def strip_async(request: Any) -> None:
         strip(request)

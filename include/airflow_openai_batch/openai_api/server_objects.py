@@ -50,10 +50,13 @@ class FileView:
         )
 
 
-def read_object(content: bytes, doing: str, *, content_type: str = "") -> dict[str, Any]:
+def read_object(
+    content: bytes, doing: str, *, content_type: str = "", bare_list: bool = False
+) -> dict[str, Any]:
     """The JSON object of an answer with status 2xx.
 
     :param doing: what was asked, for the message.
+    :param bare_list: whether a list may come without an object around it.
     :raises TransientError: for what a proxy or a gateway sends in the server's place.
     """
     if is_page(content, content_type):
@@ -62,6 +65,8 @@ def read_object(content: bytes, doing: str, *, content_type: str = "") -> dict[s
         found = orjson.loads(content)
     except orjson.JSONDecodeError:
         found = None
+    if bare_list and isinstance(found, list):
+        return {"data": found}
     if not isinstance(found, dict):
         raise TransientError(
             f"{doing}: the answer ({len(content):,} bytes of {_name_type(content_type)}) is no JSON object. Something "

@@ -79,7 +79,9 @@ class OpenAIBatchCreateOperator(ShardStepOperator):
         # No batch is older than its file, by the server's own clock; the run's start moves when it is cleared.
         file = client.describe_file(input_file_id)
         since = 0.0 if file is None or file.created_at is None else file.created_at
-        batch, duplicates = choose_kept(list(client.find(key, since)))
+        # Where no metadata is kept, a batch of this file is taken for this task's: better than one that is paid twice.
+        files = () if client.keeps_metadata else (input_file_id,)
+        batch, duplicates = choose_kept(list(client.find(key, since, files=files)))
         for duplicate in duplicates:
             client.cancel(duplicate.id)
         if batch is not None:

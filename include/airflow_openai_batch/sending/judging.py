@@ -128,10 +128,13 @@ def _find_share_left(batch: BatchView) -> float:
 
 
 def _find_overdue_at(batch: BatchView, policy: Policy, waited: Waited) -> float:
-    """From when on a batch that is not final has taken too long; never where nothing says when it began.
+    """From when on a batch that is not final has taken too long; never where nothing says when it began, nor where its
+    server lets it go on.
 
     How long it may take is the server's to say, when it began the ledger's: a server's clock may be hours off ours.
     """
+    if not batch.expires:
+        return math.inf
     lasts_s = batch.expires_at - batch.created_at if batch.expires_at and batch.created_at else None
     if began_at := waited.created_at or batch.created_at:
         return began_at + (WINDOW_S if lasts_s is None else lasts_s) + policy.grace_s

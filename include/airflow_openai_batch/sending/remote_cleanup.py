@@ -40,12 +40,12 @@ def sweep_files(client: BatchClient, plan: Plan, output_uri: str, sends: Mapping
     }
     found = [
         file_id
-        for file_id, name in client.iter_files(purpose="batch")
+        for file_id, name in client.iter_files("input")
         if file_id in inputs or name.removesuffix(".jsonl") in keys
     ]
     found += [
         file_id
-        for file_id, name in client.iter_files(purpose="batch_output")
+        for file_id, name in client.iter_files("result")
         if file_id in results or name.rpartition("_")[0] in batches  # batch_<id>_output.jsonl
     ]
     deleted = sum(client.delete_file(file_id) for file_id in found)

@@ -12,6 +12,7 @@ from pathlib import Path
 from airflow_openai_batch.testing.clock import Clock
 from airflow_openai_batch.testing.requests import CountTokens, estimate_tokens
 from airflow_openai_batch.testing.server import OpenAIServer
+from airflow_openai_batch.testing.servers.choice import RULES
 from airflow_openai_batch.testing.settings import FLEX_MODELS, KNOWN_MODELS, WEBHOOK_SECRET, Settings
 
 
@@ -19,10 +20,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM."""
     options = _parser().parse_args(arguments)
     settings = Settings(
+        server=options.server,
         seed=options.seed,
         api_keys=frozenset(options.api_key) if options.api_key else None,
         models=tuple(options.model) if options.model else KNOWN_MODELS,
         flex_models=tuple(options.flex_model) if options.flex_model else FLEX_MODELS,
+        processing_s=options.processing,
         validating_s=options.validating,
         in_progress_s=options.duration,
         per_request_s=options.per_request,
@@ -83,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1")
     add("--port", type=int, default=8080, help="0 takes a free one")
     add("--data-dir", type=Path, help="where files lie; a temporary directory by default")
+    add("--server", choices=tuple(RULES), default="openai", help="whose API is played")
+    add("--processing", type=float, default=0.0, metavar="S", help="seconds until a file is processed")
     add("--seed", type=int, default=0)
     add("--speed", type=float, default=1.0, help="emulator seconds per real second; 0 stands still")
     add("--validating", type=float, default=0.0, metavar="S", help="seconds a batch is validating")

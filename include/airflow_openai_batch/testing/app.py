@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from airflow_openai_batch.testing.interference import Interference
-from airflow_openai_batch.testing.refusals import MESSAGES, ApiError, missing
+from airflow_openai_batch.testing.refusals import ApiError, missing
 from airflow_openai_batch.testing.requests import BATCH_ENDPOINTS
 from airflow_openai_batch.testing.uploads import UploadReader
 
@@ -86,17 +86,8 @@ class Api:
         return endpoint
 
     def _check_key(self, request: Request) -> None:
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        keys = self.emulator.settings.api_keys
-        if scheme.lower() != "bearer" or not key.strip():
-            raise ApiError(
-                401,
-                "You didn't provide an API key. You need to provide your API key in an Authorization "
-                "header using "
-                "Bearer auth (i.e. Authorization: Bearer YOUR_KEY).",
-            )
-        if keys is not None and key.strip() not in keys:
-            raise ApiError(401, MESSAGES["invalid_api_key"], code="invalid_api_key")
+        settings = self.emulator.settings
+        settings.rules.check_key(request.headers, settings.api_keys)
 
     async def _locked(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         def run() -> Any:
@@ -237,7 +228,25 @@ def build_app(
         settings = emulator.settings
         return settings.latency_s + (settings.realtime_latency_s if path in BATCH_ENDPOINTS else 0.0)
 
-    return Interference(app, strike=strike, record=record, latency_s=latency_s)
+    return _Addressed(emulator, Interference(app, strike=strike, record=record, latency_s=latency_s))
+
+
+class _Addressed:
+    """Where the server that is played has its addresses: below, all is at ``/v1``."""
+
+    def __init__(self, emulator: Emulator, app: ASGIApp) -> None:
+        self._emulator = emulator
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        own = self._emulator.settings.rules.path
+        if scope["type"] == "http" and own != "/v1":
+            path = scope["path"]
+            if path.startswith(f"{own}/"):
+                scope = {**scope, "path": "/v1" + path.removeprefix(own)}
+            elif path.startswith("/v1/"):
+                scope = {**scope, "path": "/nothing" + path}
+        await self._app(scope, receive, send)
 
 
 async def _not_found(request: Request, _: Exception) -> Response:

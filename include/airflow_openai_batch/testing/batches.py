@@ -12,6 +12,7 @@ from airflow_openai_batch.testing.requests import BATCH_ENDPOINTS
 if TYPE_CHECKING:
     from airflow_openai_batch.testing.landing import BatchLanding
     from airflow_openai_batch.testing.scan import RequestScan
+    from airflow_openai_batch.testing.servers.rules import ServerRules
 
 JSON = dict[str, Any]
 
@@ -33,6 +34,7 @@ class Batch:
     created_at: float
     expires_at: float
     output_expires_s: int | None
+    completion_window: str = "24h"
     fault: BatchFault = _NO_FAULT
     status: str = "validating"
     stamps: dict[str, float] = field(default_factory=dict)
@@ -82,7 +84,7 @@ class Batch:
             "endpoint": self.endpoint,
             "errors": {"object": "list", "data": self.errors} if self.errors else None,
             "input_file_id": self.input_file_id,
-            "completion_window": "24h",
+            "completion_window": self.completion_window,
             "status": self.status,
             "output_file_id": self.output_file_id,
             "error_file_id": self.error_file_id,
@@ -134,13 +136,14 @@ class Batch:
         }
 
 
-def check_creation(params: Any) -> None:
-    """:raises ApiError: 400, for parameters that OpenAI refuses at once."""
+def check_creation(params: Any, rules: ServerRules) -> None:
+    """:raises ApiError: 400, for parameters that the server refuses at once."""
     if not isinstance(params, dict):
         raise ApiError(400, "We could not parse the JSON body of your request.")
     for name in ("input_file_id", "endpoint", "completion_window"):
         if not isinstance(params.get(name), str):
             raise missing(name)
+    rules.check_creation(params)
     if params["endpoint"] not in BATCH_ENDPOINTS:
         supported = ", ".join(f"'{endpoint}'" for endpoint in BATCH_ENDPOINTS)
         raise ApiError(
@@ -149,14 +152,20 @@ def check_creation(params: Any) -> None:
             code="invalid_value",
             param="endpoint",
         )
-    if params["completion_window"] != "24h":
+    if not rules.takes_window(params["completion_window"]):
         raise ApiError(
             400,
-            f"Invalid value: '{params['completion_window'][:100]}'. Value must be '24h'.",
+            f"Invalid value: '{params['completion_window'][:100]}'. Value must be '24h'"
+            f"{'.' if rules.longest_window_h == 24 else ' to 7d.'}",
             code="invalid_value",
             param="completion_window",
         )
     check_metadata(params.get("metadata"))
+
+
+def count_days(window: str) -> float:
+    """Of a ``completion_window``."""
+    return int(window[:-1]) / (1 if window.endswith("d") else 24)
 
 
 def check_metadata(metadata: Any) -> None:

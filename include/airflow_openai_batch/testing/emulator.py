@@ -14,7 +14,7 @@ from airflow_openai_batch.testing.blobs import Blobs, MemoryBlobs
 from airflow_openai_batch.testing.books import Books
 from airflow_openai_batch.testing.checks import check_flex, check_request
 from airflow_openai_batch.testing.clock import Clock, Ticker
-from airflow_openai_batch.testing.files import BATCH_RETENTION_S, PURPOSES, Files, StoredFile, expiry_of
+from airflow_openai_batch.testing.files import BATCH_RETENTION_S, Files, StoredFile, expiry_of
 from airflow_openai_batch.testing.lifecycle import Lifecycle
 from airflow_openai_batch.testing.rates import EmulatedRates
 from airflow_openai_batch.testing.refusals import ApiError, missing
@@ -138,28 +138,35 @@ class Emulator:
         now = self.clock.now()
         size = self.files.size(file_id)
         try:
+            rules = self.settings.rules
             if not purpose:
                 raise missing("purpose")
-            if purpose not in PURPOSES:
-                raise ApiError(400, f"'{purpose[:50]}' is not one of {list(PURPOSES)} - 'purpose'")
-            if purpose == "batch" and not filename.endswith(".jsonl"):
+            if purpose not in rules.purposes:
+                raise ApiError(400, f"'{purpose[:50]}' is not one of {list(rules.purposes)} - 'purpose'")
+            rules.check_expiry(expires_after, "expires_after")
+            is_batch = purpose == rules.batch_purpose
+            if is_batch and not filename.endswith(".jsonl"):
                 raise ApiError(400, "Invalid file format for Batch API. Must be .jsonl")
-            if purpose == "batch" and size > self.settings.max_file_bytes:
+            if is_batch and size > self.settings.max_file_bytes:
                 raise ApiError(413, "File is too large.")
             expires_at = expiry_of(expires_after, now, param="expires_after")
         except ApiError:
             self.files.discard(file_id)
             raise
-        if expires_at is None and purpose == "batch":
+        if expires_at is None and is_batch:
             expires_at = now + BATCH_RETENTION_S
-        file = self.files.add(StoredFile(file_id, filename, purpose, size, now, expires_at))
-        return self._skewed(file.to_json())
+        processed_at = now + self.settings.processing_s
+        file = self.files.add(StoredFile(file_id, filename, purpose, size, now, expires_at, processed_at))
+        return self._show_file(file)
 
     def get_file(self, file_id: str) -> JSON:
         self.batches.settle()
         if not self.settings.file_objects:
             raise ApiError(405, "Method Not Allowed")
-        return self._skewed(self.files.get(file_id).to_json())
+        return self._show_file(self.files.get(file_id))
+
+    def _show_file(self, file: StoredFile) -> JSON:
+        return self.settings.rules.show_file(self._skewed(file.to_json(self.clock.now())))
 
     def delete_file(self, file_id: str) -> JSON:
         self.batches.settle()
@@ -172,11 +179,16 @@ class Emulator:
         limit: int = 10_000,
         order: str = "desc",
         purpose: str | None = None,
-    ) -> JSON:
+    ) -> Any:
         _check_limit(limit, 10_000)
         self.batches.settle()
+        rules = self.settings.rules
+        if not rules.has_pages:
+            after, limit = None, _ALL
+        if not rules.tells_purposes_apart:
+            purpose = None
         files, more = self.files.page(after=after, limit=limit, order=order, purpose=purpose)
-        return _list([self._skewed(file.to_json()) for file in files], more)
+        return rules.show_list(_list([self._show_file(file) for file in files], more))
 
     def open_content(self, file_id: str) -> tuple[BinaryIO, StoredFile]:
         self.batches.settle()
@@ -189,8 +201,9 @@ class Emulator:
 
     # -- batches -------------------------------------------------------------------------------
 
-    def create_batch(self, params: Any) -> JSON:
-        return self._shown(self.batches.create(params))
+    def create_batch(self, params: Any, told: dict[str, str] | None = None) -> JSON:
+        """:param told: what is known of the batch where its server keeps no metadata, for scripts and books."""
+        return self.settings.rules.show_created(self._shown(self.batches.create(params, told)))
 
     def get_batch(self, batch_id: str) -> JSON:
         return self._shown(self.batches.get(batch_id))
@@ -198,24 +211,29 @@ class Emulator:
     def cancel_batch(self, batch_id: str) -> JSON:
         return self._shown(self.batches.cancel(batch_id))
 
-    def list_batches(self, *, after: str | None = None, limit: int = 20) -> JSON:
+    def list_batches(self, *, after: str | None = None, limit: int = 20) -> Any:
         _check_limit(limit, 100)
         settings = self.settings
-        batches, more = self.batches.page(after, min(limit, settings.list_page_most or limit))
+        rules, most = settings.rules, min(limit, settings.list_page_most or limit)
+        batches, more = self.batches.page(*((after, most) if rules.has_pages else (None, _ALL)))
+        if not rules.has_pages:
+            batches.reverse()
         page = _list([self._shown(batch) for batch in batches], more)
         if not settings.list_has_more:
             del page["has_more"]
-        return page
+        return rules.show_list(page)
 
     def _shown(self, batch: Batch) -> JSON:
         shown = self._skewed(batch.to_json(self.clock.now()))
-        return shown if self.settings.keeps_metadata else {**shown, "metadata": None}
+        if not self.settings.keeps_metadata:
+            shown["metadata"] = None
+        return self.settings.rules.show_batch(shown)
 
     def _skewed(self, shown: JSON) -> JSON:
         """With all times as this server's clock has them."""
         skew = int(self.settings.clock_skew_s)
         if not skew:
-            return shown
+            return dict(shown)
         return {
             name: value + skew if name.endswith("_at") and isinstance(value, int) else value
             for name, value in shown.items()
@@ -263,6 +281,9 @@ class Emulator:
                 reply.status or 500, error.get("message", ""), code=error.get("code"), headers=headers
             )
         return reply.body, headers
+
+
+_ALL = 1 << 60
 
 
 def _list(data: list[JSON], has_more: bool) -> JSON:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 JSON = dict[str, Any]
 
-PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
 MIN_EXPIRY_S, MAX_EXPIRY_S = 3_600, 2_592_000
 BATCH_RETENTION_S = 2_592_000.0
 """30 days for inputs and outputs of batches, where nothing else was asked."""
@@ -30,10 +29,11 @@ class StoredFile:
     size: int
     created_at: float
     expires_at: float | None
+    processed_at: float = 0.0
     lag: int = 0
     """Reads that still answer 404, as if the file were not there yet."""
 
-    def to_json(self) -> JSON:
+    def to_json(self, now: float) -> JSON:
         return {
             "id": self.id,
             "object": "file",
@@ -42,7 +42,7 @@ class StoredFile:
             "expires_at": None if self.expires_at is None else int(self.expires_at),
             "filename": self.filename,
             "purpose": self.purpose,
-            "status": "processed",
+            "status": "processed" if now >= self.processed_at else "pending",
             "status_details": None,
         }
 

@@ -10,7 +10,7 @@ import heapq
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_openai_batch.testing.batches import TERMINAL, Batch, check_creation
+from airflow_openai_batch.testing.batches import TERMINAL, Batch, check_creation, count_days
 from airflow_openai_batch.testing.files import BATCH_RETENTION_S, Files, StoredFile, expiry_of
 from airflow_openai_batch.testing.landing import BatchLanding, Respond
 from airflow_openai_batch.testing.rates import CreateLimit
@@ -69,20 +69,20 @@ class Lifecycle:
 
     # -- what the API offers -------------------------------------------------------------------
 
-    def create(self, params: Any) -> Batch:
-        """:raises ApiError: 400 or 429."""
+    def create(self, params: Any, told: dict[str, str] | None = None) -> Batch:
+        """:param told: see `Emulator.create_batch`.
+        :raises ApiError: 400 or 429."""
         self.settle()
-        check_creation(params)
         now, settings = self._clock.now(), self._settings()
+        check_creation(params, settings.rules)
         policy = params.get("output_expires_after")
         expiry_of(policy, now, param="output_expires_after")
         file = self._files.find(params["input_file_id"])
-        if file is not None and file.purpose != "batch":
-            raise ApiError(
-                400, f"Invalid file purpose: expected 'batch', got '{file.purpose}'.", param="input_file_id"
-            )
+        self._check_input(file)
         self._create_limit.take(now, settings.creates_per_hour)
         metadata = params.get("metadata")
+        if not settings.rules.keeps_metadata:  # an upload is called by the key of its send
+            metadata = told or {"job_key": "" if file is None else file.filename.removesuffix(".jsonl")}
         number = len(self._batches) + 1
         batch = Batch(
             id=self._new_id("batch_"),
@@ -91,7 +91,8 @@ class Lifecycle:
             endpoint=params["endpoint"],
             metadata=metadata,
             created_at=now,
-            expires_at=now + settings.window_s,
+            expires_at=now + settings.window_s * count_days(params["completion_window"]),
+            completion_window=params["completion_window"],
             output_expires_s=policy["seconds"] if policy else None,
         )
         fault = self._script.strike_batch(number, metadata or {}, batch.endpoint)
@@ -103,6 +104,19 @@ class Lifecycle:
             self._files.pin(file.id)
         self._schedule(batch, now + _either(batch.fault.validating_s, settings.validating_s))
         return batch
+
+    def _check_input(self, file: StoredFile | None) -> None:
+        wanted = self._settings().rules.batch_purpose
+        if file is not None and file.purpose != wanted:
+            raise ApiError(
+                400,
+                f"Invalid file purpose: expected '{wanted}', got '{file.purpose}'.",
+                param="input_file_id",
+            )
+        if file is not None and self._clock.now() < file.processed_at:
+            raise ApiError(
+                400, f"The file {file.id} is not processed yet. Try again later.", param="input_file_id"
+            )
 
     def get(self, batch_id: str) -> Batch:
         """:raises ApiError: 404."""
@@ -224,13 +238,16 @@ class Lifecycle:
         takes_s = settings.in_progress_s + settings.per_request_s * scan.requests
         batch.takes_s = _either(fault.takes_s, takes_s)
         if fault.batch != "in_progress":
-            self._schedule(batch, min(at + batch.takes_s, batch.expires_at))
+            ends_at = at + batch.takes_s
+            self._schedule(
+                batch, min(ends_at, batch.expires_at) if settings.rules.expires_batches else ends_at
+            )
         return None
 
     def _leave_in_progress(self, batch: Batch, at: float) -> None:
         fault = batch.fault
         ran_out = batch.stamps["in_progress"] + batch.takes_s > batch.expires_at
-        if fault.batch == "expired" or ran_out:
+        if self._settings().rules.expires_batches and (fault.batch == "expired" or ran_out):
             self._end(batch, "expired", at)
         elif fault.batch == "cancelled":
             self._start_cancelling(batch, at)
@@ -367,13 +384,15 @@ class Lifecycle:
         return [error]
 
     def _error(self, code: str, batch: Batch, **values: Any) -> JSON:
-        return batch_error(
-            code,
-            model=batch.model or "unknown",
-            organization=self._settings().organization,
-            file_id=batch.input_file_id,
-            **values,
-        )
+        settings, model = self._settings(), batch.model or "unknown"
+        names: dict[str, Any] = {
+            "model": model,
+            "organization": settings.organization,
+            "file_id": batch.input_file_id,
+        }
+        error = batch_error(code, **names, **values)
+        worded = settings.rules.word_refusal(code, model=model, limit=values.get("limit", 0))
+        return {**error, "message": worded or error["message"]}
 
 
 def _either(value: _T | None, default: _T) -> _T:

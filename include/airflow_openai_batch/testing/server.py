@@ -164,7 +164,7 @@ class OpenAIServer:
     @property
     def base_url(self) -> str:
         """What an OpenAI client is given."""
-        return f"{self.url}/v1"
+        return f"{self.url}{self.emulator.settings.rules.path}"
 
     def airflow_connection(self, key: str = "sk-emulator", **extra: Any) -> str:
         """The value of an environment variable ``AIRFLOW_CONN_<ID>`` that leads here."""

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from airflow_openai_batch.testing.servers.choice import RULES
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.testing.servers.rules import ServerRules
 
 DAY_S = 86_400.0
 
@@ -28,6 +34,8 @@ class Settings:
     :raises ValueError: for a value that makes no sense.
     """
 
+    server: str = "openai"
+    """Whose API is played: ``openai``, ``azure``, ``groq``, ``together``, ``litellm`` or ``generic``."""
     seed: int = 0
     """Of ids, the order of output lines, and faults that hit a share."""
     organization: str = "org-emulator"
@@ -60,6 +68,8 @@ class Settings:
     """Whether lists say if there is more; some compatible servers do not."""
     keeps_metadata: bool = True
     """Whether a batch shows the metadata it was created with; some compatible servers forget it."""
+    processing_s: float = 0.0
+    """So long an uploaded file is not ``processed`` yet, and no batch can be created of it."""
     clock_skew_s: float = 0.0
     """Added to every time the server shows: its clock is not ours."""
     file_objects: bool = True
@@ -96,6 +106,7 @@ class Settings:
             "finalizing_s",
             "cancelling_s",
             "list_lag_s",
+            "processing_s",
             "latency_s",
             "webhook_delay_s",
         ):
@@ -103,3 +114,10 @@ class Settings:
                 raise ValueError(f"{name}={getattr(self, name)}: must not be negative.")
         if self.window_s <= 0 or self.burst_s <= 0:
             raise ValueError("window_s and burst_s must be above 0.")
+        if self.server not in RULES:
+            raise ValueError(f"server={self.server!r}: known are {', '.join(RULES)}.")
+
+    @property
+    def rules(self) -> ServerRules:
+        """What the server takes and shows."""
+        return RULES[self.server]

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Literal
 
 from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.error_codes import ACCOUNT_CODES
+from airflow_openai_batch.openai_api.servers.choice import find_full_queue, read_amount
 
 if TYPE_CHECKING:
     from airflow_openai_batch.openai_api.batch import BatchError
 
 _LIMIT = re.compile(r"Limit:\s*([\d,]+)")
-_QUEUE_FULL = re.compile(r"[Ee]nqueued (token|request) limit reached")
 _FILE_NOT_READY = re.compile(
     r"cannot find (?:the )?file|no such file object"
     r"|\bfile\b[^:]{0,100}?(?:\bnot (?:yet )?(?:been )?(?:fully )?(?:processed|ready|uploaded)\b"
@@ -50,7 +50,7 @@ class Refusal:
 
 def read_queue_limit(message: str) -> QueueLimit:
     """The queue's limit out of a refusal's message, as the ledger keeps it; empty where there is none."""
-    return _read_full(message, "").queue_limit if _QUEUE_FULL.search(message) else QueueLimit()
+    return _read_full(message, "").queue_limit if find_full_queue(message) else QueueLimit()
 
 
 def is_file_not_ready(message: str) -> bool:
@@ -74,7 +74,7 @@ def classify_refusal(errors: tuple[BatchError, ...]) -> Refusal:
 
 
 def _classify(error: BatchError) -> Refusal:
-    if error.code == "token_limit_exceeded" or _QUEUE_FULL.search(error.message):
+    if error.code == "token_limit_exceeded" or find_full_queue(error.message):
         return _read_full(error.message, error.code)
     if is_file_not_ready(error.message):
         return Refusal("file_missing", error.code, error.message)
@@ -85,11 +85,11 @@ def _classify(error: BatchError) -> Refusal:
 
 
 def _read_full(message: str, code: str) -> Refusal:
-    limit, unit = _LIMIT.search(message), _QUEUE_FULL.search(message)
-    return Refusal(
-        "queue_full",
-        code,
-        message,
-        int(limit[1].replace(",", "")) if limit else None,
-        "requests" if unit and unit[1] == "request" else "tokens",
+    found, plain = find_full_queue(message), _LIMIT.search(message)
+    limit = read_amount(found) if found else None
+    if limit is None and plain:
+        limit = int(plain[1].replace(",", ""))
+    unit: Literal["tokens", "requests"] = (
+        "requests" if found and found["unit"].lower() == "request" else "tokens"
     )
+    return Refusal("queue_full", code, message, limit, unit)

@@ -1,0 +1,120 @@
+"""The main DAG against each server that the emulator plays: splitting, a full queue, expiry, a lost reply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_openai_batch.sending.policy import Policy
+from airflow_openai_batch.testing.servers.choice import RULES
+from fixtures.job import Job, chat_line
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.testing import OpenAIServer
+    from fixtures.airflow_runs import FinishedRun, RunDag
+
+REQUESTS = 10
+DEPLOYMENT = "my-mini"
+Run = Callable[..., "FinishedRun"]
+
+
+def played(*names: str, **settings: Any) -> list[Any]:
+    """Parameters for tests, of which the fixture `openai_server` plays each."""
+    marks = {name: pytest.mark.openai_server(server=name, models=("*",), **settings) for name in names}
+    return [pytest.param(name, marks=mark, id=name) for name, mark in marks.items()]
+
+
+each_server = pytest.mark.parametrize("server", played(*RULES))
+KEYS = {"api_key": "key-of-mine"}
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    """Two shards of five."""
+    lines = (chat_line(f"r-{n}", f"Review {n}: lovely.", model=DEPLOYMENT) for n in range(REQUESTS))
+    return Job(tmp_path).write(lines)
+
+
+@pytest.fixture
+def say(openai_server: OpenAIServer, define_connection: Callable[..., str]) -> Callable[..., str]:
+    """What the connection's extra says."""
+
+    def define(**extra: Any) -> str:
+        return define_connection(
+            "openai_default", conn_type="openai", password="sk-test", host=openai_server.base_url, extra=extra
+        )
+
+    return define
+
+
+def check(run: FinishedRun, job: Job, openai_server: OpenAIServer) -> None:
+    """One good row for each request, in the input's order, and nothing paid twice."""
+    assert run.state == "success", run.failures
+    rows = job.rows()
+    assert [row["custom_id"] for row in rows] == [f"r-{n}" for n in range(REQUESTS)]
+    assert {row["status"] for row in rows} == {"ok"}
+    assert openai_server.books.billed["batch"] == REQUESTS
+    assert max(openai_server.books.good_by_custom_id.values()) == 1
+
+
+@each_server
+def test_every_request_ends_in_one_row(
+    run_dag: RunDag, openai_server: OpenAIServer, job: Job, say: Callable[..., str], server: str
+) -> None:
+    say(server=server)
+    check(run_dag("openai_batch", job.conf()), job, openai_server)
+    assert openai_server.files() == []  # all that was uploaded, and all results, are deleted again
+
+
+@each_server
+def test_a_full_queue_is_waited_out_whatever_its_words(
+    run_dag: RunDag,
+    openai_server: OpenAIServer,
+    job: Job,
+    say: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    server: str,
+) -> None:
+    say(server=server)
+    openai_server.script(batch="failed", code="token_limit_exceeded", limit=30_000, times=2)
+    monkeypatch.setitem(Policy.__init__.__kwdefaults__, "queue_wait_s", 0.1)  # waits of a minute otherwise
+    check(run_dag("openai_batch", job.conf()), job, openai_server)
+
+
+@pytest.mark.parametrize("server", played(*(name for name in RULES if name != "azure")))
+def test_what_an_expired_batch_left_over_is_sent_again_alone(
+    run_dag: RunDag, openai_server: OpenAIServer, job: Job, say: Callable[..., str], server: str
+) -> None:
+    say(server=server)
+    openai_server.script(batch="expired", done=2, total=5, nth=1)
+    check(run_dag("openai_batch", job.conf()), job, openai_server)
+    assert len(openai_server.batches()) == 3
+
+
+@each_server
+def test_a_lost_reply_is_found_again(
+    run_dag: RunDag, openai_server: OpenAIServer, job: Job, say: Callable[..., str], server: str
+) -> None:
+    say(server=server)
+    openai_server.script(http="POST /batches", drop="after", times=2)
+    check(run_dag("openai_batch", job.conf(), retries=3), job, openai_server)
+    assert len(openai_server.batches()) == 2
+
+
+@pytest.mark.parametrize("server", played("azure", processing_s=0.5))
+def test_a_file_is_waited_for_until_it_is_processed(
+    run_dag: RunDag,
+    openai_server: OpenAIServer,
+    job: Job,
+    say: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    server: str,
+) -> None:
+    say(server=server)
+    monkeypatch.setattr("airflow_openai_batch.sending.machine.FILE_WAITS_S", (0.3, 0.3, 0.3, 0.3))
+    check(run_dag("openai_batch", job.conf()), job, openai_server)
+    assert openai_server.books.calls_of("POST /v1/files") == 2
+    assert openai_server.books.calls_of("POST /v1/batches") == 2  # none was refused
