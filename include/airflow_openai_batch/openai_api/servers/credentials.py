@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.errors import ConfigError, FatalAccountError, TransientError
@@ -96,15 +96,19 @@ class EntraTokens:
         exceptions = importlib.import_module("azure.core.exceptions")
         try:
             return str(self._credential.get_token(self._scope).token)
-        except exceptions.ClientAuthenticationError as error:
+        except exceptions.AzureError as error:
+            unreached = (exceptions.ServiceRequestError, exceptions.ServiceResponseError)
+            is_refused = isinstance(error, exceptions.ClientAuthenticationError)
+            # What could not be reached comes as a refusal, with the trouble of the network as its cause.
+            if not is_refused or any(isinstance(each, unreached) for each in _iter_causes(error)):
+                raise TransientError(
+                    f"{self._where}: Entra ID could not be asked for a token: {_first_line(error)} Open the way there "
+                    "for workers, triggerers and API servers."
+                ) from None
             raise FatalAccountError(
                 f"{self._where}: Entra ID gave no token for {self._scope}: {_first_line(error)} Correct tenant_id and "
                 "client_id in its extra and the secret in its password, or the identity of workers, triggerers and "
                 "API servers; it needs the role Cognitive Services OpenAI User. Then clear the task."
-            ) from None
-        except exceptions.AzureError as error:
-            raise TransientError(
-                f"{self._where}: Entra ID could not be asked for a token: {_first_line(error)}"
             ) from None
 
     async def aget(self) -> str:
@@ -122,6 +126,13 @@ def _make_credential(identity: Any, extra: Mapping[str, Any], password: str | No
         options["managed_identity_client_id"] = client_id
         options["workload_identity_client_id"] = client_id
     return identity.DefaultAzureCredential(**options)
+
+
+def _iter_causes(error: BaseException) -> Iterator[BaseException]:
+    each: BaseException | None = error
+    while each is not None:
+        yield each
+        each = each.__cause__ or each.__context__
 
 
 def _first_line(error: Exception) -> str:
