@@ -14,7 +14,7 @@ from airflow_openai_batch.job.shard_state import Content, Goal, Waited
 from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView
 from airflow_openai_batch.openai_api.rate_limits import RealtimeLimits, foresee_pace
 from airflow_openai_batch.sending import machine, steps
-from airflow_openai_batch.sending.judging import CANCELLING_S, choose_rest_s, find_late_at, judge_batch
+from airflow_openai_batch.sending.judging import choose_rest_s, find_late_at, judge_batch
 from airflow_openai_batch.sending.machine import Observations, StepContext
 from airflow_openai_batch.sending.paces import Pace, read_paces, record_pace, share_pace
 from airflow_openai_batch.sending.policy import Policy
@@ -91,15 +91,38 @@ def test_where_nothing_is_known_of_the_pace_the_deadline_alone_decides() -> None
     assert find_late_at(FLEX, 0.0) == DEADLINE
 
 
-def test_a_batch_gets_three_quarters_of_the_time_at_least_before_flex_and_half_before_real_time() -> None:
-    assert choose() == REST_S
-    short = replace(FLEX, within_s=4 * (REST_S + CANCELLING_S) - 1)
-    assert choose(short) == 0.0
-    assert choose(short, realtime=1.0) == REST_S, "what flex cannot make, real time does"
-    assert choose(short, realtime=10.0) == pytest.approx(REST_S - 0.25), "as much as a batch can spare"
-    assert choose(replace(FLEX, within_s=2 * (REST_S + CANCELLING_S) - 1), realtime=1.0) == 0.0
-    assert choose(flex=10.0, realtime=1.0, has_flex=False) == REST_S, "there is no flex for the model"
+@pytest.mark.parametrize(
+    ("within_h", "flex", "realtime", "rest_s"),
+    [
+        (10.0, 1.0, 0.0, REST_S),
+        (2.0, 1.0, 0.0, REST_S),
+        (1.0, 1.0, 0.0, 0.0),  # 3,600 s in all, of which 2,316 can be kept free
+        (1.0, 1.0, 2.0, 2_316.0),  # what flex cannot make then, real time does
+        (1.0, 0.0, 3.0, 1_000.0),
+        (1.0, 0.0, 2.0, 0.0),  # 1,020 s are half of the time
+        (
+            10.0,
+            0.04,
+            1.0,
+            7_500.0,
+        ),  # flex would take twenty hours: as much as leaves three quarters to the batch
+        (4.0, 0.1, 1.0, 3_000.0),  # as slow, and real time wants more than a quarter
+        (4.0, 0.11, 1.0, 11_064.0),
+    ],
+)
+def test_how_much_time_a_batch_leaves_to_the_rest(
+    within_h: float, flex: float, realtime: float, rest_s: float
+) -> None:
+    policy = replace(FLEX, within_s=within_h * HOUR)
+    assert choose(policy, flex=flex, realtime=realtime) == pytest.approx(rest_s)
+
+
+def test_without_flex_what_counts_is_the_pace_in_real_time() -> None:
+    assert choose(flex=10.0, realtime=1.0, has_flex=False) == REST_S
     assert choose(replace(FLEX, on_deadline="realtime"), flex=10.0, realtime=1.0) == REST_S
+
+
+def test_the_rest_begins_in_time_for_the_cancelling() -> None:
     late_at = find_late_at(FLEX, REST_S)
     assert late_at is not None
     assert DEADLINE - late_at == pytest.approx(4_000.0)

@@ -25,7 +25,7 @@ SLOW = Capacity(name="flex is slow", flex_per_s=0.02, faults=(HANGS,))
         (HANGING, "flex", (300, 300), (0, 0)),
         (HANGING, "realtime", (0, 0), (300, 300)),
         (FULL, "flex", (0, 0), (300, 300)),
-        (SLOW, "flex", (10, 60), (240, 290)),
+        (SLOW, "flex", (60, 90), (210, 240)),
     ],
 )
 def test_a_job_whose_batches_hang_ends_in_time_and_pays_the_full_price_only_for_what_flex_cannot_do(

@@ -34,9 +34,11 @@ CANCELLING_S = 600.0
 """OpenAI says that cancelling takes ten minutes at most."""
 IN_TIME = 0.9
 TOO_LATE = 2.0
-LEAST_FOR_BATCH: dict[Lane, float] = {"flex": 0.75, "realtime": 0.5}
-"""A batch gets so much of the time at least before the rest goes out that way: what an answer takes through flex is
-seldom known well, and real time is the last resort."""
+LEAST_BEFORE_FLEX = 0.1
+"""A batch gets so much of the time at least before the rest goes out through flex, which costs the same."""
+LEAST_BEFORE_SLOW_FLEX = 0.75
+"""And so much where flex could not even do half of it in all of the time: then the batch is the better hope."""
+LEAST_BEFORE_REALTIME = 0.5
 
 Judgement = RecordRefused | RecordEnded | Stop | Cancel | Wait
 
@@ -104,17 +106,18 @@ def choose_rest_s(
         return 0.0
     in_realtime_s = _divide(requests, find_pace("realtime"))
     if policy.on_deadline == "flex" and has_flex and (through_flex_s := _divide(requests, find_pace("flex"))):
-        spare_s = _find_spare_s(policy, "flex")
+        is_slow = through_flex_s > TOO_LATE * policy.within_s
+        spare_s = _find_spare_s(policy, LEAST_BEFORE_SLOW_FLEX if is_slow else LEAST_BEFORE_FLEX)
         if through_flex_s <= spare_s:
             return through_flex_s
         if 0 < in_realtime_s <= spare_s:
             return spare_s
-    return in_realtime_s if in_realtime_s <= _find_spare_s(policy, "realtime") else 0.0
+    return in_realtime_s if in_realtime_s <= _find_spare_s(policy, LEAST_BEFORE_REALTIME) else 0.0
 
 
-def _find_spare_s(policy: Policy, lane: Lane) -> float:
-    """Seconds that may be taken from a batch."""
-    return (1 - LEAST_FOR_BATCH[lane]) * policy.within_s - CANCELLING_S
+def _find_spare_s(policy: Policy, least: float) -> float:
+    """Seconds of answers one by one for which a batch still gets so much of the time."""
+    return (1 - least) * policy.within_s * IN_TIME - CANCELLING_S
 
 
 def _divide(requests: int, per_s: float) -> float:
