@@ -33,6 +33,12 @@ def test_where_flex_could_not_answer_in_time_the_rest_goes_out_in_real_time(
     conf = job.conf(mode=mode, finish_within_h=A_MINUTE_H, on_deadline="flex")
     assert run_dag("openai_batch", conf).state == "success"
     assert openai_server.books.billed == {"realtime": 5}
+    cost = sum(row["cost_usd"] for row in job.rows())
+    assert job.report()["lanes"]["realtime"]["hurried_usd"] == pytest.approx(cost / 2)
+    text = (job.output / "report.md").read_text()
+    assert (
+        "more than batches would have.** For its sake 5 answers came in real time, at the full price" in text
+    )
 
 
 def test_a_job_writes_down_how_fast_it_was_answered(
@@ -43,3 +49,38 @@ def test_a_job_writes_down_how_fast_it_was_answered(
     assert openai_server.books.billed == {"flex": 42}
     names = sorted(path.name for path in (job.output / "paces").iterdir())
     assert [name.rsplit(".", 2)[0] for name in names] == ["00000.1.flex.21", "00001.1.flex.21"]
+
+
+def test_the_report_says_which_way_the_answers_came_and_what_the_deadline_cost(
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
+) -> None:
+    """Two of four requests are answered when the batch is cancelled for the deadline."""
+    openai_server.script(batch="in_progress", done=2, times=None)
+    job = write_job(tmp_path, 4)
+    conf = job.conf(mode="batch", finish_within_h=0.0005, on_deadline="realtime")
+    assert run_dag("openai_batch", conf).state == "success"
+    assert openai_server.books.billed == {"batch": 2, "realtime": 2}
+    lanes = job.report()["lanes"]
+    assert {lane: (found["answers"], found["hurried"]) for lane, found in lanes.items()} == {
+        "batch": (2, 0),
+        "realtime": (2, 2),
+    }
+    in_realtime = sum(row["cost_usd"] for row in job.rows() if row["sent_as"] == "realtime")
+    assert lanes["realtime"]["hurried_usd"] == pytest.approx(in_realtime / 2)
+    assert lanes["batch"]["hurried_usd"] == 0
+    (send,) = job.report()["hurried"]
+    assert (send["shard"], send["send"], send["sent_as"], send["requests"]) == (0, 2, "realtime", 2)
+    text = (job.output / "report.md").read_text()
+    assert "| in batches | 2 |" in text
+    assert "| in real time | 2 |" in text
+    assert "For its sake 2 answers came in real time, at the full price" in text
+
+
+def test_who_asks_for_real_time_pays_it_without_a_deadline(
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
+) -> None:
+    job = write_job(tmp_path, 3)
+    conf = job.conf(mode="realtime", finish_within_h=0.00001, on_deadline="realtime")
+    assert run_dag("openai_batch", conf).state == "success"
+    assert job.report()["lanes"]["realtime"]["hurried"] == 0
+    assert "finish_within_h" not in (job.output / "report.md").read_text()

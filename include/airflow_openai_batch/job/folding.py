@@ -131,7 +131,8 @@ def _lost(state: ShardState, event: Event) -> ShardState:
 def _realtime(state: ShardState, event: Event) -> ShardState:
     if event.send != state.send:
         return state
-    return replace(_claim(state, event), realtime=True, flex=event.kind == "flex")
+    hurried = state.is_hurried or bool(event.message)
+    return replace(_claim(state, event), realtime=True, flex=event.kind == "flex", is_hurried=hurried)
 
 
 def _crowded(state: ShardState, event: Event) -> ShardState:
@@ -140,7 +141,9 @@ def _crowded(state: ShardState, event: Event) -> ShardState:
         return state
     state = replace(state, claims=tuple(claim for claim in state.claims if claim.by != event.by))
     if not event.until:
-        return replace(state, flex_closed=True, flex_closed_for=event.times.get("deadline_at", 0.0))
+        deadline_at = event.times.get("deadline_at", 0.0)
+        hurried = state.is_hurried or deadline_at > 0
+        return replace(state, flex_closed=True, flex_closed_for=deadline_at, is_hurried=hurried)
     return replace(state, declines=state.declines + 1, not_before=event.until)
 
 
@@ -160,6 +163,8 @@ def _ended(state: ShardState, event: Event) -> ShardState:
         gone=tuple(event.gone),
         carried=state.sampled,
         content=state.content,
+        sent_as=event.sent_as,
+        is_hurried=state.is_hurried,
     )
     state = _add_files(state, event.output_file_id, event.error_file_id)
     others = tuple(former for former in state.ended if former.send != event.send)
@@ -281,6 +286,7 @@ def _next_send(state: ShardState) -> ShardState:
         flex=False,
         flex_closed=False,
         flex_closed_for=0.0,
+        is_hurried=False,
         batch_id=None,
         created_at=None,
         cancel_asked_at=0.0,

@@ -86,6 +86,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``unsure`` where the call may have created a batch all the same; nothing for what waiting does not cure."""
     code: str | None = None
     message: str | None = None
+    """``realtime``, ``flex``: why, where a deadline has made it go out so."""
     output_file_id: str | None = None
     error_file_id: str | None = None
     found: bool = False

@@ -79,6 +79,10 @@ class Ended:
     """A sample carried what was open of so many of the shard's first requests; ``None``: all that was open."""
     content: Content | None = None
     """What it carried."""
+    sent_as: str = "batch"
+    """How the last of it went out."""
+    is_hurried: bool = False
+    """It went out one by one because of a deadline."""
 
     @property
     def is_cut_short(self) -> bool:
@@ -130,6 +134,8 @@ class ShardState(msgspec.Struct, frozen=True, kw_only=True):
     """The last of them went out through flex."""
     flex_closed: bool = False
     """Flex has had no room for this send for minutes: the rest of it goes another way."""
+    is_hurried: bool = False
+    """A deadline has made it go out one by one, or no longer through flex."""
     flex_closed_for: float = 0.0
     """It was too slow to keep this deadline (Unix seconds); 0: closed whatever the deadline."""
     sampled: int | None = None

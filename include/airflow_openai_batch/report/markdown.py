@@ -31,6 +31,7 @@ PHASE_NAMES = {
     "finalizing": "finalizing",
     "landing": "landing",
 }
+LANE_NAMES = {"batch": "in batches", "flex": "through flex", "realtime": "in real time"}
 STATUS_NAMES = {
     "ok": "good answers",
     "failed": "failed",
@@ -56,6 +57,8 @@ def write_markdown(report: Report) -> str:
         amounts=(
             cost.estimated_usd, cost.actual_usd, cost.replaced_usd, cost.standard_usd, cost.saving_usd,
         ),
+        hurried_answers={lane: found.hurried for lane, found in report.lanes.items() if found.hurried},
+        hurried_usd=sum(found.hurried_usd for found in report.lanes.values()),
         phases=PHASES,
         shards=sorted(listed, key=lambda shard: shard.shard),
         shard_costs=[shard.cost_usd for shard in listed],
@@ -90,7 +93,12 @@ def _load_template() -> Template:
         "share": lambda number, total: f"{number / total:.2%}" if total else "",
         "usd": format_usd,
     }
-    environment.globals |= {"status_names": STATUS_NAMES, "phase_names": PHASE_NAMES}
+    environment.globals |= {
+        "status_names": STATUS_NAMES,
+        "phase_names": PHASE_NAMES,
+        "lane_names": LANE_NAMES,
+        "moment": lambda at: "" if at is None else f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}",
+    }
     return environment.from_string(Path(__file__).with_name("report.md.jinja").read_text())
 
 

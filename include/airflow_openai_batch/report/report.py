@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -18,6 +19,7 @@ from airflow_openai_batch.results.landing_summary import (
     Spending,
     Tokens,
 )
+from airflow_openai_batch.results.lanes import HurriedSend, LaneSpending, merge_lanes
 from airflow_openai_batch.results.media_files import MediaCount
 from airflow_openai_batch.results.phases import Spread, spread_phases
 from airflow_openai_batch.wording import name_some
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 _Key = TypeVar("_Key", str, int)
 
+HURRIED_LISTED = 50
 REPORT_SCHEMA_VERSION = 1
 """Raised when an older reader could misread ``report.json``."""
 
@@ -87,6 +90,12 @@ class ReportCost(msgspec.Struct, frozen=True, kw_only=True):
     unpriced_models: tuple[str, ...]
 
 
+class HurriedLine(HurriedSend, frozen=True, kw_only=True):
+    """One send that a deadline has made."""
+
+    shard: int
+
+
 class SampleLine(msgspec.Struct, frozen=True, kw_only=True):
     """Of a run that sent only the first requests of the plan, which have landed."""
 
@@ -118,6 +127,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     planned_input_tokens: int
     cost: ReportCost
     attempts: dict[int, int]
+    lanes: dict[str, LaneSpending] = {}
+    """Which way the answers came, those that were replaced too; of shards that are done."""
+    hurried: tuple[HurriedLine, ...] = ()
+    """Sends that a deadline has made, the first of them."""
     phases: dict[str, Spread]
     sources: tuple[str, ...]
     shards: tuple[ShardLine, ...]
@@ -182,6 +195,8 @@ def build_report(
         planned_input_tokens=sum(shard.expected_tokens for shard in plan.shards),
         cost=_add_cost(estimate, landed, spending, unfinished_usd),
         attempts=_add_counts(item.attempts for item in landed),
+        lanes=merge_lanes(item.lanes for item in landed),
+        hurried=tuple(itertools.islice(_list_hurried(known), HURRIED_LISTED)),
         phases=spread_phases(summary.phases_s for summary in known),
         sources=tuple(source.uri for source in plan.sources),
         shards=tuple(_to_line(plan, index, summary) for index, summary in enumerate(known)),
@@ -288,6 +303,12 @@ def _to_line(plan: Plan, index: int, summary: ShardSummary) -> ShardLine:
         batch_ids=summary.batch_ids,
         phases_s=summary.phases_s,
     )
+
+
+def _list_hurried(known: Sequence[ShardSummary]) -> Iterable[HurriedLine]:
+    for summary in known:
+        for send in summary.hurried:
+            yield HurriedLine(shard=summary.shard, **msgspec.structs.asdict(send))
 
 
 def _find_notes(

@@ -5,6 +5,7 @@ __all__ = [
     "landing",
     "landing_slots",
     "landing_summary",
+    "lanes",
     "leftovers",
     "media_files",
     "outcome",

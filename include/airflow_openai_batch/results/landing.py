@@ -19,6 +19,7 @@ from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
 from airflow_openai_batch.openai_api.prices import Cost, SentAs, price_answer
 from airflow_openai_batch.openai_api.rates import MediaTokens
 from airflow_openai_batch.results.landing_summary import LandingSummary, ProblemTally, SpendingTally
+from airflow_openai_batch.results.lanes import LaneTally
 from airflow_openai_batch.results.leftovers import LeftoverWriter, make_again
 from airflow_openai_batch.results.outcome import NOT_SENT, Outcome
 from airflow_openai_batch.results.raw_index import RawAnswers, SendFiles
@@ -111,6 +112,7 @@ class _Landing:
         self._problems = ProblemTally()
         self._spending = SpendingTally()
         self._replaced = SpendingTally()
+        self._lanes = LaneTally()
         self._unpriced_models: set[str] = set()
         self._refused_for_account = 0
         self._retryable = self._duplicates = self._account_errors = self._unchecked = 0
@@ -135,6 +137,7 @@ class _Landing:
             problems=self._problems.list(),
             spending=self._spending.sum(),
             replaced=self._replaced.sum(),
+            lanes=self._lanes.sum(),
             unpriced_models=tuple(sorted(self._unpriced_models)[:10]),
             attempts=dict(sorted(self._attempts.items())),
             strays=strays,
@@ -242,8 +245,13 @@ class _Landing:
         if answer is None:
             return None
         send = self._sends[judged.send]
-        cost = self._find_cost(answer, send, _find_lane(send, judged.outcome))
+        lane = _find_lane(send, judged.outcome)
+        cost = self._find_cost(answer, send, lane)
         tally.add(answer.usage, cost, answers=answers)
+        self._lanes.add(lane, cost, answers=answers)
+        if send.hurried:
+            in_batch = cost if lane == "flex" else self._find_cost(answer, send, "batch")
+            self._lanes.add_hurried(lane, cost, in_batch, answers=answers)
         if cost is None:
             self._unpriced_models.add((answer.model or self._shard.model)[:100])
         return cost

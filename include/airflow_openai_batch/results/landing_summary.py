@@ -9,6 +9,7 @@ import msgspec
 
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.ledger import JobLedger
+from airflow_openai_batch.results.lanes import HurriedSend, LaneSpending  # noqa: TC001 - msgspec reads them
 from airflow_openai_batch.results.media_files import MediaCount
 from airflow_openai_batch.server_words import clean_words
 
@@ -101,6 +102,8 @@ class LandingSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Of the answers that stand in rows."""
     replaced: Spending = Spending()
     """Of answers that were paid for and then replaced by those of a later send."""
+    lanes: dict[str, LaneSpending] = {}
+    """Of both, by the way they came; empty in ledgers of earlier releases."""
     unpriced_models: tuple[str, ...] = ()
     attempts: dict[int, int] = {}
     """Requests by number of attempts."""
@@ -199,6 +202,8 @@ class ShardSummary(msgspec.Struct, frozen=True, kw_only=True):
     """``done``, or a few words on where it stands and what to clear."""
     sends: int = 1
     batch_ids: tuple[str, ...] = ()
+    hurried: tuple[HurriedSend, ...] = ()
+    """Sends that a deadline has made."""
     phases_s: dict[str, float] = {}
     """Seconds by phase, see `phases.measure_phases`."""
 

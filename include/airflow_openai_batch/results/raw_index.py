@@ -43,6 +43,8 @@ class SendFiles:
     """Unix seconds, as OpenAI says for a batch."""
     carried: int | None = None
     """A sample carried only so many of the shard's first requests; ``None``: all that were still open."""
+    hurried: bool = False
+    """It went out one by one because of a deadline."""
     forgiven: bool = False
     """What had no good answer by then is asked again, whatever the reason and the number of attempts: a repair."""
     ended_as: str = "completed"

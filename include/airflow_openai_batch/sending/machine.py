@@ -210,7 +210,8 @@ def _send_one_by_one(
         return EndRealtime()
     if lane == "batch":
         return SendRealtime()
-    late_by = "" if state.realtime or not late else LATE if is_late(where.now, policy) else HURRIED
+    is_planned = lane == policy.choose_lane(state.content.requests, late=False, has_flex=where.has_flex)
+    late_by = "" if is_planned or not late else LATE if is_late(where.now, policy) else HURRIED
     if lane == "realtime":
         return SendRealtime(late_by)
     falls_back = policy.falls_back(late=late)

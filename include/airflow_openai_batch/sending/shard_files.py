@@ -223,6 +223,7 @@ class ShardFiles:
             leftover=self._find_carried(ended.content),
             leftover_sha256=None if ended.content is None else ended.content.sha256,
             gone=ended.gone,
+            hurried=ended.is_hurried,
             forgiven=forgiven,
             files=files,
         )

@@ -13,6 +13,7 @@ from airflow_openai_batch.errors import FatalAccountError, NotFoundError, Unprov
 from airflow_openai_batch.job.ledger import Event
 from airflow_openai_batch.openai_api.results_check import RESULTS_UNPROVEN
 from airflow_openai_batch.results.landing_summary import ShardSummary
+from airflow_openai_batch.results.lanes import list_hurried
 from airflow_openai_batch.results.phases import measure_phases
 from airflow_openai_batch.sending.landing_metrics import tell_landing
 
@@ -159,6 +160,7 @@ class ShardLanding:
             shard=self.files.shard.shard,
             landed=landed,
             sends=state.send,
+            hurried=list_hurried(state.ended),
             batch_ids=tuple(ended.batch_id for ended in state.ended if ended.batch_id),
             phases_s=measure_phases([*self.journal.read_events(), done]),
         ).to_dict()
