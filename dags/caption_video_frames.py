@@ -6,37 +6,45 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Param, TaskGroup, TriggerRule, task
 
-from airflow_openai_batch.dag_params import COMPARED_MODEL, DEFAULT_MODEL, find_output_root, make_params
+from airflow_openai_batch.dag_params import (
+    COMPARED_MODEL,
+    DEFAULT_MODEL,
+    find_output_root,
+    join_arguments,
+    make_form,
+    prepare_arguments,
+)
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
+from airflow_openai_batch.operators.own_tasks import make_path_safe, task_failures
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
-from airflow_openai_batch.operators.split import make_path_safe
-from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.recipes.captions.account_tier import TIERS, find_concurrency, find_queue_limit
 from airflow_openai_batch.task_group import openai_batch_task_group
 
 DAG_ID = "caption_video_frames"
 SAMPLE = Path(__file__).resolve().parents[1] / "include" / "samples" / "video" / "four_scenes.mp4"
-SHARED = make_params()
 MODELS = ("model_1", "model_2")
 WAYS = ("realtime", "batch")
 BY_CONNECTION = "by connection"
-VIDEO = "{{ ti.xcom_pull(task_ids='extract_frames') }}"
+VIDEO = "{{ ti.xcom_pull(task_ids='extract_frames') or '' }}"
 """The directory of this video, in whatever task it stands."""
 
 DOC_MD = """
 ### Frames of a video -> captions, comparing models and ways of sending
 | once | for each model, and each way that `mode` asks for | once |
 | --- | --- | --- |
-| extract_frames → choose → | prepare → caption (split → shard → publish) → join | → compare |
+| extract_frames → choose → | prepare → caption (split → shard → publish) → join | → compare → judge |
 
 * **extract_frames** decodes the video once and writes one picture per second (needs the extra `video`).
 * **choose** skips the ways that were not asked for.
 * **caption** sends one request per frame: with `mode` = realtime at once, as fast as `tier` allows; as batch at half
   the price; with both, twice, which costs one and a half times as much as real time alone, to see the difference.
 * **compare** writes `report.md` (also in its log) and `captions.xlsx`: each frame with the captions beside each other;
-  time, cost and tokens by model and way; how far the models' words agree.
+  time, cost and tokens by model and way; how far the models' words agree. It does so with what there is: a frame
+  without a caption says why in the column `problems`, and the run is red where more than `max_failed_fraction` of a
+  model's frames have none. `repair` asks for these alone.
 
 **Try it**: trigger it with the form as it is. It captions the eight frames of a drawn video four times.
 
@@ -55,6 +63,73 @@ own there, and within it each model.
 4. When you have decided: set `mode` and drop the second model from `MODELS`.
 """
 
+OWN = {
+    "video_uri": Param(
+        default=str(SAMPLE),
+        type="string",
+        title="Video",
+        description="URI or path of a file that FFmpeg can read: .mp4, .mkv, .webm, .mov ...",
+    ),
+    "output_uri": Param(
+        default=f"{find_output_root()}/{DAG_ID}",
+        type="string",
+        title="Output",
+        description="Directory of all videos. The same one again goes on with what is there; {run_id} stands for "
+        "the id of this run.",
+    ),
+    "mode": Param(
+        default="both",
+        enum=["both", "realtime", "batch"],
+        title="Batch or real time",
+        description="realtime: at once, at full price. batch: at half price, within 24 hours. both: to compare "
+        "them, paying for both.",
+    ),
+    "tier": Param(
+        default=BY_CONNECTION,
+        enum=[BY_CONNECTION, *TIERS],
+        title="Tier",
+        description="Usage tier of the account: how many real-time requests are in the air at once, and what the "
+        "batch queue holds. by connection: what its extra says.",
+    ),
+    "model_1": Param(
+        default=DEFAULT_MODEL,
+        type="string",
+        title="Model",
+        description="It must be able to see.",
+    ),
+    "model_2": Param(
+        default=COMPARED_MODEL,
+        type=["null", "string"],
+        title="Second model",
+        description="To compare with. Empty: none.",
+    ),
+    "every_s": Param(
+        default=1,
+        type="number",
+        minimum=0.04,
+        title="A frame every",
+        description="Seconds.",
+        section="Frames",
+    ),
+    "max_frames": Param(
+        default=None,
+        type=["null", "integer"],
+        minimum=1,
+        title="Frames at most",
+        description="From the beginning. Empty: all.",
+        section="Frames",
+    ),
+    "max_side": Param(
+        default=512,
+        type="integer",
+        minimum=16,
+        maximum=4096,
+        title="Size",
+        description="Pixels of the longer side.",
+        section="Frames",
+    ),
+}
+
 with DAG(
     dag_id=DAG_ID,
     dag_display_name="Captions for video frames",
@@ -71,75 +146,8 @@ with DAG(
     },
     default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
     doc_md=DOC_MD,
-    params={
-        "video_uri": Param(
-            default=str(SAMPLE),
-            type="string",
-            title="Video",
-            description="URI or path of a file that FFmpeg can read: .mp4, .mkv, .webm, .mov ... (video_uri)",
-        ),
-        "output_uri": Param(
-            default=f"{find_output_root()}/{DAG_ID}",
-            type="string",
-            title="Output",
-            description="Directory of all videos. The same one again goes on with what is there; {run_id} stands for "
-            "the id of this run. (output_uri)",
-        ),
-        "mode": Param(
-            default="both",
-            enum=["both", "realtime", "batch"],
-            title="Batch or real time",
-            description="realtime: at once, at full price. batch: at half price, within 24 hours. both: to compare "
-            "them, paying for both. (mode)",
-        ),
-        "tier": Param(
-            default=BY_CONNECTION,
-            enum=[BY_CONNECTION, *TIERS],
-            title="Tier",
-            description="Usage tier of the account: how many real-time requests are in the air at once, and what the "
-            "batch queue holds. by connection: what its extra says. (tier)",
-        ),
-        "model_1": Param(
-            default=DEFAULT_MODEL,
-            type="string",
-            title="Model",
-            description="It must be able to see. (model_1)",
-        ),
-        "model_2": Param(
-            default=COMPARED_MODEL,
-            type=["null", "string"],
-            title="Second model",
-            description="To compare with. Empty: none. (model_2)",
-        ),
-        "conn_id": SHARED["conn_id"],
-        "every_s": Param(
-            default=1,
-            type="number",
-            minimum=0.04,
-            title="A frame every",
-            description="Seconds. (every_s)",
-            section="Frames",
-        ),
-        "max_frames": Param(
-            default=None,
-            type=["null", "integer"],
-            minimum=1,
-            title="Frames at most",
-            description="From the beginning. Empty: all. (max_frames)",
-            section="Frames",
-        ),
-        "max_side": Param(
-            default=512,
-            type="integer",
-            minimum=16,
-            maximum=4096,
-            title="Size",
-            description="Pixels of the longer side. (max_side)",
-            section="Frames",
-        ),
-        "poll_interval": SHARED["poll_interval"],
-        "max_cost_usd": SHARED["max_cost_usd"],
-    },
+    # A frame that is refused leaves a gap in the table, no more.
+    params=make_form(OWN, max_failed_fraction=0.1),
 ) as dag:
 
     @task
@@ -161,17 +169,20 @@ with DAG(
         ways = WAYS if given["mode"] == "both" else (given["mode"],)
         return [f"{slot}_{way}.prepare" for slot in models for way in ways]
 
-    @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
-    def compare(video: str) -> dict[str, Any]:
+    @task(trigger_rule=TriggerRule.ALL_DONE)  # with what there is
+    def compare(video: str) -> dict[str, Any] | None:
         from airflow_openai_batch.recipes.captions.caption_report import compare_captions
 
         with task_failures():
-            return compare_captions(video)
+            return compare_captions(video) if video else None
 
     frames = extract_frames("{{ params.output_uri.rstrip('/') | replace('{run_id}', run_id | path_safe) }}")
     chosen = choose()
     compared = compare(VIDEO)
+    # The table is there whatever failed; the run is red all the same.
+    judge = EmptyOperator(task_id="judge", trigger_rule=TriggerRule.NONE_FAILED)
     frames >> chosen
+    compared >> judge
 
     for slot in MODELS:
         for way in WAYS:
@@ -184,25 +195,26 @@ with DAG(
                     prompt_overrides={"model": f"{{{{ params.{slot} }}}}"},
                     output_uri=f"{place}/prepared",
                     images_root=f"{VIDEO}/frames",
+                    **prepare_arguments(),
                 )
                 caption = openai_batch_task_group(
                     "caption",
                     input_uri=prepare.output,
                     output_uri=f"{place}/job",
-                    conn_id="{{ params.conn_id }}",
+                    from_params=True,
                     send_mode=way,
-                    realtime_concurrency="{{ params.tier | concurrency }}",
-                    enqueued_token_limit=f"{{{{ params.{slot} | queue_limit(params.tier) }}}}",
-                    poll_interval="{{ params.poll_interval }}",
-                    max_cost_usd="{{ params.max_cost_usd }}",
-                    # A frame that is refused leaves a gap in the table, no more.
-                    max_failed_fraction=0.1,
+                    realtime_concurrency="{{ params.realtime_concurrency or (params.tier | concurrency) }}",
+                    enqueued_token_limit="{{ params.enqueued_token_limit or "
+                    f"(params.{slot} | queue_limit(params.tier)) }}}}",
                 )
                 join = OpenAIBatchJoinOperator(
                     task_id="join",
                     prepared=f"{place}/prepared",
-                    job=f"{place}/job",
+                    job=caption.begun_job,
                     output_uri=f"{place}/captions.jsonl",
                     max_rejected_fraction=1,  # a gap in the table, no more
+                    trigger_rule=TriggerRule.ALL_DONE,
+                    **join_arguments(),
                 )
                 chosen >> prepare >> caption >> join >> compared
+                caption.report >> judge

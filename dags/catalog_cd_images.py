@@ -8,16 +8,20 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, TriggerRule, task
 
-from airflow_openai_batch.dag_params import DEFAULT_MODEL, find_output_root, make_params
+from airflow_openai_batch.dag_params import (
+    DEFAULT_MODEL,
+    find_output_root,
+    join_arguments,
+    make_form,
+    prepare_arguments,
+)
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
+from airflow_openai_batch.operators.own_tasks import make_path_safe, task_failures
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
-from airflow_openai_batch.operators.split import make_path_safe
-from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.task_group import openai_batch_task_group
 
 DAG_ID = "catalog_cd_images"
 SAMPLES = Path(__file__).resolve().parents[1] / "include" / "samples" / "cd_covers"
-SHARED = make_params()
 WORK = "{{ params.output_uri.rstrip('/') | replace('{run_id}', run_id | path_safe) }}"
 """The directory that all steps share, in whatever task it stands."""
 
@@ -42,7 +46,8 @@ as a batch, and the fewer choices in real time.
 
 **Run it again** with the same `output_uri`, which is what the form has by default: only photographs that are new,
 changed, or had no good answer are sent, and only choices that are new. Nothing is asked twice. Where nothing is left
-to ask, the steps of the model are skipped and the workbook is written anew.
+to ask, the steps of the model are skipped and the workbook is written anew. `repair` leaves new photographs for later,
+`on_existing` = restart asks about everything anew, and pays again. With `sample_requests` = 10 ten come first.
 
 **Run one step alone**: clear it, without what comes after it. Each step reads files and replaces its own as a whole, so
 it may run at any time and in any order; clear `clean_covers` with everything after it when you changed a rule, `check`
@@ -65,14 +70,57 @@ when all is done sends what failed once more.
 4. `recipes/cds/cd_covers.py` (cleaning, how a match is scored) and `recipes/cds/cd_checks.py` (what is a problem).
 """
 
-SENDING: dict[str, Any] = {
-    "conn_id": "{{ params.conn_id }}",
-    "send_mode": "{{ params.mode }}",
-    "realtime_threshold": "{{ params.realtime_threshold }}",
-    "poll_interval": "{{ params.poll_interval }}",
-    "max_cost_usd": "{{ params.max_cost_usd }}",
-    # What has no good answer is a line in the sheet of problems, and is sent again by the next run.
-    "max_failed_fraction": 1.0,
+OWN = {
+    "photos_uri": Param(
+        default=f"{SAMPLES}/photos",
+        type="string",
+        title="Photographs",
+        description="The directory or prefix that they lie below.",
+    ),
+    "output_uri": Param(
+        default=f"{find_output_root()}/{DAG_ID}",
+        type="string",
+        title="Output",
+        description="Directory of the catalogue. The same one again takes in what is new or failed; {run_id} "
+        "stands for the id of this run.",
+    ),
+    "model": Param(
+        default=DEFAULT_MODEL,
+        type="string",
+        title="Model",
+        description="For both steps; it must be able to see.",
+    ),
+    "catalogue_conn_id": Param(
+        default=None,
+        type=["null", "string"],
+        title="Catalogue",
+        description="Connection of type HTTP to a library's catalogue, see the DAG's documentation. Empty: the "
+        "file below.",
+    ),
+    "catalogue_uri": Param(
+        default=f"{SAMPLES}/catalogue.jsonl",
+        type="string",
+        title="Catalogue as a file",
+        description="JSON Lines with id, title, artist, year, label, catalogue_number.",
+    ),
+    "min_confidence": Param(
+        default=0.6,
+        type="number",
+        minimum=0,
+        maximum=1,
+        title="Confidence wanted",
+        description="Of the model, that it read the cover right; less is a problem.",
+        section="Checks",
+    ),
+    "min_match_score": Param(
+        default=0.75,
+        type="number",
+        minimum=0,
+        maximum=1,
+        title="Match wanted",
+        description="Between cover and record, as code compares them; less is a problem.",
+        section="Checks",
+    ),
 }
 
 
@@ -86,19 +134,28 @@ def ask(noun: str, group_id: str, prompt: str, begun: Any, **how: Any) -> OpenAI
         prompt_overrides={"model": "{{ params.model }}"},
         output_uri=f"{place}/prepared",
         on_none_left="skip",  # all photographs may be damaged: then the join says so
+        **prepare_arguments(),
         **how,
     )
-    send = openai_batch_task_group(group_id, input_uri=prepare.output, output_uri=f"{place}/job", **SENDING)
+    send = openai_batch_task_group(
+        group_id,
+        input_uri=prepare.output,
+        output_uri=f"{place}/job",
+        from_params=True,
+        repair=False,  # a round of its own has what is asked again
+    )
     join = OpenAIBatchJoinOperator(
         task_id=f"join_{noun}",
         prepared=f"{place}/prepared",
-        job=f"{place}/job",
+        job=send.begun_job,
         output_uri=f"{place}/answers.jsonl",
         max_rejected_fraction=1,  # a sheet of the workbook has the problems
-        trigger_rule=TriggerRule.NONE_FAILED,
+        trigger_rule=TriggerRule.ALL_DONE,
+        **join_arguments(),
     )
-    begun >> prepare >> send >> join
-    begun >> join
+    # Beside the publish of the group, not after it: there is a workbook whatever failed, and the run is red.
+    begun >> prepare >> send
+    send.shards >> join
     return join
 
 
@@ -113,68 +170,19 @@ with DAG(
     user_defined_filters={"path_safe": make_path_safe},
     default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
     doc_md=DOC_MD,
-    params={
-        "photos_uri": Param(
-            default=f"{SAMPLES}/photos",
-            type="string",
-            title="Photographs",
-            description="The directory or prefix that they lie below. (photos_uri)",
-        ),
-        "output_uri": Param(
-            default=f"{find_output_root()}/{DAG_ID}",
-            type="string",
-            title="Output",
-            description="Directory of the catalogue. The same one again takes in what is new or failed; {run_id} "
-            "stands for the id of this run. (output_uri)",
-        ),
-        "model": Param(
-            default=DEFAULT_MODEL,
-            type="string",
-            title="Model",
-            description="For both steps; it must be able to see. (model)",
-        ),
-        "conn_id": SHARED["conn_id"],
-        "catalogue_conn_id": Param(
-            default=None,
-            type=["null", "string"],
-            title="Catalogue",
-            description="Connection of type HTTP to a library's catalogue, see the DAG's documentation. Empty: the "
-            "file below. (catalogue_conn_id)",
-        ),
-        "catalogue_uri": Param(
-            default=f"{SAMPLES}/catalogue.jsonl",
-            type="string",
-            title="Catalogue as a file",
-            description="JSON Lines with id, title, artist, year, label, catalogue_number. (catalogue_uri)",
-        ),
-        "min_confidence": Param(
-            default=0.6,
-            type="number",
-            minimum=0,
-            maximum=1,
-            title="Confidence wanted",
-            description="Of the model, that it read the cover right; less is a problem. (min_confidence)",
-            section="Checks",
-        ),
-        "min_match_score": Param(
-            default=0.75,
-            type="number",
-            minimum=0,
-            maximum=1,
-            title="Match wanted",
-            description="Between cover and record, as code compares them; less is a problem. (min_match_score)",
-            section="Checks",
-        ),
-        **{name: SHARED[name] for name in ("mode", "realtime_threshold", "poll_interval", "max_cost_usd")},
-    },
+    # What has no good answer is a line in the sheet of problems, and is sent again by the next run.
+    params=make_form(OWN, max_failed_fraction=1.0),
 ) as dag:
 
     @task.short_circuit(ignore_downstream_trigger_rules=False)
-    def list_photos(photos_uri: str, output_uri: str) -> str | None:
+    def list_photos(photos_uri: str, output_uri: str, params: Any = None, run_id: Any = None) -> str | None:
         from airflow_openai_batch.recipes.cds import cd_catalog
 
+        restart = run_id if params["on_existing"] == "restart" else None
         with task_failures():
-            return cd_catalog.list_photos(photos_uri, output_uri)
+            return cd_catalog.list_photos(
+                photos_uri, output_uri, only_failed=params["repair"], restart_of=restart
+            )
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)  # also where there was nothing new to read
     def clean_covers(output_uri: str) -> dict[str, Any]:
@@ -193,11 +201,12 @@ with DAG(
             )
 
     @task.short_circuit(ignore_downstream_trigger_rules=False)
-    def list_choices(output_uri: str) -> str | None:
+    def list_choices(output_uri: str, params: Any = None, run_id: Any = None) -> str | None:
         from airflow_openai_batch.recipes.cds import cd_catalog
 
+        restart = run_id if params["on_existing"] == "restart" else None
         with task_failures():
-            return cd_catalog.list_choices(output_uri)
+            return cd_catalog.list_choices(output_uri, restart_of=restart)
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)
     def check(output_uri: str, year: str, min_confidence: str, min_match_score: str) -> dict[str, Any]:

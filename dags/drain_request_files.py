@@ -8,18 +8,24 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, TriggerRule, get_current_context, task, task_group
 
-from airflow_openai_batch.dag_params import find_output_root, make_params
+from airflow_openai_batch.dag_params import (
+    find_output_root,
+    landing_arguments,
+    make_form,
+    report_arguments,
+    sending_arguments,
+    split_arguments,
+)
+from airflow_openai_batch.operators.own_tasks import task_failures
 from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
 from airflow_openai_batch.operators.shard import OpenAIBatchShardOperator
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
-from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.recipes.inbox.delivery import deliver_outputs
 from airflow_openai_batch.recipes.inbox.inbox import open_inbox, seed_inbox
 from airflow_openai_batch.recipes.inbox.pending_files import find_jobs
 
 DAG_ID = "drain_request_files"
 SAMPLES = Path(__file__).resolve().parents[1] / "include" / "samples" / "request_files"
-SHARED = make_params()
 INBOX = f"{find_output_root()}/{DAG_ID}/inbox"
 
 DOC_MD = """
@@ -50,8 +56,35 @@ the answers appear beside the file as soon as its last shard is done:
 
 **Make it your own**: set `inbox`, and a `schedule` below: `"*/15 * * * *"`, or the asset of what writes the files. Let
 that write elsewhere and move files in when they are complete; `min_age` keeps away from a file that was written just
-now. Requests with errors are in `failed.jsonl` of the job (`publish` names it), ready to be dropped in again.
+now. Requests without a good answer stand in the error file with their reason, and make the run red beyond
+`max_failed_fraction`; `repair` asks for these alone and writes both files anew. To ask about a whole file again, remove
+its output and set `on_existing` to restart. A sample is a beginning: outputs appear once all of a file is answered.
 """
+
+OWN = {
+    "inbox": Param(
+        default=INBOX,
+        type="string",
+        title="Inbox",
+        description="Directory or prefix with the request files; the answers are written beside them.",
+    ),
+    "min_age": Param(
+        default=30,
+        type="number",
+        minimum=0,
+        title="Leave alone for",
+        description="Seconds since a file was written: it may still grow.",
+        section="Inbox",
+    ),
+    "max_files": Param(
+        default=100,
+        type="integer",
+        minimum=1,
+        title="Files of a run",
+        description="More wait for the next run.",
+        section="Inbox",
+    ),
+}
 
 with DAG(
     dag_id=DAG_ID,
@@ -61,49 +94,15 @@ with DAG(
     catchup=False,
     max_active_runs=1,  # two runs would look at the same files
     tags=["openai", "batch", "example"],
-    params={
-        "inbox": Param(
-            default=INBOX,
-            type="string",
-            title="Inbox",
-            description="Directory or prefix with the request files; the answers are written beside them. (inbox)",
-        ),
-        "conn_id": SHARED["conn_id"],
-        "max_tokens_per_shard": SHARED["max_tokens_per_shard"],
-        "min_age": Param(
-            default=30,
-            type="number",
-            minimum=0,
-            title="Leave alone for",
-            description="Seconds since a file was written: it may still grow. (min_age)",
-            section="Inbox",
-        ),
-        "max_files": Param(
-            default=100,
-            type="integer",
-            minimum=1,
-            title="Files of a run",
-            description="More wait for the next run. (max_files)",
-            section="Inbox",
-        ),
-        **{
-            name: SHARED[name]
-            for name in (
-                *("max_requests_per_shard", "max_bytes_per_shard", "on_bad_line"),
-                *("mode", "poll_interval", "enqueued_token_limit", "max_cost_usd"),
-                *("max_failed_fraction", "max_attempts", "keep_remote_files"),
-            )
-        },
-    },
+    # A job lies beside its file, and is one of many: no place to choose, no plan to look at first.
+    params=make_form(OWN, leave_out=("output_uri", "dry_run", "overwrite")),
     doc_md=DOC_MD,
     default_args={"retry_delay": timedelta(minutes=1)},
     max_active_tasks=64,
 ) as dag:
-    common: dict[str, Any] = {"conn_id": "{{ params.conn_id }}", "max_cost_usd": "{{ params.max_cost_usd }}"}
-    queue: dict[str, Any] = {
-        "send_mode": "{{ params.mode }}",
-        "enqueued_token_limit": "{{ params.enqueued_token_limit }}",
-    }
+    splitting = split_arguments()
+    for name in ("input_uri", "output_uri", "plan_only"):
+        del splitting[name]
     file_label = "{{ ti.xcom_pull(task_ids='find_files')[ti.map_index]['input_uri'].rpartition('/')[2] }}"
 
     @task(task_id="find_files")
@@ -114,11 +113,14 @@ with DAG(
             inbox = open_inbox(params["inbox"])
             if params["inbox"] == INBOX and seed_inbox(inbox, SAMPLES):
                 min_age_s = 0
-            found = find_jobs(inbox, max_files=params["max_files"], min_age_s=min_age_s)
+            only_bad = params["repair"]
+            found = find_jobs(inbox, max_files=params["max_files"], min_age_s=min_age_s, only_bad=only_bad)
+            goes_on = params["on_existing"] == "resume" and not only_bad
             for job in found:
-                if job.landed:
+                if job.landed and goes_on:
                     deliver_outputs(inbox, job.uri)
-        return [{"input_uri": job.input_uri, "output_uri": job.uri} for job in found if not job.landed]
+        todo = [job for job in found if not (job.landed and goes_on)]
+        return [{"input_uri": job.input_uri, "output_uri": job.uri} for job in todo]
 
     found: Any = find()
 
@@ -126,13 +128,8 @@ with DAG(
         task_id="split",
         # Not by `expand_kwargs`: Airflow renders what a task hands to it, and a file may be "{{ conn.x }}.jsonl".
         output_uri="{{ ti.xcom_pull(task_ids='find_files')[ti.map_index]['output_uri'] }}",
-        max_requests_per_shard="{{ params.max_requests_per_shard }}",
-        max_tokens_per_shard="{{ params.max_tokens_per_shard }}",
-        max_bytes_per_shard="{{ params.max_bytes_per_shard }}",
-        on_bad_line="{{ params.on_bad_line }}",
         map_index_template="{{ task.input_uri.rpartition('/')[2] }}",
-        **common,
-        **queue,
+        **splitting,
     ).expand(input_uri=found.map(lambda file: file["input_uri"]))
 
     # A file that cannot be split holds up no other.
@@ -148,22 +145,14 @@ with DAG(
     @task_group(group_id="shard")
     def drain(shard: Any) -> None:
         send = OpenAIBatchShardOperator(
-            task_id="send",
-            shard=shard,
-            poll_interval="{{ params.poll_interval }}",
-            max_attempts="{{ params.max_attempts }}",
-            keep_remote_files="{{ params.keep_remote_files }}",
-            **common,
-            **queue,
+            task_id="send", shard=shard, **sending_arguments(), **landing_arguments()
         )
         send >> deliver(shard)
 
     publish = OpenAIBatchReportOperator.partial(
         task_id="publish",
         asset_uri="{{ params.inbox }}",
-        conn_id="{{ params.conn_id }}",
-        keep_remote_files="{{ params.keep_remote_files }}",
-        max_failed_fraction="{{ params.max_failed_fraction }}",
+        **report_arguments(),
         map_index_template=file_label,
         trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
     ).expand(job=found.map(lambda file: file["output_uri"]))

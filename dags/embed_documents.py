@@ -8,11 +8,10 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, TriggerRule, task
 
-from airflow_openai_batch.dag_params import make_params, show_names
+from airflow_openai_batch.dag_params import join_arguments, make_form, prepare_arguments
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
+from airflow_openai_batch.operators.own_tasks import PromptSpec, load_prompt, task_failures
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
-from airflow_openai_batch.operators.task.failures import task_failures
-from airflow_openai_batch.operators.task.prompt_files import PromptSpec, load_prompt
 from airflow_openai_batch.recipes.job_folder import open_folder
 from airflow_openai_batch.recipes.qdrant.chunk_writing import TABLE, check_failed, write_chunks
 from airflow_openai_batch.recipes.qdrant.documents import CHUNKS, read_documents
@@ -23,13 +22,12 @@ from airflow_openai_batch.task_group import openai_batch_task_group
 DAG_ID = "embed_documents"
 PROMPT = "include/prompts/embed_chunks.yaml"
 SAMPLES = Path(__file__).resolve().parents[1] / "include" / "samples" / "documents" / "guides"
-SHARED = ("conn_id", "mode", "realtime_threshold", "poll_interval", "max_cost_usd")
 
 DOC_MD = """
 ### Documents → chunks → vectors in Qdrant, at half the price
 | cut | embed | keep | look |
 | --- | --- | --- | --- |
-| read → prepare → | embed → join → | write → | query |
+| read → prepare → | embed → join → | write → | query, judge |
 
 * **read** cuts every document into chunks, by headings and paragraphs, and takes those that have no vector yet. A chunk
   is known by its document and content, so a run pays for what is new or changed, and for nothing else.
@@ -37,6 +35,8 @@ DOC_MD = """
   is there within seconds**, a collection of them comes overnight.
 * **write** puts chunks and vectors into the collection, and deletes those that a document no longer has, once all its
   present ones are there. Twice the same is once.
+* **judge** turns the run red where more than `max_failed_fraction` of the chunks got no vector (`without_vector.jsonl`
+  says which, and why). A new run asks for these alone, and so does `repair` with the same *Output*.
 * **query** embeds *Queries* with the same model and writes the nearest sections to `neighbours.md` and into the log,
   with a measure that needs no queries: how often a chunk's nearest neighbour is of its own document.
 
@@ -58,66 +58,53 @@ document of your own in *Documents*, and trigger it once more.
 """
 
 
-def make_form() -> dict[str, Param]:
-    """Which documents go where; how they are sent comes folded."""
-    every = make_params()
-    shared = {name: every[name] for name in SHARED}
-    own = {
-        "documents": Param(
-            default=f"{SAMPLES}/",
-            type="string",
-            minLength=1,
-            title="Documents",
-            description="URI or path: a prefix that ends in /, for all texts below it, or one text.",
-        ),
-        "qdrant_conn_id": Param(
-            default="",
-            type=["null", "string"],
-            title="Qdrant",
-            description="Connection of type Qdrant. Empty: files on this machine.",
-        ),
-        "collection": Param(
-            default="documents", type="string", minLength=1, title="Collection", description="In Qdrant."
-        ),
-        "queries": Param(
-            default=[
-                "My bread does not get sour",
-                "How do I get rid of lime in the boiler?",
-                "There is mould behind the wardrobe",
-            ],
-            type=["null", "array"],
-            items={"type": "string"},
-            title="Queries",
-            description="One per line. Each is embedded in real time.",
-        ),
-        "output_uri": Param(
-            default=every["output_uri"].value,
-            type="string",
-            title="Output",
-            description="Directory. {run_id} stands for the id of this run.",
-        ),
-        "conn_id": shared.pop("conn_id"),
-        "max_chars": Param(
-            default=800,
-            type="integer",
-            minimum=100,
-            maximum=20_000,
-            title="Characters per chunk",
-            description="At most. A whole section where it fits.",
-            section="Chunks",
-        ),
-        "neighbours": Param(
-            default=3,
-            type="integer",
-            minimum=1,
-            maximum=100,
-            title="Neighbours",
-            description="So many for each query.",
-            section="Chunks",
-        ),
-    }
-    show_names({name: param for name, param in own.items() if name not in SHARED})
-    return own | shared
+OWN = {
+    "documents": Param(
+        default=f"{SAMPLES}/",
+        type="string",
+        minLength=1,
+        title="Documents",
+        description="URI or path: a prefix that ends in /, for all texts below it, or one text.",
+    ),
+    "qdrant_conn_id": Param(
+        default="",
+        type=["null", "string"],
+        title="Qdrant",
+        description="Connection of type Qdrant. Empty: files on this machine.",
+    ),
+    "collection": Param(
+        default="documents", type="string", minLength=1, title="Collection", description="In Qdrant."
+    ),
+    "queries": Param(
+        default=[
+            "My bread does not get sour",
+            "How do I get rid of lime in the boiler?",
+            "There is mould behind the wardrobe",
+        ],
+        type=["null", "array"],
+        items={"type": "string"},
+        title="Queries",
+        description="One per line. Each is embedded in real time.",
+    ),
+    "max_chars": Param(
+        default=800,
+        type="integer",
+        minimum=100,
+        maximum=20_000,
+        title="Characters per chunk",
+        description="At most. A whole section where it fits.",
+        section="Chunks",
+    ),
+    "neighbours": Param(
+        default=3,
+        type="integer",
+        minimum=1,
+        maximum=100,
+        title="Neighbours",
+        description="So many for each query.",
+        section="Chunks",
+    ),
+}
 
 
 def open_store(params: dict[str, Any]) -> PointStore:
@@ -136,7 +123,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,  # local files take one process at a time
     tags=["openai", "batch", "example"],
-    params=make_form(),
+    params=make_form(OWN, on_bad_line="reject"),
     doc_md=DOC_MD,
     default_args={"retries": 3, "retry_delay": timedelta(minutes=1)},
 ) as dag:
@@ -151,6 +138,7 @@ with DAG(
                 read_prompt_file(),
                 source=params["documents"],
                 max_chars=params["max_chars"],
+                restart_of=ti.run_id if params["on_existing"] == "restart" else None,
             )
         ti.xcom_push("chunks", folder.child(CHUNKS).uri)
         return found.new
@@ -160,8 +148,12 @@ with DAG(
         with task_failures():
             folder = open_folder(params["output_uri"], run_id)
             done = write_chunks(folder, open_store(params), read_prompt_file())
-            check_failed(done)
         return {"written": done.written, "deleted": done.deleted, "cost_usd": done.cost_usd}
+
+    @task
+    def judge(params: Any = None, run_id: Any = None) -> None:
+        with task_failures():
+            check_failed(open_folder(params["output_uri"], run_id), params["max_failed_fraction"])
 
     @task
     def query(params: Any = None, run_id: Any = None) -> None:
@@ -182,24 +174,27 @@ with DAG(
         prompt=PROMPT,
         output_uri=f"{output}/prepared",
         dedupe=True,
+        **prepare_arguments(),
     )
     embed = openai_batch_task_group(
         "embed",
         input_uri=prepare.output,
         output_uri=f"{output}/job",
-        conn_id="{{ params.conn_id }}",
-        send_mode="{{ params.mode }}",
-        realtime_threshold="{{ params.realtime_threshold }}",
-        poll_interval="{{ params.poll_interval }}",
-        max_cost_usd="{{ params.max_cost_usd }}",
-        max_failed_fraction=1,  # what has a vector is written whatever became of the others; `write` judges
+        from_params=True,
+        max_failed_fraction=1,  # what has a vector is written whatever became of the others; `judge` judges
     )
     join = OpenAIBatchJoinOperator(
         task_id="join",
         prepared="{{ ti.xcom_pull(task_ids='prepare', key='prepared') }}",
-        job=embed.job,
+        job=embed.begun_job,
         output_uri=f"{output}/{TABLE}",
-        max_rejected_fraction=1,  # `write` judges
+        max_rejected_fraction=1,  # `judge` judges
+        trigger_rule=TriggerRule.ALL_DONE,
+        **join_arguments(),
     )
+    written = write()
 
-    read() >> prepare >> embed >> join >> write() >> query()
+    read() >> prepare >> embed
+    # Beside the group's publish, not after it: what has its vector is written whatever failed.
+    embed.shards >> join >> written >> [query(), judge()]
+    embed.get_child_by_label("split") >> written  # where it failed there is nothing to write

@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, TriggerRule
 
-from airflow_openai_batch.dag_params import DEFAULT_MODEL, make_params, show_names
+from airflow_openai_batch.dag_params import DEFAULT_MODEL, join_arguments, make_form, prepare_arguments
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.task_group import openai_batch_task_group
@@ -40,155 +40,132 @@ should type. A prompt that is worth keeping belongs into a YAML file: `prompt="p
 """
 
 
-def make_form() -> dict[str, Param]:
-    """What is asked about first, then what every job of this package can be told."""
-    shared = make_params()
-    output = str(shared.pop("output_uri").value)
-    del shared["input_uri"]
-    own = {
-        "source": Param(
-            default=str(SAMPLE),
-            type=["null", "string", "array"],
-            title="Table",
-            description="URI or path of a .csv, .jsonl, .parquet or .xlsx, or a glob. Several: one per line.",
-        ),
-        "prompt": Param(
-            default="Is this review of our {{ product }} good or bad for us, and what is it about?\n\n{{ review }}",
-            type="string",
-            format="multiline",
-            minLength=1,
-            title="Prompt",
-            description="Asked about every row. {{ column }} stands for the row's cell in that column; a name with "
-            "blanks is written {{ row['Its name'] }}.",
-        ),
-        "model": Param(
-            default=DEFAULT_MODEL, type="string", minLength=1, title="Model", description="Of OpenAI."
-        ),
-        "answer_columns": Param(
-            default="mood: one of good, bad, mixed\ntopics (list): one to three words each, lower case",
-            type=["null", "string"],
-            format="multiline",
-            title="Answer columns",
-            description="One per line: name (type): what is wanted. Types: text (default), integer, number, boolean, "
-            "list. Empty: the answer is one text.",
-        ),
-        "output_uri": Param(
-            default=output,
-            type="string",
-            title="Output",
-            description="Directory. {run_id} stands for the id of this run. The same directory again goes on with the "
-            "same job.",
-        ),
-        "format": Param(
-            default="csv",
-            enum=["csv", "xlsx", "parquet", "jsonl"],
-            title="Format",
-            description="Of answers.*.",
-        ),
-        "preview": Param(
-            default=None,
-            type=["null", "integer"],
-            minimum=1,
-            maximum=100,
-            title="Preview",
-            description="Show the first so many requests with tokens and cost in the log of prepare, cells readable, "
-            "and send nothing.",
-        ),
-        "sql": Param(
-            default=None,
-            type=["null", "string"],
-            format="multiline",
-            title="SQL",
-            description="One query that reads, in place of the table.",
-        ),
-        "sql_conn_id": Param(
-            default=None,
-            type=["null", "string"],
-            title="Database",
-            description="Connection that the query is for: one of [openai_batch] allowed_sql_conn_ids.",
-        ),
-    }
-    more = {
-        "system": Param(
-            default=None,
-            type=["null", "string"],
-            format="multiline",
-            title="System prompt",
-            description="What holds for all rows.",
-            section="Prompt",
-        ),
-        "answer_schema": Param(
-            default=None,
-            type=["null", "object"],
-            title="Answer as JSON Schema",
-            description="In place of the answer columns, for whoever needs more than they can say.",
-            section="Prompt",
-        ),
-        "parameters": Param(
-            default={"reasoning_effort": "none", "max_completion_tokens": 500},
-            type="object",
-            title="Request parameters",
-            description="As OpenAI takes them: max_completion_tokens, reasoning_effort ... Reasoning "
-            "counts within max_completion_tokens; old models do not know it.",
-            section="Prompt",
-        ),
-        "dedupe": Param(
-            default=True,
-            type="boolean",
-            title="Equal rows once",
-            description="Rows that make the same request are asked once, and all get the answer.",
-            section="Prompt",
-        ),
-        "encoding": Param(
-            default=None,
-            type=["null", "string"],
-            title="Encoding",
-            description="Of a CSV: utf-8, cp1252 (Excel in Western Europe), utf-16 ... Empty: found from the file.",
-            section="Table",
-        ),
-        "delimiter": Param(
-            default=None,
-            type=["null", "string"],
-            maxLength=1,
-            title="Delimiter",
-            description="Of a CSV. Empty: what a first line sep=; says, or what the header has most of.",
-            section="Table",
-        ),
-        "sheet": Param(
-            default=None,
-            type=["null", "string"],
-            title="Sheet",
-            description="Of a workbook, by name. Empty: the first.",
-            section="Table",
-        ),
-        "raw_csv": Param(
-            default=False,
-            type="boolean",
-            title="CSV for machines",
-            description="Leaves cells of answers.csv as they are. Otherwise an apostrophe stands before what a "
-            "spreadsheet would run as a formula.",
-            section="Table",
-        ),
-        "overwrite": Param(
-            default=False,
-            type="boolean",
-            title="Overwrite",
-            description="A file that lies where answers.* goes and was not written by this DAG.",
-            section="Table",
-        ),
-        "max_rejected_fraction": Param(
-            default=0.05,
-            type="number",
-            minimum=0,
-            maximum=1,
-            title="Rejected rows allowed",
-            description="The run is red, after the table is written, when more than this fraction of the rows could "
-            "not be asked about.",
-            section="Table",
-        ),
-    }
-    return show_names(own) | shared | show_names(more)
-
+OWN = {
+    "source": Param(
+        default=str(SAMPLE),
+        type=["null", "string", "array"],
+        title="Table",
+        description="URI or path of a .csv, .jsonl, .parquet or .xlsx, or a glob. Several: one per line.",
+    ),
+    "prompt": Param(
+        default="Is this review of our {{ product }} good or bad for us, and what is it about?\n\n{{ review }}",
+        type="string",
+        format="multiline",
+        minLength=1,
+        title="Prompt",
+        description="Asked about every row. {{ column }} stands for the row's cell in that column; a name with "
+        "blanks is written {{ row['Its name'] }}.",
+    ),
+    "model": Param(
+        default=DEFAULT_MODEL, type="string", minLength=1, title="Model", description="Of OpenAI."
+    ),
+    "answer_columns": Param(
+        default="mood: one of good, bad, mixed\ntopics (list): one to three words each, lower case",
+        type=["null", "string"],
+        format="multiline",
+        title="Answer columns",
+        description="One per line: name (type): what is wanted. Types: text (default), integer, number, boolean, "
+        "list. Empty: the answer is one text.",
+    ),
+    "format": Param(
+        default="csv",
+        enum=["csv", "xlsx", "parquet", "jsonl"],
+        title="Format",
+        description="Of answers.*.",
+    ),
+    "preview": Param(
+        default=None,
+        type=["null", "integer"],
+        minimum=1,
+        maximum=100,
+        title="Preview",
+        description="Show the first so many requests with tokens and cost in the log of prepare, cells readable, "
+        "and send nothing.",
+    ),
+    "sql": Param(
+        default=None,
+        type=["null", "string"],
+        format="multiline",
+        title="SQL",
+        description="One query that reads, in place of the table.",
+    ),
+    "sql_conn_id": Param(
+        default=None,
+        type=["null", "string"],
+        title="Database",
+        description="Connection that the query is for: one of [openai_batch] allowed_sql_conn_ids.",
+    ),
+    "system": Param(
+        default=None,
+        type=["null", "string"],
+        format="multiline",
+        title="System prompt",
+        description="What holds for all rows.",
+        section="Prompt",
+    ),
+    "answer_schema": Param(
+        default=None,
+        type=["null", "object"],
+        title="Answer as JSON Schema",
+        description="In place of the answer columns, for whoever needs more than they can say.",
+        section="Prompt",
+    ),
+    "parameters": Param(
+        default={"reasoning_effort": "none", "max_completion_tokens": 500},
+        type="object",
+        title="Request parameters",
+        description="As OpenAI takes them: max_completion_tokens, reasoning_effort ... Reasoning "
+        "counts within max_completion_tokens; old models do not know it.",
+        section="Prompt",
+    ),
+    "dedupe": Param(
+        default=True,
+        type="boolean",
+        title="Equal rows once",
+        description="Rows that make the same request are asked once, and all get the answer.",
+        section="Prompt",
+    ),
+    "encoding": Param(
+        default=None,
+        type=["null", "string"],
+        title="Encoding",
+        description="Of a CSV: utf-8, cp1252 (Excel in Western Europe), utf-16 ... Empty: found from the file.",
+        section="Table",
+    ),
+    "delimiter": Param(
+        default=None,
+        type=["null", "string"],
+        maxLength=1,
+        title="Delimiter",
+        description="Of a CSV. Empty: what a first line sep=; says, or what the header has most of.",
+        section="Table",
+    ),
+    "sheet": Param(
+        default=None,
+        type=["null", "string"],
+        title="Sheet",
+        description="Of a workbook, by name. Empty: the first.",
+        section="Table",
+    ),
+    "raw_csv": Param(
+        default=False,
+        type="boolean",
+        title="CSV for machines",
+        description="Leaves cells of answers.csv as they are. Otherwise an apostrophe stands before what a "
+        "spreadsheet would run as a formula.",
+        section="Table",
+    ),
+    "max_rejected_fraction": Param(
+        default=0.05,
+        type="number",
+        minimum=0,
+        maximum=1,
+        title="Rejected rows allowed",
+        description="The run is red, after the table is written, when more than this fraction of the rows could "
+        "not be asked about.",
+        section="Table",
+    ),
+}
 
 with DAG(
     dag_id=DAG_ID,
@@ -197,7 +174,7 @@ with DAG(
     schedule=None,
     catchup=False,
     tags=["openai", "batch", "example"],
-    params=make_form(),
+    params=make_form(OWN),
     doc_md=DOC_MD,
     max_active_tasks=64,
 ) as dag:
@@ -223,7 +200,7 @@ with DAG(
         output_uri=f"{output}/prepared",
         dedupe="{{ params.dedupe }}",
         on_none_left="skip",
-        on_existing="{{ params.on_existing }}",
+        **prepare_arguments(),
         preview="{{ params.preview }}",
     )
 
@@ -238,17 +215,15 @@ with DAG(
     join = OpenAIBatchJoinOperator(
         task_id="join",
         prepared="{{ ti.xcom_pull(task_ids='prepare', key='prepared') }}",
-        job="{{ ti.xcom_pull(task_ids='ask.split', key='job') or '' }}",
+        job=ask.begun_job,
         output_uri=f"{output}/answers.{{{{ params.format }}}}",
-        on_unfinished="keep",  # a sample leaves rows without an answer, and says so
         long_text="cut",
         raw_csv="{{ params.raw_csv }}",
-        overwrite="{{ params.overwrite }}",
         max_rejected_fraction="{{ params.max_rejected_fraction }}",
-        # Also where no row could be asked: the table then says why, row by row.
-        trigger_rule=TriggerRule.NONE_FAILED,
+        # Also where no row could be asked, or a shard failed: the table then says why, row by row.
+        trigger_rule=TriggerRule.ALL_DONE,
+        **join_arguments(),
     )
 
     # Beside the group's publish, not after it: the table is written even where too many rows are bad.
-    prepare >> join
-    ask.get_child_by_label("shard") >> join
+    ask.shards >> join

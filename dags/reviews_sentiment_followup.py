@@ -8,7 +8,7 @@ from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.sdk import DAG, Asset, Param, get_current_context, task
 
 from airflow_openai_batch.dag_params import find_output_root
-from airflow_openai_batch.operators.task.failures import task_failures
+from airflow_openai_batch.operators.own_tasks import task_failures
 from airflow_openai_batch.recipes.reviews.night_report import write_followup
 from airflow_openai_batch.recipes.reviews.nights import Night, find_newest_table, read_event
 

@@ -8,13 +8,18 @@ from typing import Any
 
 import pendulum
 from airflow.providers.common.compat.sdk import AirflowSkipException
-from airflow.sdk import DAG, Asset, Param, get_current_context, task
+from airflow.sdk import DAG, Asset, Param, TriggerRule, get_current_context, task
 
 from airflow_openai_batch.alerts import AlertOnFailure
-from airflow_openai_batch.dag_params import find_output_root, make_params
+from airflow_openai_batch.dag_params import (
+    find_output_root,
+    join_arguments,
+    make_form,
+    prepare_arguments,
+)
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
+from airflow_openai_batch.operators.own_tasks import task_failures
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
-from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.recipes.reviews.night_report import report_night
 from airflow_openai_batch.recipes.reviews.nights import Night, find_night
 from airflow_openai_batch.task_group import openai_batch_task_group
@@ -28,13 +33,12 @@ DAG_ID = "reviews_sentiment_nightly"
 TIMEZONE = "Europe/Berlin"
 SAMPLES = Path(__file__).resolve().parents[1] / "include" / "samples" / "reviews"
 REVIEWS = Asset("reviews_sentiment")
-SHARED = make_params()
 
 DOC_MD = """
 ### Reviews of the day -> Positive, Negative or Neutral, every night at half price
 | once a night |
 | --- |
-| find_night → prepare → ask (split → shard → publish) → join → report |
+| find_night → prepare → ask (split → shard → publish) → join → report → announce |
 
 * **find_night** decides which day the run is about: the one on which its data interval begins (from 4 a.m. to 4 a.m.,
   Berlin), or, in a run without an interval, that of `run_after`. **A quiet night**, without a file or without a row, is
@@ -42,7 +46,9 @@ DOC_MD = """
 * **prepare** makes a request of every row; equal texts are asked about once, rows without a text are rejected.
 * **ask** is the whole batch flow, **join** puts the answers beside the rows, and **report** writes
   `table/day=.../reviews.parquet` and `days/.../report.md` with the trend of cost and failures over the nights before.
-  The first three answers stand in its log.
+  The first three answers stand in its log. Both are there whatever failed: a review without an answer says why in
+  `answer_status` and `answer_error`, and the night is red where more than `max_failed_fraction` have none.
+* **announce** updates the asset `reviews_sentiment`, after a good night alone.
 
 **Try it**: trigger it with the form as it is. It takes the sample reviews of 2025-06-04; with `day` = 2025-06-02 and
 2025-06-03 there is a trend to look at. Then see the DAG `reviews_sentiment_followup`, which ran after each of them.
@@ -65,6 +71,62 @@ of the DAG processor until you give `AlertOnFailure` a notifier of yours (Slack,
 5. `max_rejected_fraction`, `max_failed_fraction` and `max_cost_usd`: when a night is red, and what it may cost.
 """
 
+OWN = {
+    "reviews": Param(
+        default=f"{SAMPLES}/{{day}}.csv",
+        type="string",
+        title="Reviews",
+        description="URI or path of a day's table, with {day} where 2025-06-02 stands.",
+    ),
+    "day": Param(
+        default=None,
+        type=["null", "string"],
+        format="date",
+        title="Day",
+        description="Exactly this day. Empty: the day of the run's interval; by hand, the newest that has a file.",
+    ),
+    "output_uri": Param(
+        default=f"{find_output_root()}/{DAG_ID}",
+        type="string",
+        title="Output",
+        description="Directory of all nights: days/, table/, followup/.",
+    ),
+    "model": Param(
+        default=None,
+        type=["null", "string"],
+        title="Model",
+        description="Empty: the one that the prompt names.",
+    ),
+    "show_answers": Param(
+        default=3,
+        type="integer",
+        minimum=0,
+        title="Show answers",
+        description="So many of the first answers stand in the log of the report, readable for all who may read "
+        "logs.",
+        section="Report",
+    ),
+    "trend_days": Param(
+        default=14,
+        type="integer",
+        minimum=0,
+        maximum=366,
+        title="Days of the trend",
+        description="How many days to look back.",
+        section="Report",
+    ),
+    "max_rejected_fraction": Param(
+        default=0.2,
+        type="number",
+        minimum=0,
+        maximum=1,
+        title="Rejected rows allowed",
+        description="The night is red, before anything is sent, when more than this fraction of the rows cannot be "
+        "asked about.",
+        section="Report",
+    ),
+}
+
 with DAG(
     dag_id=DAG_ID,
     dag_display_name="Reviews: sentiment, nightly",
@@ -80,66 +142,7 @@ with DAG(
     # that is not overdue yet.
     is_paused_upon_creation=True,  # nobody wants nightly runs of a sample; the trigger form unpauses it
     tags=["openai", "batch", "example"],
-    params={
-        "reviews": Param(
-            default=f"{SAMPLES}/{{day}}.csv",
-            type="string",
-            title="Reviews",
-            description="URI or path of a day's table, with {day} where 2025-06-02 stands. (reviews)",
-        ),
-        "day": Param(
-            default=None,
-            type=["null", "string"],
-            format="date",
-            title="Day",
-            description="Exactly this day. Empty: the day of the run's interval; by hand, the newest that has a file. "
-            "(day)",
-        ),
-        "output_uri": Param(
-            default=f"{find_output_root()}/{DAG_ID}",
-            type="string",
-            title="Output",
-            description="Directory of all nights: days/, table/, followup/. (output_uri)",
-        ),
-        "model": Param(
-            default=None,
-            type=["null", "string"],
-            title="Model",
-            description="Empty: the one that the prompt names. (model)",
-        ),
-        "conn_id": SHARED["conn_id"],
-        "on_existing": SHARED["on_existing"],
-        "repair": SHARED["repair"],
-        "show_answers": Param(
-            default=3,
-            type="integer",
-            minimum=0,
-            title="Show answers",
-            description="So many of the first answers stand in the log of the report, readable for all who may read "
-            "logs. (show_answers)",
-            section="Report",
-        ),
-        "trend_days": Param(
-            default=14,
-            type="integer",
-            minimum=0,
-            maximum=366,
-            title="Days of the trend",
-            description="How many days to look back. (trend_days)",
-            section="Report",
-        ),
-        "max_rejected_fraction": Param(
-            default=0.2,
-            type="number",
-            minimum=0,
-            maximum=1,
-            title="Rejected rows allowed",
-            description="The night is red, before anything is sent, when more than this fraction of the rows cannot be "
-            "asked about. (max_rejected_fraction)",
-            section="Report",
-        ),
-        **{name: SHARED[name] for name in ("mode", "poll_interval", "max_cost_usd", "max_failed_fraction")},
-    },
+    params=make_form(OWN, on_empty="skip"),
     doc_md=DOC_MD,
     default_args={"retry_delay": timedelta(minutes=1)},
 ) as dag:
@@ -162,15 +165,19 @@ with DAG(
             raise AirflowSkipException("A quiet night: there is no file for it.")
         return night.to_xcom()
 
-    @task(outlets=[REVIEWS])
+    @task
     def report(night: Any) -> dict[str, Any]:
-        context = get_current_context()
-        params = context["params"]
-        found = report_night(
+        params = get_current_context()["params"]
+        return report_night(
             Night.from_xcom(night), show_answers=params["show_answers"], trend_days=params["trend_days"]
         )
+
+    @task(outlets=[REVIEWS], trigger_rule=TriggerRule.NONE_FAILED)
+    def announce(found: Any) -> None:
+        context = get_current_context()
+        if not found or context["params"]["sample_requests"]:
+            raise AirflowSkipException("Nobody is told of a sample.")
         context["outlet_events"][REVIEWS].extra = found
-        return found
 
     night: Any = find()
 
@@ -182,8 +189,7 @@ with DAG(
         output_uri=night["prepared"],
         dedupe=True,
         max_rejected_fraction="{{ params.max_rejected_fraction }}",
-        on_empty="skip",
-        on_existing="{{ params.on_existing }}",
+        **prepare_arguments(),
     )
 
     ask = openai_batch_task_group(
@@ -191,21 +197,19 @@ with DAG(
         input_uri=prepare.output,
         output_uri=night["job"],
         asset_uri=night["root"],
-        on_existing="{{ params.on_existing }}",
-        repair="{{ params.repair }}",
-        conn_id="{{ params.conn_id }}",
-        send_mode="{{ params.mode }}",
-        poll_interval="{{ params.poll_interval }}",
-        max_cost_usd="{{ params.max_cost_usd }}",
-        max_failed_fraction="{{ params.max_failed_fraction }}",
+        from_params=True,
     )
 
     join = OpenAIBatchJoinOperator(
         task_id="join",
         prepared=night["prepared"],
-        job=ask.job,
+        job=ask.begun_job,
         output_uri=night["answers"],
         max_rejected_fraction=1,  # `prepare` judges
+        trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,  # the day's table is there whatever failed
+        **join_arguments(),
     )
 
-    prepare >> ask >> join >> report(night)
+    reported = report(night)
+    prepare >> ask >> join >> reported
+    [ask.report, reported] >> announce(reported)

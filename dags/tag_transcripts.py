@@ -8,11 +8,10 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, TriggerRule, task
 
-from airflow_openai_batch.dag_params import make_params, show_names
+from airflow_openai_batch.dag_params import make_form, prepare_arguments
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
+from airflow_openai_batch.operators.own_tasks import PromptSpec, load_prompt, task_failures
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
-from airflow_openai_batch.operators.task.failures import task_failures
-from airflow_openai_batch.operators.task.prompt_files import PromptSpec, load_prompt
 from airflow_openai_batch.recipes.job_folder import open_folder
 from airflow_openai_batch.recipes.qdrant.qdrant_points import PointStore
 from airflow_openai_batch.recipes.qdrant.tag_writing import (
@@ -30,13 +29,12 @@ from airflow_openai_batch.task_group import openai_batch_task_group
 DAG_ID = "tag_transcripts"
 PROMPT = "include/prompts/tags.yaml"
 SAMPLES = Path(__file__).resolve().parents[1] / "include" / "samples" / "transcripts"
-SHARED = ("conn_id", "max_failed_fraction", "mode", "poll_interval", "max_cost_usd")
 
 DOC_MD = """
 ### Transcripts in Qdrant → 3 to 5 tags and a summary, in the same points
 | find what is untagged | try the prompt | ask about all | write back |
 | --- | --- | --- | --- |
-| seed_samples → read → prepare → | sample → check_sample → | tag → join → | write → report |
+| seed_samples → read → prepare → | sample → check_sample → | tag → join → | write → report, judge |
 
 * **read** scrolls through the collection and takes the points that *Filters* let through and that have no tags yet, or
   tags by an older version of the prompt. What has its tags is not asked about again, however often you run it. Tags
@@ -47,7 +45,9 @@ DOC_MD = """
 * **write** sets `tags`, `summary` and `tagging` (prompt, version, model, cost) in each point's payload and touches
   nothing else. Tags are made lower case with hyphens; an answer that still breaks the rules is skipped, and so is a
   point whose text has changed meanwhile: `skipped.jsonl` says which and why.
-* **report** leaves `summary.md`: read, written, skipped, cost and the most frequent tags.
+* **report** leaves `summary.md`: read, written, skipped, cost and the most frequent tags. **judge** turns the run red
+  where more than `max_failed_fraction` of the points were skipped; a new run asks about these alone, and so does
+  `repair` with the same *Output*.
 
 **Try it**: trigger it with the form as it is. The first run puts 22 sample transcripts into a collection in files on
 this machine (`.qdrant/tag_transcripts` below `output_root`). The second finds nothing to do. Then raise `version` in
@@ -67,76 +67,63 @@ from there.
 """
 
 
-def make_form() -> dict[str, Param]:
-    """Where the transcripts are and which of them; what every job can be told comes folded, in sections."""
-    every = make_params()
-    output = every["output_uri"].value
-    shared = {name: every[name] for name in SHARED}
-    shared["max_failed_fraction"].value = 0.1
-    own = {
-        "qdrant_conn_id": Param(
-            default="",
-            type=["null", "string"],
-            title="Qdrant",
-            description="Connection of type Qdrant. Empty: files on this machine.",
-        ),
-        "collection": Param(
-            default="transcripts", type="string", minLength=1, title="Collection", description="In Qdrant."
-        ),
-        "filters": Param(
-            default={},
-            type=["null", "object"],
-            title="Filters",
-            description='By key of the payload, all must hold: {"language": "en", "show": ["Field Notes", "Signal '
-            'Path"], "minutes": {"gte": 25}}. Or a filter as Qdrant has it.',
-        ),
-        "sample_requests": Param(
-            default=5,
-            type="integer",
-            minimum=1,
-            title="Sample",
-            description="So many are asked about first, and the run stops where half of the answers cannot be used.",
-        ),
-        "only_sample": Param(
-            default=False,
-            type="boolean",
-            title="Only the sample",
-            description="Stop after it; sample.jsonl has its answers. A run with the same output goes on.",
-        ),
-        "model": Param(
-            default="",
-            type=["null", "string"],
-            title="Model",
-            description="Empty: the one that the prompt names.",
-        ),
-        "output_uri": Param(
-            default=output,
-            type="string",
-            title="Output",
-            description="Directory. {run_id} stands for the id of this run.",
-        ),
-        "overwrite": Param(
-            default=False,
-            type="boolean",
-            title="Overwrite",
-            description="Also tags and summaries that this DAG did not write, or that were changed since.",
-        ),
-        "text_field": Param(
-            default="text",
-            type="string",
-            title="Text",
-            description="Key of the payload with the transcript; a.b looks into an object.",
-            section="Payload",
-        ),
-        "title_field": Param(
-            default="title",
-            type=["null", "string"],
-            title="Title",
-            description="Key of the payload with a title, if there is one.",
-            section="Payload",
-        ),
-    }
-    return {**show_names(own), "conn_id": shared.pop("conn_id"), **shared}
+OWN = {
+    "qdrant_conn_id": Param(
+        default="",
+        type=["null", "string"],
+        title="Qdrant",
+        description="Connection of type Qdrant. Empty: files on this machine.",
+    ),
+    "collection": Param(
+        default="transcripts", type="string", minLength=1, title="Collection", description="In Qdrant."
+    ),
+    "filters": Param(
+        default={},
+        type=["null", "object"],
+        title="Filters",
+        description='By key of the payload, all must hold: {"language": "en", "show": ["Field Notes", "Signal '
+        'Path"], "minutes": {"gte": 25}}. Or a filter as Qdrant has it.',
+    ),
+    "sample_requests": Param(
+        default=5,
+        type="integer",
+        minimum=1,
+        title="Sample",
+        description="So many are asked about first, and the run stops where half of the answers cannot be used.",
+    ),
+    "only_sample": Param(
+        default=False,
+        type="boolean",
+        title="Only the sample",
+        description="Stop after it; sample.jsonl has its answers. A run with the same output goes on.",
+    ),
+    "model": Param(
+        default="",
+        type=["null", "string"],
+        title="Model",
+        description="Empty: the one that the prompt names.",
+    ),
+    "overwrite": Param(
+        default=False,
+        type="boolean",
+        title="Overwrite",
+        description="Also tags and summaries that this DAG did not write, or that were changed since.",
+    ),
+    "text_field": Param(
+        default="text",
+        type="string",
+        title="Text",
+        description="Key of the payload with the transcript; a.b looks into an object.",
+        section="Payload",
+    ),
+    "title_field": Param(
+        default="title",
+        type=["null", "string"],
+        title="Title",
+        description="Key of the payload with a title, if there is one.",
+        section="Payload",
+    ),
+}
 
 
 def open_store(params: dict[str, Any]) -> PointStore:
@@ -159,7 +146,8 @@ with DAG(
     catchup=False,
     max_active_runs=1,  # two would ask about the same points, and local files take one process at a time
     tags=["openai", "batch", "example"],
-    params=make_form(),
+    # `reject`: a transcript beyond the model's context is one row. At most a tenth may come to nothing.
+    params=make_form(OWN, max_failed_fraction=0.1, on_bad_line="reject"),
     doc_md=DOC_MD,
     default_args={"retries": 3, "retry_delay": timedelta(minutes=1)},
 ) as dag:
@@ -183,6 +171,7 @@ with DAG(
                 filters=params["filters"] or {},
                 fields=read_fields(params),
                 overwrite=params["overwrite"],
+                restart_of=ti.run_id if params["on_existing"] == "restart" else None,
             )
         ti.xcom_push("rows", folder.child(ROWS).uri)
         return found.read
@@ -200,13 +189,17 @@ with DAG(
             done = write_tags(
                 folder, open_store(params), fields=read_fields(params), overwrite=params["overwrite"]
             )
-            check_skipped(done, params["max_failed_fraction"])
         return {
             "read": done.read,
             "written": done.written,
             "skipped": done.skipped,
             "cost_usd": done.cost_usd,
         }
+
+    @task
+    def judge(params: Any = None, run_id: Any = None) -> None:
+        with task_failures():
+            check_skipped(open_folder(params["output_uri"], run_id), params["max_failed_fraction"])
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)
     def report(params: Any = None, run_id: Any = None) -> None:
@@ -222,25 +215,29 @@ with DAG(
         prompt_overrides={"model": "{{ params.model }}"},
         output_uri=f"{output}/{PREPARED}",
         dedupe=True,
+        **prepare_arguments(),
     )
     asking: dict[str, Any] = {
         "input_uri": prepare.output,
         "output_uri": f"{output}/{JOB}",
-        "conn_id": "{{ params.conn_id }}",
-        "send_mode": "{{ params.mode }}",
-        "poll_interval": "{{ params.poll_interval }}",
-        "max_cost_usd": "{{ params.max_cost_usd }}",
-        "on_bad_line": "reject",
-        "max_failed_fraction": 1,  # good answers are written whatever became of the others; `write` judges
+        "from_params": True,
+        "max_failed_fraction": 1,  # good answers are written whatever became of the others; `judge` judges
     }
-    sample = openai_batch_task_group("sample", sample_requests="{{ params.sample_requests }}", **asking)
-    tag = openai_batch_task_group("tag", **asking)
+    # A repair is of all that was asked.
+    few: Any = "{{ '' if params.repair else params.sample_requests }}"
+    sample = openai_batch_task_group("sample", **asking, sample_requests=few)
+    tag = openai_batch_task_group("tag", **asking, sample_requests=None)
     join = OpenAIBatchJoinOperator(
         task_id="join",
         prepared="{{ ti.xcom_pull(task_ids='prepare', key='prepared') }}",
-        job=tag.job,
+        job=tag.begun_job,
         output_uri=f"{output}/{TABLE}",
-        max_rejected_fraction=1,  # `write` judges
+        max_rejected_fraction=1,  # `judge` judges
+        trigger_rule=TriggerRule.ALL_DONE,
+        on_unfinished="keep",
     )
+    written = write()
 
-    (seed_samples() >> read() >> prepare >> sample >> check() >> tag >> join >> write() >> report())
+    seed_samples() >> read() >> prepare >> sample >> check() >> tag
+    # Beside the group's publish, not after it: what has its answer is written whatever failed.
+    tag.shards >> join >> written >> [report(), judge()]

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from airflow.sdk import Param
 
 from airflow_openai_batch.access.settings import find_output_root
 from airflow_openai_batch.openai_api.models import COMPARED_MODEL, DEFAULT_MODEL
+from airflow_openai_batch.operators.form_arguments import (
+    join_arguments,
+    landing_arguments,
+    prepare_arguments,
+    report_arguments,
+    sending_arguments,
+    split_arguments,
+)
 from airflow_openai_batch.operators.task.parameters import read_mode
 
 __all__ = [
@@ -17,8 +26,11 @@ __all__ = [
     "DOC_MD_ONE_TASK",
     "FLOW",
     "find_output_root",
+    "join_arguments",
     "landing_arguments",
+    "make_form",
     "make_params",
+    "prepare_arguments",
     "report_arguments",
     "sending_arguments",
     "show_names",
@@ -110,6 +122,31 @@ def make_params() -> dict[str, Param]:
         **_sending_params(),
     }
     return show_names(params)
+
+
+def make_form(
+    own: Mapping[str, Param], *, leave_out: Collection[str] = (), **defaults: Any
+) -> dict[str, Param]:
+    """The form of a DAG that asks in its own words where the requests come from.
+
+    First its own parameters, then every one of `make_params` but ``input_uri``, so that no message advises what the
+    form does not have; what stands in a section comes folded, below. `openai_batch_task_group` takes them with
+    ``from_params=True``, the operators before and after it with `prepare_arguments` and `join_arguments`.
+
+    :param own: one of a name that is there takes its place.
+    :param leave_out: names of the shared ones that make no sense in this DAG.
+    :param defaults: of shared parameters, where they are others here: ``max_failed_fraction=0.1``.
+    :raises KeyError: for a default of a parameter that is not there.
+    """
+    shared = {**make_params(), **show_names(_table_params())}
+    for name in {"input_uri", *own, *leave_out}:
+        shared.pop(name, None)
+    for name, value in defaults.items():
+        shared[name].value = value
+    named = show_names(dict(own))
+    folded = {name for name, param in named.items() if param.schema.get("section")}
+    first = {name: param for name, param in named.items() if name not in folded}
+    return first | shared | {name: named[name] for name in folded}
 
 
 def show_names(params: dict[str, Param]) -> dict[str, Param]:
@@ -214,6 +251,18 @@ def _answer_params() -> dict[str, Param]:
     }
 
 
+def _table_params() -> dict[str, Param]:
+    return {
+        "overwrite": Param(
+            default=False,
+            type="boolean",
+            title="Overwrite",
+            description="A file that lies where the table goes and was not written by this DAG.",
+            section="Results",
+        ),
+    }
+
+
 def _sending_params() -> dict[str, Param]:
     return {
         "poll_interval": Param(
@@ -303,60 +352,3 @@ def _sending_params() -> dict[str, Param]:
             section="Sending",
         ),
     }
-
-
-def sending_arguments() -> dict[str, str]:
-    """The parameters of the form that every operator takes that may send, as templates."""
-    return {
-        "conn_id": "{{ params.conn_id }}",
-        "poll_interval": "{{ params.poll_interval }}",
-        "send_mode": "{{ params.mode }}",
-        "realtime_threshold": "{{ params.realtime_threshold }}",
-        "realtime_concurrency": "{{ params.realtime_concurrency }}",
-        "enqueued_token_limit": "{{ params.enqueued_token_limit }}",
-        "max_cost_usd": "{{ params.max_cost_usd }}",
-        "finish_within_h": "{{ params.finish_within_h }}",
-        "on_deadline": "{{ params.on_deadline }}",
-        "keep_remote_files": "{{ params.keep_remote_files }}",
-    }
-
-
-def landing_arguments() -> dict[str, str]:
-    """The parameters of the form that say how answers become rows, as templates."""
-    return {
-        "keep_response_body": "{{ params.keep_response_body }}",
-        "max_attempts": "{{ params.max_attempts }}",
-        "accept_codes": "{{ params.accept_codes | tojson }}",
-        "retry_codes": "{{ params.retry_codes | tojson }}",
-    }
-
-
-def split_arguments() -> dict[str, Any]:
-    """The parameters of the form that the split takes, as templates."""
-    names = (
-        "input_uri",
-        "output_uri",
-        "conn_id",
-        "on_existing",
-        "repair",
-        "max_requests_per_shard",
-        "max_tokens_per_shard",
-        "max_bytes_per_shard",
-        "on_bad_line",
-        "on_empty",
-        "realtime_threshold",
-        "enqueued_token_limit",
-        "max_cost_usd",
-        "sample_requests",
-    )
-    return {name: f"{{{{ params.{name} }}}}" for name in names} | {
-        "input_uri": "{{ params.input_uri | tojson }}",  # a list would arrive as Python's text
-        "send_mode": "{{ params.mode }}",
-        "plan_only": "{{ params.dry_run }}",
-    }
-
-
-def report_arguments() -> dict[str, Any]:
-    """The parameters of the form that the report takes, as templates."""
-    names = ("conn_id", "keep_remote_files", "sample_requests", "max_failed_fraction")
-    return {name: f"{{{{ params.{name} }}}}" for name in names}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import XComArg
 from airflow.sdk import BaseOperator, TaskGroup, TriggerRule
+from airflow.sdk.definitions.mappedoperator import MappedOperator
 from airflow.sdk.definitions.xcom_arg import PlainXComArg
 
 from airflow_openai_batch.dag_params import (
@@ -35,16 +36,32 @@ class OpenAIBatchTaskGroup(TaskGroup):
     @property
     def job(self) -> Any:
         """The job directory's URI, once all has landed: for a join or a task of one's own (an ``XComArg``)."""
-        return XComArg(self._publish, key="job")
+        return XComArg(self.report, key="job")
 
     @property
     def counts(self) -> Any:
         """What `OpenAIBatchReportOperator` returns: counts, cost and the report's URI (an ``XComArg``)."""
-        return XComArg(self._publish)
+        return XComArg(self.report)
 
     @property
-    def _publish(self) -> BaseOperator:
-        return next(task for task in self.children.values() if isinstance(task, OpenAIBatchReportOperator))
+    def begun_job(self) -> str:
+        """The job directory's URI as soon as the split knows it: for a join that writes its table whatever becomes of
+        the rows, with ``trigger_rule="all_done"`` and after `shards`. A template; empty where the split failed."""
+        return _pull(self._find(OpenAIBatchSplitOperator), "job")
+
+    @property
+    def shards(self) -> Any:
+        """The mapped task of the shards: what comes after it, and not after the group, does not wait for the verdict of
+        the report, which then ends the run on its own and turns it red where it must."""
+        return next(task for task in self.children.values() if isinstance(task, MappedOperator))
+
+    @property
+    def report(self) -> BaseOperator:
+        """The task that writes the report, and judges."""
+        return self._find(OpenAIBatchReportOperator)
+
+    def _find(self, kind: type[BaseOperator]) -> BaseOperator:
+        return next(task for task in self.children.values() if isinstance(task, kind))
 
 
 def openai_batch_task_group(

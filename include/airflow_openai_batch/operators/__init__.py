@@ -7,8 +7,10 @@ They are doors: what is to be done next, `sending.machine` decides. What they sh
 __all__ = [
     "create",
     "download",
+    "form_arguments",
     "join",
     "links",
+    "own_tasks",
     "prepare",
     "prepare_stream",
     "report",

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
 from airflow_openai_batch.access.givers import Giver, find_giver
 from airflow_openai_batch.access.locations import open_place
 from airflow_openai_batch.errors import ConfigError, JobError
@@ -15,6 +17,7 @@ from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.operators.task.parameters import read_choice, read_flag, read_number
 from airflow_openai_batch.operators.task.run_place import place_of_run
 from airflow_openai_batch.tables.join.join_table import join_answers
+from airflow_openai_batch.tables.preparation import read_manifest
 from airflow_openai_batch.tables.writing.write_table import FORMATS, TableOptions, find_format
 from airflow_openai_batch.wording import number_of
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_openai_batch.storage.location import Location
-    from airflow_openai_batch.tables.join.join_table import Joined
+    from airflow_openai_batch.tables.join.join_table import Joined, OnUnfinished
     from airflow_openai_batch.tables.writing.write_table import TableFormat
 
 PROGRESS_EVERY_S = 10.0
@@ -42,12 +45,14 @@ class OpenAIBatchJoinOperator(OpenAIBatchOperator):
 
     :param prepared: the directory that `OpenAIBatchPrepareOperator` wrote.
     :param job: the job directory, as the split pushes it under the key ``job``; may be empty where no row could be
-        asked about, so that nothing was split.
+        asked about, so that nothing was split. Where the split failed it is empty as well: with
+        ``on_unfinished="keep"`` the task is skipped then, and a table of an earlier run stays.
     :param output_uri: the file to write. ``{run_id}`` stands for the run id in a form fit for a path.
     :param format: ``parquet``, ``csv``, ``jsonl`` or ``xlsx`` (needs the extra ``tables``); by default what the name
         of the file ends in. Vectors only go into ``parquet`` and ``jsonl``.
     :param on_unfinished: where shards are not done: ``fail``, or ``keep`` their rows with what there is, for instance
-        after a sample.
+        after a sample. With ``trigger_rule="all_done"``, and after the shards in place of the report, there is a table
+        whatever became of the shards; `OpenAIBatchTaskGroup` has what that takes.
     :param for_excel: of a CSV: with a byte order mark, so that Excel takes it for UTF-8.
     :param raw_csv: of a CSV: text as it is. By default an apostrophe stands before what a spreadsheet would run as a
         formula. Set it where a machine reads the file.
@@ -106,6 +111,11 @@ class OpenAIBatchJoinOperator(OpenAIBatchOperator):
             allowed = read_number("max_rejected_fraction", self.max_rejected_fraction, minimum=0.0)
             place = self._open_output(context)
             has_job = bool(self.job and self.job.strip())
+            on_unfinished: OnUnfinished = read_choice("on_unfinished", self.on_unfinished, ("fail", "keep"))
+            if on_unfinished == "keep" and not has_job and not _has_nothing_to_ask(self.prepared, context):
+                raise AirflowSkipException(
+                    "Nothing was sent in this run: the split pushed no job. See its log."
+                )
             joined = join_answers(
                 _open("prepared", self.prepared, find_giver(context, "prepared")),
                 _open("job", self.job, find_giver(context, "job")) if has_job else None,
@@ -116,7 +126,7 @@ class OpenAIBatchJoinOperator(OpenAIBatchOperator):
                     raw_csv=read_flag("raw_csv", self.raw_csv),
                     long_text=read_choice("long_text", self.long_text, ("fail", "cut")),
                 ),
-                on_unfinished=read_choice("on_unfinished", self.on_unfinished, ("fail", "keep")),
+                on_unfinished=on_unfinished,
                 overwrite=read_flag("overwrite", self.overwrite),
                 progress=_ProgressLog(self.log),
             )
@@ -159,6 +169,14 @@ def check_rejected(joined: Joined, allowed: float) -> None:
             "each row. Mend the rows or the prompt and run again with another output_uri or on_existing=restart, or "
             "raise max_rejected_fraction."
         )
+
+
+def _has_nothing_to_ask(prepared: str, context: Context) -> bool:
+    """Whether there is a preparation, and no row of it could be asked about: the table then says why."""
+    if not prepared or prepared.strip().lower() in ("", "none"):  # the task that prepares failed
+        return False
+    manifest = read_manifest(_open("prepared", prepared, find_giver(context, "prepared")))
+    return manifest is not None and not manifest.counts.requests
 
 
 def _open(name: str, uri: str, giver: Giver) -> Location:

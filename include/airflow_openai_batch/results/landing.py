@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from airflow_openai_batch.results.outcome import OutcomeRules
     from airflow_openai_batch.storage.location import Location
 
-_NOT_SENT = "Not sent: so far there was only a sample without it, or the deadline came first."
+_NOT_SAMPLED = "Not sent, since it is not part of the sample. A run without sample_requests asks for it."
+_TOO_LATE = "Not sent: the deadline came first."
 _NO_ANSWER, _NO_USAGE = ResponseContent(), Usage()
 
 
@@ -60,7 +61,8 @@ def land_shard(
     :raises InputChangedError: if a request line is none any more.
     :raises AccountingError: if ``requests`` gives more or fewer than the plan says.
     """
-    landing = _Landing(sends, shard, media, keep_response_body, own_prices)
+    unsent = _TOO_LATE if leftover is None else _NOT_SAMPLED
+    landing = _Landing(sends, shard, media, keep_response_body, own_prices, unsent)
     with RawAnswers(sends) as raw, part.open_write() as file:
         writer = ResultsWriter(file)
         with writer:
@@ -101,7 +103,9 @@ class _Landing:
         media: MediaWriter,
         keep_response_body: bool,
         own_prices: OwnPrices,
+        unsent: str,
     ) -> None:
+        self._unsent = unsent
         self._sends = sends
         self._shard = shard
         self._media = media
@@ -157,7 +161,7 @@ class _Landing:
         return any(each.outcome.account_error and each.send == len(self._sends) - 1 for each in judged)
 
     def _to_missing_row(self, settled: Settled) -> ResultRow:
-        code, message = (NOT_SENT, _NOT_SENT) if settled.unsent else self._missing
+        code, message = (NOT_SENT, self._unsent) if settled.unsent else self._missing
         self._rows["missing"] += 1
         self._problems.add(code, settled.custom_id, message)
         request = settled.request

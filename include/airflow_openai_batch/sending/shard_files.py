@@ -21,7 +21,7 @@ from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
 from airflow_openai_batch.results.landing import land_shard
 from airflow_openai_batch.results.leftovers import Leftover, LeftoverWriter, find_leftover, write_leftover
 from airflow_openai_batch.results.media_files import MediaWriter
-from airflow_openai_batch.results.outcome import OutcomeRules
+from airflow_openai_batch.results.outcome import NOT_SENT, OutcomeRules
 from airflow_openai_batch.results.raw_index import SendFiles
 from airflow_openai_batch.sending.realtime.segments import Segments
 from airflow_openai_batch.sending.result_files import fetch_results
@@ -188,11 +188,18 @@ class ShardFiles:
                 leftover=None if final else writer,
                 own_prices=own_prices,
             )
-        rows = ", ".join(f"{count:,} {status}" for status, count in sorted(landed.rows.items()))
-        log.info("%s: landed %s requests: %s.", self.name, f"{landed.requests:,}", rows)
         leftover = writer.written
-        if leftover is not None:
-            log.info("%s: %s may be sent again.", self.name, number_of(leftover.requests, "request"))
+        unsent = sum(problem.count for problem in landed.problems if problem.code == NOT_SENT)
+        counts = landed.rows | {"missing": landed.rows.get("missing", 0) - unsent}
+        rows = ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items()) if count)
+        log.info("%s: landed %s requests: %s.", self.name, f"{landed.requests - unsent:,}", rows or "none")
+        if unsent and final:
+            log.info("%s: %s were not sent, since the deadline came first.", self.name, f"{unsent:,}")
+        if unsent and not final:
+            log.info("%s: %s were not sent, since they are not part of the sample.", self.name, f"{unsent:,}")
+        if leftover is not None and leftover.requests > unsent:
+            again = number_of(leftover.requests - unsent, "request")
+            log.info("%s: %s may be sent again.", self.name, again)
         return LandingOutcome(landed=landed, leftover=leftover)
 
     def _lines(self) -> Iterable[RequestLine]:

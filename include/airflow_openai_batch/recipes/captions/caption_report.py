@@ -6,7 +6,7 @@ import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_openai_batch.access.givers import find_giver_of
 from airflow_openai_batch.access.locations import open_place
@@ -28,6 +28,8 @@ WAYS = ("realtime", "batch")
 CAPTIONS = "captions.jsonl"
 REPORT = "report.md"
 WORKBOOK = "captions.xlsx"
+PROBLEMS = "problems"
+"""Column of the workbook: which caption is missing, and why."""
 _SHOWN = 10
 """Frames whose captions stand in the report; the workbook has all."""
 
@@ -105,7 +107,7 @@ def compare_captions(video_uri: str) -> dict[str, Any]:
     folders = [folder for _, _, folder in found]
     report = "\n".join(_describe(outcomes, _pair(place, outcomes, folders))) + "\n"
     place.child(REPORT).write_bytes(report.encode())
-    names = ["frame", "second", *(each.name for each in outcomes)]
+    names = ["frame", "second", *(each.name for each in outcomes), PROBLEMS]
     written = write_workbook(
         place.child(WORKBOOK),
         (
@@ -156,19 +158,32 @@ def _read_times(output: Location, shard: int) -> list[float]:
     return [events[0].at, done[-1]] if done else []
 
 
-def _read_captions(folder: Location) -> Iterator[str | None]:
-    """One per frame, in their order; None where there is no good answer."""
+class _Caption(NamedTuple):
+    """``text`` is None where there is no good answer; then ``problem`` says why."""
+
+    text: str | None
+    problem: str = ""
+
+
+def _read_captions(folder: Location) -> Iterator[_Caption]:
+    """One per frame, in their order."""
     for row in read_rows(folder.child(CAPTIONS), made_by="join"):
-        yield row["answer"].strip() if row["answer_status"] == "ok" and row["answer"] else None
+        if row["answer_status"] == "ok" and row["answer"]:
+            yield _Caption(row["answer"].strip())
+        else:
+            yield _Caption(None, ", ".join(filter(None, (row["answer_status"], row["answer_error"]))))
 
 
 def _pair(place: Location, outcomes: Sequence[CaptionOutcome], folders: Sequence[Location]) -> Iterator[Row]:
     """One row per frame, with a column for each outcome."""
     captions = [_read_captions(folder) for folder in folders]
+    names = [each.name for each in outcomes]
     frames = read_rows(place.child(INDEX), made_by="extract_frames")
-    for frame, *texts in zip(frames, *captions, strict=True):
-        row: Row = {"frame": frame["frame"], "second": frame["second"]}
-        row.update(zip((each.name for each in outcomes), texts, strict=True))
+    for frame, *found in zip(frames, *captions, strict=True):
+        told = dict(zip(names, found, strict=True))
+        missing = [f"{name}: {each.problem}" for name, each in told.items() if each.text is None]
+        row: Row = {"frame": frame["frame"], "second": frame["second"], PROBLEMS: "; ".join(missing) or None}
+        row.update((name, each.text) for name, each in told.items())
         yield row
 
 
@@ -177,8 +192,8 @@ def _measure_agreement(found: Sequence[tuple[str, Location]]) -> list[float | No
     models = [model for model, _ in found]
     sums = [0.0] * len(found)
     pairs = [0] * len(found)
-    for texts in zip(*(_read_captions(folder) for _, folder in found), strict=True):
-        words = [frozenset((text or "").casefold().split()) for text in texts]
+    for captions in zip(*(_read_captions(folder) for _, folder in found), strict=True):
+        words = [frozenset((each.text or "").casefold().split()) for each in captions]
         for a, b in itertools.combinations(range(len(found)), 2):
             if models[a] == models[b] or not words[a] or not words[b]:
                 continue
@@ -214,6 +229,8 @@ def _describe(outcomes: Sequence[CaptionOutcome], rows: Iterator[Row]) -> Iterat
         yield ""
         for each in outcomes:
             yield f"* {escape(each.name)}: {escape(row[each.name] or 'no caption')}"
+        if row[PROBLEMS]:
+            yield f"* {PROBLEMS}: {escape(row[PROBLEMS])}"
 
 
 def _conclude(outcomes: Sequence[CaptionOutcome]) -> Iterator[str]:

@@ -54,9 +54,13 @@ _PROBLEM_COLUMNS = ("photo", "title", "artist", "step", "code", "detail", "way_o
 log = logging.getLogger(__name__)
 
 
-def list_photos(photos_uri: str, output_uri: str) -> str | None:
+def list_photos(
+    photos_uri: str, output_uri: str, *, only_failed: bool = False, restart_of: str | None = None
+) -> str | None:
     """Begin a round with the photographs that have no good answer yet, new and changed ones among them.
 
+    :param only_failed: new ones wait.
+    :param restart_of: the id of a run that asks about all of them anew.
     :returns: the round's directory; None where there is nothing to ask.
     :raises EmptyInputError: if there is no photograph below ``photos_uri``.
     """
@@ -69,7 +73,9 @@ def list_photos(photos_uri: str, output_uri: str) -> str | None:
         {"photo": each.uri[start:], "photo_uri": each.uri, "photo_version": f"{each.size}-{each.etag}"}
         for each in found
     )
-    place, asked = open_round(_open(output_uri).child(COVERS), rows, _photo_key)
+    place, asked = open_round(
+        _open(output_uri).child(COVERS), rows, _photo_key, only_failed=only_failed, restart_of=restart_of
+    )
     log.info("%s of %s to be read.", f"{asked:,}", number_of(len(found), "photograph"))
     return None if place is None else place.uri
 
@@ -117,9 +123,10 @@ def search_catalogue(output_uri: str, *, catalogue_conn_id: str, catalogue_uri: 
     return {"covers": total, "with_candidates": counts["with candidates"]}
 
 
-def list_choices(output_uri: str) -> str | None:
+def list_choices(output_uri: str, *, restart_of: str | None = None) -> str | None:
     """Begin a round with the covers that have candidates and no good judgement of just these yet.
 
+    :param restart_of: the id of a run that asks about all of them anew.
     :returns: the round's directory; None where there is nothing to ask.
     """
     output = _open(output_uri)
@@ -133,7 +140,9 @@ def list_choices(output_uri: str) -> str | None:
         for row in read_rows(output.child(CANDIDATES), made_by="find_candidates")
         if row["candidates"]
     )
-    place, asked = open_round(output.child(CHOICES), rows, lambda row: str(row["choice_key"]))
+    place, asked = open_round(
+        output.child(CHOICES), rows, lambda row: str(row["choice_key"]), restart_of=restart_of
+    )
     log.info("%s to be judged.", number_of(asked, "cover"))
     return None if place is None else place.uri
 

@@ -1,8 +1,8 @@
 """Rounds of asking: each holds only the rows that have no good answer yet, so that nothing is paid for twice.
 
 A round is a directory ``round-001``: ``rows.jsonl`` (what is asked), ``prepared/`` and ``job/`` (the sending), and
-``answers.jsonl``, written last. Once its requests are prepared, a round stays as it is until its answers are there;
-what is new meanwhile waits for the next one.
+``answers.jsonl``, written last. Once its requests are prepared, a round stays as it is until all of them have been
+answered or refused; what is new meanwhile waits for the next one.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.recipes.json_rows import Row, read_rows, write_rows
+from airflow_openai_batch.tables.join.answer_reader import UNFINISHED
 
 if TYPE_CHECKING:
     from airflow_openai_batch.storage.location import Location
@@ -21,38 +22,68 @@ ANSWERS = "answers.jsonl"
 PREPARED = "prepared"
 JOB = "job"
 _COMMITTED = f"{PREPARED}/manifest.json"
+_RESTART = "restarted_by"
+"""The id of the run that began the round with everything anew."""
 SETTLED = frozenset({"ok", "rejected"})
 """``answer_status`` of rows that are not asked again as they are: good, or not fit to be sent."""
 
 Key = Callable[[Row], str]
 
 
-def open_round(folder: Location, rows: Iterable[Row], key: Key) -> tuple[Location | None, int]:
+def open_round(
+    folder: Location,
+    rows: Iterable[Row],
+    key: Key,
+    *,
+    only_failed: bool = False,
+    restart_of: str | None = None,
+) -> tuple[Location | None, int]:
     """The round to go on with, and its rows; None where every row is settled.
 
-    Holds the keys of what is settled in memory, and one row.
+    Holds the keys of what was asked in memory, and one row.
 
     :param rows: everything that there is to ask about.
     :param key: equal for rows that are equal to the model, of a row before and after it was asked.
+    :param only_failed: what was never asked waits.
+    :param restart_of: the id of a run that asks about everything anew, once.
     """
     number = _count_rounds(folder)
     last = folder.child(_name(number))
-    is_open = number > 0 and not last.child(ANSWERS).exists()
-    if is_open and last.child(_COMMITTED).exists():
+    is_open = number > 0 and _is_open(last)
+    restarts = restart_of is not None and _read_restart(last) != restart_of
+    if is_open and last.child(_COMMITTED).exists() and not restarts:
         return last, sum(1 for _ in read_rows(last.child(ROWS), made_by="before it"))
-    settled = {
-        key(row) for row in read_answers(folder) if row["answer_status"] in SETTLED
-    }  # what is open has no answers
-    wanted = (row for row in rows if key(row) not in settled)
+    settled: dict[str, bool] = {}
+    if not restarts:
+        for row in read_answers(folder):
+            if row["answer_status"] != UNFINISHED:
+                settled[key(row)] = row["answer_status"] in SETTLED
+    wanted = (row for row in rows if not settled.get(key(row), only_failed))
     first = next(wanted, None)
     if first is None:
         return None, 0
     place = last if is_open else folder.child(_name(number + 1))
-    return place, write_rows(place.child(ROWS), itertools.chain([first], wanted))
+    asked = write_rows(place.child(ROWS), itertools.chain([first], wanted))
+    if restarts:
+        place.child(_RESTART).write_bytes(str(restart_of).encode())
+    return place, asked
+
+
+def _is_open(place: Location) -> bool:
+    """Whether some of its requests were not asked or not answered yet: its job goes on."""
+    answers = place.child(ANSWERS)
+    if not answers.exists():
+        return True
+    return any(row["answer_status"] == UNFINISHED for row in read_rows(answers, made_by="join"))
+
+
+def _read_restart(place: Location) -> str | None:
+    note = place.child(_RESTART)
+    return note.read_bytes().decode() if note.exists() else None
 
 
 def read_answers(folder: Location) -> Iterator[Row]:
-    """All answers of all finished rounds, the first round first."""
+    """All answers of all rounds that have some, the first round first."""
     for number in range(1, _count_rounds(folder) + 1):
         answers = folder.child(f"{_name(number)}/{ANSWERS}")
         if answers.exists():

@@ -45,7 +45,7 @@ class PendingJob:
     landed: bool
 
 
-def find_jobs(inbox: Inbox, *, max_files: int, min_age_s: float) -> list[PendingJob]:
+def find_jobs(inbox: Inbox, *, max_files: int, min_age_s: float, only_bad: bool = False) -> list[PendingJob]:
     """One job for each content that is not drained yet.
 
     A file whose output is there already is left alone, also one that another tool wrote. A file that has changed since
@@ -53,7 +53,10 @@ def find_jobs(inbox: Inbox, *, max_files: int, min_age_s: float) -> list[Pending
 
     :param max_files: the rest waits for the next run.
     :param min_age_s: a file that was written less than so many seconds ago may still grow, and waits, too.
+    :param only_bad: for a repair: drained or not, the files whose job has requests without a good answer.
     """
+    if only_bad:
+        return _find_bad(inbox, max_files)
     jobs: dict[str, list[str]] = {}
     waiting = 0
     for file in _list_pending(inbox):
@@ -79,6 +82,17 @@ def hash_file(place: Location) -> str:
         while block := file.read(BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _find_bad(inbox: Inbox, max_files: int) -> list[PendingJob]:
+    found: dict[str, list[str]] = {}
+    for name in filter(is_text, inbox.names()):
+        sha256 = _try(functools.partial(hash_file, inbox.place.child(name)))
+        report = None if sha256 is None else _read_report(inbox.job(sha256))
+        if sha256 is not None and report is not None and (report.counts.bad or report.counts.unfinished):
+            found.setdefault(sha256, []).append(name)
+    log.info("%s to repair.", number_of(len(found), "job"))
+    return [_describe(inbox, sha256, names) for sha256, names in list(found.items())[:max_files]]
 
 
 def _describe(inbox: Inbox, sha256: str, names: list[str]) -> PendingJob:
@@ -147,7 +161,12 @@ def _age_of(place: Location) -> float:
 
 
 def _has_landed(place: Location) -> bool:
+    report = _read_report(place)
+    return report is not None and report.complete
+
+
+def _read_report(place: Location) -> Report | None:
     try:
-        return Report.from_json(place.child(directory.REPORT_JSON).read_bytes()).complete
+        return Report.from_json(place.child(directory.REPORT_JSON).read_bytes())
     except (FileNotFoundError, msgspec.DecodeError):
-        return False
+        return None

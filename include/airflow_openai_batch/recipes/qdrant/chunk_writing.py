@@ -12,7 +12,7 @@ import msgspec
 import pyarrow.parquet as pq
 
 from airflow_openai_batch.errors import ConfigError, JobError
-from airflow_openai_batch.recipes.job_folder import read_note
+from airflow_openai_batch.recipes.job_folder import read_note, write_note
 from airflow_openai_batch.recipes.qdrant.documents import (
     DOCUMENTS,
     NOTE,
@@ -21,6 +21,7 @@ from airflow_openai_batch.recipes.qdrant.documents import (
     describe_embedding,
 )
 from airflow_openai_batch.recipes.qdrant.qdrant_points import PAGE_POINTS
+from airflow_openai_batch.tables.join.answer_reader import UNFINISHED
 from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:
@@ -31,7 +32,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TABLE = "embedded.parquet"
+WRITTEN = "written.json"
+MISSING = "without_vector.jsonl"
+"""The chunks that got none, each with the reason."""
 _KEPT = ["document", "name", "heading", "position", "text"]
+_NAMED = ("document", "heading", "position", "answer_status", "answer_error")
 
 
 class ChunksWritten(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +48,8 @@ class ChunksWritten(msgspec.Struct, frozen=True, kw_only=True):
     deleted: int
     incomplete: int
     """Documents of which a chunk is missing."""
+    unfinished: int = 0
+    """Not asked yet: beyond the sample, or of a shard that is not done."""
     cost_usd: float
 
 
@@ -60,14 +67,16 @@ def write_chunks(folder: Location, store: PointStore, prompt: PromptSpec) -> Chu
         raise JobError(f"{folder.child(NOTE).uri}: is not there. Clear the task that reads the documents.")
     counts: Counter[str] = Counter()
     cost_usd = 0.0
-    with store.open() as points:
-        if reading.new:
-            for batch in _read_batches(folder.child(TABLE)):
-                cost_usd += sum(row["answer_cost_usd"] or 0.0 for row in batch)
-                good = [row for row in batch if row["answer_status"] == "ok"]
-                _write(points, good, prompt, store)
-                counts["written"] += len(good)
-                counts["failed"] += len(batch) - len(good)
+    with store.open() as points, folder.child(MISSING).open_write() as missing:
+        for batch in _read_batches(folder.child(TABLE)) if reading.new else ():
+            cost_usd += sum(row["answer_cost_usd"] or 0.0 for row in batch)
+            good = [row for row in batch if row["answer_status"] == "ok"]
+            _write(points, good, prompt, store)
+            counts["written"] += len(good)
+            for row in batch:
+                if row["answer_status"] != "ok":
+                    counts["unfinished" if row["answer_status"] == UNFINISHED else "failed"] += 1
+                    missing.write(msgspec.json.encode({name: row[name] for name in _NAMED}) + b"\n")
         if points.exists():
             for document in _read_documents(folder.child(DOCUMENTS)):
                 counts.update(_tidy(points, document))
@@ -76,25 +85,35 @@ def write_chunks(folder: Location, store: PointStore, prompt: PromptSpec) -> Chu
         failed=counts["failed"],
         deleted=counts["deleted"],
         incomplete=counts["incomplete"],
+        unfinished=counts["unfinished"],
         cost_usd=cost_usd,
     )
     log.info(
         "%s: %s written, %s without a vector, %s deleted, for $%s.",
         store,
         number_of(done.written, "chunk"),
-        f"{done.failed:,}",
+        f"{done.failed + done.unfinished:,}",
         f"{done.deleted:,}",
         f"{done.cost_usd:,.6f}",
     )
+    write_note(folder.child(WRITTEN), done)
     return done
 
 
-def check_failed(done: ChunksWritten) -> None:
-    """:raises JobError: if a chunk has no vector."""
-    if done.failed or done.incomplete:
+def check_failed(folder: Location, max_failed_fraction: float) -> None:
+    """Judge what `write_chunks` has noted. Chunks that a sample left out, and those of shards that are not done, are
+    not counted as failed: the report of the job judges these.
+
+    :raises JobError: if more than this fraction of the chunks that were asked for has no vector.
+    """
+    done = read_note(folder.child(WRITTEN), ChunksWritten)
+    if done is None:
+        raise JobError(f"{folder.child(WRITTEN).uri}: is not there. Clear the task that writes the chunks.")
+    if done.failed > max_failed_fraction * (done.written + done.failed):
         raise JobError(
             f"{number_of(done.failed, 'chunk')} got no vector, so {number_of(done.incomplete, 'document')} kept what "
-            "was there before. The job's report.md says why; a new run asks for these alone."
+            f"was there before: more than max_failed_fraction={max_failed_fraction:g} allows. {MISSING} says which and "
+            "why; a new run asks for these alone."
         )
 
 
@@ -155,7 +174,7 @@ def is_chunk(point: Point) -> bool:
 
 
 def _read_batches(table: Location) -> Iterator[list[dict[str, Any]]]:
-    columns = ["chunk_id", *_KEPT, "embedding", "answer_status", "answer_cost_usd"]
+    columns = ["chunk_id", *_KEPT, "embedding", "answer_status", "answer_error", "answer_cost_usd"]
     with table.open_read() as file:
         for batch in pq.ParquetFile(file).iter_batches(PAGE_POINTS, columns=columns):
             yield batch.to_pylist()

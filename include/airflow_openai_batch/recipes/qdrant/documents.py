@@ -59,6 +59,8 @@ class DocumentReading(msgspec.Struct, frozen=True, kw_only=True):
     chunks: int
     new: int
     """Chunks without a vector of the prompt's model, which stand in the table."""
+    restarted_by: str = ""
+    """The run that read anew what an earlier one had read into this directory."""
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +84,13 @@ class _Row(NamedTuple):
 
 
 def read_documents(
-    store: PointStore, folder: Location, prompt: PromptSpec, *, source: str, max_chars: int
+    store: PointStore,
+    folder: Location,
+    prompt: PromptSpec,
+    *,
+    source: str,
+    max_chars: int,
+    restart_of: str | None = None,
 ) -> DocumentReading:
     """Cut every document and write the chunks that have no vector yet into a table; one document at a time.
 
@@ -90,6 +98,7 @@ def read_documents(
     embedded again.
 
     :param source: a prefix that ends in ``/``, or one document.
+    :param restart_of: the id of a run that reads anew, once, what was read into the directory before it.
     :raises EmptyInputError: if there is no document.
     :raises JobError: if the directory has the chunks of another question.
     """
@@ -99,11 +108,11 @@ def read_documents(
         msgspec.json.encode([store.collection, store.place, source, max_chars, prompt.sha256])
     ).hexdigest()
     done = read_note(folder.child(NOTE), DocumentReading)
-    if done is not None:
+    if done is not None and restart_of in (None, done.restarted_by):
         if done.asked != asked:
             raise JobError(
                 f"{folder.uri}: was read from another source, for another collection or with another prompt. Choose "
-                "another output_uri."
+                "another output_uri, or set on_existing=restart to read anew."
             )
         log.info("Read before, and used as it is: %s.", describe_reading(done))
         return done
@@ -136,6 +145,7 @@ def read_documents(
         unreadable=counts["unreadable"],
         chunks=counts["chunks"],
         new=counts["new"],
+        restarted_by=restart_of or "",
     )
     write_note(folder.child(NOTE), found)
     log.info("%s: %s.", source, describe_reading(found))

@@ -28,6 +28,7 @@ from airflow_openai_batch.recipes.qdrant.transcripts import (
     read_version,
     to_point_id,
 )
+from airflow_openai_batch.tables.join.answer_reader import UNFINISHED
 from airflow_openai_batch.tables.join.join_table import join_answers
 from airflow_openai_batch.tables.preparation import read_manifest
 from airflow_openai_batch.wording import number_of
@@ -57,7 +58,7 @@ _COLUMNS = [
     "tags",
     "summary",
 ]
-_UNASKED = ("unfinished", "rejected", "missing")
+_UNASKED = (UNFINISHED, "rejected", "missing")
 _TOP_TAGS = 20
 _MOST_TAGS = 20_000
 
@@ -225,12 +226,21 @@ def write_summary(folder: Location, *, store: PointStore, prompt: PromptSpec) ->
     log.info("%s", text)
 
 
-def check_skipped(done: TagsWritten, max_failed_fraction: float) -> None:
-    """:raises JobError: if more than this fraction of the rows was not written."""
-    if done.skipped > max_failed_fraction * done.read:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in list(done.reasons.items())[:5])
+def check_skipped(folder: Location, max_failed_fraction: float) -> None:
+    """Judge what `write_tags` has noted. Rows of a sample, and of shards that are not done, are not counted as skipped:
+    the report of the job judges these.
+
+    :raises JobError: if more than this fraction of the rows was not written.
+    """
+    done = read_note(folder.child(NOTE), TagsWritten)
+    if done is None:
+        raise JobError(f"{folder.child(NOTE).uri}: is not there. Clear the task that writes the tags.")
+    failed = {reason: count for reason, count in done.reasons.items() if reason != UNFINISHED}
+    skipped = sum(failed.values())
+    if skipped > max_failed_fraction * done.read:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in list(failed.items())[:5])
         raise JobError(
-            f"{done.skipped:,} of {done.read:,} points were not tagged ({reasons}): more than "
+            f"{skipped:,} of {done.read:,} points were not tagged ({reasons}): more than "
             f"max_failed_fraction={max_failed_fraction:g} allows. The others have their tags; a new run asks again "
             f"for these alone. {SKIPPED} names them."
         )

@@ -70,6 +70,8 @@ class TranscriptReading(msgspec.Struct, frozen=True, kw_only=True):
     """The others, which stand in the table."""
     foreign: int = 0
     """Left out, since they have tags or a summary that this DAG did not write."""
+    restarted_by: str = ""
+    """The run that read anew what an earlier one had read into this directory."""
 
 
 def seed_transcripts(store: PointStore, samples: Path) -> int:
@@ -100,22 +102,23 @@ def read_transcripts(
     filters: Mapping[str, Any],
     fields: Fields,
     overwrite: bool = False,
+    restart_of: str | None = None,
 ) -> TranscriptReading:
     """Write the transcripts that match and are untagged, or tagged by an older prompt, into a table; a page at a time.
 
     Done once per directory: whoever clears the task later, when points have their tags, gets the same rows.
 
     :param overwrite: ask also about points with tags or a summary that others wrote, see `is_foreign`.
-
+    :param restart_of: the id of a run that reads anew, once, what was read into the directory before it.
     :raises JobError: if the directory has the rows of another question.
     """
     asked = _digest(store, filters, fields, prompt, overwrite)
     done = read_note(folder.child(NOTE), TranscriptReading)
-    if done is not None:
+    if done is not None and restart_of in (None, done.restarted_by):
         if done.asked != asked:
             raise JobError(
                 f"{folder.uri}: was read with another collection, other filters or another prompt version. Choose "
-                "another output_uri."
+                "another output_uri, or set on_existing=restart to read anew."
             )
         log.info("Read before, and used as it is: %s.", describe_reading(done))
         return done
@@ -140,6 +143,7 @@ def read_transcripts(
         empty=untagged - read - foreign,
         read=read,
         foreign=foreign,
+        restarted_by=restart_of or "",
     )
     write_note(folder.child(NOTE), found)
     log.info("%s: %s.", store, describe_reading(found))

@@ -25,8 +25,6 @@ VECTOR = pa.list_(pa.float32())
 
 REJECTED = "rejected"
 """``answer_status`` of a row that was never sent."""
-UNFINISHED = "unfinished"
-"""``answer_status`` of a row whose shard has no results yet."""
 
 _RESULTS = ("custom_id", "status", "error_code", "error_message", "model", "cost_usd")
 

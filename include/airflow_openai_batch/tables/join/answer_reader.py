@@ -10,16 +10,18 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from airflow_openai_batch.errors import AccountingError
+from airflow_openai_batch.results.outcome import NOT_SENT
 from airflow_openai_batch.results.result_rows import SCHEMA
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ PIECE_BYTES = 24 * 2**20
 """Of answers beside one piece of source rows."""
 NO_POSITION = -1
 """A source row that was never sent."""
+UNFINISHED = "unfinished"
+"""``answer_status`` of a row that has no result yet: its shard is not done, and perhaps the sample left it out."""
 
 _ROW_BYTES = 64
 """What a row takes beyond what its columns are said to."""
@@ -53,6 +57,7 @@ class AnswerReader:
 
     :param part_of: where the part of a shard lies, by its number. One that is not there has no rows.
     :param columns: those of ``results/`` that are wanted; ``position`` is always read.
+    :param unfinished: shards that are not done: what a sample left out of them has no result yet, though it has a row.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class AnswerReader:
         part_of: Callable[[int], Location],
         columns: Sequence[str],
         *,
+        unfinished: Collection[int] = (),
         cache_bytes: int = CACHE_BYTES,
         piece_bytes: int = PIECE_BYTES,
     ) -> None:
@@ -68,6 +74,7 @@ class AnswerReader:
         self._columns = ["position", *(name for name in columns if name != "position")]
         self._schema = pa.schema([SCHEMA.field(name).with_nullable(True) for name in self._columns])
         self._first_positions: Positions = np.array([s.first_position for s in plan.shards], np.int64)
+        self._unfinished = np.array(sorted(unfinished), np.int64)
         self._groups: dict[int, _Groups | None] = {}
         self._cache: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
         self._cache_bytes = cache_bytes
@@ -109,7 +116,17 @@ class AnswerReader:
             tables.append(table.take(pa.array(index[found])))
             taken += int(found.sum())
         gathered = pa.concat_tables([self._schema.empty_table(), *tables]).combine_chunks()
-        return gathered.take(pa.array(rows, mask=rows == NO_POSITION))
+        return self._mark_unsent(positions, gathered.take(pa.array(rows, mask=rows == NO_POSITION)))
+
+    def _mark_unsent(self, positions: Positions, answers: pa.Table) -> pa.Table:
+        if not len(self._unfinished) or not {"status", "error_code"} <= set(answers.column_names):
+            return answers
+        is_open = pa.array(np.isin(self.shards_of(positions), self._unfinished))
+        unsent = pc.and_(pc.fill_null(pc.equal(answers.column("error_code"), NOT_SENT), False), is_open)
+        status = pc.if_else(unsent, UNFINISHED, answers.column("status"))
+        return answers.set_column(
+            answers.schema.get_field_index("status"), self._schema.field("status"), status
+        )
 
     def shards_of(self, positions: Positions) -> Positions:
         """The shard that each position belongs to; -1 where it comes before the first."""

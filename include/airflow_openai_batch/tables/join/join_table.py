@@ -22,8 +22,8 @@ from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.plan import Counts, Limits, Plan
 from airflow_openai_batch.job.rejected import RejectedLine
 from airflow_openai_batch.results.landing_summary import find_unfinished
-from airflow_openai_batch.tables.join.answer_columns import REJECTED, UNFINISHED, AnswerColumns
-from airflow_openai_batch.tables.join.answer_reader import AnswerReader
+from airflow_openai_batch.tables.join.answer_columns import REJECTED, AnswerColumns
+from airflow_openai_batch.tables.join.answer_reader import UNFINISHED, AnswerReader
 from airflow_openai_batch.tables.join.source_rows import PreparedRows
 from airflow_openai_batch.tables.writing.kept_files import KeptFile
 from airflow_openai_batch.tables.writing.write_table import TableOptions, check_table, open_table
@@ -108,7 +108,12 @@ def join_answers(
     kept.check()
     with contextlib.ExitStack() as stack:
         answers = stack.enter_context(
-            AnswerReader(plan, lambda shard: output.child(directory.part(shard)), columns.results)
+            AnswerReader(
+                plan,
+                lambda shard: output.child(directory.part(shard)),
+                columns.results,
+                unfinished=unfinished,
+            )
         )
         rejected = _read_rejected(output) if plan.counts.rejected else {}
         join = _Join(plan, columns, answers, rejected, unfinished, output.uri)
@@ -201,7 +206,7 @@ class _Join:
             return REJECTED, self.rejected[position]
         shard = int(self.answers.shards_of(np.array([position]))[0])
         if shard in self.unfinished:
-            return UNFINISHED, None
+            return UNFINISHED, f"shard {shard} is not done: it has no results yet"
         raise AccountingError(
             f"{self.where}: request {position:,} has no result and was not rejected. Clear the download task of shard "
             f"{shard}: landing again costs nothing."

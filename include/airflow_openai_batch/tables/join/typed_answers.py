@@ -13,8 +13,8 @@ from airflow_openai_batch.job import directory
 from airflow_openai_batch.openai_api import lenient_json
 from airflow_openai_batch.results.landing_summary import find_unfinished
 from airflow_openai_batch.tables.arrow_values import read_values
-from airflow_openai_batch.tables.join.answer_columns import REJECTED, UNFINISHED
-from airflow_openai_batch.tables.join.answer_reader import AnswerReader
+from airflow_openai_batch.tables.join.answer_columns import REJECTED
+from airflow_openai_batch.tables.join.answer_reader import UNFINISHED, AnswerReader
 from airflow_openai_batch.tables.join.source_rows import PreparedRows
 from airflow_openai_batch.wording import name_some, number_of
 
@@ -79,7 +79,9 @@ def read_answers(
             f"{output.uri}: ran on {number_of(plan.counts.positions, 'request')}, but {rows.uri} prepared "
             f"{rows.requests:,}. Name the preparation whose request files are the job's input."
         )
-    with AnswerReader(plan, lambda shard: output.child(directory.part(shard)), _COLUMNS) as reader:
+    with AnswerReader(
+        plan, lambda shard: output.child(directory.part(shard)), _COLUMNS, unfinished=open_
+    ) as reader:
         if rows is not None:
             yield from _read_rows(rows, reader, output_type)
             return
