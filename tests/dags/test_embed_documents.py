@@ -138,7 +138,7 @@ def test_a_document_keeps_its_old_chunks_until_the_new_ones_are_there(
     openai_server.script(line=400, code="invalid_request_error", custom_id="row-0", times=None)
     run = embed("second", documents=str(tent), queries=[], mode="batch")
     assert run.state == "failed"
-    assert "1 chunk got no vector, so 1 document kept what was there before" in run.errors("write")
+    assert "1 chunk got no vector, so 1 document kept what was there before" in run.errors("judge")
     assert read_chunks(store) == before
 
 
@@ -149,7 +149,7 @@ def test_a_chunk_without_a_vector_does_not_hold_back_those_it_was_sent_with(
     rule = openai_server.script(line="missing_vector", custom_id="row-0", times=None)
     run = embed("first", queries=[], mode="batch")
     assert run.state == "failed"
-    assert "1 chunk got no vector, so 1 document kept" in run.errors("write")
+    assert "1 chunk got no vector, so 1 document kept" in run.errors("judge")
     assert len(read_chunks(store)) == 31
     openai_server.unscript(rule)
     run = embed("second", queries=[])

@@ -182,7 +182,8 @@ def test_a_sample_leaves_the_other_rows_open_and_the_rest_goes_on_from_it(
 ) -> None:
     assert ask(sample_requests=2, mode="batch").state == "success"
     rows = read_csv(tmp_path / "out" / "answers.csv")
-    assert [row["answer_status"] for row in rows] == ["ok"] * 2 + ["missing"] * 6
+    assert [row["answer_status"] for row in rows] == ["ok"] * 2 + ["unfinished"] * 6
+    assert all("not part of the sample" in row["answer_error"] for row in rows[2:])
     assert ask(mode="batch").state == "success"
     assert {row["answer_status"] for row in read_csv(tmp_path / "out" / "answers.csv")} == {"ok"}
     assert openai_server.books.billed["batch"] == 8

@@ -174,7 +174,7 @@ def test_what_cannot_be_tagged_is_skipped_with_its_reason(
     run = tag("out", max_failed_fraction=0.01)
     assert run.state == "failed"
     assert "1 of 21 points were not tagged (1 failed): more than max_failed_fraction=0.01" in run.errors(
-        "write"
+        "judge"
     )
     assert "tags" not in read_points(store)[numbers[0]], "without a text there is nothing to ask"
     assert sum("tags" in payload for payload in read_points(store).values()) == 20
