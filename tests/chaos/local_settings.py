@@ -44,14 +44,14 @@ def shorten_waits() -> None:
 
 def shorten_patience() -> None:
     """Defaults of the policy, and the client's waits between tries."""
-    from airflow_openai_batch.openai_api import client
+    from airflow_openai_batch.openai_api import retrying
     from airflow_openai_batch.sending.policy import Policy
 
     defaults = Policy.__init__.__kwdefaults__
     assert defaults.keys() >= POLICY_S.keys()
     defaults.update(POLICY_S)
-    for retrying in (client._RETRY, client._DOWNLOAD_RETRY, client._DESCRIBE_RETRY):
-        retrying.wait.max = 3.0
+    for each in (retrying.RETRY, retrying.DOWNLOAD_RETRY, retrying.DESCRIBE_RETRY):
+        each.wait.max = 3.0
 
 
 def task_policy(task: Any) -> None:

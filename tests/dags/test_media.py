@@ -5,11 +5,15 @@ from __future__ import annotations
 import base64
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import av
 import pytest
 
+from airflow_openai_batch.openai_api.results_check import VIDEOS_UNFINISHED
+from airflow_openai_batch.sending import result_looks
 from fixtures.job import Job
 
 if TYPE_CHECKING:
@@ -95,3 +99,94 @@ def test_images_become_files_that_their_rows_name(
         name for name in before if name.startswith("media/")
     }
     assert openai_server.books.billed["batch"] == 3
+
+
+def film(custom_id: str, **more: Any) -> str:
+    body = {"model": "sora-2", "prompt": f"A cat called {custom_id}", "size": "1280x720", **more}
+    return line(custom_id, "videos", **body)
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_openai_batch.sending.result_looks.LOOK_WAITS_S", (0.05,))
+    monkeypatch.setitem(result_looks.MOST_LOOKS, VIDEOS_UNFINISHED, 3)  # thirty, in two hours and more
+
+
+@pytest.mark.usefixtures("short_waits")
+@pytest.mark.openai_server(video_s=1.0)
+def test_videos_are_fetched_once_they_are_made(
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(result_looks.MOST_LOOKS, VIDEOS_UNFINISHED, 300)
+    openai_server.script(line="failed_video", custom_id="blocked", times=None)
+    job = Job(tmp_path).write([film("good", seconds="8"), film("blocked")])
+    run = run_dag("openai_batch_one_task", job.conf(max_failed_fraction=0.5))
+    assert run.state == "success", run.failures
+    good, blocked = job.rows()
+    assert (good["status"], good["finish_reason"], good["error_code"]) == ("ok", "completed", None)
+    assert json.loads(good["parsed"])["seconds"] == "8"
+    (found,) = good["media"]
+    assert (found["path"], found["media_type"]) == ("media/shard-00000/000000000.1-1.mp4", "video/mp4")
+    file = job.output / found["path"]
+    assert file.stat().st_size == found["bytes"]
+    with av.open(str(file)) as video:
+        assert len(list(video.decode(video=0))) == 4
+    assert (blocked["status"], blocked["error_code"], blocked["media"]) == (
+        "failed",
+        "moderation_blocked",
+        None,
+    )
+    assert blocked["error_message"] == "Your request was blocked by our moderation system."
+    assert "-doubted" in " ".join(path.name for path in (job.output / "state/00000").iterdir())
+    assert openai_server.books.billed["batch"] == 2
+
+
+@pytest.mark.usefixtures("short_waits")
+def test_a_video_that_is_never_made_is_given_up_in_words_and_never_asked_again(
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
+) -> None:
+    openai_server.script(line="stuck_video", custom_id="stuck", times=None)
+    job = Job(tmp_path).write([film("stuck"), film("good")])
+    assert run_dag("openai_batch_one_task", job.conf(max_failed_fraction=0.5)).state == "success"
+    stuck, good = job.rows()
+    assert (stuck["status"], stuck["error_code"]) == ("missing", "video_unfinished")
+    assert "was queued when it was looked at last" in stuck["error_message"]
+    assert (good["status"], len(good["media"])) == ("ok", 1)
+    assert [line["custom_id"] for line in job.lines("failed.jsonl")] == ["stuck"]
+    assert openai_server.books.billed["batch"] == 2
+
+
+def test_a_budget_binds_pictures_by_their_size_and_quality(
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
+) -> None:
+    """10 x 7,034 x $15 a million in a batch: $1.0551."""
+    job = Job(tmp_path).write(draw(str(n), quality="high") for n in range(10))
+    run = run_dag("openai_batch", job.conf(max_cost_usd=1.05))
+    assert run.state == "failed"
+    assert "may cost up to $1.05" in run.errors("split")
+    assert openai_server.books.billed["batch"] == 0
+    assert run_dag("openai_batch", job.conf(max_cost_usd=1.06)).state == "success"
+    assert sum(row["cost_usd"] for row in job.rows()) == pytest.approx(1.0551, abs=0.001)
+
+
+def test_a_video_costs_what_the_connection_says_a_second_costs(
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path, define_connection: Callable[..., str]
+) -> None:
+    job = Job(tmp_path).write([film("a", seconds="8"), film("b")])
+    run = run_dag("openai_batch", job.conf(max_cost_usd=1))
+    assert run.state == "failed"
+    assert (
+        "Say it in the connection's extra, in US dollars per second: "
+        '{"prices": {"sora-2": {"input": 0, "output": 0, "second": ...}}}' in run.errors("split")
+    )
+    define_connection(
+        "openai_default",
+        conn_type="openai",
+        password="sk-test",
+        host=openai_server.base_url,
+        extra={"prices": {"sora-2": {"input": 0, "output": 0, "second": 0.1}}},
+    )
+    assert "may cost up to $0.6" in run_dag("openai_batch", job.conf(max_cost_usd=0.5)).errors("split")
+    assert run_dag("openai_batch", job.conf(max_cost_usd=0.6)).state == "success"
+    assert [row["cost_usd"] for row in job.rows()] == pytest.approx([0.4, 0.2])  # half, in a batch
+    assert job.report()["cost"]["actual_usd"] == pytest.approx(0.6)

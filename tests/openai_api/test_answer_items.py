@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, get_args
 
 import pytest
+from openai.types.responses import ResponseOutputItem
 
 from airflow_openai_batch.results.outcome import Outcome, OutcomeRules, read_outcome
 from fixtures.shard_on_disk import RESPONSES, answer
@@ -108,3 +111,109 @@ def test_a_response_that_says_nothing_is_asked_again_and_was_paid_for(output: li
     assert outcome.answer is not None
     assert outcome.answer.usage is not None
     assert outcome.answer.usage.input_tokens == 1
+
+
+PICTURE = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
+KINDS = {
+    "additional_tools": "stands beside the answer",
+    "apply_patch_call": "waits",
+    "apply_patch_call_output": "stands beside the answer",
+    "code_interpreter_call": "stands beside the answer",
+    "compaction": "stands beside the answer",
+    "computer_call": "waits",
+    "computer_call_output": "stands beside the answer",
+    "custom_tool_call": "waits",
+    "custom_tool_call_output": "stands beside the answer",
+    "file_search_call": "stands beside the answer",
+    "function_call": "waits",
+    "function_call_output": "stands beside the answer",
+    "image_generation_call": "is a file",
+    "local_shell_call": "waits",
+    "local_shell_call_output": "stands beside the answer",
+    "mcp_approval_request": "waits",
+    "mcp_approval_response": "stands beside the answer",
+    "mcp_call": "stands beside the answer",
+    "mcp_list_tools": "stands beside the answer",
+    "message": "is the text",
+    "program": "stands beside the answer",
+    "program_output": "stands beside the answer",
+    "reasoning": "stands beside the answer",
+    "shell_call": "waits",
+    "shell_call_output": "stands beside the answer",
+    "tool_search_call": "waits",
+    "tool_search_output": "stands beside the answer",
+    "web_search_call": "stands beside the answer",
+}
+"""What becomes of each item that a response may have."""
+
+
+def list_client_kinds() -> Iterator[str]:
+    """Of the installed client."""
+    union = get_args(ResponseOutputItem)[0]
+    for item in get_args(union):
+        yield from get_args(item.model_fields["type"].annotation)
+
+
+def test_no_kind_of_item_that_the_client_knows_is_unheard_of_here() -> None:
+    assert set(list_client_kinds()) <= set(KINDS)
+
+
+def make_item(kind: str) -> dict[str, Any]:
+    if kind == "message":
+        return message("Hello")
+    return call(kind, result=PICTURE) if kind == "image_generation_call" else call(kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_item_is_an_answer_or_a_reason_and_spoils_no_text(kind: str) -> None:
+    item = make_item(kind)
+    alone = judge(item, schema=None)
+    assert alone.answer is not None
+    found = (alone.status, alone.error_code, alone.answer.content, alone.parsed, bool(alone.answer.media))
+    assert (
+        found
+        == {
+            "is the text": ("ok", None, "Hello", None, False),
+            "is a file": ("ok", None, None, None, True),
+            "waits": ("ok", None, None, json.dumps([item], separators=(",", ":")), False),
+            "stands beside the answer": ("invalid_output", "unreadable_answer", None, None, False),
+        }[KINDS[kind]]
+    )
+    assert alone.status == "ok" or "neither a message nor a call" in (alone.error_message or "")
+    before = judge(item, message("There.", "final_answer"), schema=None)
+    assert before.answer is not None
+    assert (before.status, before.answer.content) == ("ok", "There.")
+
+
+UNDRAWN = {
+    "blocked": (
+        {"status": "failed", "error": {"code": "moderation_blocked", "type": "x", "message": "Not that."}},
+        ("failed", "moderation_blocked", "Not that.", False),
+    ),
+    "nothing came": (
+        {"status": "generating", "result": None},
+        (
+            "invalid_output",
+            "missing_parts",
+            "An image_generation_call brought no picture; its status is generating.",
+            True,
+        ),
+    ),
+    "no base64": (
+        {"result": "Sorry."},
+        (
+            "invalid_output",
+            "unreadable_answer",
+            "The response body is not what /v1/responses returns: "
+            "the result of an image_generation_call is not base64.",
+            True,
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNDRAWN)
+def test_a_picture_that_did_not_come_is_a_reason(name: str) -> None:
+    fields, expected = UNDRAWN[name]
+    outcome = judge(call("image_generation_call", **fields), schema=None)
+    assert (outcome.status, outcome.error_code, outcome.error_message, outcome.retryable) == expected

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from airflow_openai_batch.costs.estimate import estimate_send
 from airflow_openai_batch.costs.spending import Spent, measure_means, read_spending, reserve
 from airflow_openai_batch.errors import BudgetError
+from airflow_openai_batch.openai_api.endpoints import Endpoint
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices, describe_price_setting
 
 if TYPE_CHECKING:
@@ -38,10 +39,11 @@ def check_estimate(estimate: Estimate, max_cost_usd: float, *, spent_usd: float,
     if not estimate.requests:
         return
     if models := estimate.unpriced_models:
+        setting = describe_price_setting(models[0], by_second=estimate.unpriced_videos)
         raise BudgetError(
             f"{where}: max_cost_usd={max_cost_usd:g} cannot be kept, since no price is known for "
-            f"{', '.join(models)}. Nothing was sent. {describe_price_setting(models[0])} Or "
-            "leave max_cost_usd empty to send without a budget, or ask for a model whose price is known."
+            f"{', '.join(models)}. Nothing was sent. {setting} Or leave max_cost_usd empty to send without a budget, "
+            "or ask for a model whose price is known."
         )
     if estimate.most_cost_usd is None:
         raise BudgetError(
@@ -151,10 +153,11 @@ class Budget:
             own_prices=self.own_prices,
         )
         if cost_usd is None:
+            setting = describe_price_setting(shard.model, by_second=shard.endpoint == Endpoint.VIDEOS)
             raise BudgetError(
                 f"shard {shard.shard}: max_cost_usd={self.max_cost_usd:g} cannot be kept, since the price of "
-                f"{shard.model} or the most it can write is not known. Nothing was sent. "
-                f"{describe_price_setting(shard.model)} Or leave max_cost_usd empty to send without a budget."
+                f"{shard.model} or the most it can write is not known. Nothing was sent. {setting} Or leave "
+                "max_cost_usd empty to send without a budget."
             )
         own = spent.reserved.get(shard.shard)
         if own is not None and own.send == send and own.cost_usd >= cost_usd - ROUNDING_USD:

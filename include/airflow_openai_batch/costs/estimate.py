@@ -52,6 +52,8 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     standard_cost_usd: float | None
     unpriced_models: tuple[str, ...] = ()
     """Models whose price is not known, and which are not in the sums."""
+    unpriced_videos: bool = False
+    """Whether some of these make videos."""
     certainty: str = "exact"
     """``exact``, ``upper`` or ``lower``: of the input tokens; ``mixed`` where shards differ in direction."""
     most_output_tokens: int | None = None
@@ -101,6 +103,7 @@ def estimate_plan(
         cost_usd=sums.cost if sums.priced else None,
         standard_cost_usd=sums.standard if sums.priced else None,
         unpriced_models=tuple(sorted(sums.unpriced)),
+        unpriced_videos=sums.unpriced_videos,
         certainty=kinds.pop() if len(kinds) == 1 else "mixed" if kinds else "exact",
         most_output_tokens=None if sums.most_tokens is None else round(sums.most_tokens),
         most_cost_usd=sums.most,
@@ -177,6 +180,7 @@ class _CostSums:
         self.cost = self.standard = 0.0
         self.priced = False
         self.unpriced: set[str] = set()
+        self.unpriced_videos = False
         self.kinds: set[str] = set()
         self.most: float | None = 0.0
         self.most_tokens: float | None = 0.0
@@ -194,6 +198,7 @@ class _CostSums:
         found = _price(shard, requests, tokens, assumed, own_prices=self._own_prices)
         if found is None:
             self.unpriced.add(shard.model)
+            self.unpriced_videos |= shard.endpoint == Endpoint.VIDEOS
         else:
             self.priced = True
             self.cost += found[0]

@@ -59,6 +59,11 @@ def raw_error(shard: int, send: int, part: int | None = None) -> str:
     return f"{RAW}/{shard:05d}.{send}.error{_dot(part)}.jsonl"
 
 
+def raw_videos(shard: int, send: int, part: int | None = None) -> str:
+    """What became of the videos that a send has begun, in segments, as `raw_output`."""
+    return f"{RAW}/{shard:05d}.{send}.videos{_dot(part)}.jsonl"
+
+
 def _dot(part: int | None) -> str:
     return "" if part is None else f".{part:04d}"
 

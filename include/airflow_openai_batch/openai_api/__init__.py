@@ -9,6 +9,7 @@ __all__ = [
     "answer_media",
     "answer_parts",
     "answer_vectors",
+    "answer_videos",
     "batch",
     "client",
     "client_arguments",
@@ -34,4 +35,5 @@ __all__ = [
     "results_check",
     "server_objects",
     "tiers",
+    "video_client",
 ]

@@ -19,6 +19,8 @@ CONTENT_FILTER = "content_filter"
 REFUSAL = "refusal"
 TRUNCATED = "truncated"
 UNREADABLE = "unreadable_answer"
+VIDEO_UNFINISHED = "video_unfinished"
+"""The video that a batch has begun was not made when it was looked at last, or could not be fetched."""
 MISSING_PARTS = "missing_parts"
 """Fewer vectors, or results of a moderation, than inputs were sent."""
 
@@ -42,6 +44,8 @@ class Usage(msgspec.Struct):
     input_audio_tokens: int | None = None
     output_image_tokens: int | None = None
     output_audio_tokens: int | None = None
+    seconds: float | None = None
+    """Of a video: it is billed by them."""
 
 
 class Choice(msgspec.Struct):
@@ -62,6 +66,8 @@ class Media(msgspec.Struct):
 
     data: bytes | None = None
     """None where there is only its address, or where it lies in the job directory already."""
+    stored_bytes: int | None = None
+    """Size, where it lies in the job directory already, below the name that it gets there."""
     told_type: str | None = None
     """What the server says that it is: ``image/png``. What its first bytes say counts more."""
     revised_prompt: str | None = None

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
 
 import openai
-import tenacity
 
 from airflow_openai_batch.errors import (
     DownloadError,
@@ -15,7 +14,6 @@ from airflow_openai_batch.errors import (
     NotFoundError,
     RemoteError,
     RequestRefusedError,
-    TransientError,
 )
 from airflow_openai_batch.openai_api.batch import (
     CREATE_TIMEOUT_S,
@@ -27,7 +25,8 @@ from airflow_openai_batch.openai_api.batch import (
 from airflow_openai_batch.openai_api.client_errors import STREAM_ERRORS, NoRouteError, translated
 from airflow_openai_batch.openai_api.paging import ListWalk
 from airflow_openai_batch.openai_api.redirects import describe_redirect
-from airflow_openai_batch.openai_api.results_check import Received, ResultCheck, ResultMeter
+from airflow_openai_batch.openai_api.results_check import Received, ResultCheck, ResultMeter, check_length
+from airflow_openai_batch.openai_api.retrying import DESCRIBE_RETRY, DOWNLOAD_RETRY, RETRY
 from airflow_openai_batch.openai_api.server_answers import (
     read_batch,
     read_batches,
@@ -39,6 +38,7 @@ from airflow_openai_batch.openai_api.server_answers import (
 )
 from airflow_openai_batch.openai_api.server_objects import FileView, read_vectors
 from airflow_openai_batch.openai_api.servers.choice import DEFAULT_SERVER
+from airflow_openai_batch.openai_api.video_client import VideoClient
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -57,14 +57,6 @@ WATCH_TIMEOUT_S = 60.0
 CHUNK_BYTES = 1 << 20
 _FAILED_FILES = frozenset({"error", "failed", "deleted", "deleting", "expired"})
 
-_RETRY = tenacity.Retrying(
-    retry=tenacity.retry_if_exception_type(TransientError),
-    wait=tenacity.wait_exponential_jitter(initial=1, max=20),
-    stop=tenacity.stop_after_attempt(5),
-    reraise=True,
-)
-"""For calls that may be repeated without harm. A task's own retries come after these."""
-
 
 class BatchClient:
     """The synchronous half, for workers. All methods raise `RemoteError`s. Leaving the block closes it."""
@@ -74,9 +66,7 @@ class BatchClient:
         self._server = server
         self.keeps_metadata = server.keeps_metadata
         """Else a batch is known by its input's file alone."""
-        self._openai = sdk.with_options(
-            max_retries=0
-        )  # `_RETRY` has the patience, where a repeat is harmless
+        self._openai = sdk.with_options(max_retries=0)  # `RETRY` has the patience, where a repeat is harmless
 
     def __enter__(self) -> Self:
         return self
@@ -94,7 +84,7 @@ class BatchClient:
         :raises RequestRefusedError: if the connection's host is not that of the API, as far as that can be told.
         """
         try:
-            _RETRY(self._check_key)
+            RETRY(self._check_key)
         except (
             NoRouteError
         ) as error:  # nothing worked yet: a wrong host, and no server that is down for a while
@@ -163,7 +153,7 @@ class BatchClient:
 
     def fetch(self, batch_id: str) -> BatchView:
         """:raises NotFoundError: if OpenAI does not know it."""
-        return _RETRY(self._fetch, batch_id)
+        return RETRY(self._fetch, batch_id)
 
     def _fetch(self, batch_id: str) -> BatchView:
         doing = f"fetching {batch_id}{self._with}"
@@ -189,7 +179,7 @@ class BatchClient:
         """
         walk = ListWalk(what="batches", limit=PAGE)
         while True:
-            page = _RETRY(self._list, walk.after)
+            page = RETRY(self._list, walk.after)
             for batch in page.batches:
                 if batch.created_at < since - LIST_MARGIN_S:
                     return
@@ -228,10 +218,15 @@ class BatchClient:
             )
         return read_shown(answer, doing, "the list", lambda found: read_vectors(found, len(texts)))
 
+    @property
+    def videos(self) -> VideoClient:
+        """What is asked of a video that a batch has begun."""
+        return VideoClient(self._openai)
+
     def delete_file(self, file_id: str) -> bool:
         """Delete a file; false for one that OpenAI does not know (any more)."""
         try:
-            _RETRY(self._delete_file, file_id)
+            RETRY(self._delete_file, file_id)
         except NotFoundError:
             return False
         return True
@@ -250,7 +245,7 @@ class BatchClient:
         """
         walk = ListWalk(what="files", limit=FILES_PAGE)
         while True:
-            page, has_more = _RETRY(self._list_files, kind, walk.after)
+            page, has_more = RETRY(self._list_files, kind, walk.after)
             yield from (file for file in page if walk.is_new(file[0]))
             if not walk.advance([file_id for file_id, _ in page], has_more):
                 return
@@ -271,7 +266,7 @@ class BatchClient:
     def describe_file(self, file_id: str) -> FileView | None:
         """What the server says of a file; ``None`` where it says nothing: not every one knows file objects."""
         try:
-            return _DESCRIBE_RETRY(self._describe_file, file_id)
+            return DESCRIBE_RETRY(self._describe_file, file_id)
         except FatalAccountError as error:
             if error.status_code == 401:
                 raise
@@ -300,7 +295,7 @@ class BatchClient:
         :raises NotFoundError: if OpenAI does not know the file (yet).
         """
         check = None if believe_all else ResultCheck(name=file_id, lines_at_least=lines_at_least, twice=True)
-        received = _DOWNLOAD_RETRY(self._download, file_id, target, check)
+        received = DOWNLOAD_RETRY(self._download, file_id, target, check)
         if check is not None and check.note:
             log.warning("%s is taken as it is, twice the same came: %s.", file_id, check.note)
         return received
@@ -322,24 +317,12 @@ class BatchClient:
                     arrived += len(chunk)
                 received = meter.end()
                 if check is not None:
-                    _check_length(file_id, response.headers, received.bytes)
+                    check_length(file_id, response.headers, received.bytes)
                     check.judge(received)
         except STREAM_ERRORS as error:
             cut = f"cut after {arrived:,} bytes ({type(error).__name__})"
             raise DownloadError(f"downloading {file_id}: {cut}") from None
         return received
-
-
-_DOWNLOAD_RETRY = _RETRY.copy(retry=tenacity.retry_if_exception_type((TransientError, DownloadError)))
-_DESCRIBE_RETRY = _RETRY.copy(stop=tenacity.stop_after_attempt(2))
-
-
-def _check_length(file_id: str, headers: Mapping[str, str], received: int) -> None:
-    announced = headers.get("content-length")
-    if announced is not None and not headers.get("content-encoding") and int(announced) != received:
-        raise DownloadError(
-            f"downloading {file_id}: {received:,} bytes arrived, {int(announced):,} were announced"
-        )
 
 
 def _shorten(timeout: Any, most_s: float) -> float:

@@ -3,7 +3,8 @@ otherwise.
 
 ``{"prices": {"gpt-6.2-sol": {"input": 4, "cached_input": 0.4, "cache_write": 5, "output": 20}}}``, in US dollars per
 million tokens, at the standard price. ``cached_input`` and ``cache_write`` cost what input costs unless they are given;
-so do ``input_image`` and ``input_audio``, and ``output_image`` and ``output_audio`` cost what output costs.
+so do ``input_image`` and ``input_audio``, and ``output_image`` and ``output_audio`` cost what output costs. ``second``
+is for videos, in US dollars per second: ``{"input": 0, "output": 0, "second": 0.1}``.
 A batch and flex cost half, unless ``"batch"`` or ``"flex"`` give numbers of their own in the same words; what
 ``"priority"`` costs is known only where it is given.
 """
@@ -20,8 +21,8 @@ from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.openai_api.models import undated_model
 from airflow_openai_batch.openai_api.rates import MediaRate, Rate, Rates
 
-_MEDIA_KINDS = MediaRate._fields
-_KINDS = ("input", "cached_input", "cache_write", "output", *_MEDIA_KINDS)
+_MEDIA_KINDS = ("input_image", "input_audio", "output_image", "output_audio")
+_KINDS = ("input", "cached_input", "cache_write", "output", *_MEDIA_KINDS, "second")
 _WAYS = ("batch", "flex", "priority")
 _EXAMPLE = '{"input": 2, "output": 10}'
 
@@ -64,11 +65,17 @@ def find_own_price(prices: OwnPrices, model: str) -> OwnPrice | None:
     return prices.get(undated_model(model)) if found is None else found
 
 
-def describe_price_setting(model: str) -> str:
-    """Where a price can be said: a sentence for errors."""
+def describe_price_setting(model: str, *, by_second: bool = False) -> str:
+    """Where a price can be said: a sentence for errors.
+
+    :param by_second: of a model that makes videos.
+    """
+    kinds, unit = '"input": ..., "output": ...', "per million tokens"
+    if by_second:
+        kinds, unit = '"input": 0, "output": 0, "second": ...', "per second"
     return (
-        "Say it in the connection's extra, in US dollars per million tokens: "
-        f'{{"prices": {{"{model[:100]}": {{"input": ..., "output": ...}}}}}}.'
+        f"Say it in the connection's extra, in US dollars {unit}: "
+        f'{{"prices": {{"{model[:100]}": {{{kinds}}}}}}}.'
     )
 
 
@@ -112,9 +119,10 @@ def _read_rate(value: Any, what: str, more: tuple[str, ...] = ()) -> Rates:
     dollars = {name: _read_dollars(value[name], f"{what}[{name!r}]") for name in _KINDS if name in value}
     each, written = dollars["input"], dollars["output"]
     media = None
-    if not dollars.keys().isdisjoint(_MEDIA_KINDS):
+    if not dollars.keys().isdisjoint((*_MEDIA_KINDS, "second")):
         texts = (each, each, written, written)
-        media = MediaRate(*(dollars.get(name, text) for name, text in zip(_MEDIA_KINDS, texts, strict=True)))
+        kinds = [dollars.get(name, text) for name, text in zip(_MEDIA_KINDS, texts, strict=True)]
+        media = MediaRate(*kinds)._replace(second=dollars.get("second"))
     cached, stored = dollars.get("cached_input", each), dollars.get("cache_write", each)
     return Rates(Rate(each, cached, stored, written, media))
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from genai_prices.types import TieredPrices
 
-from airflow_openai_batch.openai_api.endpoints import IMAGES
+from airflow_openai_batch.openai_api.endpoints import IMAGES, Endpoint
 from airflow_openai_batch.openai_api.models import find_price_entry
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices, find_own_price
 from airflow_openai_batch.openai_api.rates import MediaRate, MediaTokens, Rate, Rates
@@ -35,6 +35,7 @@ STANDARD = "standard"
 _DEARER_TIERS = frozenset({"priority", "fast"})
 """Above the standard price, by how much depends on the model. Other tiers that an answer may name cost the standard."""
 _TIERS = frozenset({BATCH, FLEX, *_DEARER_TIERS})
+_MEDIA_KINDS = ("input_image", "input_audio", "output_image", "output_audio")
 _WITHOUT_OUTPUT = frozenset({"/v1/embeddings", "/v1/moderations"})
 
 
@@ -74,9 +75,15 @@ def price_answer(
     if found is None:
         return None
     standard, rates = found
+    if media is not None and media.seconds is not None and not all(map(_has_seconds, found)):
+        return None
     tokens = (input_tokens, cached_tokens, written_tokens, output_tokens, media)
     full = standard.at(input_tokens).price(*tokens)
     return Cost(full if rates is standard else rates.at(input_tokens).price(*tokens), full)
+
+
+def _has_seconds(rates: Rates) -> bool:
+    return rates.base.media is not None and rates.base.media.second is not None
 
 
 def estimate_cost(
@@ -102,6 +109,8 @@ def estimate_cost(
     media = None
     if endpoint in IMAGES:  # what is edited is read as a picture, which costs more than its words
         media = MediaTokens(input_image=tokens[0] if at_most else 0, output_image=tokens[1])
+    elif endpoint == Endpoint.VIDEOS:  # what is said of their output is seconds
+        media, tokens = MediaTokens(seconds=tokens[1]), (tokens[0], 0.0)
     cost = price_answer(model, BATCH, *tokens, media=media, own_prices=own_prices)
     if cost is None:
         return None
@@ -186,7 +195,7 @@ def _read_rate_at(kinds: Sequence[Price], input_tokens: int) -> Rate:
 
 def _read_media_rate(prices: ModelPrice) -> MediaRate | None:
     """A kind without a price of its own costs what text costs."""
-    own = [getattr(prices, f"{kind}_mtok", None) for kind in MediaRate._fields]
+    own = [getattr(prices, f"{kind}_mtok", None) for kind in _MEDIA_KINDS]
     if all(price is None for price in own):
         return None
     text = [prices.input_mtok, prices.input_mtok, prices.output_mtok, prices.output_mtok]

@@ -6,12 +6,14 @@ from typing import NamedTuple
 
 
 class MediaTokens(NamedTuple):
-    """Tokens of an answer that are none of text; they are part of its input or output."""
+    """What an answer has that is no text; tokens are part of its input or output."""
 
     input_image: float = 0
     input_audio: float = 0
     output_image: float = 0
     output_audio: float = 0
+    seconds: float | None = None
+    """Of a video, which has no tokens."""
 
 
 class MediaRate(NamedTuple):
@@ -21,14 +23,24 @@ class MediaRate(NamedTuple):
     input_audio: float
     output_image: float
     output_audio: float
+    second: float | None = None
+    """US dollars per second of a video."""
+
+    def halved(self) -> MediaRate:
+        """See `Rate.halved`."""
+        second = None if self.second is None else self.second / 2
+        return MediaRate(
+            self.input_image / 2, self.input_audio / 2, self.output_image / 2, self.output_audio / 2, second
+        )
 
     def price_more(self, tokens: MediaTokens, text_in: float, text_out: float) -> float:
-        """Millionths of a dollar that these tokens cost more than as many of text."""
+        """Millionths of a dollar that these cost more than as many tokens of text."""
         return (
             tokens.input_image * (self.input_image - text_in)
             + tokens.input_audio * (self.input_audio - text_in)
             + tokens.output_image * (self.output_image - text_out)
             + tokens.output_audio * (self.output_audio - text_out)
+            + (tokens.seconds or 0.0) * (self.second or 0.0) * 1_000_000
         )
 
 
@@ -67,7 +79,7 @@ class Rate(NamedTuple):
 
     def halved(self) -> Rate:
         """Of the same tokens in a batch, where nothing else is said."""
-        media = None if self.media is None else MediaRate(*(each / 2 for each in self.media))
+        media = None if self.media is None else self.media.halved()
         return Rate(self.input / 2, self.cached / 2, self.written / 2, self.output / 2, media)
 
 

@@ -143,6 +143,18 @@ class ImagesBody(msgspec.Struct):
     usage: Usage = None
 
 
+class VideoBody(msgspec.Struct):
+    """``/v1/videos``: a job; the video comes later."""
+
+    id: Any = None
+    status: Any = None
+    error: Any = None
+    seconds: Any = None
+    model: Any = None
+    stored_bytes: Any = None
+    """Ours, of a video that lies in the job directory."""
+
+
 class OtherBody(msgspec.Struct):
     """Any other endpoint."""
 

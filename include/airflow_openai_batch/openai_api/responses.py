@@ -11,6 +11,7 @@ from airflow_openai_batch.openai_api.answer_items import read_response
 from airflow_openai_batch.openai_api.answer_media import read_images
 from airflow_openai_batch.openai_api.answer_parts import UNREADABLE, ResponseContent, read_usage, string
 from airflow_openai_batch.openai_api.answer_vectors import read_embeddings, read_moderation
+from airflow_openai_batch.openai_api.answer_videos import read_video
 from airflow_openai_batch.openai_api.lenient_json import UnreadableJSONError
 from airflow_openai_batch.openai_api.response_bodies import OddShapeError, OtherBody, ShapeReader
 
@@ -69,5 +70,7 @@ def _read(endpoint: str, body: bytes, inputs: int | None, dimensions: int | None
             return read_moderation(body, inputs)
         case "/v1/images/generations" | "/v1/images/edits":
             return read_images(body, inputs)
+        case "/v1/videos":
+            return read_video(body)
     _other(body)
     return read_costs(body)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from airflow_openai_batch.errors import DownloadError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow_openai_batch.storage.location import Location
 
 RESULTS_UNPROVEN = "results_unproven"
@@ -22,6 +24,8 @@ ERRORS_UNPROVEN = "errors_unproven"
 """What has not arrived is about requests that failed, which cost nothing."""
 RESULT_FILE_GONE = "result_file_gone"
 """The server does not have a result file (any more)."""
+VIDEOS_UNFINISHED = "videos_unfinished"
+"""A batch of videos has ended, and some that it began are not made yet."""
 
 
 _HEAD_BYTES = 1 << 16
@@ -79,6 +83,15 @@ def measure_file(place: Location) -> Received:
         while chunk := file.read(READ_BYTES):
             meter.feed(chunk)
     return meter.end()
+
+
+def check_length(name: str, headers: Mapping[str, str], received: int) -> None:
+    """:raises DownloadError: if fewer or more bytes came than the server announced."""
+    announced = headers.get("content-length")
+    if announced is not None and not headers.get("content-encoding") and int(announced) != received:
+        raise DownloadError(
+            f"downloading {name}: {received:,} bytes arrived, {int(announced):,} were announced"
+        )
 
 
 def _describe_kind(head: bytes) -> str | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from airflow_openai_batch.errors import AccountingError
 from airflow_openai_batch.openai_api.answer_media import leave_out_media
 from airflow_openai_batch.openai_api.answer_parts import ResponseContent, Usage
-from airflow_openai_batch.openai_api.endpoints import IMAGES
+from airflow_openai_batch.openai_api.endpoints import IMAGES, Endpoint
 from airflow_openai_batch.openai_api.lenient_json import clean
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
 from airflow_openai_batch.openai_api.prices import Cost, SentAs, price_answer
@@ -90,7 +90,9 @@ def _count_media(usage: Usage, endpoint: str) -> MediaTokens | None:
     if drawn is None and endpoint in IMAGES:  # not every answer says it
         drawn = usage.output_tokens
     found = (usage.input_image_tokens, usage.input_audio_tokens, drawn, usage.output_audio_tokens)
-    return MediaTokens(*(count or 0 for count in found)) if any(found) else None
+    if usage.seconds is None and not any(found):
+        return None
+    return MediaTokens(*(count or 0 for count in found))._replace(seconds=usage.seconds)
 
 
 class _Landing:
@@ -263,6 +265,8 @@ class _Landing:
     def _find_cost(self, answer: ResponseContent, send: SendFiles, sent_as: SentAs) -> Cost | None:
         """By the model that answered, or else the one that was asked."""
         usage = answer.usage
+        if answer.defect is not None and self._shard.endpoint == Endpoint.VIDEOS:
+            return Cost(0.0, 0.0)  # what was not made is not billed
         if usage is None or not self._is_counted(usage):
             return Cost(0.0, 0.0) if self._shard.endpoint == "/v1/moderations" else None
         return price_answer(
@@ -281,6 +285,8 @@ class _Landing:
 
     def _is_counted(self, usage: Usage) -> bool:
         """Whether there is anything to price: a server that gives no number has not said that there were none."""
+        if self._shard.endpoint == Endpoint.VIDEOS:
+            return usage.seconds is not None
         if usage.input_tokens is None:
             return False
         return usage.output_tokens is not None or self._shard.endpoint == "/v1/embeddings"

@@ -80,6 +80,8 @@ class MediaWriter:
 
     def _write(self, position: int, send: int, number: int, media: Media) -> MediaFile:
         data, media.data = media.data, None
+        if media.stored_bytes is not None:
+            return self._name(name_video(position, send), media.stored_bytes, "video/mp4", media)
         if data is None:
             return MediaFile(None, None, None, media.revised_prompt, media.url)
         media_type = find_media_type(data) or _read_told(media.told_type)
@@ -103,8 +105,15 @@ class MediaWriter:
 
     def remove_others(self) -> None:
         """What an earlier landing wrote and no row names any more, since a later send has brought something better."""
-        for name in set(self._there or ()) - self._named:
+        if self._there is None and not self._named:
+            return
+        for name in set(self._list()) - self._named:
             self._job.child(f"{self._folder}/{name}").remove()
+
+
+def name_video(position: int, send: int) -> str:
+    """Where the video of a request lies in the folder of its shard."""
+    return f"{position:09d}.{send}-1.mp4"
 
 
 def _read_told(told: str | None) -> str:

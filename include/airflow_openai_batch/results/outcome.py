@@ -20,6 +20,7 @@ from airflow_openai_batch.openai_api.answer_parts import (
     REFUSAL,
     TRUNCATED,
     UNREADABLE,
+    VIDEO_UNFINISHED,
     Choice,
     ResponseContent,
 )
@@ -38,7 +39,7 @@ from airflow_openai_batch.server_words import clean_code, hide_secrets, hide_sec
 Status = Literal["ok", "failed", "invalid_output", "missing"]
 
 INVALID_OUTPUT: Final = "invalid_output"
-MISSING = "missing"
+MISSING: Final = "missing"
 NOT_SENT = "not_sent"
 """No send carried the request: so far there was only a sample, or the deadline came first."""
 NO_RESPONSE = "no_response"
@@ -305,6 +306,15 @@ def judge_answer(
 ) -> Outcome:
     """What an answer that came with a 2xx is worth; arguments as of `read_outcome`."""
     code = answer.defect
+    if code == VIDEO_UNFINISHED:  # it may be made yet: to ask again would pay for another one
+        return Outcome(
+            rank=Rank.BROKEN,
+            status=MISSING,
+            error_code=code,
+            error_message=answer.defect_message,
+            answer=answer,
+            parsed=answer.structured,
+        )
     if code is not None and code not in rules.accept:
         return Outcome(
             rank=Rank.DEFECTIVE,

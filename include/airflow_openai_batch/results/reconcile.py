@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from airflow_openai_batch.openai_api.endpoints import Endpoint
 from airflow_openai_batch.openai_api.results_check import RESULT_FILE_GONE
 from airflow_openai_batch.requests.answer_format import Asked, read_asked
 from airflow_openai_batch.results.outcome import MISSING, Outcome, OutcomeRules, Rank, read_outcome
@@ -71,7 +72,8 @@ def settle_requests(
                 unsent=chosen is None and not any(_carries(send, number) for send in sends),
                 pieces=tuple(Judged(send, told[send]) for send in used) if len(used) > 1 else (),
                 others=_find_others(told, {chosen, *used}) if len(told) > 1 else (),
-                duplicates=len(places) - len(told),
+                # Of a video there is what the batch said, and what was found later.
+                duplicates=0 if endpoint == Endpoint.VIDEOS else len(places) - len(told),
             )
 
 

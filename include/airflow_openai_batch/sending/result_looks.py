@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.errors import UnprovenError
-from airflow_openai_batch.openai_api.results_check import ERRORS_UNPROVEN, RESULT_FILE_GONE, RESULTS_UNPROVEN
+from airflow_openai_batch.openai_api.results_check import (
+    ERRORS_UNPROVEN,
+    RESULT_FILE_GONE,
+    RESULTS_UNPROVEN,
+    VIDEOS_UNFINISHED,
+)
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.shard_state import Ended
@@ -15,8 +20,9 @@ LOOK_WAITS_S = (30.0, 60.0, 120.0, 240.0, 300.0)
 """Between the looks at results that are in doubt; the last one lasts for all that follow."""
 
 
-MOST_LOOKS = {RESULTS_UNPROVEN: 6, ERRORS_UNPROVEN: 6, RESULT_FILE_GONE: 15}
-"""By doubt: looks after which it is given up, in 12 minutes, or an hour for a file that may only be late."""
+MOST_LOOKS = {RESULTS_UNPROVEN: 6, ERRORS_UNPROVEN: 6, RESULT_FILE_GONE: 15, VIDEOS_UNFINISHED: 30}
+"""By doubt: looks after which it is given up, in 12 minutes; in an hour for a file that may only be late, in
+two and a quarter for videos that are being made."""
 
 
 def check_named(ended: Ended) -> None:

@@ -18,6 +18,7 @@ from airflow_openai_batch.job.shard_reader import CheckedStream, ShardReader
 from airflow_openai_batch.openai_api.batch import final_time
 from airflow_openai_batch.openai_api.endpoints import Endpoint
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
+from airflow_openai_batch.openai_api.results_check import VIDEOS_UNFINISHED
 from airflow_openai_batch.results.landing import land_shard
 from airflow_openai_batch.results.leftovers import Leftover, LeftoverWriter, find_leftover, write_leftover
 from airflow_openai_batch.results.media_files import MediaWriter
@@ -25,6 +26,7 @@ from airflow_openai_batch.results.outcome import NOT_SENT, OutcomeRules
 from airflow_openai_batch.results.raw_index import SendFiles
 from airflow_openai_batch.sending.realtime.segments import Segments
 from airflow_openai_batch.sending.result_files import fetch_results
+from airflow_openai_batch.sending.video_files import VideoCollector, check_collected, open_video_segments
 from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:
@@ -166,6 +168,21 @@ class ShardFiles:
         }
         return {send: kinds for send, kinds in gone.items() if kinds}
 
+    def collect_videos(self, state: ShardState, client: BatchClient, gives_up: Collection[str] = ()) -> None:
+        """Fetch the videos that batches have begun, as far as they are made.
+
+        :raises UnprovenError: if some of the current send are not, and that is not given up.
+        """
+        if self.shard.endpoint != Endpoint.VIDEOS:
+            return
+        collector = VideoCollector(output=self.output, shard=self.shard.shard, client=client.videos)
+        left = {
+            send.send: collector.collect(send, self._lines())
+            for send in self._describe_sends(state)  # a former one may be made by now, but holds nothing up
+        }
+        if VIDEOS_UNFINISHED not in gives_up:
+            check_collected({send: count for send, count in left.items() if send > state.landed_send})
+
     def land(
         self, state: ShardState, *, final: bool = False, own_prices: OwnPrices = NO_OWN_PRICES
     ) -> LandingOutcome:
@@ -220,6 +237,8 @@ class ShardFiles:
             files = self.open_segments(ended.send).places()
         else:
             files = tuple(place for place in self._raw(ended.send).values() if place.exists())
+        if self.shard.endpoint == Endpoint.VIDEOS:
+            files = (*files, *open_video_segments(self.output, self.shard.shard, ended.send).places())
         return SendFiles(
             send=ended.send,
             sent_as="batch" if ended.batch_id else "realtime",

@@ -71,6 +71,7 @@ class ShardLanding:
                     state.send != send
                 ):  # another run has landed this send meanwhile; what is open now is not ours
                     return
+                self.files.collect_videos(state, self.client(), gives_up)
                 landing = self.files.land(state, final=final, own_prices=self.own_prices())
         except UnprovenError as error:
             log.warning("%s: %s.", self.files.name, error)

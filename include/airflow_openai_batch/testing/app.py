@@ -55,6 +55,8 @@ class Api:
             "/v1/batches": {"POST": self._create_batch, "GET": self._list_batches},
             "/v1/batches/{batch_id}": {"GET": self._get_batch},
             "/v1/batches/{batch_id}/cancel": {"POST": self._cancel_batch},
+            "/v1/videos/{video_id}": {"GET": self._get_video},
+            "/v1/videos/{video_id}/content": {"GET": self._get_video_content},
             "/v1/models": {"GET": self._list_models},
             "/v1/models/{model}": {"GET": self._get_model},
         }
@@ -175,6 +177,15 @@ class Api:
         query = request.query_params
         limit = _number(query.get("limit"), 20)
         return _json(await self._locked(self.emulator.list_batches, after=query.get("after"), limit=limit))
+
+    # -- videos --------------------------------------------------------------------------------
+
+    async def _get_video(self, request: Request) -> Response:
+        return _json(await self._locked(self.emulator.get_video, request.path_params["video_id"]))
+
+    async def _get_video_content(self, request: Request) -> Response:
+        content = await self._locked(self.emulator.read_video, request.path_params["video_id"])
+        return Response(content, media_type="video/mp4")
 
     # -- models --------------------------------------------------------------------------------
 

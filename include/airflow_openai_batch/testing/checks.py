@@ -15,6 +15,7 @@ from airflow_openai_batch.testing.requests import (
     EMBEDDINGS,
     MODERATIONS,
     RESPONSES,
+    VIDEOS,
     is_known_model,
     text_tokens,
 )
@@ -174,6 +175,15 @@ def _check_drawing(body: JSON) -> None:
         raise ApiError(400, "Invalid 'n': expected a value between 1 and 10.", param="n")
 
 
+def _check_video(body: JSON) -> None:
+    if not isinstance(body.get("prompt"), str) or not body["prompt"]:
+        raise missing("prompt")
+    if str(body.get("seconds", "4")) not in ("4", "8", "12"):
+        raise ApiError(
+            400, "Invalid value: 'seconds'. Supported values are: '4', '8', and '12'.", param="seconds"
+        )
+
+
 def _check_edit(body: JSON) -> None:
     if not body.get("images"):
         raise missing("images")
@@ -282,5 +292,6 @@ _CHECKS: dict[str, Callable[[JSON], None]] = {
     COMPLETIONS: _check_completions,
     MODERATIONS: _check_moderations,
     DRAWINGS: _check_drawing,
+    VIDEOS: _check_video,
     EDITS: _check_edit,
 }

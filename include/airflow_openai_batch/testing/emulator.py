@@ -26,6 +26,7 @@ from airflow_openai_batch.testing.requests import (
 from airflow_openai_batch.testing.responder import ReplyPlace, Responder
 from airflow_openai_batch.testing.script import Script
 from airflow_openai_batch.testing.settings import Settings
+from airflow_openai_batch.testing.videos import Videos
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing.batches import Batch
@@ -61,7 +62,7 @@ class Emulator:
         self._blobs = blobs if blobs is not None else MemoryBlobs()
         self._detailed_books = detailed_books
         self._inline_bytes = inline_bytes
-        self.answers = Answers(count_tokens)
+        self.answers = Answers(count_tokens, video_s=lambda: self.settings.video_s)
         self._start()
 
     def _start(self) -> None:
@@ -96,6 +97,7 @@ class Emulator:
         self._blobs.clear()
         self.settings = self._first_settings
         self.answers.answer = None
+        self.answers.videos = Videos()
         self._start()
 
     def configure(self, **changes: Any) -> None:
@@ -248,6 +250,14 @@ class Emulator:
     def occupy_queue(self, model: str, tokens: int = 0, requests: int = 0) -> None:
         """Let strangers of the organisation put so much into the queue; negative numbers take it out."""
         self.books.enqueue(model, tokens, requests)
+
+    # -- videos --------------------------------------------------------------------------------
+
+    def get_video(self, video_id: str) -> JSON:
+        return self.answers.videos.show(video_id, self.clock.now())
+
+    def read_video(self, video_id: str) -> bytes:
+        return self.answers.videos.read_content(video_id, self.clock.now())
 
     # -- models --------------------------------------------------------------------------------
 

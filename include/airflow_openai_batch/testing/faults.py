@@ -15,7 +15,7 @@ BatchOutcome = Literal[
 LineName = Literal[
     "missing", "duplicate", "string_body", "refusal", "content_filter", "length", "bad_schema", "not_json",
     "empty", "missing_vector", "missing_image", "not_base64", "request_timeout", "batch_expired", "batch_cancelled",
-    "unparsable", "no_capacity",
+    "unparsable", "no_capacity", "failed_video", "stuck_video",
 ]  # fmt: skip
 
 

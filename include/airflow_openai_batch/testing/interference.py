@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from airflow_openai_batch.testing.faults import HttpFault
 
-_IDS = re.compile(r"^(/v1/(?:files|batches|models))/[^/]+")
+_IDS = re.compile(r"^(/v1/(?:files|batches|models|videos))/[^/]+")
 _PIECE_BYTES = 16_384
 _READ_AHEAD_BYTES = 1_000_000
 

@@ -54,6 +54,8 @@ class Settings:
     finalizing_s: float = 0.0
     cancelling_s: float = 0.0
     window_s: float = DAY_S
+    video_s: float = 0.0
+    """A video that was asked for is made after so long."""
 
     queue_limits: Mapping[str, int] = field(default_factory=dict)
     """Enqueued input tokens by model; no entry, no limit. ``*`` stands for every other model."""
@@ -107,6 +109,7 @@ class Settings:
             "cancelling_s",
             "list_lag_s",
             "processing_s",
+            "video_s",
             "latency_s",
             "webhook_delay_s",
         ):

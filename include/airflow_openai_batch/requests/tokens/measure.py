@@ -26,6 +26,9 @@ TOKENS_PER_NAME = 1
 TOKENS_FOR_REPLY = 3
 """Every reply is primed with ``<|start|>assistant<|message|>``."""
 
+DEFAULT_VIDEO_SECONDS = 4
+"""Source: the client's ``video_create_params.py``."""
+
 ONE_TOKEN_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 REPEATING_ROLES = frozenset({"system", "developer"})
 """Their text is likely to be the same in every request, so its count is remembered."""
@@ -226,9 +229,12 @@ def _measure_drawing(body: dict[str, Any], measure: Measure) -> None:
 
 
 def _measure_video(body: dict[str, Any], measure: Measure) -> None:
-    """Videos are billed by the second."""
+    """Videos are billed by the second: so many stand in the place of output tokens."""
     _measure_prompt(body, measure)
-    measure.output_tokens = 0
+    seconds = body.get("seconds", DEFAULT_VIDEO_SECONDS)
+    if isinstance(seconds, str) and seconds.isdecimal():  # as OpenAI has it
+        seconds = int(seconds)
+    measure.output_tokens = allow_output(seconds)
 
 
 def _measure_prompt(body: dict[str, Any], measure: Measure) -> None:

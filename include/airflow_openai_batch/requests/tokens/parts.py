@@ -38,7 +38,7 @@ class Measure(msgspec.Struct):
     longest_tokens: int = 0
     """The longest embedding input that was given as token numbers."""
     output_tokens: int | None = None
-    """The most its answer can have; None where the request does not say."""
+    """The most its answer can have; None where the request does not say. Of a video: its seconds."""
     choices: int = 1
     """Answers that are written and billed."""
     image_texts: list[str] = []

@@ -33,9 +33,17 @@ class Segments:
 
     :param output: the job directory.
     :param send: 1, 2, 3 ...
+    :param name: how they are called, by shard, send and part.
     """
 
-    def __init__(self, output: Location, shard: int, send: int) -> None:
+    def __init__(
+        self,
+        output: Location,
+        shard: int,
+        send: int,
+        name: Callable[[int, int, int | None], str] = directory.raw_output,
+    ) -> None:
+        self._name = name
         self._output = output
         self._shard = shard
         self._send = send
@@ -74,12 +82,10 @@ class Segments:
         raise JobError(f"{self._place(last + 1).uri}: {_TRIES} others write these segments; clear the task.")
 
     def _place(self, part: int) -> Location:
-        return self._output.child(directory.raw_output(self._shard, self._send, part))
+        return self._output.child(self._name(self._shard, self._send, part))
 
     def _list(self) -> list[int]:
-        folder, _, prefix = (
-            directory.raw_output(self._shard, self._send).removesuffix("jsonl").rpartition("/")
-        )
+        folder, _, prefix = self._name(self._shard, self._send, None).removesuffix("jsonl").rpartition("/")
         name = re.compile(re.escape(prefix) + r"(\d{4,})\.jsonl")
         found = (name.fullmatch(file) for file in self._output.child(folder).names())
         return sorted(int(match[1]) for match in found if match)

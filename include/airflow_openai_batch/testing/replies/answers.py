@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -30,11 +30,13 @@ from airflow_openai_batch.testing.requests import (
     EMBEDDINGS,
     MODERATIONS,
     RESPONSES,
+    VIDEOS,
     CountTokens,
     inputs_of,
     text_tokens,
     texts_of,
 )
+from airflow_openai_batch.testing.videos import Videos
 
 JSON = dict[str, Any]
 
@@ -43,7 +45,7 @@ Answer = Callable[[JSON], str | JSON | None]
 
 SPOILS = (
     "refusal", "content_filter", "length", "bad_schema", "not_json", "empty", "missing_vector", "missing_image",
-    "not_base64",
+    "not_base64", "failed_video", "stuck_video",
 )  # fmt: skip
 """What a line fault can do to an answer that is otherwise given and billed."""
 
@@ -58,6 +60,9 @@ class Answers:
 
     count_tokens: CountTokens
     answer: Answer | None = None
+    videos: Videos = field(default_factory=Videos)
+    video_s: Callable[[], float] = lambda: 0.0
+    """Seconds that a video takes."""
 
     def make(
         self,
@@ -84,6 +89,8 @@ class Answers:
             return self._embeddings(body, draft, spoil)
         if endpoint in (DRAWINGS, EDITS):
             return images_response(draft, spoil)
+        if endpoint == VIDEOS:
+            return self.videos.begin(draft, self.video_s(), spoil)
         if endpoint == MODERATIONS:
             return moderation(draft, inputs_of(body.get("input")))
         made = self.answer(body) if self.answer is not None else None
