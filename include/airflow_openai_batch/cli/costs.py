@@ -34,12 +34,12 @@ class ModelCost(msgspec.Struct, frozen=True, kw_only=True):
     most_batch_usd: float | None
 
 
-def read_prices(texts: Iterable[str]) -> dict[str, OwnPrice]:
+def read_prices(texts: Iterable[str]) -> OwnPrices:
     """``gpt-6-luna=0.10:0.50``
 
     :raises ConfigError: for what does not look like that.
     """
-    prices = {}
+    prices = OwnPrices()
     for text in texts:
         model, _, numbers = text.rpartition("=")
         try:

@@ -28,18 +28,26 @@ ROUNDING_USD = 1e-6
 """What a shard's numbers may be off, since they are written in millionths."""
 
 
-def check_estimate(estimate: Estimate, max_cost_usd: float, *, spent_usd: float, where: str) -> None:
+def check_estimate(
+    estimate: Estimate,
+    max_cost_usd: float,
+    *,
+    spent_usd: float,
+    where: str,
+    own_prices: OwnPrices = NO_OWN_PRICES,
+) -> None:
     """Whether what is left of a job, or of a sample of it, fits into the budget.
 
     :param estimate: of what is still to be answered.
     :param spent_usd: by this job so far.
     :param where: the job, for the message.
+    :param own_prices: of the connection.
     :raises BudgetError: if it does not, or if that cannot be known.
     """
     if not estimate.requests:
         return
     if models := estimate.unpriced_models:
-        setting = describe_price_setting(models[0], by_second=estimate.unpriced_videos)
+        setting = describe_price_setting(models[0], own_prices, by_second=estimate.unpriced_videos)
         raise BudgetError(
             f"{where}: max_cost_usd={max_cost_usd:g} cannot be kept, since no price is known for "
             f"{', '.join(models)}. Nothing was sent. {setting} Or leave max_cost_usd empty to send without a budget, "
@@ -117,7 +125,7 @@ class Budget:
     output: Location
     plan: Plan
     max_cost_usd: float
-    own_prices: OwnPrices = field(default_factory=dict)
+    own_prices: OwnPrices = field(default_factory=OwnPrices)
 
     def check_state(self, shard: Shard, state: ShardState, in_realtime: bool) -> None:
         """`check_send` of what the current send of a shard carries."""
@@ -153,7 +161,9 @@ class Budget:
             own_prices=self.own_prices,
         )
         if cost_usd is None:
-            setting = describe_price_setting(shard.model, by_second=shard.endpoint == Endpoint.VIDEOS)
+            setting = describe_price_setting(
+                shard.model, self.own_prices, by_second=shard.endpoint == Endpoint.VIDEOS
+            )
             raise BudgetError(
                 f"shard {shard.shard}: max_cost_usd={self.max_cost_usd:g} cannot be kept, since the price of "
                 f"{shard.model} or the most it can write is not known. Nothing was sent. {setting} Or leave "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from airflow_openai_batch.job.plan import OutputBound
+from airflow_openai_batch.openai_api.deployments import NO_DEPLOYMENTS, Deployments
 from airflow_openai_batch.openai_api.endpoints import Endpoint
 from airflow_openai_batch.openai_api.models import most_output_tokens
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
@@ -87,7 +88,7 @@ def estimate_plan(
     :param in_realtime: whether so many requests of a shard go out in real time, at the standard price.
     :param own_prices: of the connection.
     """
-    outputs = OutputLengths(plan, means or {})
+    outputs = OutputLengths(plan, means or {}, own_prices.deployments)
     sums = _CostSums(own_prices)
     requests_by_name: Counter[Name] = Counter()
     for shard in plan.shards:
@@ -116,7 +117,8 @@ def estimate_plan(
 class OutputLengths:
     """How many output tokens a request of each model and endpoint has: at most, and by what was measured."""
 
-    def __init__(self, plan: Plan, means: Means) -> None:
+    def __init__(self, plan: Plan, means: Means, deployments: Deployments = NO_DEPLOYMENTS) -> None:
+        self._deployments = deployments
         self._bounds = {(bound.model, bound.endpoint): bound for bound in plan.outputs}
         self._means = means
 
@@ -166,7 +168,7 @@ class OutputLengths:
         measured = self._means.get(name)
         if measured is not None:
             return measured
-        most = most_output_tokens(name[0])
+        most = most_output_tokens(self._deployments.find_model(name[0]))
         return None if most is None else most * bound.unbounded_choices / bound.unbounded_requests
 
 
@@ -233,7 +235,7 @@ def estimate_send(
     share = requests / shard.requests
     if input_tokens is not None and shard.input_tokens:
         share = input_tokens / shard.input_tokens
-    most = OutputLengths(plan, means or {}).most((shard.model, shard.endpoint))
+    most = OutputLengths(plan, means or {}, own_prices.deployments).most((shard.model, shard.endpoint))
     tokens = shard.expected_tokens * share
     return _price_as(shard, requests, tokens, most, in_realtime, own_prices, at_most=True)
 

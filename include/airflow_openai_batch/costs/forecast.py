@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -37,6 +37,7 @@ class Forecast:
     spent: Spent
     extrapolation: str
     """What the whole job would cost by what was measured; empty where nothing was."""
+    own_prices: OwnPrices = field(default_factory=OwnPrices)
 
     @property
     def refs(self) -> list[dict[str, Any]]:
@@ -46,7 +47,13 @@ class Forecast:
     def check(self, max_cost_usd: float | None) -> None:
         """:raises BudgetError: where what is left does not fit into the budget, or its cost cannot be known."""
         if max_cost_usd is not None:
-            check_estimate(self.left, max_cost_usd, spent_usd=self.spent.paid_usd, where=self.where)
+            check_estimate(
+                self.left,
+                max_cost_usd,
+                spent_usd=self.spent.paid_usd,
+                where=self.where,
+                own_prices=self.own_prices,
+            )
 
     def to_xcom(self) -> dict[str, Any]:
         """Counts of the plan, and the estimate of what is wanted: of the sample, where ``sample_requests`` is set."""
@@ -88,7 +95,7 @@ class Forecast:
         yield from self._output_lines()
         if estimate.unpriced_models:
             models = estimate.unpriced_models
-            yield f"No price is known for {', '.join(models)}. {describe_price_setting(models[0])}"
+            yield f"No price is known for {', '.join(models)}. {describe_price_setting(models[0], self.own_prices)}"
         if self.spent.paid:
             yield (
                 f"Spent so far by this job: ${self.spent.paid_usd:,.4f}; {self.left.requests:,} requests are still "
@@ -143,4 +150,5 @@ def forecast_costs(
         left=estimate_parts(parts=open_requests),
         spent=spent,
         extrapolation=str(whole) if whole else "",
+        own_prices=own_prices,
     )

@@ -38,7 +38,7 @@ class MonthlyBudget:
     book: MonthlyBook
     conn_id: str
     monthly_budget_usd: float
-    own_prices: OwnPrices = field(default_factory=dict)
+    own_prices: OwnPrices = field(default_factory=OwnPrices)
 
     def foresee(self, left: Estimate, now: float) -> str:
         """What a split says of a job that may not fit into what is left of the month; empty where it does.
@@ -134,7 +134,7 @@ class MonthlyBudget:
 
     def _unknown(self, why: str, unpriced: str | None = None) -> BudgetError:
         """:param unpriced: a model whose price may be what is missing."""
-        setting = "" if unpriced is None else f"{describe_price_setting(unpriced)} Or set"
+        setting = "" if unpriced is None else f"{describe_price_setting(unpriced, self.own_prices)} Or set"
         return BudgetError(
             f"connection {self.conn_id!r}: monthly_budget_usd={self.monthly_budget_usd:g} cannot be kept: {why} "
             f"Nothing was sent. {setting or 'Set'} max_tokens (max_completion_tokens, max_output_tokens) in the "

@@ -34,8 +34,8 @@ from airflow_openai_batch.server_words import clean_words, remember_connection, 
 
 log = logging.getLogger(__name__)
 
-_QUIETED = ("httpx", "httpx2")
-"""The client's HTTP library writes a line for every request: at each poll one, in the log of a waiting task."""
+_QUIETED = ("httpx", "httpx2", "azure.core.pipeline.policies.http_logging_policy")
+"""HTTP libraries write a line for every request: at each poll one, in the log of a waiting task."""
 
 
 class OpenAIBatchHook(OpenAIHook):
@@ -130,11 +130,13 @@ class OpenAIBatchHook(OpenAIHook):
         return read_account_limits(self._read_extra(), f"connection {self.conn_id!r}")
 
     def get_own_prices(self) -> OwnPrices:
-        """``prices`` of the connection's extra, see `openai_api.own_prices`.
+        """``prices`` and ``deployments`` of the connection's extra, see `openai_api.own_prices`.
 
-        :raises ConfigError: for what is no price.
+        :raises ConfigError: for what is no price, or no deployment.
         """
-        return read_own_prices(self._read_extra(), f"connection {self.conn_id!r}")
+        where, (extra, host) = f"connection {self.conn_id!r}", self._read_connection()
+        server = read_server(extra, host, where)
+        return read_own_prices(extra, where, has_deployments=server.has_deployments)
 
     def get_model_ends(self) -> ModelEnds:
         """When models end where this connection leads to, and ``model_ends`` of its extra.
@@ -158,13 +160,19 @@ class OpenAIBatchHook(OpenAIHook):
 
     def _read_extra(self) -> dict[str, Any]:
         """Empty where the connection does not exist."""
+        return self._read_connection()[0]
+
+    def _read_connection(self) -> tuple[dict[str, Any], str | None]:
+        """Its extra and its host, as they are written there."""
         try:
             conn = self.get_connection(self.conn_id)
         except AirflowNotFoundException:
-            return {}
+            return {}, os.environ.get("OPENAI_BASE_URL")
         extra: dict[str, Any] = conn.extra_dejson
         remember_connection(conn.password, extra)
-        return extra
+        given = extra.get("openai_client_kwargs")
+        host = given.get("base_url") if isinstance(given, dict) else None
+        return extra, str(host or conn.host or "") or None
 
     @staticmethod
     def _quiet_http() -> None:

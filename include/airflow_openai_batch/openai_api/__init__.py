@@ -15,6 +15,7 @@ __all__ = [
     "client_arguments",
     "client_errors",
     "connection_settings",
+    "deployments",
     "endpoints",
     "error_codes",
     "flex",

@@ -14,11 +14,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from airflow_openai_batch.errors import ConfigError
-from airflow_openai_batch.openai_api.models import undated_model
+from airflow_openai_batch.openai_api.deployments import NO_DEPLOYMENTS, Deployments, read_deployments
+from airflow_openai_batch.openai_api.models import DEFAULT_MODEL, undated_model
 from airflow_openai_batch.openai_api.rates import MediaRate, Rate, Rates
 
 _MEDIA_KINDS = ("input_image", "input_audio", "output_image", "output_audio")
@@ -54,45 +54,68 @@ class OwnPrice:
         return self.priority
 
 
-OwnPrices = Mapping[str, OwnPrice]
-"""By model."""
-NO_OWN_PRICES: OwnPrices = MappingProxyType({})
+class OwnPrices(dict[str, OwnPrice]):
+    """What a connection says of prices: those of models, and which model is behind a name.
+
+    :param deployments: see `openai_api.deployments`.
+    """
+
+    def __init__(
+        self, prices: Mapping[str, OwnPrice] | None = None, *, deployments: Deployments = NO_DEPLOYMENTS
+    ) -> None:
+        super().__init__(prices or {})
+        self.deployments = deployments
+
+
+NO_OWN_PRICES = OwnPrices()
 
 
 def find_own_price(prices: OwnPrices, model: str) -> OwnPrice | None:
-    """Of a model by its full name, or else without its date."""
-    found = prices.get(model)
-    return prices.get(undated_model(model)) if found is None else found
+    """Of a model by its full name, or else without its date, or else of the model behind a deployment."""
+    for name in (model, undated_model(model), prices.deployments.find_model(model)):
+        if (found := prices.get(name)) is not None:
+            return found
+    return None
 
 
-def describe_price_setting(model: str, *, by_second: bool = False) -> str:
+def describe_price_setting(model: str, prices: OwnPrices = NO_OWN_PRICES, *, by_second: bool = False) -> str:
     """Where a price can be said: a sentence for errors.
 
+    :param prices: of the connection, which know whether its server has deployments.
     :param by_second: of a model that makes videos.
     """
     kinds, unit = '"input": ..., "output": ...', "per million tokens"
     if by_second:
         kinds, unit = '"input": 0, "output": 0, "second": ...', "per second"
+    name = model[:100]
+    if prices.deployments.may_name(model):
+        return (
+            "Where it is a deployment, say in the connection's extra which model is behind it: "
+            f'{{"deployments": {{"{name}": "{DEFAULT_MODEL}"}}}}; or its price, in US dollars {unit}: '
+            f'{{"prices": {{"{name}": {{{kinds}}}}}}}.'
+        )
     return (
-        f"Say it in the connection's extra, in US dollars {unit}: "
-        f'{{"prices": {{"{model[:100]}": {{{kinds}}}}}}}.'
+        f'Say it in the connection\'s extra, in US dollars {unit}: {{"prices": {{"{name}": {{{kinds}}}}}}}.'
     )
 
 
-def read_own_prices(extra: Mapping[str, Any], where: str) -> OwnPrices:
+def read_own_prices(extra: Mapping[str, Any], where: str, *, has_deployments: bool = False) -> OwnPrices:
     """From a connection's extra.
 
     :param where: for messages, for instance ``connection 'openai_default'``.
-    :raises ConfigError: for what is no price.
+    :param has_deployments: whether the connection's server is one where models are called by names of one's own.
+    :raises ConfigError: for what is no price, or no deployment.
     """
+    deployments = read_deployments(extra, where, has_deployments=has_deployments)
     value = extra.get("prices")
     if value is None or value == "":
-        return NO_OWN_PRICES
+        return OwnPrices(deployments=deployments)
     if not isinstance(value, Mapping):
         raise ConfigError(
             f'{where}: prices in its extra must be an object by model, for instance {{"gpt-6.2-sol": {_EXAMPLE}}}.'
         )
-    return {str(model): _read_price(price, f"{where}: prices[{model!r}]") for model, price in value.items()}
+    prices = {str(model): _read_price(each, f"{where}: prices[{model!r}]") for model, each in value.items()}
+    return OwnPrices(prices, deployments=deployments)
 
 
 def _read_price(value: Any, what: str) -> OwnPrice:

@@ -135,13 +135,14 @@ def _find_prices(
     model: str, asked: str | None, at: float | None, way: str, own_prices: OwnPrices
 ) -> tuple[Rates, Rates] | None:
     """At the standard price, and the way it was asked."""
-    names = (model,) if asked is None or asked == model else (model, asked)
+    names = [model] if asked is None or asked == model else [model, asked]
     if own_prices:
         for name in names:
             if (own := find_own_price(own_prices, name)) is not None:
                 rates = own.rates(way)
                 return None if rates is None else (own.standard, rates)
     day = _today() if at is None else int(at // 86_400)
+    names = [own_prices.deployments.find_model(name) for name in names]
     return next((found for name in names if (found := find_known_prices(name, day, way))), None)
 
 

@@ -307,6 +307,7 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
             counting=Counting(
                 mode=read_choice("count_tokens", self.count_tokens, ("auto", "exact", "bound")),
                 count_images=read_choice("count_images", self.count_images, ("formula", "text")),
+                deployments=find_own_prices(self.conn_id).deployments,
             ),
             on_bad_line=read_choice("on_bad_line", self.on_bad_line, ("fail", "reject")),
             on_empty=read_choice("on_empty", self.on_empty, ("fail", "skip")),

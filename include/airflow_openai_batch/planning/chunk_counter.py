@@ -41,6 +41,8 @@ class CountRules(msgspec.Struct, frozen=True, kw_only=True):
     max_line_bytes: int
     max_embedding_inputs: int
     count_images: CountImages = "formula"
+    models: dict[str, str] = {}
+    """Behind the names of deployments."""
 
 
 class _Awaiting(msgspec.Struct, gc=False):
@@ -93,7 +95,7 @@ class ChunkCounter:
                     check_utf8(line)
                 if len(line) >= self._rules.max_line_bytes:
                     raise overlong_line(len(line) + 1, self._rules.max_line_bytes)
-                self._add(index, read_request(line), len(line), tally)
+                self._add(index, read_request(line, self._rules.models), len(line), tally)
             except BadLineError as error:
                 tally.reject(index, error.code, error.message, error.custom_id)
         for texts in self._texts.values():
@@ -125,7 +127,7 @@ class ChunkCounter:
             tokens = _bound(request.measure())
             tally.set_tokens(index, tokens, less_certain(request.measure().certainty, "upper"))
         if tokens > target.safe_tokens or index % SAMPLE_EVERY == 0:
-            self._texts_of(request.model).add(index, request)
+            self._texts_of(request).add(index, request)
 
     def _settle_images(self, measure: Measure) -> bool:
         """Whether it has images in it. Their texts are kept only where they are counted."""
@@ -146,19 +148,22 @@ class ChunkCounter:
         tally.inputs[index] = request.inputs
 
     def _aim(self, request: Request, tally: TallyBuilder) -> _Target:
-        limits = (self._rules.max_tokens, context_tokens(request.model))
+        limits = (self._rules.max_tokens, context_tokens(self._model_of(request)))
         target = _Target(
             request.url,
             tally.name_key(request.model, request.url),
             min((limit for limit in limits if limit is not None), default=math.inf),
-            self._texts_of(request.model) if self._rules.mode == "exact" else None,
+            self._texts_of(request) if self._rules.mode == "exact" else None,
             tally.output_of(request.model, request.url),
         )
         self._targets[request.model] = target
         return target
 
-    def _texts_of(self, model: str) -> _Texts:
-        encoding = encoding_of(model)[0]
+    def _model_of(self, request: Request) -> str:
+        return self._rules.models.get(request.model, request.model)
+
+    def _texts_of(self, request: Request) -> _Texts:
+        encoding = encoding_of(self._model_of(request))[0]
         texts = self._texts.get(encoding)
         if texts is None:
             texts = self._texts[encoding] = _Texts(open_counter(self._rules.counter, encoding))
@@ -188,7 +193,7 @@ class ChunkCounter:
         self, request: Request, tokens: int, longest: int, is_bound: bool
     ) -> tuple[str, str] | None:
         """Code and message, where the model cannot read it. A bound proves nothing against a context."""
-        context = context_tokens(request.model)
+        context = context_tokens(self._model_of(request))
         if not is_bound and context is not None:
             is_embedding = request.url == _EMBEDDINGS
             read = longest if is_embedding else tokens

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import msgspec
 
 from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.openai_api.deployments import NO_DEPLOYMENTS, Deployments
 from airflow_openai_batch.openai_api.models import DEFAULT_MODEL
 from airflow_openai_batch.planning.chunk_counter import ChunkCounter, CountRules, tally_overlong
 from airflow_openai_batch.planning.chunks import Chunk, SourceChunk
@@ -53,6 +54,7 @@ class Counting:
         takes toktok for large inputs if it is installed and agrees with tiktoken on a sample.
     :param count_images: images in the requests by the ``formula`` that they are billed by, or as the ``text`` that
         they are in the file.
+    :param deployments: which models are behind names that are none.
     :param workers: processes that count; 0 for none, None for one per core up to four where the input is large.
     :raises ConfigError: for a value that is none of these.
     """
@@ -61,6 +63,7 @@ class Counting:
     counter: Literal["auto", "tiktoken", "toktok"] = "auto"
     count_images: CountImages = "formula"
     workers: int | None = None
+    deployments: Deployments = NO_DEPLOYMENTS
 
     def __post_init__(self) -> None:
         if self.mode not in ("auto", "exact", "bound"):
@@ -120,6 +123,7 @@ def open_counting(
         max_line_bytes=limits.max_bytes,
         max_embedding_inputs=limits.max_embedding_inputs,
         count_images=counting.count_images,
+        models=dict(counting.deployments.models),
     )
     with contextlib.ExitStack() as stack:
         yield _Counting(rules, workers, [file.uri for file in files], stack)

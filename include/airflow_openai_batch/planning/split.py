@@ -165,7 +165,11 @@ class SplitRun:
                 model_ends=ends,
             )
         self.notices.extend(
-            describe_token_doubts(plan.shards, self.counting.mode_for(self.limits, listing.files))
+            describe_token_doubts(
+                plan.shards,
+                self.counting.mode_for(self.limits, listing.files),
+                self.counting.deployments,
+            )
         )
         self.notices.extend(describe_images(draft.images, plan.count_images))
         self.notices.extend(describe_ends(ends, day_of(self.now)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from airflow_openai_batch.openai_api.deployments import NO_DEPLOYMENTS, Deployments
 from airflow_openai_batch.openai_api.models import (
     DEFAULT_ENCODING,
     context_tokens,
@@ -25,16 +26,19 @@ _IMAGES_COUNT: dict[CountImages, str] = {
 }
 
 
-def describe_token_doubts(shards: Sequence[Shard], mode: CountMode) -> Iterator[str]:
+def describe_token_doubts(
+    shards: Sequence[Shard], mode: CountMode, deployments: Deployments = NO_DEPLOYMENTS
+) -> Iterator[str]:
     """Sentences about shards whose tokens are not simply counted; none where all are."""
-    unknown = sorted({shard.model for shard in shards if not encoding_of(shard.model)[1]})
+    models = {deployments.find_model(shard.model) for shard in shards}
+    unknown = sorted(model for model in models if not encoding_of(model)[1])
     if unknown:
         more = f" and {len(unknown) - _MAX_NAMED:,} more" if len(unknown) > _MAX_NAMED else ""
         yield (
             f"tiktoken names no encoding for {', '.join(unknown[:_MAX_NAMED])}{more}; tokens are counted with "
             f"{DEFAULT_ENCODING}, that of OpenAI's models since gpt-4o."
         )
-    yield from _describe_stand_ins({shard.model for shard in shards})
+    yield from _describe_stand_ins(models)
     lower = sum(shard.tokens == "lower" for shard in shards)
     if lower:
         yield (

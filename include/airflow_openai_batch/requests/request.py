@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
@@ -66,10 +68,14 @@ _decode_any = msgspec.json.Decoder().decode
 _ID_KEY = b'"custom_id"'
 
 
-def read_request(line: bytes) -> Request:
+_NO_MODELS: Mapping[str, str] = MappingProxyType({})
+
+
+def read_request(line: bytes, models: Mapping[str, str] = _NO_MODELS) -> Request:
     """Take a line apart.
 
     :param line: without its newline; must be valid UTF-8 (see `check_utf8`).
+    :param models: behind names of deployments: what images cost depends on the model.
     :raises BadLineError: if it cannot be sent.
     """
     if line.count(_ID_KEY) != 1:
@@ -77,13 +83,13 @@ def read_request(line: bytes) -> Request:
     try:
         custom_id, url, body = _decode_chat_line(line).parts()
     except (msgspec.MsgspecError, RecursionError):
-        return _read_other(line)
+        return _read_other(line, models)
     if custom_id and body.model and not body.stream:
         return Request(custom_id, body.model, url, 0, True, body)
-    return _read_other(line)
+    return _read_other(line, models)
 
 
-def _read_other(line: bytes) -> Request:
+def _read_other(line: bytes, models: Mapping[str, str]) -> Request:
     """A line that is no chat request of texts only."""
     try:
         envelope = read_envelope(line)
@@ -95,13 +101,15 @@ def _read_other(line: bytes) -> Request:
         _explain(line)
     plain = read_plain(body, endpoint)
     if plain is None:
-        return _read_any_body(custom_id, endpoint, body)
+        return _read_any_body(custom_id, endpoint, body, models)
     return Request(
         custom_id, plain.model, endpoint.value, _check_inputs(plain.inputs, custom_id), True, plain
     )
 
 
-def _read_any_body(custom_id: str, endpoint: Endpoint, raw: msgspec.Raw) -> Request:
+def _read_any_body(
+    custom_id: str, endpoint: Endpoint, raw: msgspec.Raw, models: Mapping[str, str]
+) -> Request:
     bad = partial(BadLineError, custom_id=custom_id)
     try:
         body = _decode_any(raw)
@@ -117,7 +125,7 @@ def _read_any_body(custom_id: str, endpoint: Endpoint, raw: msgspec.Raw) -> Requ
         raise bad("stream", "body.stream is set; a batch cannot stream. Remove it")
     _check_prompted(body, endpoint, bad)
     try:
-        measure = measure_body(body, endpoint)
+        measure = measure_body({**body, "model": models[model]} if model in models else body, endpoint)
     except RecursionError:
         raise bad("invalid_json", "body is nested too deeply") from None
     return Request(

@@ -16,7 +16,8 @@ _PURPOSES = {"batch_output": "batch-api"}
 class TogetherRules(ServerRules):
     def show_batch(self, batch: JSON) -> JSON:
         status = batch["status"].upper()
-        done, total = batch["request_counts"]["completed"], batch["request_counts"]["total"]
+        counts = batch["request_counts"] or {"completed": 0, "total": 0}
+        done, total = counts["completed"], counts["total"]
         errors = batch["errors"]["data"] if batch["errors"] else []
         return {
             "id": batch["id"],
