@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 REQUESTS = 10
 DEPLOYMENT = "my-mini"
-Run = Callable[..., "FinishedRun"]
 
 
 def played(*names: str, **settings: Any) -> list[Any]:
@@ -28,7 +27,6 @@ def played(*names: str, **settings: Any) -> list[Any]:
 
 
 each_server = pytest.mark.parametrize("server", played(*RULES))
-KEYS = {"api_key": "key-of-mine"}
 
 
 @pytest.fixture
@@ -61,6 +59,26 @@ def check(run: FinishedRun, job: Job, openai_server: OpenAIServer) -> None:
 
 
 @each_server
+def test_whatever_happens_every_request_ends_in_one_row(
+    run_dag: RunDag,
+    openai_server: OpenAIServer,
+    job: Job,
+    say: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    server: str,
+) -> None:
+    """The queue is full, a batch expires, a reply is lost, all in one run; the tests below have each alone."""
+    say(server=server)
+    openai_server.script(batch="failed", code="token_limit_exceeded", limit=30_000, nth=1)
+    openai_server.script(batch="expired", done=2, total=5, nth=2)
+    openai_server.script(http="POST /batches", drop="after", skip=2)
+    monkeypatch.setitem(Policy.__init__.__kwdefaults__, "queue_wait_s", 0.1)  # waits of a minute otherwise
+    check(run_dag("openai_batch", job.conf(), retries=2), job, openai_server)
+    assert openai_server.files() == []  # all that was uploaded, and all results, are deleted again
+
+
+@pytest.mark.long
+@each_server
 def test_every_request_ends_in_one_row(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, say: Callable[..., str], server: str
 ) -> None:
@@ -69,6 +87,7 @@ def test_every_request_ends_in_one_row(
     assert openai_server.files() == []  # all that was uploaded, and all results, are deleted again
 
 
+@pytest.mark.long
 @each_server
 def test_a_full_queue_is_waited_out_whatever_its_words(
     run_dag: RunDag,
@@ -84,6 +103,7 @@ def test_a_full_queue_is_waited_out_whatever_its_words(
     check(run_dag("openai_batch", job.conf()), job, openai_server)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("server", played(*(name for name in RULES if name != "azure")))
 def test_what_an_expired_batch_left_over_is_sent_again_alone(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, say: Callable[..., str], server: str
@@ -94,6 +114,7 @@ def test_what_an_expired_batch_left_over_is_sent_again_alone(
     assert len(openai_server.batches()) == 3
 
 
+@pytest.mark.long
 @each_server
 def test_a_lost_reply_is_found_again(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, say: Callable[..., str], server: str

@@ -7,9 +7,10 @@ for ever. What cannot be explained by what stands here is a defect.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_openai_batch.testing.servers.choice import RULES
 from simulation.world import START
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def draw_scenario(seed: int, chance: random.Random | None = None) -> Scenario:
     strangers = _draw_strangers(chance)
     if strangers or chance.random() < 0.2:
         settings["queue_limits"] = {MODEL: QUEUE_TOKENS}
-    return Scenario(
+    scenario = Scenario(
         seed=seed,
         requests=requests,
         max_requests_per_shard=most,
@@ -175,6 +176,32 @@ def draw_scenario(seed: int, chance: random.Random | None = None) -> Scenario:
         kill_after_events=chance.random() < 0.25,
         storage_errors=_draw_gaps(chance, 0.15, 3, 150),
     )
+    return _draw_server(chance, scenario)  # last, so that a seed means what it has always meant
+
+
+def _draw_server(chance: random.Random, scenario: Scenario) -> Scenario:
+    """OpenAI mostly; else the same with another server, less what that one never does."""
+    if chance.random() < 0.6:
+        return scenario
+    name = chance.choice([each for each in RULES if each != "openai"])
+    settings, faults = {**scenario.settings, "server": name}, scenario.faults
+    if name == "azure":
+        # On top of files that are not visible for a while that would be more than anybody waits for.
+        slow = chance.choice((0.0, 3.0, 40.0, 200.0))
+        settings["processing_s"] = 0.0 if any(_speaks_of_a_file(fault) for fault in faults) else slow
+        # Its batches do not expire, and one that hangs for ever is nobody's to end.
+        faults = tuple(fault for fault in faults if not _may_take_forever(fault))
+    if name == "together":  # it counts no requests, so that only a file's size tells that it is whole
+        settings["file_objects"] = True
+    return replace(scenario, settings=settings, faults=faults)
+
+
+def _speaks_of_a_file(fault: Fault) -> bool:
+    return "file" in fault.get("message", "").lower()
+
+
+def _may_take_forever(fault: Fault) -> bool:
+    return fault.get("batch") in ("expired", "finalizing", "in_progress", "validating")
 
 
 def _draw_size(chance: random.Random) -> tuple[int, int]:

@@ -36,6 +36,8 @@ class SimulatedOpenAI:
         self._purse = purse
         self._process = process
         self._world = process.world
+        self.told: dict[str, str] = {}
+        """Of the batch that is created next."""
         self.files = SimpleNamespace(
             with_raw_response=SimpleNamespace(
                 create=self._upload,
@@ -89,9 +91,9 @@ class SimulatedOpenAI:
 
     def _create(self, *, timeout: float = DEFAULT_TIMEOUT_S, **params: Any) -> Any:
         def act() -> dict[str, Any]:
-            self._purse.check_batch(self._emulator, params["metadata"])
-            created = self._emulator.create_batch(params)
-            self._world.looked_at[created["id"]] = self._process.listed_at
+            self._purse.check_batch(self._emulator, self.told)
+            created = self._emulator.create_batch(params, self.told)
+            self._world.looked_at[created.get("job", created)["id"]] = self._process.listed_at
             self._world.stir()
             return created
 

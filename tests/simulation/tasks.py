@@ -14,6 +14,7 @@ from airflow_openai_batch.errors import BudgetError, ConfigError, JobError, Open
 from airflow_openai_batch.job.shard_state import Goal, Waited
 from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.client import BatchClient
+from airflow_openai_batch.openai_api.servers.choice import SERVERS
 from airflow_openai_batch.results.outcome import OutcomeRules
 from airflow_openai_batch.sending.caller import Caller
 from airflow_openai_batch.sending.driver import ShardDriver, Waiting
@@ -33,6 +34,7 @@ from simulation.world import EndlessError, Killed, Process, World
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.shard_state import ShardState
+    from airflow_openai_batch.openai_api.batch import BatchView
     from airflow_openai_batch.sending.policy import Mode
     from airflow_openai_batch.sending.shard_files import ShardFiles
     from airflow_openai_batch.testing.emulator import Emulator
@@ -255,9 +257,18 @@ def _is_told_to_wait(error: Exception) -> bool:
     )
 
 
+class _TellingClient(BatchClient):
+    """The real client. What it would tell of a batch the simulation goes by, whether its server keeps it or not."""
+
+    def create(self, *, input_file_id: str, endpoint: str, metadata: dict[str, str]) -> BatchView:
+        cast("SimulatedOpenAI", self._openai).told = metadata
+        return super().create(input_file_id=input_file_id, endpoint=endpoint, metadata=metadata)
+
+
 def connect(job: Job, process: Process) -> BatchClient:
     """The real client on the simulated API, as a process opens it."""
-    return BatchClient(cast("Any", SimulatedOpenAI(job.emulator, process, job.purse)))
+    sdk = SimulatedOpenAI(job.emulator, process, job.purse)
+    return _TellingClient(cast("Any", sdk), server=SERVERS[job.emulator.settings.server])
 
 
 def check_sample(job: Job, sample: int, largest: int) -> None:
@@ -291,7 +302,7 @@ def _at(world: World, delay_s: float, act: Callable[[], None]) -> None:
 
 def _delete_uploads(emulator: Emulator, world: World) -> None:
     for file in emulator.files.alive:
-        if file.purpose == "batch":
+        if file.purpose == emulator.settings.rules.batch_purpose:
             emulator.files.delete(file.id)
             world.note("someone", f"deleted {file.id[:12]}")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from airflow_openai_batch.errors import (
+    BatchRejectedError,
     BudgetError,
     ConfigError,
     FatalAccountError,
@@ -101,9 +102,9 @@ def _check_remote_files(job: Job, plan: Plan, output: Location) -> None:
     """
     job.emulator.script.remove()
     excused = {file.id for file in job.emulator.files.alive if file.lag > 0}
-    knows_all = (
-        job.emulator.settings.keeps_metadata
-    )  # else a batch is not known for ours once its input is deleted
+    settings = job.emulator.settings
+    # Else a batch is not known for ours once its input is deleted.
+    knows_all = settings.keeps_metadata and settings.rules.keeps_metadata
     for batch in job.emulator.batches:
         if not knows_all or batch.created_at + job.world.scenario.list_lag_s > job.world.now():
             excused.update(batch.result_ids)
@@ -265,7 +266,9 @@ def _check_failures(job: Job) -> None:
 
 def _is_explained(job: Job, error: Exception) -> bool:
     scenario = job.world.scenario
-    if isinstance(error, FatalAccountError):
+    # Together gives no codes, so that an account that cannot pay is told by its words alone.
+    codeless = scenario.settings.get("server") == "together"
+    if isinstance(error, FatalAccountError) or (codeless and isinstance(error, BatchRejectedError)):
         codes = ("insufficient_quota", "billing_hard_limit_reached")
         return bool(scenario.spells) or any(
             fault.get("status") in (401, 403) or fault.get("code") in codes for fault in scenario.faults

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.openai_api.batch import BatchView
+from airflow_openai_batch.openai_api.servers.choice import SERVERS
 from airflow_openai_batch.sending.judging import find_late_at, judge_batch
 from airflow_openai_batch.sending.queue.line import AdmissionQueue
 from airflow_openai_batch.sending.steps import AwaitRoom, Pause, Wait
@@ -74,7 +75,8 @@ def _follow(job: Job, view: BatchView, policy: Policy, waited: Waited) -> bool:
         ):
             return True
         first = False
-        now = BatchView.from_dict(job.emulator.batches.get(view.id).to_json(world.now()))
+        shown = job.emulator.batches.get(view.id).to_json(world.now())
+        now = BatchView.from_dict(shown, expires=job.emulator.settings.rules.expires_batches)
         judged = judge_batch(now, now=world.now(), policy=policy, waited=waited)
         if not isinstance(judged, Wait) or world.chance.random() < FALSE_ALARM:
             return False
@@ -146,4 +148,8 @@ def _await_room(job: Job, wish: AwaitRoom, shard: int, policy: Policy) -> bool:
 
 def _list_batches(job: Job) -> list[BatchView]:
     """What the watcher's latest list shows."""
-    return [BatchView.from_dict(batch) for batch in job.emulator.list_batches(limit=100)["data"]]
+    page, server = job.emulator.list_batches(limit=100), SERVERS[job.emulator.settings.server]
+    batches = page if isinstance(page, list) else page["data"]
+    return [
+        BatchView.from_dict(server.read_batch(batch), expires=server.expires_batches) for batch in batches
+    ]
