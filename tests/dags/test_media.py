@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import struct
+import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
+import pyarrow.parquet as pq
 import pytest
 
 from airflow_openai_batch.openai_api.results_check import VIDEOS_UNFINISHED
 from airflow_openai_batch.sending import result_looks
-from fixtures.job import Job
+from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing import OpenAIServer
     from fixtures.airflow_runs import RunDag
+    from fixtures.object_store import ObjectStore
 
 pytestmark = pytest.mark.usefixtures("openai_conn")
 
@@ -113,11 +117,11 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("short_waits")
-@pytest.mark.openai_server(video_s=1.0)
+@pytest.mark.openai_server(video_looks=3)
 def test_videos_are_fetched_once_they_are_made(
     run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(result_looks.MOST_LOOKS, VIDEOS_UNFINISHED, 300)
+    monkeypatch.setitem(result_looks.MOST_LOOKS, VIDEOS_UNFINISHED, 30)
     openai_server.script(line="failed_video", custom_id="blocked", times=None)
     job = Job(tmp_path).write([film("good", seconds="8"), film("blocked")])
     run = run_dag("openai_batch_one_task", job.conf(max_failed_fraction=0.5))
@@ -137,7 +141,7 @@ def test_videos_are_fetched_once_they_are_made(
         None,
     )
     assert blocked["error_message"] == "Your request was blocked by our moderation system."
-    assert "-doubted" in " ".join(path.name for path in (job.output / "state/00000").iterdir())
+    assert len(list((job.output / "state/00000").glob("*-doubted.json"))) == 3
     assert openai_server.books.billed["batch"] == 2
 
 
@@ -190,3 +194,84 @@ def test_a_video_costs_what_the_connection_says_a_second_costs(
     assert run_dag("openai_batch", job.conf(max_cost_usd=0.6)).state == "success"
     assert [row["cost_usd"] for row in job.rows()] == pytest.approx([0.4, 0.2])  # half, in a batch
     assert job.report()["cost"]["actual_usd"] == pytest.approx(0.6)
+
+
+def test_sound_pictures_and_vectors_land_beside_their_texts(
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
+) -> None:
+    say = {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}}
+    embed = {"model": "text-embedding-3-small", "input": ["one", "two"], "dimensions": 256}
+    job = Job(tmp_path).write(
+        [
+            chat_line("said", model="gpt-audio", **say),
+            line(
+                "drawn", "responses", model="gpt-6-luna", input="A cat", tools=[{"type": "image_generation"}]
+            ),
+            line("numbers", "embeddings", **embed),
+            line("base64", "embeddings", **embed, encoding_format="base64"),
+        ]
+    )
+    run = run_dag("openai_batch_one_task", job.conf())
+    assert run.state == "success", run.failures
+    said, drawn, numbers, encoded = job.rows()
+    assert said["content"]
+    assert [each["media_type"] for each in said["media"]] == ["audio/wav"]
+    with wave.open(str(job.output / said["media"][0]["path"])) as sound:
+        assert sound.getnframes() == 800
+    assert drawn["content"]
+    assert read_size(job.output / drawn["media"][0]["path"]) == (1024, 1024)
+    assert [len(vector) for vector in numbers["embeddings"]] == [256, 256]
+    for told, read in zip(encoded["embeddings"], numbers["embeddings"], strict=True):
+        assert told == pytest.approx(read, abs=1e-6)  # numbers are written with fewer digits
+    assert job.report()["media"]["files"] == 2
+
+
+def test_a_picture_asked_in_real_time_lands_the_same_way(
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
+) -> None:
+    job = Job(tmp_path).write([draw("a", quality="low", output_format="jpeg")])
+    assert run_dag("openai_batch_one_task", job.conf(mode="auto")).state == "success"
+    (row,) = job.rows()
+    assert (row["sent_as"], row["media"][0]["media_type"]) == ("realtime", "image/jpeg")
+    assert (job.output / row["media"][0]["path"]).read_bytes().startswith(b"\xff\xd8\xff")
+
+
+WITHOUT_PICTURE = {
+    "empty": ("missing_parts", "The answer has no picture in it, where 1 was asked for."),
+    "missing_image": ("missing_parts", "The answer has no picture in it, where 1 was asked for."),
+    "not_base64": ("unreadable_answer", "data[0].b64_json is not base64"),
+}
+
+
+def test_an_answer_without_a_picture_is_asked_again_and_then_a_row_with_its_reason(
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
+) -> None:
+    for fault in WITHOUT_PICTURE:
+        openai_server.script(line=fault, custom_id=fault, times=2)
+    openai_server.script(line="not_base64", custom_id="once", times=1)
+    job = Job(tmp_path).write(draw(name, quality="low") for name in [*WITHOUT_PICTURE, "once"])
+    run = run_dag("openai_batch_one_task", job.conf(max_attempts=2))
+    assert run.state == "failed"
+    *bad, once = job.rows()
+    assert (once["status"], once["attempts"], len(once["media"])) == ("ok", 2, 1)
+    for row in bad:
+        code, message = WITHOUT_PICTURE[row["custom_id"]]
+        assert (row["status"], row["error_code"], row["attempts"]) == ("invalid_output", code, 2)
+        assert message in row["error_message"]
+        assert row["cost_usd"] > 0
+    assert "Sorry, no picture" not in (job.output / "failed.jsonl").read_text()
+
+
+@pytest.mark.usefixtures("form_names_s3")
+def test_pictures_lie_in_object_storage_where_the_job_does(
+    run_dag: RunDag, openai_server: OpenAIServer, s3: ObjectStore
+) -> None:
+    s3.put("in/a.jsonl", "\n".join(draw(str(n), quality="low") for n in range(2)).encode())
+    openai_server.script(line=500, custom_id="1", times=1)  # so that the shard lands twice
+    conf = {"input_uri": s3.uri("in/a.jsonl"), "output_uri": s3.uri("jobs/one"), "poll_interval": 0.1}
+    assert run_dag("openai_batch_one_task", {**conf, "mode": "batch"}).state == "success"
+    rows = pq.read_table(io.BytesIO(s3.get("jobs/one/results/part-00000.parquet"))).to_pylist()
+    paths = [row["media"][0]["path"] for row in rows]
+    assert paths == ["media/shard-00000/000000000.1-1.png", "media/shard-00000/000000001.2-1.png"]
+    assert [len(s3.get(f"jobs/one/{path}")) for path in paths] == [row["media"][0]["bytes"] for row in rows]
+    assert [key for key in s3.keys() if "/media/" in key] == [f"jobs/one/{path}" for path in paths]  # noqa: SIM118

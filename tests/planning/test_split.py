@@ -307,3 +307,14 @@ def test_progress_is_told(tmp_path: Path) -> None:
     assert len(told) >= 3
     assert told[-1].startswith("Read 100% of")
     assert told[-1].endswith("1,000 lines, 1 shard.")
+
+
+def test_a_shard_has_no_more_pictures_than_one_result_file_should_bring(tmp_path: Path) -> None:
+    body = {"model": "gpt-image-2", "prompt": "A cat"}
+    lines = [
+        request_line(str(n), url="/v1/images/generations", body={**body, "n": 4 if n < 300 else 1})
+        for n in range(1_600)
+    ]
+    plan = split(write_lines(tmp_path / "in.jsonl", lines), tmp_path / "out").plan
+    assert [shard.requests for shard in plan.shards] == [250, 850, 500]  # 1,000 pictures each: 4 x 50 + 800
+    assert {shard.embedding_inputs for shard in plan.shards} == {0}

@@ -193,3 +193,10 @@ def test_a_picture_within_a_response_is_a_file_beside_its_text(tmp_path: Path) -
     assert (tmp_path / row["media"][0]["path"]).read_bytes() == PICTURE
     assert row["media"][0]["revised_prompt"] == "A cat in a hat"
     assert encode(PICTURE) not in row["response_body"]
+
+
+def test_an_answer_of_tens_of_megabytes_lands(shard: ShardOnDisk) -> None:
+    picture = PNG + bytes(24 * 2**20)
+    row, landed = land(shard, drawn(*({"b64_json": encode(picture)} for _ in range(2))))
+    assert [found["bytes"] for found in row["media"]] == [len(picture)] * 2
+    assert landed.part_bytes < 20_000

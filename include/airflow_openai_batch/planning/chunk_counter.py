@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from airflow_openai_batch.job.plan import CountImages  # noqa: TC001 - msgspec reads it
-from airflow_openai_batch.openai_api.endpoints import MAX_EMBEDDING_TOKENS_PER_REQUEST, Endpoint
+from airflow_openai_batch.openai_api.endpoints import IMAGES, MAX_EMBEDDING_TOKENS_PER_REQUEST, Endpoint
 from airflow_openai_batch.openai_api.models import context_tokens, encoding_of
 from airflow_openai_batch.planning.chunk_tally import ChunkTally, CountMode, TallyBuilder
 from airflow_openai_batch.requests.request import BadLineError, Request, check_utf8, read_request
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from airflow_openai_batch.planning.chunk_tally import OutputSum
     from airflow_openai_batch.planning.chunks import Chunk
 
+_PICTURE = 50
+"""A shard takes as many pictures as of embedding inputs a fiftieth, 1,000: their answers come back in one file, of two
+or three MB a picture, and each landing reads it."""
 _EMBEDDINGS = Endpoint.EMBEDDINGS.value
 
 SAMPLE_EVERY = 256
@@ -111,6 +114,8 @@ class ChunkCounter:
             tally.keys[index] = target.key
         if request.inputs:
             self._add_inputs(index, request, tally)
+        elif request.url in IMAGES:
+            tally.inputs[index] = min(_PICTURE * request.body.choices, self._rules.max_embedding_inputs)
         allowed = request.body.output_tokens
         if allowed is None:
             target.output.unbounded += 1

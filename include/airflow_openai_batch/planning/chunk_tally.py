@@ -51,7 +51,7 @@ class ChunkTally(msgspec.Struct, array_like=True):
     """Index into ``names``."""
     flags: bytes
     inputs: bytes
-    """Embedding inputs."""
+    """Embedding inputs; of pictures what stands for them."""
     names: list[tuple[str, str]]
     """Model and endpoint."""
     rejections: list[Rejection]

@@ -23,6 +23,7 @@ from airflow_openai_batch.job.plan import (
 )
 from airflow_openai_batch.job.ranges import SegmentReader
 from airflow_openai_batch.job.rejected import RejectedLine, SourceNames, merge_rejected
+from airflow_openai_batch.openai_api.endpoints import Endpoint
 from airflow_openai_batch.planning.duplicates import Duplicates, describe_duplicates, find_duplicates
 from airflow_openai_batch.planning.output_bounds import drop_duplicates
 from airflow_openai_batch.planning.packing import Packer, ShardDraft
@@ -148,7 +149,7 @@ def _describe_shards(
             model=model,
             endpoint=endpoint,
             requests=draft.requests,
-            embedding_inputs=draft.inputs,
+            embedding_inputs=draft.inputs if endpoint == Endpoint.EMBEDDINGS else 0,
             bytes=draft.bytes,
             input_tokens=draft.tokens,
             tokens=CERTAINTIES[draft.doubt],

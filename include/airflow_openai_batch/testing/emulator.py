@@ -62,7 +62,7 @@ class Emulator:
         self._blobs = blobs if blobs is not None else MemoryBlobs()
         self._detailed_books = detailed_books
         self._inline_bytes = inline_bytes
-        self.answers = Answers(count_tokens, video_s=lambda: self.settings.video_s)
+        self.answers = Answers(count_tokens, settings=lambda: self.settings)
         self._start()
 
     def _start(self) -> None:
@@ -254,7 +254,7 @@ class Emulator:
     # -- videos --------------------------------------------------------------------------------
 
     def get_video(self, video_id: str) -> JSON:
-        return self.answers.videos.show(video_id, self.clock.now())
+        return self.answers.videos.look_at(video_id, self.clock.now())
 
     def read_video(self, video_id: str) -> bytes:
         return self.answers.videos.read_content(video_id, self.clock.now())

@@ -55,7 +55,9 @@ class Settings:
     cancelling_s: float = 0.0
     window_s: float = DAY_S
     video_s: float = 0.0
-    """A video that was asked for is made after so long."""
+    """A video that was asked for is made after so long ..."""
+    video_looks: int = 0
+    """... and after so many looks at it."""
 
     queue_limits: Mapping[str, int] = field(default_factory=dict)
     """Enqueued input tokens by model; no entry, no limit. ``*`` stands for every other model."""

@@ -11,6 +11,7 @@ from airflow_openai_batch.testing.refusals import ApiError
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing.replies.shapes import ReplyDraft
+    from airflow_openai_batch.testing.settings import Settings
 
 JSON = dict[str, Any]
 
@@ -25,6 +26,8 @@ _FRAMES = 4
 class _Job:
     shown: JSON
     ready_at: float
+    looks: int
+    """Before it is ready."""
     fate: str | None
 
 
@@ -34,7 +37,7 @@ class Videos:
 
     _jobs: dict[str, _Job] = field(default_factory=dict)
 
-    def begin(self, draft: ReplyDraft, takes_s: float, spoil: str | None) -> JSON:
+    def begin(self, draft: ReplyDraft, settings: Settings, spoil: str | None) -> JSON:
         """A new job, as ``POST /v1/videos`` answers.
 
         :param spoil: ``failed_video`` or ``stuck_video``.
@@ -55,13 +58,18 @@ class Videos:
             "size": body.get("size") or _DEFAULT_SIZE,
             "status": "queued",
         }
-        self._jobs[video_id] = _Job(shown, draft.created + takes_s, spoil)
+        self._jobs[video_id] = _Job(shown, draft.created + settings.video_s, settings.video_looks, spoil)
         return dict(shown)
 
-    def show(self, video_id: str, now: float) -> JSON:
+    def look_at(self, video_id: str, now: float) -> JSON:
         """:raises ApiError: 404."""
+        shown = self._show(video_id, now)
+        self._jobs[video_id].looks -= 1
+        return shown
+
+    def _show(self, video_id: str, now: float) -> JSON:
         job = self._find(video_id)
-        if now < job.ready_at or job.fate == "stuck_video":
+        if now < job.ready_at or job.looks > 0 or job.fate == "stuck_video":
             began_at = job.shown["created_at"]
             share = min(0.99, (now - began_at) / max(1.0, job.ready_at - began_at))
             return {**job.shown, "status": "in_progress", "progress": round(100 * share)}
@@ -77,7 +85,7 @@ class Videos:
 
     def read_content(self, video_id: str, now: float) -> bytes:
         """:raises ApiError: 404; 400 where it is not made."""
-        shown = self.show(video_id, now)
+        shown = self._show(video_id, now)
         if shown["status"] != "completed":
             raise ApiError(400, f"Video is not ready yet, use GET /v1/videos/{video_id} to check status.")
         width, height = map(int, shown["size"].split("x"))

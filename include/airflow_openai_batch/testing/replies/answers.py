@@ -36,6 +36,7 @@ from airflow_openai_batch.testing.requests import (
     text_tokens,
     texts_of,
 )
+from airflow_openai_batch.testing.settings import Settings
 from airflow_openai_batch.testing.videos import Videos
 
 JSON = dict[str, Any]
@@ -61,8 +62,7 @@ class Answers:
     count_tokens: CountTokens
     answer: Answer | None = None
     videos: Videos = field(default_factory=Videos)
-    video_s: Callable[[], float] = lambda: 0.0
-    """Seconds that a video takes."""
+    settings: Callable[[], Settings] = Settings
 
     def make(
         self,
@@ -90,7 +90,7 @@ class Answers:
         if endpoint in (DRAWINGS, EDITS):
             return images_response(draft, spoil)
         if endpoint == VIDEOS:
-            return self.videos.begin(draft, self.video_s(), spoil)
+            return self.videos.begin(draft, self.settings(), spoil)
         if endpoint == MODERATIONS:
             return moderation(draft, inputs_of(body.get("input")))
         made = self.answer(body) if self.answer is not None else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from airflow_openai_batch.testing.replies import sound
+from airflow_openai_batch.testing.replies.drawing import encode_picture
 from airflow_openai_batch.testing.replies.wording import score_sentiment
 
 JSON = dict[str, Any]
@@ -41,7 +43,7 @@ def chat_completion(draft: ReplyDraft) -> JSON:
             "prompt_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0, "audio_tokens": 0},
             "completion_tokens_details": {
                 "reasoning_tokens": 0,
-                "audio_tokens": 0,
+                "audio_tokens": min(draft.output_tokens, sound.TOKENS) if _is_spoken(draft) else 0,
                 "accepted_prediction_tokens": 0,
                 "rejected_prediction_tokens": 0,
             },
@@ -49,6 +51,10 @@ def chat_completion(draft: ReplyDraft) -> JSON:
         "service_tier": _tier_of(draft.body),
         "system_fingerprint": "fp_emulator",
     }
+
+
+def _is_spoken(draft: ReplyDraft) -> bool:
+    return "audio" in (draft.body.get("modalities") or ())
 
 
 def _tier_of(body: JSON) -> str:
@@ -62,6 +68,8 @@ def _chat_choice(draft: ReplyDraft, index: int, text: str) -> JSON:
     reason = draft.finish_reason
     if draft.refusal is not None:
         message["content"] = None
+    elif _is_spoken(draft):
+        message |= {"content": None, "audio": sound.speak(text, f"{draft.id}{index}", draft.created)}
     elif draft.tool_call is not None:
         message |= {"content": None, "tool_calls": [draft.tool_call]}
         forced = isinstance(draft.body.get("tool_choice"), dict)
@@ -105,13 +113,14 @@ def response(draft: ReplyDraft) -> JSON:
         "max_output_tokens": body.get("max_output_tokens"),
         "model": draft.model,
         "output": [
+            *_draw_for(draft),
             {
                 "id": f"msg_{draft.id}",
                 "type": "message",
                 "status": "incomplete" if reason else "completed",
                 "role": "assistant",
                 "content": [content],
-            }
+            },
         ],
         "parallel_tool_calls": True,
         "previous_response_id": body.get("previous_response_id"),
@@ -134,6 +143,23 @@ def response(draft: ReplyDraft) -> JSON:
         "user": body.get("user"),
         "metadata": body.get("metadata") or {},
     }
+
+
+def _draw_for(draft: ReplyDraft) -> list[JSON]:
+    """The calls of the tool that draws, one for each that the request has."""
+    tools = [tool for tool in draft.body.get("tools") or () if tool.get("type") == "image_generation"]
+    return [
+        {
+            "id": f"ig_{draft.id}{number}",
+            "type": "image_generation_call",
+            "status": "completed",
+            "output_format": "png",
+            "revised_prompt": draft.texts[0],
+            "size": tool.get("size") or "1024x1024",
+            "result": encode_picture(tool.get("size"), bytes.fromhex(draft.id) + bytes([number]), "png"),
+        }
+        for number, tool in enumerate(tools)
+    ]
 
 
 def embedding_list(draft: ReplyDraft, vectors: list[Any]) -> JSON:
