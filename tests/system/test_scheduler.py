@@ -90,23 +90,33 @@ def test_one_of_twenty_shards_fails_and_clearing_it_sends_it_alone(
     assert list(shared_openai_server.books.paid_twice(job.input)) == []
 
 
-def test_a_wait_starts_one_worker_and_ends_from_the_trigger(
+def test_neither_a_wait_nor_leftovers_that_are_not_there_start_a_worker(
     local_airflow: LocalAirflow, shared_openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
     shared_openai_server.configure(in_progress_s=60)
     job = make_job(tmp_path, requests=4, name="waited")
-    run = local_airflow.trigger("openai_batch", job.conf())
+    shared_openai_server.script(line=500, custom_id="waited/3", times=1)
+    run = local_airflow.trigger("openai_batch", job.conf(mode="batch"))
     wait_until_deferred(local_airflow, run, "shard.wait", instances=2)
-    shared_openai_server.clock.advance(60)
-    assert local_airflow.wait(run, timeout_s=120) == "success", local_airflow.explain(run)
-    for index in (0, 1):
-        log = local_airflow.logs(run, "shard.wait", map_index=index)
-        assert log.count("Worker startup parse complete") == 1
-        assert "Pausing task as DEFERRED" in log
-        assert "completed 100% (2 of 2)" in log
-        assert "lovely" not in log
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and local_airflow.state(run) == "running":
+        shared_openai_server.clock.advance(60)
+        time.sleep(1)
+    assert local_airflow.state(run) == "success", local_airflow.explain(run)
+    starts = {}
+    for task_id in ("shard.wait", "shard.resend_leftovers"):
+        for index in (0, 1):
+            log = local_airflow.logs(run, task_id, map_index=index)
+            starts[task_id, index] = log.count("Worker startup parse complete")
+            assert "lovely" not in log
+    assert starts["shard.wait", 0] == starts["shard.wait", 1] == starts["shard.resend_leftovers", 0] == 0
+    assert starts["shard.resend_leftovers", 1] > 0, "that one had something to send"
+    assert "completed 100% (2 of 2)" in local_airflow.logs(run, "shard.wait", map_index=0)
+    assert [row["status"] for row in job.rows()] == ["ok"] * 4
     links = local_airflow.get(f"{run.path}/taskInstances/shard.wait/links", map_index=1)["extra_links"]
     assert links["OpenAI batch"].startswith("https://platform.openai.com/batches/batch_")
+    entries = local_airflow.get(f"{run.path}/taskInstances/shard.wait/xcomEntries/return_value", map_index=1)
+    assert entries["value"] == {"job": job.uri, "shard": 1}
 
 
 def test_shards_wait_for_room_in_the_triggerer_and_say_so(

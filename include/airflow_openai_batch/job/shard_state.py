@@ -197,6 +197,19 @@ class ShardState(msgspec.Struct, frozen=True, kw_only=True):
         return self.batch_id or next((e.batch_id for e in reversed(self.ended) if e.batch_id), None)
 
 
+def is_reached(state: ShardState, goal: Goal) -> bool:
+    """Whether the shard has come that far. A goal before ``DONE`` is reached by any send."""
+    if state.done is not None:
+        return True
+    reached = {
+        Goal.UPLOADED: state.file_id is not None or state.batch_id is not None or bool(state.ended),
+        Goal.CREATED: state.batch_id is not None or bool(state.ended),
+        Goal.ENDED: bool(state.ended),
+        Goal.LANDED: state.landed_send > 0,
+    }
+    return reached.get(goal, False)
+
+
 def has_sample(state: ShardState, first: int) -> bool:
     """Whether so many of the shard's first requests have been sent and have landed; a larger sample wants more."""
     landed = (ended for ended in state.ended if ended.send <= state.landed_send and not ended.is_cut_short)

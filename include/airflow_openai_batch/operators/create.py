@@ -33,6 +33,7 @@ class OpenAIBatchCreateOperator(ShardStepOperator):
     """
 
     goal: ClassVar[Goal] = Goal.CREATED
+    hands_over: ClassVar[bool] = True
     template_fields: Sequence[str] = (
         *ShardStepOperator.template_fields,
         "input_file_id",

@@ -31,6 +31,7 @@ class OpenAIBatchDownloadOperator(LandingOperator):
     """
 
     goal: ClassVar[Goal] = Goal.LANDED
+    hands_over: ClassVar[bool] = True
     template_fields: Sequence[str] = (*LandingOperator.template_fields, "batch_id", "output_uri")
 
     def __init__(self, *, batch_id: str | None = None, output_uri: str | None = None, **kwargs: Any) -> None:

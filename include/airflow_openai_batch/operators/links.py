@@ -24,4 +24,9 @@ class OpenAIBatchLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         batch_id = getattr(operator, "linked_batch_id", None)
-        return OPENAI_PAGE.format(batch_id=batch_id) if batch_id else ""
+        return describe_link(batch_id)
+
+
+def describe_link(batch_id: str | None) -> str:
+    """The address of a batch's page at OpenAI; "" where there is no batch."""
+    return OPENAI_PAGE.format(batch_id=batch_id) if batch_id else ""

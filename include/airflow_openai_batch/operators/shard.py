@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from airflow_openai_batch.job.shard_state import Goal
+from airflow_openai_batch.operators.task.handover import begin_in_triggerer
 from airflow_openai_batch.operators.task.parameters import read_flag, read_list, read_number
 from airflow_openai_batch.operators.task.shard_step import ShardStepOperator
 from airflow_openai_batch.results.outcome import OutcomeRules
@@ -64,9 +65,16 @@ class LandingOperator(ShardStepOperator):
 
 
 class OpenAIBatchResendOperator(LandingOperator):
-    """Sends again what a shard still needs, until every request has its row; ends at once where nothing is left."""
+    """Sends again what a shard still needs, until every request has its row; ends at once where nothing is left.
+
+    After an `OpenAIBatchDownloadOperator` it begins in the triggerer, and ends there where nothing is left.
+    """
 
     goal: ClassVar[Goal] = Goal.DONE
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        begin_in_triggerer(self)
 
 
 class OpenAIBatchShardOperator(LandingOperator):

@@ -118,6 +118,8 @@ class ShardActions:
         self.settled: tuple[str, ...] = ()
         """Other batches of the same send, which were cancelled in its favour."""
         self.waited = Waited()
+        self.state: ShardState | None = None
+        """Of the shard, after what was carried out last."""
 
     def __enter__(self) -> Self:
         return self

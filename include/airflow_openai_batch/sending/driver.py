@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.errors import BreakerOpenError, FatalAccountError
+from airflow_openai_batch.job.shard_state import is_reached
 from airflow_openai_batch.sending import machine, steps
 from airflow_openai_batch.sending.actions import ShardActions, Waiting
 from airflow_openai_batch.sending.machine import Observations
@@ -45,7 +46,7 @@ class ShardDriver(ShardActions):
         state = self._journal.read_state()
         self._note(state)
         if state.events:
-            resumed = machine.is_reached(state, goal) or self.caller.takes_up(state.last_by)
+            resumed = is_reached(state, goal) or self.caller.takes_up(state.last_by)
             stand = machine.describe_stand(state, self.clock(), resumed=resumed)
             log.info("Shard %d: %s.", self.files.shard.shard, stand)
         while True:
@@ -70,6 +71,7 @@ class ShardDriver(ShardActions):
                 seen = replace(seen, admitted=False)  # the room was for one batch
 
     def _note(self, state: ShardState) -> None:
+        self.state = state
         self.batch_id, self.settled, self.waited = state.last_batch_id, state.duplicates, state.waited
         self.waited = replace(self.waited, rest_s=self._hurry.find_rest_s(state))
 

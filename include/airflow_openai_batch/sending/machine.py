@@ -15,7 +15,14 @@ import hashlib
 from dataclasses import dataclass, field, replace
 
 from airflow_openai_batch.errors import ConfigError, JobError, OpenAIBatchError
-from airflow_openai_batch.job.shard_state import FILE_WAITS_S, Goal, ShardState, find_holder, has_sample
+from airflow_openai_batch.job.shard_state import (
+    FILE_WAITS_S,
+    Goal,
+    ShardState,
+    find_holder,
+    has_sample,
+    is_reached,
+)
 from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.batch import CLOCK_MARGIN_S, BatchView, choose_kept
 from airflow_openai_batch.openai_api.results_check import RESULTS_UNPROVEN
@@ -93,19 +100,6 @@ class StepContext:
     """See `Waited`: of what the current send carries."""
     realtime_per_s: float = 0.0
     """Requests a second in real time, where a deadline is kept by it; 0: not known."""
-
-
-def is_reached(state: ShardState, goal: Goal) -> bool:
-    """Whether the shard has come that far. A goal before ``DONE`` is reached by any send."""
-    if state.done is not None:
-        return True
-    reached = {
-        Goal.UPLOADED: state.file_id is not None or state.batch_id is not None or bool(state.ended),
-        Goal.CREATED: state.batch_id is not None or bool(state.ended),
-        Goal.ENDED: bool(state.ended),
-        Goal.LANDED: state.landed_send > 0,
-    }
-    return reached.get(goal, False)
 
 
 def next_step(

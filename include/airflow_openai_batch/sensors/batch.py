@@ -15,6 +15,7 @@ from airflow_openai_batch.job.shard_state import Goal
 from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView, describe_progress
 from airflow_openai_batch.operators.task.caller import make_caller
 from airflow_openai_batch.operators.task.failures import task_failures
+from airflow_openai_batch.operators.task.handover import begin_in_triggerer, has_work_at_its_end
 from airflow_openai_batch.operators.task.sending import read_policy
 from airflow_openai_batch.operators.task.shard_step import ShardStepOperator
 from airflow_openai_batch.sending.queue.refusals import classify_refusal, describe_refused
@@ -32,7 +33,8 @@ _NEVER_S = 1e12
 class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
     """Waits until the batch is final; expired and cancelled count, since they carry paid lines.
 
-    Deferrable by default: one worker start to look, then the triggerer waits and ends the task without another.
+    Deferrable by default: one worker start to look, then the triggerer waits and ends the task without another. After
+    an `OpenAIBatchCreateOperator` it begins in the triggerer, and needs no worker unless there is something to decide.
     With ``deferrable=False`` it pokes every ``poll_interval`` seconds (``mode="reschedule"`` frees the slot).
 
     For a shard it returns the shard; for a bare batch ``{"batch_id": ..., "status": ...}``.
@@ -50,6 +52,7 @@ class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
     ) -> None:
         super().__init__(timeout=timeout, **kwargs)
         self.batch_id = batch_id
+        begin_in_triggerer(self, timeout=float(self.timeout))
 
     def execute(self, context: Context) -> Any:
         self.check_givers(context)
@@ -108,12 +111,8 @@ class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
             if trigger.deadline is not None:
                 trigger.timeout_at = min(trigger.timeout_at, max(trigger.deadline, now))
             trigger.deadline, trigger.overdue_after = None, _NEVER_S
-        trigger.finish_task = not self._has_work_at_its_end()
+        trigger.finish_task = not has_work_at_its_end(self)
         return trigger
-
-    def _has_work_at_its_end(self) -> bool:
-        """What only a worker does: Airflow forgets it where a task ends in the triggerer."""
-        return bool(self.outlets or self.on_success_callback or self._post_execute_hook or _has_listeners())
 
     def _name_deadline(self) -> str:
         return " or finish_within_h of the run's start" if self.shard is None and self.finish_within_h else ""
@@ -131,12 +130,3 @@ class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
             with task_failures():
                 raise BatchRejectedError(describe_refused(batch.id, classify_refusal(batch.errors)))
         return {"batch_id": batch.id, "status": str(batch.status)}
-
-
-def _has_listeners() -> bool:
-    """Whether some plugin, OpenLineage for instance, wants to hear of tasks that have ended well."""
-    try:
-        from airflow.sdk.listener import get_listener_manager
-    except ImportError:  # Airflow 3.1
-        from airflow.listeners.listener import get_listener_manager  # type: ignore[assignment]
-    return bool(get_listener_manager().has_listeners)

@@ -5,6 +5,7 @@ __all__ = [
     "base",
     "caller",
     "failures",
+    "handover",
     "ownership",
     "parameters",
     "prompt_files",

@@ -19,6 +19,7 @@ from airflow_openai_batch.openai_api.rate_limits import foresee_pace
 from airflow_openai_batch.operators.links import OpenAIBatchLink
 from airflow_openai_batch.operators.task.caller import make_caller
 from airflow_openai_batch.operators.task.failures import task_failures
+from airflow_openai_batch.operators.task.handover import hand_over
 from airflow_openai_batch.operators.task.instance_label import show_label
 from airflow_openai_batch.operators.task.landing_limit import read_landing_slots, wait_to_land
 from airflow_openai_batch.operators.task.monthly_budget import find_monthly_budget
@@ -99,6 +100,8 @@ class ShardStepOperator(ShardOperator):
     """
 
     goal: ClassVar[Goal]
+    hands_over: ClassVar[bool] = False
+    """Whether the task that comes next may begin in the triggerer."""
 
     template_fields: Sequence[str] = ("shard", "conn_id", "poll_interval", *SENDING_FIELDS)
     operator_extra_links: Collection[BaseOperatorLink] = (OpenAIBatchLink(),)
@@ -156,6 +159,7 @@ class ShardStepOperator(ShardOperator):
         self._resolve_source = make_source_resolver(None)
         self._seen_twins: tuple[str, ...] = ()
         self._waited = Waited()
+        self._state: ShardState | None = None
         self._own_line = OwnLine()
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -179,7 +183,14 @@ class ShardStepOperator(ShardOperator):
         while (outcome := self.drive(context, admitted=admitted, twins=twins)) is not None:
             admitted = self._wait(context, outcome)
         self.waits_for = ""
+        if self.hands_over:
+            self._hand_over(context)
         return self.result()
+
+    def _hand_over(self, context: Context) -> None:
+        if (state := self._state) is not None:
+            wait = None if state.batch_id is None else self._make_wait(state.batch_id, context)
+            hand_over(self, context, state=state, result=self.result(), wait=wait)
 
     def drive(self, context: Context, *, admitted: bool = False, twins: bool = False) -> Waiting | None:
         """Go on until the goal is reached (``None``) or there is only waiting to do."""
@@ -188,7 +199,7 @@ class ShardStepOperator(ShardOperator):
                 outcome = driver.drive(self.goal, admitted=admitted, twins=twins)
             finally:  # a task that fails leads to its batch, too
                 self.linked_batch_id, self._settled = driver.batch_id, driver.settled
-                self._waited = driver.waited
+                self._waited, self._state = driver.waited, driver.state
         return None if isinstance(outcome, Reached) else outcome
 
     def _open_driver(self, context: Context) -> ShardDriver:
@@ -338,12 +349,15 @@ class ShardStepOperator(ShardOperator):
             self.log.info("%s.", wish.why)
 
     def make_trigger(self, batch: BatchView, context: Context) -> OpenAIBatchEndTrigger:
+        return self._make_wait(batch.id, context)
+
+    def _make_wait(self, batch_id: str, context: Context) -> OpenAIBatchEndTrigger:
         from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
 
         policy = read_policy(self, make_caller(context))
         return OpenAIBatchEndTrigger(
             conn_id=self.conn_id,
-            batch_id=batch.id,
+            batch_id=batch_id,
             poll_interval=self.poll_interval_s,
             overdue_after=policy.grace_s,
             deadline=policy.deadline_at,

@@ -1,0 +1,89 @@
+"""What one task of a shard hands over to the next, so that it can begin in the triggerer; see `triggers.handover`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+
+from airflow_openai_batch.job.shard_state import Goal, is_reached
+from airflow_openai_batch.operators.links import OpenAIBatchLink, describe_link
+from airflow_openai_batch.triggers.handover_note import GIVEN, KEY, describe_given
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow.sdk import Context
+
+    from airflow_openai_batch.job.shard_state import ShardState
+    from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
+
+_TRIGGER = "airflow_openai_batch.triggers.handover.OpenAIBatchHandoverTrigger"
+_HANDED = (Goal.ENDED, Goal.DONE)
+"""Goals of the tasks that may begin in the triggerer."""
+
+
+def hand_over(
+    operator: Any,
+    context: Context,
+    *,
+    state: ShardState,
+    result: Mapping[str, Any],
+    wait: OpenAIBatchEndTrigger | None,
+) -> None:
+    """Leave it as an XCom.
+
+    :param result: what the next task returns.
+    :param wait: what waits for the batch, where there is one to wait for.
+    """
+    note = {
+        "given": describe_given(operator),
+        "reached": [goal.name for goal in _HANDED if is_reached(state, goal)],
+        "result": dict(result),
+        "wait": None if wait is None else wait.serialize()[1],
+        "link": describe_link(state.last_batch_id),
+    }
+    context["ti"].xcom_push(KEY, note)
+
+
+def begin_in_triggerer(operator: Any, *, timeout: float | None = None) -> None:
+    """Have a task begin there, where Airflow can (from 3.3 on, not mapped on its own) and nothing at its end needs a
+    worker. ``airflow dags test`` begins it in a worker whatever is said here.
+
+    :param timeout: seconds since the batch's creation for which a sensor waits.
+    """
+    from airflow.triggers.base import StartTriggerArgs
+
+    given = {name: getattr(operator, name) for name in GIVEN}
+    plain = all(value is None or isinstance(value, str | int | float) for value in given.values())
+    if not (AIRFLOW_V_3_3_PLUS and operator.deferrable and operator.shard is not None and plain):
+        return
+    if has_work_at_its_end(operator):
+        return
+    arguments = {
+        **given,
+        "goal": operator.goal.name,
+        "timeout": timeout,
+        "cancel_on_kill": operator.cancel_on_kill,
+        "pushes": operator.do_xcom_push,
+        "link_key": OpenAIBatchLink().xcom_key,
+    }
+    operator.start_trigger_args = StartTriggerArgs(
+        trigger_cls=_TRIGGER, trigger_kwargs=arguments, next_method="resume"
+    )
+    operator.start_from_trigger = True
+
+
+def has_work_at_its_end(operator: Any) -> bool:
+    """What only a worker does: Airflow forgets it where a task ends in the triggerer."""
+    hooked = operator.outlets or operator.on_success_callback or operator._post_execute_hook
+    return bool(hooked or _has_listeners())
+
+
+def _has_listeners() -> bool:
+    """Whether some plugin, OpenLineage for instance, wants to hear of tasks that have ended well."""
+    try:
+        from airflow.sdk.listener import get_listener_manager
+    except ImportError:  # Airflow 3.1
+        from airflow.listeners.listener import get_listener_manager  # type: ignore[assignment]
+    return bool(get_listener_manager().has_listeners)

@@ -1,0 +1,143 @@
+"""Begins a shard's task in the triggerer, with what the task before it has handed over: where all is well, no worker is
+started for a wait, nor for leftovers that are not there.
+
+Whatever is not plain goes to a worker, which asks the state machine as ever: a task that is tried again, a task before
+that has handed nothing over, parameters that are not those it was given.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from airflow.sdk.execution_time.xcom import XCom
+from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
+from asgiref.sync import sync_to_async
+
+from airflow_openai_batch.server_words import describe_error
+from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
+from airflow_openai_batch.triggers.handover_note import GIVEN, KEY, describe_given
+from airflow_openai_batch.triggers.held import HeldTrigger
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+"""Of the arguments stored in Airflow's database while a task is deferred."""
+
+
+class OpenAIBatchHandoverTrigger(HeldTrigger):
+    """Ends the task where its goal is reached, waits where there is a batch to wait for, and else sends for a worker
+    with the event ``{"status": "look"}``; other events are those of `OpenAIBatchEndTrigger`.
+
+    What was handed over is told in `handover_note`.
+
+    :param goal: of the task, by its name.
+    :param timeout: seconds since the batch's creation for which a sensor waits; ``None``: no bound.
+    :param pushes: whether the task returns something.
+    :param cancel_on_kill: see `OpenAIBatchEndTrigger`.
+    :param link_key: of the XCom in which Airflow keeps the link to the batch.
+    """
+
+    def __init__(
+        self,
+        *,
+        goal: str = "",
+        conn_id: Any = None,
+        poll_interval: Any = 60.0,
+        finish_within_h: Any = None,
+        on_deadline: Any = None,
+        timeout: float | None = None,
+        cancel_on_kill: bool = True,
+        pushes: bool = True,
+        link_key: str = "",
+        schema_version: int = SCHEMA_VERSION,
+        **unknown: Any,
+    ) -> None:
+        # No check and no conversion here: an exception kills the whole triggerer.
+        super().__init__()
+        self.goal = goal
+        self.conn_id = conn_id
+        self.poll_interval = poll_interval
+        self.finish_within_h = finish_within_h
+        self.on_deadline = on_deadline
+        self.timeout = timeout
+        self.cancel_on_kill = cancel_on_kill
+        self.pushes = pushes
+        self.link_key = link_key
+        self.schema_version = schema_version
+        self.unknown = unknown
+        self._wait: OpenAIBatchEndTrigger | None = None
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        names = (*GIVEN, "goal", "timeout", "cancel_on_kill", "pushes", "link_key", "schema_version")
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {**self.unknown, **{name: getattr(self, name) for name in names}},
+        )
+
+    async def find_event(self) -> TriggerEvent:
+        self.holds = False  # no process lingers: the task began here
+        try:
+            reached = await self._take_over()
+        except Exception as error:  # whatever it is, a worker knows how to go on
+            log.warning("A worker looks: what was handed over could not be read (%s).", describe_error(error))
+            reached = False
+        if reached:
+            return TaskSuccessEvent()
+        if self._wait is None:
+            return TriggerEvent({"status": "look"})  # type: ignore[no-untyped-call]
+        log.info("Waiting for %s.", self._wait.batch_id)
+        return await self._wait.find_event()
+
+    async def _take_over(self) -> bool:
+        """Whether the goal is reached; where it is not, there may be something to wait for here."""
+        note = await self._read()
+        if note is None or note.get("given") != describe_given(self):
+            return False
+        reached = self.goal in note.get("reached", ())
+        if not reached and self.goal == "ENDED" and isinstance(note.get("wait"), Mapping):
+            self._wait = self._make_wait(note["wait"])
+        if reached or self._wait is not None:
+            await self._push(note)  # nobody comes back to do it
+        return reached
+
+    async def on_kill(self) -> None:
+        if self._wait is not None:
+            await self._wait.on_kill()
+
+    def _make_wait(self, arguments: Mapping[str, Any]) -> OpenAIBatchEndTrigger:
+        wait = OpenAIBatchEndTrigger(**arguments)
+        wait.cancel_on_kill, wait.finish_task = self.cancel_on_kill, True
+        if self.timeout is not None and wait.created_at:
+            wait.timeout_at = wait.created_at + self.timeout
+        wait.task_instance = self.task_instance
+        return wait
+
+    async def _read(self) -> Mapping[str, Any] | None:
+        """What the task before has handed over; ``None``: nothing, or this one is tried again."""
+        ti: Any = self.task_instance
+        if self.task is None or (ti.try_number or 0) > 1:
+            return None
+        before = sorted(self.task.upstream_task_ids)
+        pull = sync_to_async(ti.xcom_pull)
+        for task_id in before:
+            note = await pull(task_ids=task_id, key=KEY, map_indexes=ti.map_index)
+            if isinstance(note, Mapping):
+                return note
+        return None
+
+    async def _push(self, note: Mapping[str, Any]) -> None:
+        """As the task itself would; its own way to do it is not open to what runs in a triggerer."""
+        ti: Any = self.task_instance
+        place = {
+            "dag_id": ti.dag_id,
+            "run_id": ti.run_id,
+            "task_id": ti.task_id,
+            "map_index": -1 if ti.map_index is None else ti.map_index,
+        }
+        found = {"return_value": note.get("result")} if self.pushes else {}
+        if self.link_key and note.get("link"):
+            found[self.link_key] = note["link"]
+        for key, value in found.items():
+            await sync_to_async(XCom.set)(key=key, value=value, **place)

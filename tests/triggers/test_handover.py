@@ -1,0 +1,162 @@
+"""A shard's task that begins in the triggerer: what it does with what the task before it has handed over."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.sdk import DAG, Asset
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import SetXCom
+from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
+
+from airflow_openai_batch.operators.shard import OpenAIBatchResendOperator
+from airflow_openai_batch.sensors.batch import OpenAIBatchSensor
+from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
+from airflow_openai_batch.triggers.handover import OpenAIBatchHandoverTrigger
+from airflow_openai_batch.triggers.handover_note import KEY
+from fixtures.airflow_versions import needs_airflow_3_3
+from triggers.account import create_batches
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.testing import OpenAIServer
+
+pytestmark = [pytest.mark.usefixtures("openai_conn"), needs_airflow_3_3]
+
+SHARD = {"job": "s3://b/job", "shard": 3}
+GIVEN = {
+    "conn_id": "openai_default",
+    "poll_interval": "0.1",
+    "finish_within_h": "None",
+    "on_deadline": "fail",
+}
+
+
+class Airflow:
+    """The supervisor, as far as it is asked here."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, Any] = {}
+
+    def send(self, msg: Any) -> None:
+        if isinstance(msg, SetXCom):
+            assert (msg.dag_id, msg.run_id, msg.task_id, msg.map_index) == ("d", "r", "shard.wait", 3)
+            self.stored[msg.key] = msg.value
+
+
+@pytest.fixture
+def airflow(monkeypatch: pytest.MonkeyPatch) -> Airflow:
+    airflow = Airflow()
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", airflow, raising=False)
+    return airflow
+
+
+def make_note(**changes: Any) -> dict[str, Any]:
+    return {"given": GIVEN, "reached": [], "result": SHARD, "wait": None, "link": "", **changes}
+
+
+def make_wait(batch_id: str, **options: Any) -> dict[str, Any]:
+    wait = OpenAIBatchEndTrigger(
+        conn_id="openai_default", batch_id=batch_id, poll_interval=0.1, created_at=1.0, **options
+    )
+    return wait.serialize()[1]
+
+
+async def fire(note: Any, *, goal: str = "ENDED", try_number: int = 1, **options: Any) -> TriggerEvent:
+    trigger = OpenAIBatchHandoverTrigger(
+        goal=goal, conn_id="openai_default", poll_interval="0.1", on_deadline="fail", link_key="l", **options
+    )
+
+    def pull(*, task_ids: str, key: str, map_indexes: int) -> Any:
+        assert (key, map_indexes) == (KEY, 3)
+        if isinstance(note, Exception):
+            raise note
+        return note if task_ids == "shard.create" else None
+
+    task = SimpleNamespace(
+        upstream_task_ids={"split", "shard.create"},
+        template_ext=(),
+        template_fields=(),
+        start_trigger_args=None,
+    )
+    trigger.task_instance = SimpleNamespace(  # type: ignore[assignment]
+        id="1", dag_id="d", run_id="r", task_id="shard.wait", map_index=3, try_number=try_number, task=task,
+        xcom_pull=pull,
+    )  # fmt: skip
+    _, stored = trigger.serialize()
+    assert OpenAIBatchHandoverTrigger(**stored, of_a_later_release=1).serialize()[1]["goal"] == goal
+    events = trigger.run()
+    try:
+        return await asyncio.wait_for(anext(events), 5)
+    finally:
+        await events.aclose()  # type: ignore[attr-defined]
+
+
+async def test_it_waits_for_the_batch_and_ends_the_task_with_what_it_returns(
+    openai_server: OpenAIServer, airflow: Airflow
+) -> None:
+    (batch_id,) = create_batches(openai_server, 1)
+    event = await fire(make_note(wait=make_wait(batch_id), link="https://page"))
+    assert isinstance(event, TaskSuccessEvent)
+    assert airflow.stored == {"return_value": SHARD, "l": "https://page"}
+
+
+@pytest.mark.parametrize("goal", ["ENDED", "DONE"])
+async def test_what_is_reached_needs_no_worker(airflow: Airflow, goal: str) -> None:
+    event = await fire(make_note(reached=["ENDED", "DONE"]), goal=goal)
+    assert isinstance(event, TaskSuccessEvent)
+    assert airflow.stored == {"return_value": SHARD}
+
+
+async def test_a_task_that_returns_nothing_stores_nothing(airflow: Airflow) -> None:
+    assert isinstance(await fire(make_note(reached=["DONE"]), goal="DONE", pushes=False), TaskSuccessEvent)
+    assert airflow.stored == {}
+
+
+@pytest.mark.parametrize(
+    ("note", "options"),
+    [
+        (None, {}),
+        ("a text", {}),
+        (make_note(), {}),  # no batch, for instance after real time
+        (make_note(given={**GIVEN, "conn_id": "another"}, reached=["ENDED"]), {}),
+        (make_note(given={}, reached=["ENDED"]), {}),
+        (make_note(reached=["ENDED"]), {"try_number": 2}),
+        (make_note(reached=["ENDED"]), {"goal": "DONE"}),  # there are leftovers
+        (make_note(wait={"conn_id": "openai_default"}), {"goal": "DONE"}),
+        (RuntimeError("the API server is away"), {}),
+    ],
+)
+async def test_all_else_is_looked_at_by_a_worker(
+    airflow: Airflow, note: Any, options: dict[str, Any]
+) -> None:
+    event = await fire(note, **options)
+    assert event.payload == {"status": "look"}
+    assert airflow.stored == {}
+
+
+async def test_a_sensor_keeps_its_timeout(openai_server: OpenAIServer, airflow: Airflow) -> None:
+    openai_server.configure(in_progress_s=3600)
+    (batch_id,) = create_batches(openai_server, 1)
+    event = await fire(make_note(wait=make_wait(batch_id)), timeout=5.0)  # since the first second of 1970
+    assert event.payload["status"] == "timed_out"
+
+
+def test_it_begins_in_the_triggerer_where_nothing_needs_a_worker() -> None:
+    with DAG("d", schedule=None):
+        for task in (
+            OpenAIBatchSensor(task_id="wait", shard=SHARD),
+            OpenAIBatchResendOperator(task_id="resend", shard=SHARD),
+        ):
+            assert task.start_from_trigger
+            assert task.start_trigger_args is not None
+            assert task.start_trigger_args.next_method == "resume"
+        for task in (
+            OpenAIBatchSensor(task_id="bare", batch_id="batch_1"),
+            OpenAIBatchSensor(task_id="slots", shard=SHARD, deferrable=False),
+            OpenAIBatchSensor(task_id="asset", shard=SHARD, outlets=[Asset("a")]),
+            OpenAIBatchSensor(task_id="called", shard=SHARD, on_success_callback=print),
+        ):
+            assert not task.start_from_trigger
