@@ -16,7 +16,7 @@ from airflow_openai_batch.openai_api.rate_limits import RealtimeLimits, foresee_
 from airflow_openai_batch.sending import machine, steps
 from airflow_openai_batch.sending.judging import choose_rest_s, find_late_at, judge_batch
 from airflow_openai_batch.sending.machine import Observations, StepContext
-from airflow_openai_batch.sending.paces import Pace, read_paces, record_pace, share_pace
+from airflow_openai_batch.sending.paces import MeasuredPace, read_paces, record_pace, share_pace
 from airflow_openai_batch.sending.policy import Policy
 from airflow_openai_batch.sending.realtime.time_left import TimeLeft
 from airflow_openai_batch.storage.location import resolve_plain
@@ -156,7 +156,7 @@ def test_a_pace_is_measured_over_all_shards_and_shared_by_them(tmp_path: Path) -
     for shard, (lane, answers, seconds) in enumerate(
         [("flex", 100, 50.0), ("flex", 300, 150.0), ("realtime", 90, 9.0), ("flex", 5, 900.0)]
     ):
-        record_pace(output, shard, 2, Pace(lane=lane, answers=answers, seconds=seconds))
+        record_pace(output, shard, 2, MeasuredPace(lane=lane, answers=answers, seconds=seconds))
     paces = read_paces(output)
     assert share_pace(paces, "flex", 1) == 2.0, "five answers say nothing"
     assert share_pace(paces, "flex", 8) == 2.0, "eight sends through flex go side by side"

@@ -30,7 +30,7 @@ from airflow_openai_batch.sending.declined_calls import DeclinedCalls
 from airflow_openai_batch.sending.hurry import Hurry
 from airflow_openai_batch.sending.judging import is_late
 from airflow_openai_batch.sending.machine import Observations, StepContext
-from airflow_openai_batch.sending.paces import Pace, record_pace
+from airflow_openai_batch.sending.paces import MeasuredPace, record_pace
 from airflow_openai_batch.sending.policy import Policy
 from airflow_openai_batch.sending.realtime.slots import RealtimeBusyError
 from airflow_openai_batch.sending.shard_journal import ShardJournal
@@ -64,8 +64,7 @@ class ShardActions:
     :param find_limit: what the batch queue of a model holds, where the connection or the run says it.
     :param send_realtime: sends what the current send carries request by request, the way that the step says, and calls
         back every few minutes while it does, which renews its claim; returns what came of it.
-    :param find_pace: how many requests a second of this shard go out a way, as far as can be told before the job has
-        sent any so; 0: not known.
+    :param find_pace: requests a second of this shard, as far as can be told before any went that way; 0: not known.
     :param check_budget: called before each send that costs money, with the state and whether it goes out at the full
         price; raises where it would be too much.
     :param monthly_budget: finds what the connection may spend in a month; ``None``: as much as it takes.
@@ -118,8 +117,7 @@ class ShardActions:
         self.settled: tuple[str, ...] = ()
         """Other batches of the same send, which were cancelled in its favour."""
         self.waited = Waited()
-        self.state: ShardState | None = None
-        """Of the shard, after what was carried out last."""
+        self.state: ShardState | None = None  # after what was carried out last
 
     def __enter__(self) -> Self:
         return self
@@ -360,7 +358,7 @@ class ShardActions:
     def _record_sent(
         self, sent: RealtimeSend, step: steps.SendRealtime, state: ShardState, times: dict[str, float]
     ) -> None:
-        pace = Pace(lane=step.lane, answers=sent.answered + sent.failed, seconds=sent.seconds)
+        pace = MeasuredPace(lane=step.lane, answers=sent.answered + sent.failed, seconds=sent.seconds)
         record_pace(self.files.output, self.files.shard.shard, state.send, pace)
         if not sent.finished:
             self._declined.meet_end_of_time(step, state)

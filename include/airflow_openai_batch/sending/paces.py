@@ -25,7 +25,7 @@ TELLING_ANSWERS = 20
 _NAME = re.compile(r"\d{5,}\.\d+\.(flex|realtime)\.(\d+)\.(\d+)\.json")
 
 
-class Pace(msgspec.Struct, frozen=True, kw_only=True):
+class MeasuredPace(msgspec.Struct, frozen=True, kw_only=True):
     """Of one send."""
 
     lane: str
@@ -37,7 +37,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
         return self.answers >= TELLING_ANSWERS and self.seconds > 0
 
 
-def record_pace(output: Location, shard: int, send: int, pace: Pace) -> None:
+def record_pace(output: Location, shard: int, send: int, pace: MeasuredPace) -> None:
     """Leave what a send has measured, where it says something."""
     if pace.is_telling:
         ms = max(1, round(pace.seconds * 1000))
@@ -45,13 +45,17 @@ def record_pace(output: Location, shard: int, send: int, pace: Pace) -> None:
         output.child(f"{directory.PACES}/{name}").write_bytes(msgspec.json.encode(pace))
 
 
-def read_paces(output: Location) -> list[Pace]:
+def read_paces(output: Location) -> list[MeasuredPace]:
     """Of all shards. One listing, nothing is opened."""
     found = (_NAME.fullmatch(name) for name in output.child(directory.PACES).names())
-    return [Pace(lane=each[1], answers=int(each[2]), seconds=int(each[3]) / 1000) for each in found if each]
+    return [
+        MeasuredPace(lane=each[1], answers=int(each[2]), seconds=int(each[3]) / 1000)
+        for each in found
+        if each
+    ]
 
 
-def share_pace(paces: Iterable[Pace], lane: Lane, shards: int) -> float:
+def share_pace(paces: Iterable[MeasuredPace], lane: Lane, shards: int) -> float:
     """Requests a second that one of so many shards may count on when all of them send at once; 0: not measured.
 
     :param shards: of the job; as many as an account has places for go side by side, the others wait for them.
