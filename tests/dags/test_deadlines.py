@@ -84,3 +84,29 @@ def test_who_asks_for_real_time_pays_it_without_a_deadline(
     assert run_dag("openai_batch", conf).state == "success"
     assert job.report()["lanes"]["realtime"]["hurried"] == 0
     assert "finish_within_h" not in (job.output / "report.md").read_text()
+
+
+@pytest.mark.openai_server(in_progress_s=0.2)
+def test_the_report_says_how_long_batches_take_in_the_account(
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
+) -> None:
+    job = write_job(tmp_path, 6)
+    assert run_dag("openai_batch", job.conf(mode="batch", max_requests_per_shard=1)).state == "success"
+    (usual,) = job.report()["usual"]
+    assert (usual["model"], usual["up_to"], usual["batches"]) == ("gpt-6-luna", 100, 6)
+    assert 0 <= usual["median_s"] <= usual["p95_s"] < 60
+    text = (job.output / "report.md").read_text()
+    assert "## How long batches take in this account" in text
+    assert "| gpt-6-luna | up to 100 | 6 |" in text
+
+
+def test_a_report_is_written_though_the_account_cannot_be_asked(
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
+) -> None:
+    job = write_job(tmp_path, 2)
+    assert run_dag("openai_batch", job.conf(mode="realtime")).state == "success"
+    (job.output / "report.md").unlink()
+    openai_server.script(http="GET /v1/batches", status=403, skip=1, times=None)  # the split asks, too
+    assert run_dag("openai_batch", job.conf(mode="realtime")).state == "success"
+    assert openai_server.books.calls["GET /v1/batches 403"]
+    assert "How long batches take" not in (job.output / "report.md").read_text()

@@ -252,6 +252,52 @@ def test_a_plan_that_another_program_goes_on_with_and_a_batch_that_is_cancelled(
     assert "openai_batch.cancel" in audit_log(page, run)
 
 
+def test_how_long_batches_take_here_is_told_before_the_first_answer(
+    page: httpx.Client, run_dag: RunDag, openai: OpenAIServer, job: Job
+) -> None:
+    """Five of the account have taken ten minutes; the job's own has said nothing yet."""
+    run = run_dag("openai_batch", job.conf(dry_run=True))
+    let_run_again(run)
+    complete_batches(openai, 5, takes_s=600.0)
+    openai.script(batch="completed", takes_s=3_600.0, times=1)
+    create_batch(job, 0)
+    found = wait_for_job(page, query_of(run), tokens_in_flight=found_tokens(job))
+    usual = found["usual"]
+    assert (usual["model"], usual["up_to"]) == ("gpt-4o-mini", 100)
+    assert usual["batches"] >= 5
+    assert usual["p95_s"] == pytest.approx(600.0, abs=60.0)
+    (queue,) = [
+        each for each in ask(page, "/api/jobs", **query_of(run))["queues"] if each["model"] == "gpt-4o-mini"
+    ]
+    assert usual in queue["usual"]
+    first, second, _ = ask(page, "/api/shards", **query_of(run))["shards"]
+    assert 0 < first["eta_s"] <= usual["p95_s"]
+    assert first["eta_s"] == pytest.approx(found["eta_s"], abs=30.0)
+    assert second["eta_s"] is None, "nobody knows when it is sent"
+
+
+def complete_batches(openai: OpenAIServer, count: int, *, takes_s: float) -> None:
+    """Of strangers, with one request each."""
+    openai.script(batch="completed", takes_s=takes_s, times=count)
+    with OpenAIBatchHook().get_conn() as client:
+        line = chat_line("a", "Hello").encode()
+        for _ in range(count):
+            file = client.files.create(file=("a.jsonl", line), purpose="batch")
+            client.batches.create(
+                input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+            )
+    openai.clock.advance(takes_s)
+
+
+def let_run_again(run: FinishedRun) -> None:
+    """As if it had not ended."""
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        session.query(DagRun).filter_by(dag_id=run.dag_id, run_id=run.run_id).update({"state": "running"})
+
+
 def forget_rendered_fields(run: FinishedRun) -> None:
     """As Airflow does after 30 more runs."""
     from airflow.models.renderedtifields import RenderedTaskInstanceFields

@@ -11,6 +11,7 @@ __all__ = [
     "answer_vectors",
     "answer_videos",
     "batch",
+    "batch_durations",
     "client",
     "client_arguments",
     "client_errors",

@@ -24,6 +24,7 @@ from airflow_openai_batch.job.folding import fold_events
 from airflow_openai_batch.job.ledger import JobLedger
 from airflow_openai_batch.job.shard_reader import ShardReader
 from airflow_openai_batch.job.shard_state import Content, ShardState, has_sample
+from airflow_openai_batch.openai_api.batch_durations import LOOK_BACK_S, UsualDurations, measure_past
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
 from airflow_openai_batch.operators.task.base import OpenAIBatchOperator
 from airflow_openai_batch.operators.task.failures import task_failures
@@ -118,7 +119,10 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
             summaries = list(_read_summaries(output, plan))
             giver = find_giver(context, "conn_id")
             prices = self._find_own_prices(giver)
-            report = self._write(output, plan, summaries, sample, make_source_resolver(context), prices)
+            usual = self._measure_durations(giver)
+            report = self._write(
+                output, plan, summaries, sample, make_source_resolver(context), prices, usual
+            )
             if not read_flag("keep_remote_files", self.keep_remote_files):
                 self._sweep(output, plan, summaries, giver)
         self.log.info("%s", write_markdown(report))
@@ -165,6 +169,20 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
         except OpenAIBatchError as error:
             self.log.warning("No look for files left at OpenAI, which expire by themselves: %s", error)
 
+    def _measure_durations(self, giver: Giver) -> UsualDurations:
+        """How long batches take in the account: ten calls at most. A report is written without that, too."""
+        from airflow_openai_batch.hooks.openai_batch import (
+            OpenAIBatchHook,  # a second of imports, see `DEFAULT_CONN_ID`
+        )
+
+        try:
+            check_conn_id(self.conn_id, giver)
+            with OpenAIBatchHook(self.conn_id).get_batch_client() as client:
+                return measure_past(client.iter_batches(time.time() - LOOK_BACK_S))
+        except OpenAIBatchError as error:
+            self.log.warning("The report does not say how long batches take in the account: %s", error)
+            return UsualDurations()
+
     def _find_own_prices(self, giver: Giver) -> OwnPrices:
         """A report is written whatever the connection says by now: its prices are for estimates alone."""
         try:
@@ -182,6 +200,7 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
         sample: int | None,
         resolve: Resolver,
         own_prices: OwnPrices,
+        usual: UsualDurations,
     ) -> Report:
         """:raises AccountingError: if a request is in no row or in two; no report is written then."""
         done = {summary.shard: summary for summary in summaries if summary.landed is not None}
@@ -210,6 +229,7 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
             unfinished_usd=sum(paid.cost_usd for shard, paid in spent.paid.items() if shard in unfinished),
             sample=_describe_sample(output, plan, sample, spent, own_prices) if unfinished else None,
             own_prices=own_prices,
+            usual=usual,
         )
         output.child(directory.REPORT_MARKDOWN).write_bytes(write_markdown(report).encode())
         output.child(directory.REPORT_JSON).write_bytes(report.to_json())

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from airflow_openai_batch.access.givers import Giver
@@ -15,12 +15,14 @@ from airflow_openai_batch.access.permissions import check_conn_id
 from airflow_openai_batch.errors import OpenAIBatchError, RemoteError
 from airflow_openai_batch.openai_api.account_limits import AccountLimits, QueueLimit
 from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView, QueueSnapshot, choose_kept
+from airflow_openai_batch.openai_api.batch_durations import LOOK_BACK_S, BatchDurations, UsualDurations
 from airflow_openai_batch.openai_api.models import base_model
 from airflow_openai_batch.plugin.iso import to_iso
+from airflow_openai_batch.plugin.usual import describe_usual
 from airflow_openai_batch.sending.queue.book import QueueBook
 from airflow_openai_batch.sending.queue.refusals import classify_refusal
 from airflow_openai_batch.sending.queue.room import sum_held
-from airflow_openai_batch.triggers.batch_list import BatchList, BatchSource
+from airflow_openai_batch.triggers.batch_list import BatchList, BatchSource, list_past
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,8 @@ class Account:
         """By job_key, the one that is kept, as last seen."""
         self.error: str | None = None
         self.snapshot: QueueSnapshot | None = None
+        self.usual = UsualDurations()
+        """How long batches take."""
         self.looked_at = 0.0
         """Monotonic: when somebody asked last."""
         self.running = False
@@ -50,6 +54,7 @@ class Account:
         self._limits = AccountLimits()
         self._limits_at = 0.0
         self._list, self._book = BatchList(), QueueBook()
+        self._durations, self._knows_past = BatchDurations(), False
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
@@ -104,6 +109,15 @@ class Account:
         self.snapshot = self._book.take(views.values(), now)
         self._list.keep_only(self._book.ids)
         self._remember(views)
+        self._learn(views.values())
+        if not self._knows_past:
+            async for page in list_past(client, now - LOOK_BACK_S):
+                self._learn(page)
+            self._knows_past = True
+
+    def _learn(self, views: Iterable[BatchView]) -> None:
+        if self._durations.add(views):
+            self.usual = self._durations.sum_up()
 
     def _remember(self, views: Mapping[str, BatchView]) -> None:
         self._seen.update((batch_id, view) for batch_id, view in views.items() if view.job_key)
@@ -155,6 +169,7 @@ class Account:
             "batches": len(views),
             "others_tokens": _sum_tokens(others),
             "oldest_age_s": None if oldest is None else max(0.0, now - oldest),
+            "usual": [describe_usual(usual) for usual in self.usual.list_model(model)],
             "at": to_iso(self.snapshot.at if self.snapshot else None),
             "error": self.error,
         }

@@ -61,7 +61,8 @@ class Job:
     def shards(self) -> list[ShardView]:
         if self.snapshot is None:
             return []
-        return view_shards(self.snapshot, self.account.batches, self.instances, self.maker)
+        account = self.account
+        return view_shards(self.snapshot, account.batches, self.instances, self.maker, account.usual)
 
 
 def gather(session: Session, rows: Sequence[JobRow], rights: Rights) -> list[Job]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.openai_api.model_ends import day_of, describe_ends
 from airflow_openai_batch.plugin.iso import to_iso
+from airflow_openai_batch.plugin.usual import describe_usual
 from airflow_openai_batch.report.shard_words import STATES
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ _EMPTY: dict[str, Any] = {
     "reserved_usd": None,
     "saving_usd": None,
     "eta_s": None,
+    "usual": None,
     "waits_for": None,
     "has_failed_rows": False,
     "notices": [],
@@ -79,6 +81,7 @@ def _describe(row: JobRow, snapshot: JobSnapshot, shards: list[ShardView], now: 
         "reserved_usd": snapshot.spent.reserved_usd,
         "saving_usd": snapshot.saving_usd(),
         "eta_s": estimate_left(row, snapshot, shards, completed, now),
+        "usual": _find_usual(shards),
         "waits_for": _find_reason(shards),
         "has_failed_rows": snapshot.has_failed_rows,
         "notices": list(describe_ends(plan.model_ends, day_of(now))),
@@ -99,12 +102,14 @@ def estimate_left(
     row: JobRow, snapshot: JobSnapshot, shards: list[ShardView], completed: int, now: float
 ) -> float | None:
     """Seconds until all is answered, if it goes on as it went since the first batch was created; not less than what
-    the slowest running batch needs at its own pace. Retries and waits to come are not in it. None where nothing is
-    answered yet, or nobody goes on with the job.
+    the slowest running batch needs at its own pace, or usually. Retries and waits to come are not in it. None where
+    nothing is answered yet nor known of such batches, or nobody goes on with the job.
     """
     total = snapshot.plan.counts.requests
-    if row.is_over or snapshot.is_done or not completed:
+    if row.is_over or snapshot.is_done:
         return None
+    if not completed:
+        return max((left_s for shard in shards if (left_s := shard.eta_s(now)) is not None), default=None)
     began = [shard.began_at for shard in shards if shard.began_at is not None]
     # OpenAI's list goes back for a day: an older batch is not in it.
     if any(shard.completed and shard.began_at is None for shard in shards):
@@ -114,6 +119,12 @@ def estimate_left(
     whole = max(0.0, elapsed) * max(0, total - completed) / completed
     waiting = any(shard.state in ("waiting", "sending") for shard in shards)
     return max(own, whole) if waiting else own or whole
+
+
+def _find_usual(shards: list[ShardView]) -> dict[str, Any] | None:
+    """Of the batches that are like most of the shards that are not done."""
+    known = Counter(shard.usual for shard in shards if shard.usual is not None and shard.state != "done")
+    return describe_usual(known.most_common(1)[0][0]) if known else None
 
 
 def _find_reason(shards: list[ShardView]) -> str | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView, estimate_left
+from airflow_openai_batch.openai_api.batch_durations import UsualDuration, UsualDurations
 from airflow_openai_batch.operators.links import OPENAI_PAGE
 from airflow_openai_batch.plugin.instances import FAILED
 from airflow_openai_batch.plugin.iso import to_iso
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from airflow_openai_batch.plugin.instances import Instance
     from airflow_openai_batch.report.report import ShardLine
     from airflow_openai_batch.report.snapshot import JobSnapshot, ShardSnapshot
+
+NOTHING_USUAL = UsualDurations()
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -34,6 +37,8 @@ class ShardView:
     send: int | None
     batch: BatchView | None
     """Of the newest send that OpenAI's list knows."""
+    usual: UsualDuration | None
+    """How long batches like it take."""
     instance: Instance | None
     state: str = field(init=False)
 
@@ -107,8 +112,13 @@ class ShardView:
         return None if self.batch is None else self.batch.created_at or None
 
     def eta_s(self, now: float) -> float | None:
-        """At the pace of its own batch so far; none before the first answer."""
-        return None if self.live is None else estimate_left(self.live, now)
+        """At the pace of its own batch so far, or, before the first answer, as long as others usually take."""
+        if self.live is None:
+            return None
+        own_s = estimate_left(self.live, now)
+        if own_s is not None or self.usual is None or self.live.status is BatchStatus.CANCELLING:
+            return own_s
+        return self.usual.estimate_left(max(0.0, now - self.live.created_at))
 
     def describe(self, uri: str, now: float, *, may_edit: bool) -> dict[str, Any]:
         """A ``SHARD`` of the page's API.
@@ -172,10 +182,12 @@ def view_shards(
     batches: Mapping[str, BatchView],
     instances: Mapping[int, Instance],
     maker: Instance | None = None,
+    usual: UsualDurations = NOTHING_USUAL,
 ) -> list[ShardView]:
     """All shards of a job.
 
     :param batches: by job_key.
+    :param usual: how long batches take in the account.
     :param instances: by shard.
     :param maker: the task that holds all of them, where one does.
     """
@@ -192,6 +204,7 @@ def view_shards(
             line=snapshot.lines.get(planned.shard),
             send=newest[planned.shard][0] if planned.shard in newest else None,
             batch=newest[planned.shard][1] if planned.shard in newest else None,
+            usual=usual.find(planned.model, planned.requests),
             instance=instances.get(planned.shard, maker),
         )
         for planned, found in zip(snapshot.plan.shards, snapshot.shards, strict=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from airflow_openai_batch.costs.estimate import Estimate, estimate_plan
+from airflow_openai_batch.openai_api.batch_durations import UsualDuration, UsualDurations
 from airflow_openai_batch.openai_api.model_ends import day_of, describe_ends
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
 from airflow_openai_batch.results.landing_summary import (
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _Key = TypeVar("_Key", str, int)
 
 HURRIED_LISTED = 50
+NOTHING_USUAL = UsualDurations()
 REPORT_SCHEMA_VERSION = 1
 """Raised when an older reader could misread ``report.json``."""
 
@@ -129,6 +131,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     attempts: dict[int, int]
     lanes: dict[str, LaneSpending] = {}
     """Which way the answers came, those that were replaced too; of shards that are done."""
+    usual: tuple[UsualDuration, ...] = ()
+    """How long batches like those of the plan take in this account; empty where too few are known."""
     hurried: tuple[HurriedLine, ...] = ()
     """Sends that a deadline has made, the first of them."""
     phases: dict[str, Spread]
@@ -164,6 +168,7 @@ def build_report(
     unfinished_usd: float = 0.0,
     sample: SampleLine | None = None,
     own_prices: OwnPrices = NO_OWN_PRICES,
+    usual: UsualDurations = NOTHING_USUAL,
 ) -> Report:
     """Add up what the shards found. Free of I/O.
 
@@ -173,6 +178,7 @@ def build_report(
     :param unfinished_usd: paid so far for shards that are not done.
     :param sample: where the run sent a sample, and that has landed.
     :param own_prices: of the connection, for the estimate.
+    :param usual: how long batches take in the account.
     """
     by_shard = {summary.shard: summary for summary in summaries}
     known = [
@@ -196,6 +202,7 @@ def build_report(
         cost=_add_cost(estimate, landed, spending, unfinished_usd),
         attempts=_add_counts(item.attempts for item in landed),
         lanes=merge_lanes(item.lanes for item in landed),
+        usual=_find_usual(plan, usual),
         hurried=tuple(itertools.islice(_list_hurried(known), HURRIED_LISTED)),
         phases=spread_phases(summary.phases_s for summary in known),
         sources=tuple(source.uri for source in plan.sources),
@@ -303,6 +310,11 @@ def _to_line(plan: Plan, index: int, summary: ShardSummary) -> ShardLine:
         batch_ids=summary.batch_ids,
         phases_s=summary.phases_s,
     )
+
+
+def _find_usual(plan: Plan, usual: UsualDurations) -> tuple[UsualDuration, ...]:
+    found = {usual.find(shard.model, shard.requests) for shard in plan.shards}
+    return tuple(sorted(filter(None, found), key=lambda each: (each.model, each.up_to)))
 
 
 def _list_hurried(known: Sequence[ShardSummary]) -> Iterable[HurriedLine]:

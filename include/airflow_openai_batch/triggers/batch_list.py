@@ -14,6 +14,7 @@ from typing import Protocol
 
 from airflow_openai_batch.errors import ListError, NotFoundError, RequestRefusedError
 from airflow_openai_batch.openai_api.batch import LIST_PAGE, BatchPage, BatchView
+from airflow_openai_batch.openai_api.batch_durations import MOST_LISTED
 from airflow_openai_batch.openai_api.paging import ListWalk
 
 DRY_PAGES = 5
@@ -161,6 +162,16 @@ class BatchList:
             self._places[view.id] = _Place((-view.created_at, self._listed), after)
             self._absences.pop(view.id, None)
             after = view.id
+
+
+async def list_past(source: BatchSource, since: float) -> AsyncIterator[list[BatchView]]:
+    """The newest batches of the account back to a moment (Unix seconds), `MOST_LISTED` at most."""
+    walk = ListWalk(what="batches", limit=LIST_PAGE)
+    for _ in range(MOST_LISTED // LIST_PAGE):
+        listed = await source.list_page(walk.after)
+        yield listed.batches
+        if not _advance(walk, listed) or listed.batches[-1].created_at < since:
+            return
 
 
 def _advance(walk: ListWalk, page: BatchPage) -> bool:

@@ -2,7 +2,7 @@
 
 import { apiUrl, paceOfJobs, post, usePoll } from "./api.js";
 import { CancelDialog } from "./dialog.js";
-import { count, duration, money, moment } from "./format.js";
+import { count, duration, money, moment, plural } from "./format.js";
 import { Cost, Tokens } from "./jobs.js";
 import { Age, AirflowLink, Badge, CopyButton, ErrorNotice, Loading, reason, RequestBar } from "./parts.js";
 import { identify } from "./place.js";
@@ -100,6 +100,13 @@ function Links({ job }) {
   );
 }
 
+/** Half of them no longer than the first, 19 of 20 no longer than the second. */
+function Usual({ usual }) {
+  const size = usual.up_to ? ` of up to ${count(usual.up_to)} requests` : "";
+  const title = `Median, and what 19 of 20 stay within: ${plural(usual.batches, "batch", "batches")} of ${usual.model}${size}`;
+  return h("span", { title }, `${duration(usual.median_s)}, 19 of 20 within ${duration(usual.p95_s)}`);
+}
+
 function Figures({ job }) {
   const saving = job.saving_usd === null ? null : `${money(job.saving_usd)} less than in real time`;
   const figures = [
@@ -107,6 +114,7 @@ function Figures({ job }) {
     ["Cost so far", h("span", { title: saving }, h(Cost, { job }))],
     ["Age", h(Age, { seconds: job.age_s, since: job.created_at })],
     ["To go", duration(job.eta_s)],
+    ["Such batches take", job.usual && h(Usual, { usual: job.usual })],
     ["Waits for", reason(job.waits_for)],
     ["Rejected lines", job.requests.rejected ? count(job.requests.rejected) : null],
     ["Report", job.reported ? "written" : "not written yet"],

@@ -43,6 +43,7 @@ function Queue({ queue }) {
       : null,
     model ? h("div", { className: "oab-small" }, h(Use, { queue })) : null,
     model ? h("div", { className: "oab-small" }, describeBatches(queue)) : null,
+    queue.usual.map((usual) => h("div", { key: usual.up_to, className: "oab-small" }, describeUsual(usual))),
     queue.error ? h("div", { className: "oab-problem", title: queue.error }, queue.error) : null,
   );
 }
@@ -59,6 +60,11 @@ function Use({ queue }) {
     { title: `${count(all)} of ${count(limit)} tokens${origin ? `, ${origin}` : ""}` },
     `${short(all)} of ${short(limit)} tokens in flight (${percent(all / limit)})${beside}`,
   );
+}
+
+function describeUsual({ up_to: most, batches, median_s: median, p95_s: p95 }) {
+  const measured = plural(batches, "batch", "batches");
+  return `Up to ${count(most)} requests: ${duration(median)}, 19 of 20 within ${duration(p95)} (${measured})`;
 }
 
 function describeBatches({ batches, oldest_age_s: age }) {
