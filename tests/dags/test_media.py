@@ -17,6 +17,8 @@ import pytest
 
 from airflow_openai_batch.openai_api.results_check import VIDEOS_UNFINISHED
 from airflow_openai_batch.sending import result_looks
+from airflow_openai_batch.storage.location import resolve_plain
+from airflow_openai_batch.tables.join.typed_answers import read_answers
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:
@@ -91,6 +93,8 @@ def test_images_become_files_that_their_rows_name(
         "bytes": sum(found["bytes"] for row in job.rows() for found in row["media"]),
     }
     assert "4 files" in (job.output / "report.md").read_text()
+    answers = list(read_answers(resolve_plain(job.uri), None))
+    assert answers[1].media == tuple(f"{job.uri}/{found['path']}" for found in two["media"])
     encoded = base64.b64encode((job.output / two["media"][0]["path"]).read_bytes())[:60]
     for name, content in files_of(job).items():
         assert encoded not in content, name

@@ -62,6 +62,11 @@ def write_client(*models: str, notes: str = "") -> str:
         ("gpt-4o-2024-05-13", date(2026, 10, 23)),  # before the others of its name
         ("ft:gpt-4o-mini-2024-07-18:us::1", date(2027, 1, 14)),
         ("gpt-5-pro", date(2026, 12, 11)),  # not in the client's list
+        ("gpt-image-1", date(2026, 10, 23)),
+        ("dall-e-3", date(2026, 5, 12)),
+        ("sora-2-pro", date(2026, 9, 24)),
+        ("sora-2-2025-12-08", date(2026, 9, 24)),
+        ("gpt-image-2-2026-04-21", None),
         ("gpt-6-luna", None),
         ("gpt-5.4-mini-2026-03-17", None),
         ("my-deployment", None),
@@ -69,6 +74,14 @@ def write_client(*models: str, notes: str = "") -> str:
 )
 def test_ends_with_the_installed_client(model: str, end: date | None) -> None:
     assert find_end(model) == end
+
+
+def test_who_asks_for_pictures_is_told_of_pictures_and_of_videos_there_are_none() -> None:
+    ends = OPENAI.find(["gpt-image-1", "sora-2"], NOVEMBER)
+    with pytest.raises(InputError, match=r"Ask for gpt-image-2\.5-flare instead, for instance\."):
+        refuse_gone(ends[:1], NOVEMBER, "in.jsonl")
+    with pytest.raises(InputError, match=r"sora-2 \(shut down on 2026-09-24\).* Ask for another model\."):
+        refuse_gone(ends[1:], NOVEMBER, "in.jsonl")
 
 
 def test_the_table_says_what_the_client_says() -> None:

@@ -136,6 +136,14 @@ def test_a_better_answer_leaves_no_file_of_the_one_before(shard: ShardOnDisk) ->
     assert [each["path"].rpartition("/")[2] for each in row["media"]] == names
 
 
+def test_what_a_later_landing_has_brought_stays(shard: ShardOnDisk) -> None:
+    later = shard.folder / "media" / "shard-00000" / "000000010.2-1.png"
+    later.parent.mkdir(parents=True)
+    later.write_bytes(PICTURE)
+    land(shard, drawn({"b64_json": encode(PICTURE)}))
+    assert later.exists()
+
+
 def test_landing_again_writes_no_file_that_is_there(shard: ShardOnDisk) -> None:
     row, _ = land(shard, drawn({"b64_json": encode(PICTURE)}))
     file = shard.folder / row["media"][0]["path"]

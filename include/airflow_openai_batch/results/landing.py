@@ -76,7 +76,7 @@ def land_shard(
                 "from the input. The input or plan.json was changed since the split."
             )
         strays = raw.strays
-    media.remove_others()
+    media.remove_others(max((send.send for send in sends), default=0))
     return landing.summarize(strays=strays, part_bytes=writer.bytes_written, part_sha256=writer.sha256)
 
 

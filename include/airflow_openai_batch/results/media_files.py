@@ -6,6 +6,7 @@ finds what it would write, whoever wrote it, and writes only what is not there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,6 +33,7 @@ _EXTENSIONS = {
     "video/mp4": "mp4",
     "video/webm": "webm",
 }
+_NAME = re.compile(r"\d+\.(\d+)-\d+\.")
 _TOLD = {"image/svg": "image/svg+xml", "image/jpg": "image/jpeg"}
 UNKNOWN_TYPE = "application/octet-stream"
 
@@ -103,11 +105,17 @@ class MediaWriter:
     def count(self) -> MediaCount:
         return MediaCount(files=len(self._named), bytes=self._bytes)
 
-    def remove_others(self) -> None:
-        """What an earlier landing wrote and no row names any more, since a later send has brought something better."""
+    def remove_others(self, last_send: int) -> None:
+        """What an earlier landing wrote and no row names any more, since a later send has brought something better.
+
+        :param last_send: of those that have landed now; what later ones have brought is another landing's.
+        """
         if self._there is None and not self._named:
             return
         for name in set(self._list()) - self._named:
+            found = _NAME.match(name)
+            if found is None or int(found[1]) > last_send:
+                continue
             self._job.child(f"{self._folder}/{name}").remove()
 
 

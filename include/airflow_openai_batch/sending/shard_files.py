@@ -182,6 +182,8 @@ class ShardFiles:
         }
         if VIDEOS_UNFINISHED not in gives_up:
             check_collected({send: count for send, count in left.items() if send > state.landed_send})
+        elif count := sum(left.values()):
+            log.warning("%s: waits no longer for %s.", self.name, number_of(count, "video"))
 
     def land(
         self, state: ShardState, *, final: bool = False, own_prices: OwnPrices = NO_OWN_PRICES

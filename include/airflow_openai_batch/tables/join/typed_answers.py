@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from airflow_openai_batch.tables.join.answer_reader import Positions
 
 _COLUMNS = (
-    "custom_id", "status", "error_code", "error_message", "content", "parsed", "choices", "embeddings", "model",
-    "cost_usd",
+    "custom_id", "status", "error_code", "error_message", "content", "parsed", "choices", "embeddings", "media",
+    "model", "cost_usd",
 )  # fmt: skip
 _BATCH_ROWS = 2_000
 
@@ -47,6 +47,8 @@ class Answer:
     error: str | None = None
     choices: tuple[str | None, ...] | None = None
     """The texts of all choices, where the request asked for several; ``value`` is the first."""
+    media: tuple[str, ...] = ()
+    """Where the files lie that it brought (pictures, sound, videos), as URIs."""
     model: str | None = None
     cost_usd: float | None = None
     """Of the request; rows that share one all have it."""
@@ -83,17 +85,17 @@ def read_answers(
         plan, lambda shard: output.child(directory.part(shard)), _COLUMNS, unfinished=open_
     ) as reader:
         if rows is not None:
-            yield from _read_rows(rows, reader, output_type)
+            yield from _read_rows(rows, reader, output_type, output.uri)
             return
         for start in range(0, plan.counts.positions, _BATCH_ROWS):
             positions = np.arange(start, min(start + _BATCH_ROWS, plan.counts.positions), dtype=np.int64)
             for piece in reader.cut(positions):
                 found = reader.take(positions[piece])
                 for cells in found.filter(found.column("position").is_valid()).to_pylist():
-                    yield _make_answer(cells, None, 0, output_type)
+                    yield _make_answer(cells, None, 0, output_type, output.uri)
 
 
-def _read_rows(rows: PreparedRows, reader: AnswerReader, output_type: Any) -> Iterator[Answer]:
+def _read_rows(rows: PreparedRows, reader: AnswerReader, output_type: Any, job: str) -> Iterator[Answer]:
     names = list(rows.schema.names)
     for batch in rows.batches():
         for piece in reader.cut(batch.positions):
@@ -106,7 +108,7 @@ def _read_rows(rows: PreparedRows, reader: AnswerReader, output_type: Any) -> It
                     yield Answer(custom_id=None, row=row, value=None, status=REJECTED, error=reasons[at])
                 else:
                     cells["custom_id"] = cells["custom_id"] or part.custom_ids[at].as_py()
-                    yield _make_answer(cells, row, int(part.indexes[at]), output_type)
+                    yield _make_answer(cells, row, int(part.indexes[at]), output_type, job)
 
 
 def _take(reader: AnswerReader, positions: Positions) -> list[dict[str, Any]]:
@@ -116,7 +118,7 @@ def _take(reader: AnswerReader, positions: Positions) -> list[dict[str, Any]]:
 
 
 def _make_answer(
-    cells: Mapping[str, Any], row: Mapping[str, Any] | None, slot: int, output_type: Any
+    cells: Mapping[str, Any], row: Mapping[str, Any] | None, slot: int, output_type: Any, job: str
 ) -> Answer:
     status = cells["status"] or UNFINISHED
     error = ": ".join(text for text in (cells["error_code"], cells["error_message"]) if text) or None
@@ -134,9 +136,15 @@ def _make_answer(
         status=status,
         error=error,
         choices=None if cells["choices"] is None else tuple(cells["choices"]),
+        media=tuple(_find_uri(found, job) for found in cells["media"] or ()),
         model=cells["model"],
         cost_usd=cells["cost_usd"],
     )
+
+
+def _find_uri(media: Mapping[str, Any], job: str) -> str:
+    """:param job: the URI of its directory."""
+    return f"{job.rstrip('/')}/{media['path']}" if media["path"] else str(media["url"])
 
 
 def _read_value(cells: Mapping[str, Any], slot: int, output_type: Any) -> tuple[Any, str | None]:
