@@ -164,6 +164,22 @@ def test_a_video_that_is_never_made_is_given_up_in_words_and_never_asked_again(
     assert openai_server.books.billed["batch"] == 2
 
 
+@pytest.mark.usefixtures("short_waits")
+@pytest.mark.openai_server(video_looks=5)
+def test_a_repair_looks_once_more_at_a_video_before_it_asks_for_another(
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
+) -> None:
+    job = Job(tmp_path).write([film("late")])
+    assert run_dag("openai_batch_one_task", job.conf()).state == "failed"
+    assert [row["error_code"] for row in job.rows()] == ["video_unfinished"]
+    assert openai_server.books.calls_of("GET /v1/videos/*") == 4
+    openai_server.emulator.get_video(json.loads(job.rows()[0]["parsed"])["id"])  # somebody else looks, too
+    assert run_dag("openai_batch_one_task", job.conf(repair=True)).state == "success"
+    (row,) = job.rows()
+    assert (row["status"], len(row["media"])) == ("ok", 1)
+    assert openai_server.books.billed["batch"] == 1
+
+
 def test_a_budget_binds_pictures_by_their_size_and_quality(
     run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
