@@ -102,9 +102,16 @@ def test_what_a_sample_measured_says_what_the_whole_would_cost(plan: Plan, outpu
     mini, large = (
         sum(s.input_tokens for s in plan.shards if s.model == m) for m in ("gpt-4o-mini", "gpt-4o")
     )
-    dollars = (mini * 0.075 + 1_000 * 0.30 + large * 1.25 + 100 * 5.0) / 1e6
-    assert found.cost_usd == pytest.approx(dollars)
+    left = 6 / 10 * (mini * 0.075 + 1_000 * 0.30) / 1e6
+    assert found.cost_usd == pytest.approx(0.006 + left), (
+        "what was paid, and the rest at the price of a batch"
+    )
     assert "By 6 answers" in str(found)
+    in_realtime = extrapolate(plan, read_spending(output), choose_lane=lambda shard, requests: "realtime")
+    assert in_realtime is not None
+    assert in_realtime.cost_usd == pytest.approx(0.006 + 2 * left)
+    assert "6 of the rest in real time at the full price" in str(in_realtime)
+    assert large > 0
 
 
 def test_a_model_of_which_nothing_was_measured_is_named(plan: Plan, output: Location) -> None:

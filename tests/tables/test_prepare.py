@@ -156,6 +156,8 @@ def test_a_second_run_uses_what_is_there(table: Path, tmp_path: Path) -> None:
     ("change", "named"),
     [
         ({"spec": ask(version=2)}, r"the prompt \(was ask version 1, now ask version 2\)"),
+        ({"spec": ask(model="gpt-5.4-mini")}, r"the model \(was gpt-4o-mini, now gpt-5.4-mini\)\."),
+        ({"spec": ask(user="Other? {{ text }}")}, "what the prompt ask says, under the same version 1"),
         ({"dedupe": True}, "dedupe or images_root"),
         ({"text": "a,b\n1,2\n"}, "the source"),
     ],

@@ -17,7 +17,8 @@ from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices,
 from airflow_openai_batch.wording import BOUND_WORDS, number_of
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.job.plan import Plan
+    from airflow_openai_batch.costs.sample import Lane
+    from airflow_openai_batch.job.plan import Plan, Shard
     from airflow_openai_batch.storage.location import Location
 
 
@@ -120,6 +121,7 @@ def forecast_costs(
     sample_requests: int | None = None,
     reopening: Mapping[int, int] | None = None,
     in_realtime: Callable[[int], bool] = lambda requests: False,
+    choose_lane: Callable[[Shard, int], Lane] = lambda shard, requests: "batch",
     own_prices: OwnPrices = NO_OWN_PRICES,
 ) -> Forecast:
     """Estimate a plan. One listing, or two where something was paid already, and a small file for each shard that a
@@ -127,7 +129,8 @@ def forecast_costs(
 
     :param sample_requests: send only the first so many requests of the plan.
     :param reopening: requests that a repair is about to ask again, by shard.
-    :param in_realtime: whether so many requests of a shard go out in real time.
+    :param in_realtime: whether so many requests of a shard may come to the full price, for what it costs at most.
+    :param choose_lane: how so many requests of a shard go out, for what it is going to cost.
     :param own_prices: of the connection.
     """
     spent = read_spending(output)
@@ -137,7 +140,7 @@ def forecast_costs(
         **(find_open_requests(output, spent, wanted) if spent.paid else wanted),
         **(reopening or {}),
     }
-    whole = extrapolate(plan, spent, in_realtime=in_realtime, own_prices=own_prices)
+    whole = extrapolate(plan, spent, choose_lane=choose_lane, own_prices=own_prices)
     estimate_parts = functools.partial(
         estimate_plan, plan, means=means, in_realtime=in_realtime, own_prices=own_prices
     )

@@ -58,8 +58,8 @@ def split_arguments() -> dict[str, Any]:
 
 def report_arguments() -> dict[str, Any]:
     """The parameters of the form that the report takes, as templates."""
-    names = ("conn_id", "keep_remote_files", "sample_requests", "max_failed_fraction")
-    return {name: f"{{{{ params.{name} }}}}" for name in names}
+    names = ("conn_id", "keep_remote_files", "sample_requests", "max_failed_fraction", "realtime_threshold")
+    return {name: f"{{{{ params.{name} }}}}" for name in names} | {"send_mode": "{{ params.mode }}"}
 
 
 def prepare_arguments() -> dict[str, Any]:

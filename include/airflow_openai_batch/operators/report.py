@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from airflow.providers.common.compat.sdk import AirflowFailException
@@ -36,6 +37,7 @@ from airflow_openai_batch.operators.task.parameters import (
     read_number,
     read_optional_int,
 )
+from airflow_openai_batch.operators.task.plan_costs import foresee_lane, read_lanes
 from airflow_openai_batch.operators.task.source_access import make_source_resolver
 from airflow_openai_batch.report.failed_requests import write_failed
 from airflow_openai_batch.report.markdown import write_markdown
@@ -75,6 +77,8 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
     :param sample_requests: the run sent only the first so many requests: it is good when these have landed, and
         the log says what the whole job would cost.
     :param max_failed_fraction: fail if more than this fraction of the rows is not ``ok``. 0: one bad row is enough.
+    :param send_mode: of the operators that send, for what the whole job would cost after a sample; as is
+        ``realtime_threshold``.
     """
 
     own_outlets: ClassVar[Sequence[Any]] = (AssetAlias(ASSET_ALIAS),)
@@ -85,6 +89,8 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
         "keep_remote_files",
         "sample_requests",
         "max_failed_fraction",
+        "send_mode",
+        "realtime_threshold",
     )
     ui_color = "#e8f3ee"
 
@@ -97,6 +103,8 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
         keep_remote_files: bool | str = False,
         sample_requests: int | str | None = None,
         max_failed_fraction: float | str = 0.0,
+        send_mode: Literal["auto", "batch", "flex", "realtime"] | str | None = None,
+        realtime_threshold: int | str | None = None,
         retries: int = 3,
         retry_delay: timedelta | float = timedelta(minutes=1),
         **kwargs: Any,
@@ -108,6 +116,8 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
         self.job = job
         self.asset_uri = asset_uri
         self.max_failed_fraction = max_failed_fraction
+        self.send_mode = send_mode
+        self.realtime_threshold = realtime_threshold
 
     def execute(self, context: Context) -> dict[str, Any]:
         with task_failures():
@@ -227,13 +237,23 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
             created_at=time.time(),
             accounts=accounts,
             unfinished_usd=sum(paid.cost_usd for shard, paid in spent.paid.items() if shard in unfinished),
-            sample=_describe_sample(output, plan, sample, spent, own_prices) if unfinished else None,
+            sample=self._describe_sample(output, plan, sample, spent, own_prices) if unfinished else None,
             own_prices=own_prices,
             usual=usual,
         )
         output.child(directory.REPORT_MARKDOWN).write_bytes(write_markdown(report).encode())
         output.child(directory.REPORT_JSON).write_bytes(report.to_json())
         return report
+
+    def _describe_sample(
+        self, output: Location, plan: Plan, sample: int | None, spent: Spent, own_prices: OwnPrices
+    ) -> SampleLine | None:
+        if sample is None or _find_open(output, plan, sample):
+            return None
+        choose_lane = functools.partial(foresee_lane, read_lanes(self))
+        outlook = extrapolate(plan, spent, choose_lane=choose_lane, own_prices=own_prices)
+        outlook_text = str(outlook or "Nothing was answered, so nothing can be said of costs.")
+        return SampleLine(requests=sample, answers=spent.answers, outlook=outlook_text)
 
     def _judge(self, report: Report, allowed: float) -> None:
         where = f"See {report.job}/{directory.REPORT_MARKDOWN}."
@@ -268,16 +288,6 @@ def _read_state(ledger: JobLedger, plan: Plan, shard: int) -> ShardState:
     """Events of another plan, left in the directory, say nothing of this one's shards."""
     events = [event for event in ledger.read(shard) if event.plan == plan.name]
     return fold_events(Content.of(plan.shards[shard]), events)
-
-
-def _describe_sample(
-    output: Location, plan: Plan, sample: int | None, spent: Spent, own_prices: OwnPrices
-) -> SampleLine | None:
-    if sample is None or _find_open(output, plan, sample):
-        return None
-    outlook = extrapolate(plan, spent, own_prices=own_prices)
-    outlook_text = str(outlook or "Nothing was answered, so nothing can be said of costs.")
-    return SampleLine(requests=sample, answers=spent.answers, outlook=outlook_text)
 
 
 def _read_summaries(output: Location, plan: Plan) -> Iterator[ShardSummary]:

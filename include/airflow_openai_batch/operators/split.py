@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -31,7 +32,7 @@ from airflow_openai_batch.operators.task.parameters import (
     read_list,
     read_optional_int,
 )
-from airflow_openai_batch.operators.task.plan_costs import PlanCosts, read_plan_costs
+from airflow_openai_batch.operators.task.plan_costs import PlanCosts, foresee_lane, read_plan_costs
 from airflow_openai_batch.operators.task.progress_log import ProgressLog
 from airflow_openai_batch.operators.task.run_conf import describe_unknown_keys
 from airflow_openai_batch.operators.task.run_place import find_shared_place, make_path_safe, place_of_run
@@ -186,6 +187,7 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
                 sample_requests=costs.sample_requests,
                 reopening=found.bad if found else {},
                 in_realtime=costs.policy.sends_in_realtime,
+                choose_lane=functools.partial(foresee_lane, costs.policy),
                 own_prices=find_own_prices(self.conn_id),
             )
             self.log.info("%s", forecast)

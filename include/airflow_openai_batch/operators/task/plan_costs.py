@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_openai_batch.errors import BudgetError, ConfigError
 from airflow_openai_batch.openai_api.flex import FLEX_ENDPOINTS, describe_endpoint_without_flex
+from airflow_openai_batch.openai_api.prices import has_flex
 from airflow_openai_batch.operators.task.parameters import read_mode, read_optional_int, read_optional_number
 from airflow_openai_batch.sending.policy import Policy
 
 if TYPE_CHECKING:
     from airflow_openai_batch.costs.forecast import Forecast
     from airflow_openai_batch.costs.monthly_budget import MonthlyBudget
-    from airflow_openai_batch.job.plan import Plan
+    from airflow_openai_batch.job.plan import Plan, Shard
+    from airflow_openai_batch.sending.policy import Lane
 
 
 class PlanCosts(NamedTuple):
@@ -47,6 +49,12 @@ class PlanCosts(NamedTuple):
         return notices
 
 
+def foresee_lane(policy: Policy, shard: Shard, requests: int) -> Lane:
+    """How so many requests of a shard are going to be sent, if nothing is late and flex has room."""
+    flex = shard.endpoint in FLEX_ENDPOINTS and has_flex(shard.model)
+    return policy.choose_lane(requests, late=False, has_flex=flex)
+
+
 def check_flex(plan: Plan, policy: Policy) -> None:
     """:raises ConfigError: if the mode asks for flex, and requests are for an endpoint that has none."""
     if policy.mode != "flex":
@@ -64,13 +72,20 @@ def read_plan_costs(split: Any) -> PlanCosts:
 
     :raises ConfigError: for a value that cannot be used.
     """
-    threshold = read_optional_int("realtime_threshold", split.realtime_threshold)
     sample = read_optional_int("sample_requests", split.sample_requests)
     if sample is not None and sample < 1:
         raise ConfigError(
             f"sample_requests={split.sample_requests!r}: must be at least 1; leave it empty to send all."
         )
-    policy = Policy(mode=read_mode(split.send_mode))
-    if threshold is not None:
-        policy = Policy(mode=policy.mode, realtime_threshold=threshold)
+    policy = read_lanes(split)
     return PlanCosts(policy, read_optional_number("max_cost_usd", split.max_cost_usd, minimum=0.0), sample)
+
+
+def read_lanes(operator: Any) -> Policy:
+    """How an operator with ``send_mode`` and ``realtime_threshold`` says that requests go out.
+
+    :raises ConfigError: for a value that cannot be used.
+    """
+    mode = read_mode(operator.send_mode)
+    threshold = read_optional_int("realtime_threshold", operator.realtime_threshold)
+    return Policy(mode=mode) if threshold is None else Policy(mode=mode, realtime_threshold=threshold)

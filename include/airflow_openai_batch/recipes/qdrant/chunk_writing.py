@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -35,6 +35,11 @@ TABLE = "embedded.parquet"
 WRITTEN = "written.json"
 MISSING = "without_vector.jsonl"
 """The chunks that got none, each with the reason."""
+_LOOK_DOCUMENTS = 200
+_LOOK_CHUNKS = 50_000
+"""Documents and their chunks that one look at the collection is about."""
+_LOOK_POINTS = 1_000
+"""Of a page, without their texts."""
 _KEPT = ["document", "name", "heading", "position", "text"]
 _NAMED = ("document", "heading", "position", "answer_status", "answer_error")
 
@@ -78,8 +83,7 @@ def write_chunks(folder: Location, store: PointStore, prompt: PromptSpec) -> Chu
                     counts["unfinished" if row["answer_status"] == UNFINISHED else "failed"] += 1
                     missing.write(msgspec.json.encode({name: row[name] for name in _NAMED}) + b"\n")
         if points.exists():
-            for document in _read_documents(folder.child(DOCUMENTS)):
-                counts.update(_tidy(points, document))
+            counts.update(_tidy_all(points, _read_documents(folder.child(DOCUMENTS))))
     done = ChunksWritten(
         written=counts["written"],
         failed=counts["failed"],
@@ -138,29 +142,58 @@ def _write(points: Points, rows: list[dict[str, Any]], prompt: PromptSpec, store
     )
 
 
-def _tidy(points: Points, document: Document) -> Counter[str]:
-    """Chunks that stayed get their place, those that are no longer in the document go. Points of others stay."""
+def _tidy_all(points: Points, documents: Iterable[Document]) -> Counter[str]:
+    """Chunks that stayed get their place, those that are no longer in their document go. Points of others stay.
+
+    Files on this machine have no index: each page of a look goes over the whole collection, which is in memory anyway.
+    There it is one look at all, on large pages; a server is asked about some documents at a time.
+    """
+    counts: Counter[str] = Counter()
+    for batch in [list(documents)] if points.is_local else _group(documents):
+        counts.update(_tidy(points, batch))
+    return counts
+
+
+def _group(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    chunks = 0
+    for document in documents:
+        batch.append(document)
+        chunks += len(document.ids)
+        if len(batch) >= _LOOK_DOCUMENTS or chunks >= _LOOK_CHUNKS:
+            yield batch
+            batch, chunks = [], 0
+    if batch:
+        yield batch
+
+
+def _tidy(points: Points, documents: list[Document]) -> Counter[str]:
     from airflow_openai_batch.recipes.qdrant.qdrant_filters import make_filter
 
-    places: dict[PointId, int] = {number: position for position, number in enumerate(document.ids)}
-    there: set[PointId] = set()
-    gone: list[PointId] = []
-    for page in points.read_pages(["position", "embedding"], make_filter({"document": document.uri})):
+    places = {each.uri: {number: at for at, number in enumerate(each.ids)} for each in documents}
+    there = dict.fromkeys(places, 0)
+    gone: dict[str, list[PointId]] = {uri: [] for uri in places}
+    where = None if points.is_local else make_filter({"document": list(places)})
+    for page in points.read_pages(["document", "position", "embedding"], where, points=_LOOK_POINTS):
         moved: dict[PointId, dict[str, Any]] = {}
         for point in page:
-            place = places.get(point.id)
-            if place is None:
-                if is_chunk(point):
-                    gone.append(point.id)
-                continue
-            there.add(point.id)
-            if point.payload.get("position") != place:
-                moved[point.id] = {"position": place}
+            uri = str(point.payload.get("document"))  # one of somebody else's may be a list that names it
+            place = places.get(uri, {}).get(str(point.id))
+            if place is not None:
+                there[uri] += 1
+                if point.payload.get("position") != place:
+                    moved[point.id] = {"position": place}
+            elif uri in gone and is_chunk(point):
+                gone[uri].append(point.id)
         points.set_payloads(moved)
-    if len(there) < len(places):
-        return Counter(incomplete=1)
-    points.delete(gone)
-    return Counter(deleted=len(gone))
+    counts: Counter[str] = Counter()
+    for uri, wanted in places.items():
+        if there[uri] < len(wanted):
+            counts["incomplete"] += 1
+        else:
+            points.delete(gone[uri])
+            counts["deleted"] += len(gone[uri])
+    return counts
 
 
 def is_chunk(point: Point) -> bool:

@@ -139,7 +139,7 @@ class Points:
 
     def __init__(self, client: QdrantClient, collection: str, *, is_local: bool) -> None:
         self._client = client
-        self._is_local = is_local
+        self.is_local = is_local
         self._collection = collection
 
     def exists(self) -> bool:
@@ -159,7 +159,7 @@ class Points:
             else models.VectorParams(size=dimensions, distance=models.Distance.COSINE)
         )
         self._client.create_collection(self._collection, vectors_config=vectors)
-        for key in () if self._is_local else keywords:
+        for key in () if self.is_local else keywords:
             self._client.create_payload_index(self._collection, key, models.PayloadSchemaType.KEYWORD)
 
     def dimensions(self) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -148,10 +148,8 @@ def _check_output(output: Location) -> None:
 
 
 def _check_unchanged(manifest: Manifest, what: Preparation, output: Location) -> None:
-    spec = what.spec
     changed = {
-        f"the prompt (was {manifest.prompt.name} version {manifest.prompt.version}, now {spec.name} version "
-        f"{spec.version})": manifest.prompt.sha256 != spec.sha256,
+        **dict.fromkeys(_find_prompt_changes(manifest, what.spec), True),
         "the source": manifest.source.sha256 != what.note.sha256,
         "dedupe or images_root": manifest.options_sha256 != what.options_sha256,
     }
@@ -160,6 +158,20 @@ def _check_unchanged(manifest: Manifest, what: Preparation, output: Location) ->
             f"{output.uri}: was prepared before; since then changed: {', '.join(named)}. Choose another output_uri, or "
             "set on_existing=restart here and at the split, which pays again for what was answered."
         )
+
+
+def _find_prompt_changes(manifest: Manifest, spec: PromptSpec) -> Iterator[str]:
+    """What is another in a prompt; of its words and parameters only a digest is kept."""
+    then = manifest.prompt
+    if then.sha256 == spec.sha256:
+        return
+    pairs = {
+        "the prompt": (f"{then.name} version {then.version}", f"{spec.name} version {spec.version}"),
+        "the model": (manifest.model, spec.model),
+        "the endpoint": (manifest.endpoint, spec.url),
+    }
+    changed = [f"{name} (was {old}, now {new})" for name, (old, new) in pairs.items() if old != new]
+    yield from changed or [f"what the prompt {spec.name} says, under the same version {spec.version}"]
 
 
 def _check_columns(schema: pa.Schema) -> None:
