@@ -32,6 +32,8 @@ _OTHER_MEDIA = (
     (b"\x1a\x45\xdf\xa3", "video/webm"),
     (b"<svg", "image/svg+xml"),
 )
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+"""ISO/IEC 23008-12. AVIF, in the same box, has brands of its own."""
 _SVG_HEAD = 1_000
 """Bytes that may come before it: an XML declaration, comments."""
 
@@ -55,3 +57,8 @@ def find_image_type(data: bytes) -> str | None:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "image/webp"
     return next((kind for beginning, kind in _IMAGES if data.startswith(beginning)), None)
+
+
+def is_heif(data: bytes) -> bool:
+    """Whether it is a HEIC or HEIF picture, as phones take them, or a sequence of such."""
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS

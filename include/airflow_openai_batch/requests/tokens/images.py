@@ -42,12 +42,18 @@ class Tiles:
     def tokens(self, width: int, height: int, *, low_detail: bool) -> int:
         if low_detail:
             return self.base_tokens
-        scale = min(1.0, _MAX_SIDE / max(width, height), _MAX_SHORT_SIDE / min(width, height))
+        scale = self.scale(width, height, low_detail=False)
         across, down = (math.ceil(round(side * scale, 3) / _TILE_SIDE) for side in (width, height))
         return self.base_tokens + across * down * self.tile_tokens
 
     def most_tokens(self, *, low_detail: bool) -> int:
         return self.tokens(_MAX_SIDE, _MAX_SHORT_SIDE, low_detail=low_detail)
+
+    def scale(self, width: int, height: int, *, low_detail: bool) -> float:
+        """What the model scales an image by, 1 at most, before it looks."""
+        if low_detail:
+            return min(1.0, _TILE_SIDE / max(width, height))
+        return min(1.0, _MAX_SIDE / max(width, height), _MAX_SHORT_SIDE / min(width, height))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,16 @@ class Patches:
 
     def most_tokens(self, *, low_detail: bool) -> int:
         return math.ceil(_MAX_PATCHES * self.factor)
+
+    def scale(self, width: int, height: int, *, low_detail: bool) -> float:
+        """What the model scales an image by, 1 at most, so that it has no more patches than it looks at."""
+        if math.ceil(width / _PATCH_SIDE) * math.ceil(height / _PATCH_SIDE) <= _MAX_PATCHES:
+            return 1.0
+        scale = math.sqrt(_PATCH_SIDE**2 * _MAX_PATCHES / (width * height))
+        across, down = (side * scale / _PATCH_SIDE for side in (width, height))
+        if min(across, down) < 1:  # a strip: no whole patch fits
+            return scale
+        return scale * min(math.floor(across) / across, math.floor(down) / down)
 
 
 _FORMULA_BY_PREFIX: tuple[tuple[str, Tiles | Patches], ...] = (
@@ -94,17 +110,35 @@ def image_tokens(url: str | None, detail: object, model: str) -> tuple[int, Cert
     :param url: a data URL or a web address; None for an image known to OpenAI by a file id.
     :param detail: what the request says; anything but ``low`` is taken for ``high``.
     """
-    name = base_model(model)
-    formula = next((found for prefix, found in _FORMULA_BY_PREFIX if name.startswith(prefix)), None)
+    formula, known = _find_formula(model)
     low_detail = detail == "low"
     size = read_image_size(url) if url is not None else None
-    known = formula is not None and not (name.startswith("gpt-5") and _is_later(name))
-    formula = formula or _UNKNOWN_MODEL
     if isinstance(formula, Tiles) and low_detail:
         return formula.base_tokens, "exact" if known else "upper"
     if size is None:
         return formula.most_tokens(low_detail=low_detail), "upper"
     return formula.tokens(*size, low_detail=low_detail), "exact" if known else "upper"
+
+
+def seen_size(width: int, height: int, *, model: str, low_detail: bool) -> tuple[int, int]:
+    """Of an image of this size what the model looks at: more pixels cost bytes, and show it nothing more.
+
+    :returns: the size itself where the model's formula is not published.
+    """
+    formula, known = _find_formula(model)
+    if not known:
+        return width, height
+    scale = formula.scale(width, height, low_detail=low_detail)
+    # Rounded down: a pixel more could be a tile more.
+    return max(1, math.floor(width * scale + 1e-6)), max(1, math.floor(height * scale + 1e-6))
+
+
+def _find_formula(model: str) -> tuple[Tiles | Patches, bool]:
+    """A formula, and whether it is known to be the model's."""
+    name = base_model(model)
+    formula = next((found for prefix, found in _FORMULA_BY_PREFIX if name.startswith(prefix)), None)
+    known = formula is not None and not (name.startswith("gpt-5") and _is_later(name))
+    return formula or _UNKNOWN_MODEL, known
 
 
 def _is_later(name: str) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.requests.tokens.images import seen_size
 from airflow_openai_batch.storage.sources import explained, is_no_file
 from airflow_openai_batch.tables.preparation.image_check import ImageCheck
 from airflow_openai_batch.tables.prompts.request_bodies import Picture
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from airflow_openai_batch.tables.prompts.spec import ImageSpec
 
 _DATA_URL = re.compile(r"data:image/[a-z+.-]+;base64,", re.IGNORECASE)
-_MOST_READ_BYTES = 200_000_000
-"""Of a file that is going to be scaled down."""
 _USER = re.compile(r"^([a-z0-9+.-]+://)[^/@]*@")
 
 
@@ -33,13 +32,12 @@ class PictureLoader:
     """Loads the images of rows for one prompt. May be used by several threads.
 
     :param root: what paths in rows must lie below; without it rows may name web addresses and data URLs only.
+    :param model: that looks at them; what it does not see of them is not sent.
     :raises ConfigError: if something is asked for that needs Pillow and it is not installed.
     """
 
-    def __init__(self, images: Sequence[ImageSpec], root: Location | None) -> None:
-        self._columns = [
-            (spec, ImageCheck(max_side=spec.max_side, max_bytes=spec.max_bytes)) for spec in images
-        ]
+    def __init__(self, images: Sequence[ImageSpec], root: Location | None, *, model: str) -> None:
+        self._columns = [(spec, _make_check(spec, model)) for spec in images]
         self._root = root
 
     def load(self, values: Mapping[str, Any]) -> list[Picture]:
@@ -79,8 +77,15 @@ class PictureLoader:
                 f"images: rows name files in column {spec.column!r}, and no images_root says where they may lie. "
                 "Set images_root to the directory that holds them."
             )
-        data = _read_file(find_below(self._root, value), spec)
+        data = _read_file(find_below(self._root, value), check)
         return _to_data_url(*check.check(data))
+
+
+def _make_check(spec: ImageSpec, model: str) -> ImageCheck:
+    def find_seen(size: tuple[int, int]) -> tuple[int, int]:
+        return seen_size(*size, model=model, low_detail=spec.detail == "low")
+
+    return ImageCheck(max_side=spec.max_side, max_bytes=spec.max_bytes, find_seen=find_seen)
 
 
 def find_below(root: Location, path: str) -> Location:
@@ -116,8 +121,8 @@ def _strip_root(root: Location, path: str) -> str | None:
     return None
 
 
-def _read_file(place: Location, spec: ImageSpec) -> bytes:
-    limit = _MOST_READ_BYTES if spec.max_side else spec.max_bytes
+def _read_file(place: Location, check: ImageCheck) -> bytes:
+    limit = check.most_read_bytes
     try:
         info = place.fs.info(place.path)
         if is_no_file(place, info):
@@ -128,10 +133,7 @@ def _read_file(place: Location, spec: ImageSpec) -> bytes:
             if len(data) <= limit:
                 return data
             size = len(data)
-        raise BadRowError(
-            f"the image file has {size:,} bytes, limit {limit:,}"
-            + ("" if spec.max_side else ". Set max_side to scale images down")
-        )
+        raise BadRowError(f"the image file has {size:,} bytes, limit {limit:,}")
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise BadRowError("there is no such image file") from None
     except PermissionError:

@@ -59,7 +59,7 @@ class Renderer:
         self._filling = Filling(given, columns)
         self._apart = None if self._filling.is_harmless else FillingApart(given, columns)
         self._maker = BodyMaker(spec)
-        self._pictures = PictureLoader(spec.images, images_root) if spec.images else None
+        self._pictures = PictureLoader(spec.images, images_root, model=spec.model) if spec.images else None
         self._limit = context_tokens(spec.model)
         self._encoding = encoding_of(spec.model)[0]
         images = {each.column for each in spec.images}

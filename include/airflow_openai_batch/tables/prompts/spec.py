@@ -46,7 +46,8 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     detail: Literal["auto", "low", "high"] | None = None
     """As OpenAI takes it; it decides what the image costs."""
     max_side: int | None = None
-    """Files are scaled down to so many pixels on the longer side. Needs the extra ``images``."""
+    """Files are scaled down to so many pixels on the longer side. Needs the extra ``images``; where that is installed,
+    without this they are scaled down to what the model looks at, if that is published."""
     max_bytes: int = MAX_IMAGE_BYTES
     """Of the file as it is sent, before base64; a larger one rejects its row."""
     optional: bool = False
