@@ -188,3 +188,16 @@ def test_a_budget_counts_flex_at_the_price_of_a_batch(
         job = write_job(tmp_path / mode, requests=5, max_tokens=1_000)
         assert run_dag("openai_batch", job.conf(mode=mode, max_cost_usd=0.0015)).state == state
     assert openai_server.books.billed == {"flex": 5}
+
+
+def test_a_budget_counts_requests_for_priority_at_its_price(
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
+) -> None:
+    """5 x 1,000 output tokens of gpt-5.6-luna are $0.006 in real time, and $0.012 with priority."""
+    model = {"model": "gpt-5.6-luna", "max_tokens": 1_000}
+    dear = write_job(tmp_path / "dear", requests=5, **model, service_tier="priority")
+    run = run_dag("openai_batch", dear.conf(mode="realtime", max_cost_usd=0.008))
+    assert run.state == "failed"
+    assert not openai_server.books.billed
+    plain = write_job(tmp_path / "plain", requests=5, **model, service_tier="default")
+    assert run_dag("openai_batch", plain.conf(mode="realtime", max_cost_usd=0.008)).state == "success"

@@ -174,3 +174,37 @@ def test_pictures_and_sound_cost_what_their_tokens_cost(
 def test_an_estimate_of_pictures_is_of_pictures() -> None:
     found = estimate_cost("gpt-image-1.5", "/v1/images/generations", 1_000, 41_600, requests=10)
     assert found == pytest.approx(((1_000 * 2.5 + 41_600 * 16) / 1e6, (1_000 * 5 + 41_600 * 32) / 1e6))
+
+
+def test_what_is_kept_in_the_cache_for_twelve_hours_costs_twice() -> None:
+    """gpt-6-astra in a batch: 6,000 at 6.25, 4,000 at 12.5, 500 out at 25."""
+    found = price("gpt-6-astra", "batch", (10_000, 0, 10_000, 500), written_long_tokens=4_000)
+    assert found == pytest.approx((0.1, 0.2))
+    too_many = price("gpt-6-astra", "batch", (10_000, 0, 1_000, 0), written_long_tokens=9_000)
+    assert too_many.actual_usd == pytest.approx((9_000 * 5 + 1_000 * 12.5) / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("share", "at_most", "standard"),
+    [
+        (0.0, False, 0.0032),  # 10,000 x 0.2 + 1,000 x 1.2
+        (1.0, False, 0.0064),
+        (0.25, False, 0.004),
+        (0.0, True, 0.0037),  # 10,000 x 0.25 + 1,000 x 1.2
+        (1.0, True, 0.0074),
+    ],
+)
+def test_requests_for_priority_are_estimated_at_its_price(
+    share: float, at_most: bool, standard: float
+) -> None:
+    found = estimate_cost(
+        "gpt-5.6-luna", "/v1/chat/completions", 10_000, 1_000, at_most=at_most, dearer_share=share
+    )
+    assert found == pytest.approx((0.00185 if at_most else 0.0016, standard))
+
+
+def test_where_the_price_of_priority_is_not_known_there_is_no_estimate() -> None:
+    chat = "/v1/chat/completions"
+    assert estimate_cost("gpt-4.1-nano", chat, 10, 10) is not None
+    assert price_answer("gpt-3.5-turbo", "realtime", 10, 10, service_tier="priority") is None
+    assert estimate_cost("gpt-3.5-turbo", chat, 10, 10, dearer_share=0.5) is None

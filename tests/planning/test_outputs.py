@@ -156,3 +156,23 @@ def test_a_plan_of_a_release_that_did_not_look_can_still_be_read(tmp_path: Path)
     assert not again.created
     assert again.plan.outputs == ()
     assert again.plan.fingerprint == plan.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("tier", "tools", "dearer"),
+    [
+        ("priority", False, 1),
+        ("priority", True, 1),
+        ("fast", False, 1),
+        ("flex", False, 0),
+        (None, True, 0),
+        (7, False, 0),
+    ],
+)
+def test_requests_for_a_tier_above_the_standard_price_are_counted(
+    tmp_path: Path, tier: Any, tools: bool, dearer: int
+) -> None:
+    body = {"service_tier": tier, **({"tools": [TOOL]} if tools else {})}
+    source = write_lines(tmp_path / "in.jsonl", [request_line("a", **body), request_line("b")])
+    (found,) = split(source, tmp_path / "job").plan.outputs
+    assert (found.requests, found.dearer_requests) == (2, dearer)

@@ -171,3 +171,25 @@ def test_an_empty_error_beside_an_answer_is_none() -> None:
             answer("a", {**chat_body(), "error": error}), CHAT, "text", None, OutcomeRules()
         )
         assert outcome.status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("details", "cost"),
+    [
+        ({"ttl_12h_tokens": 4_000, "ttl_30m_tokens": 6_000}, 0.1),
+        ({"ttl_12h_tokens": 0, "ttl_30m_tokens": 10_000}, 0.075),
+        ([], 0.075),
+        ({"ttl_12h_tokens": "many"}, 0.075),
+    ],
+)
+def test_what_is_kept_in_the_cache_for_twelve_hours_costs_twice(
+    tmp_path: Path, details: Any, cost: float
+) -> None:
+    """gpt-6-astra as a batch: 10,000 x 6.25 + 500 x 25, and for 4,000 of them 6.25 more."""
+    usage: dict[str, Any] = {"prompt_tokens": 10_000, "completion_tokens": 500}
+    usage["prompt_tokens_details"] = {"cache_write_tokens": 10_000, "cache_write_tokens_details": details}
+    shard = ShardOnDisk(tmp_path, requests=[request("a")])
+    shard.add_send([answer("a", {**chat_body(), "model": "gpt-6-astra", "usage": usage})])
+    shard.land()
+    (row,) = shard.rows()
+    assert row["cost_usd"] == pytest.approx(cost)

@@ -136,6 +136,11 @@ class OutputLengths:
             return None
         return (bound.bounded_tokens + bound.unbounded_requests * each) / max(1, bound.requests)
 
+    def find_dearer_share(self, name: Name) -> float:
+        """Of its requests, those that ask for a tier above the standard price."""
+        bound = self._bound(name)
+        return min(1.0, bound.dearer_requests / max(1, bound.requests))
+
     def expected(self, name: Name) -> float | None:
         """What was measured; None where nothing was."""
         return 0.0 if name[1] in _WITHOUT_OUTPUT else self._means.get(name)
@@ -208,10 +213,11 @@ class _CostSums:
         name = (shard.model, shard.endpoint)
         most, expected = outputs.most(name), outputs.expected(name)
         self.most_tokens = _add(self.most_tokens, None if most is None else most * requests)
-        size = (shard, requests, tokens)
-        self.most = _add(self.most, _price_as(*size, most, in_realtime, self._own_prices, at_most=True))
+        size, dearer = (shard, requests, tokens), outputs.find_dearer_share(name)
+        way = (in_realtime, dearer, self._own_prices)
+        self.most = _add(self.most, _price_as(*size, most, *way, at_most=True))
         self.expected_tokens = _add(self.expected_tokens, None if expected is None else expected * requests)
-        self.expected = _add(self.expected, _price_as(*size, expected, in_realtime, self._own_prices))
+        self.expected = _add(self.expected, _price_as(*size, expected, *way))
 
 
 def estimate_send(
@@ -235,9 +241,12 @@ def estimate_send(
     share = requests / shard.requests
     if input_tokens is not None and shard.input_tokens:
         share = input_tokens / shard.input_tokens
-    most = OutputLengths(plan, means or {}, own_prices.deployments).most((shard.model, shard.endpoint))
-    tokens = shard.expected_tokens * share
-    return _price_as(shard, requests, tokens, most, in_realtime, own_prices, at_most=True)
+    outputs, name = OutputLengths(plan, means or {}, own_prices.deployments), (shard.model, shard.endpoint)
+    size, way = (
+        (shard, requests, shard.expected_tokens * share),
+        (in_realtime, outputs.find_dearer_share(name)),
+    )
+    return _price_as(*size, outputs.most(name), *way, own_prices, at_most=True)
 
 
 def _price_as(
@@ -246,13 +255,23 @@ def _price_as(
     input_tokens: float,
     output_each: float | None,
     in_realtime: bool,
+    dearer_share: float,
     own_prices: OwnPrices,
     *,
     at_most: bool = False,
 ) -> float | None:
+    """:param dearer_share: see `OutputLengths.find_dearer_share`; in a batch all cost the same."""
     if output_each is None:
         return None
-    found = _price(shard, requests, input_tokens, output_each, own_prices=own_prices, at_most=at_most)
+    found = _price(
+        shard,
+        requests,
+        input_tokens,
+        output_each,
+        own_prices=own_prices,
+        at_most=at_most,
+        dearer_share=dearer_share if in_realtime else 0.0,
+    )
     return None if found is None else found[1 if in_realtime else 0]
 
 
@@ -264,6 +283,7 @@ def _price(
     *,
     own_prices: OwnPrices,
     at_most: bool = False,
+    dearer_share: float = 0.0,
 ) -> tuple[float, float] | None:
     return estimate_cost(
         shard.model,
@@ -272,6 +292,7 @@ def _price(
         output_each * requests,
         requests=requests,
         at_most=at_most,
+        dearer_share=dearer_share,
         own_prices=own_prices,
     )
 

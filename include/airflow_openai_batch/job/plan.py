@@ -126,6 +126,8 @@ class OutputBound(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that may be answered at any length."""
     unbounded_choices: int
     """Answers that these ask for: more than one each where ``n`` says so."""
+    dearer_requests: int = 0
+    """Requests that ask for a service tier above the standard price, which they get one by one."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

@@ -37,6 +37,8 @@ class Usage(msgspec.Struct):
     input_tokens: int | None = None
     cached_input_tokens: int | None = None
     cache_write_tokens: int | None = None
+    long_cache_write_tokens: int | None = None
+    """Of these, those that are kept for twelve hours."""
     output_tokens: int | None = None
     reasoning_tokens: int | None = None
     input_image_tokens: int | None = None
@@ -123,6 +125,7 @@ def _to_usage(tokens_in: Any, tokens_out: Any, details_in: Details, details_out:
         _count(tokens_in),
         _count(read.cached_tokens),
         _count(read.cache_write_tokens),
+        _count_long_writes(read.cache_write_tokens_details),
         _count(tokens_out),
         _count(written.reasoning_tokens),
         _count(read.image_tokens),
@@ -133,6 +136,10 @@ def _to_usage(tokens_in: Any, tokens_out: Any, details_in: Details, details_out:
 
 
 _NO_DETAILS = TokenDetails()
+
+
+def _count_long_writes(details: Any) -> int | None:
+    return _count(details.get("ttl_12h_tokens")) if isinstance(details, dict) else None
 
 
 def _count(value: Any) -> int | None:

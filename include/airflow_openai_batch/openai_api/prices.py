@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from genai_prices.types import TieredPrices
@@ -17,7 +17,7 @@ from genai_prices.types import TieredPrices
 from airflow_openai_batch.openai_api.endpoints import IMAGES, Endpoint
 from airflow_openai_batch.openai_api.models import find_price_entry
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices, find_own_price
-from airflow_openai_batch.openai_api.rates import MediaRate, MediaTokens, Rate, Rates
+from airflow_openai_batch.openai_api.rates import DEARER_TIERS, MediaRate, MediaTokens, Rate, Rates
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -32,9 +32,8 @@ BATCH_SHARE = 0.5
 BATCH: Literal["batch"] = "batch"
 FLEX = "flex"
 STANDARD = "standard"
-_DEARER_TIERS = frozenset({"priority", "fast"})
-"""Above the standard price, by how much depends on the model. Other tiers that an answer may name cost the standard."""
-_TIERS = frozenset({BATCH, FLEX, *_DEARER_TIERS})
+PRIORITY = "priority"
+_TIERS = frozenset({BATCH, FLEX, *DEARER_TIERS})
 _MEDIA_KINDS = ("input_image", "input_audio", "output_image", "output_audio")
 _WITHOUT_OUTPUT = frozenset({"/v1/embeddings", "/v1/moderations"})
 
@@ -57,6 +56,7 @@ def price_answer(
     service_tier: str | None = None,
     *,
     written_tokens: float = 0,
+    written_long_tokens: float = 0,
     media: MediaTokens | None = None,
     asked: str | None = None,
     own_prices: OwnPrices = NO_OWN_PRICES,
@@ -67,6 +67,7 @@ def price_answer(
     :param at: Unix seconds of the answer, since prices change; now by default.
     :param service_tier: that the answer names; it decides the price outside of batches.
     :param written_tokens: of the input, those that were written to the cache.
+    :param written_long_tokens: of these, those that are kept for twelve hours.
     :param media: of input and output, those of pictures and sound.
     :param asked: the model that the request named, for a price that is not known of the one that answered.
     :param own_prices: of the connection; they win over what is known of either model.
@@ -77,7 +78,7 @@ def price_answer(
     standard, rates = found
     if media is not None and media.seconds is not None and not all(map(_has_seconds, found)):
         return None
-    tokens = (input_tokens, cached_tokens, written_tokens, output_tokens, media)
+    tokens = (input_tokens, cached_tokens, written_tokens, output_tokens, media, written_long_tokens)
     full = standard.at(input_tokens).price(*tokens)
     return Cost(full if rates is standard else rates.at(input_tokens).price(*tokens), full)
 
@@ -94,6 +95,7 @@ def estimate_cost(
     *,
     requests: int = 1,
     at_most: bool = False,
+    dearer_share: float = 0.0,
     own_prices: OwnPrices = NO_OWN_PRICES,
 ) -> tuple[float, float] | None:
     """(batch_usd, standard_usd) before anything is sent; None where the model's price is not known.
@@ -101,6 +103,8 @@ def estimate_cost(
     :param requests: how many requests the tokens are of: each is priced as the mean of them, since a long
         input is priced in another tier.
     :param at_most: with all of the input written to the cache, where that is dearer: no answer tells beforehand.
+    :param dearer_share: of the requests, how many ask for a tier above the standard, which ``standard_usd`` counts
+        as such. None where that price is not known.
     """
     if endpoint in _WITHOUT_OUTPUT:
         output_tokens = 0
@@ -111,15 +115,23 @@ def estimate_cost(
         media = MediaTokens(input_image=tokens[0] if at_most else 0, output_image=tokens[1])
     elif endpoint == Endpoint.VIDEOS:  # what is said of their output is seconds
         media, tokens = MediaTokens(seconds=tokens[1]), (tokens[0], 0.0)
-    cost = price_answer(model, BATCH, *tokens, media=media, own_prices=own_prices)
-    if cost is None:
+    price = partial(price_answer, model, media=media, own_prices=own_prices)
+    most_written = (0.0, tokens[0]) if at_most else (0.0,)
+    found = [price(BATCH, *tokens, written_tokens=written) for written in most_written]
+    if dearer_share:
+        dear = [
+            price("realtime", *tokens, service_tier=PRIORITY, written_tokens=written)
+            for written in most_written
+        ]
+    else:
+        dear = found
+    costs, dear_costs = list(filter(None, found)), list(filter(None, dear))
+    if not costs or not dear_costs:
         return None
-    batch_usd, standard_usd = cost
-    written = price_answer(
-        model, BATCH, *tokens, written_tokens=tokens[0], media=media, own_prices=own_prices
-    )
-    if at_most and written is not None:
-        batch_usd, standard_usd = max(batch_usd, written.actual_usd), max(standard_usd, written.standard_usd)
+    batch_usd = max(cost.actual_usd for cost in costs)
+    standard_usd = max(cost.standard_usd for cost in costs)
+    if dearer_share:
+        standard_usd += dearer_share * (max(cost.actual_usd for cost in dear_costs) - standard_usd)
     return batch_usd / share, standard_usd / share
 
 
@@ -162,7 +174,7 @@ def find_known_prices(model: str, day: int, way: str) -> tuple[Rates, Rates] | N
         return None if standard is None else (standard, standard)
     rates = _read_rates(model, day, {"processing": way} if way == BATCH else {"service_tier": way})
     if rates is None:
-        return None if way in _DEARER_TIERS else (standard, standard.halved())
+        return None if way in DEARER_TIERS else (standard, standard.halved())
     return standard, rates
 
 

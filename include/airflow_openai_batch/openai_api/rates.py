@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+DEARER_TIERS = frozenset({"priority", "fast"})
+"""Service tiers above the standard price, by how much depends on the model. Others that an answer may name cost the
+standard, or less."""
+LONG_WRITE = 2
+"""What is written to the cache for twelve hours costs so many times what is written for thirty minutes, says OpenAI."""
+
 
 class MediaTokens(NamedTuple):
     """What an answer has that is no text; tokens are part of its input or output."""
@@ -64,15 +70,19 @@ class Rate(NamedTuple):
         written_tokens: float,
         output_tokens: float,
         media: MediaTokens | None = None,
+        written_long: float = 0,
     ) -> float:
         """US dollars. Cached and written tokens are part of the input, and each is one or the other.
 
+        :param written_long: of the written tokens, those that are kept for twelve hours.
         :param media: tokens of pictures and sound, part of input and output.
         """
         cached = cached_tokens if cached_tokens < input_tokens else input_tokens
         plain = input_tokens - cached
         written = written_tokens if written_tokens < plain else plain
         dollars = (plain - written) * self.input + cached * self.cached + written * self.written
+        if written_long:
+            dollars += min(written_long, written) * (LONG_WRITE - 1) * self.written
         if media is not None and self.media is not None:
             dollars += self.media.price_more(media, self.input, self.output)
         return (dollars + output_tokens * self.output) / 1_000_000

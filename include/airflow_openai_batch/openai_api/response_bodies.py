@@ -25,6 +25,7 @@ class OddShapeError(Exception):
 class TokenDetails(msgspec.Struct):
     cached_tokens: Any = None
     cache_write_tokens: Any = None
+    cache_write_tokens_details: Any = None
     reasoning_tokens: Any = None
     image_tokens: Any = None
     audio_tokens: Any = None

@@ -122,6 +122,7 @@ class ChunkCounter:
             target.output.choices += request.body.choices
         else:
             target.output.tokens += allowed
+        target.output.dearer += request.body.is_dearer
         if not request.is_plain:
             tally.images += self._settle_images(request.measure())
         if target.texts is not None:

@@ -126,9 +126,12 @@ class OutputSum(msgspec.Struct, array_like=True, gc=False):
     """Those that have none."""
     choices: int = 0
     """Answers that those without a bound ask for."""
+    dearer: int = 0
+    """Those that ask for a service tier above the standard price."""
 
     def drop(self, request: Request) -> None:
         """Take a request out again that turned out not to be one."""
+        self.dearer -= request.body.is_dearer
         tokens = request.body.output_tokens
         if tokens is None:
             self.unbounded -= 1
@@ -140,3 +143,4 @@ class OutputSum(msgspec.Struct, array_like=True, gc=False):
         self.tokens += other.tokens
         self.unbounded += other.unbounded
         self.choices += other.choices
+        self.dearer += other.dearer

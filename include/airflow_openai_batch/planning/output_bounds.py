@@ -46,6 +46,7 @@ class OutputTally:
                 bounded_tokens=self._of(name).tokens,
                 unbounded_requests=self._of(name).unbounded,
                 unbounded_choices=self._of(name).choices,
+                dearer_requests=self._of(name).dearer,
             )
             for name, count in requests.items()
         )

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import msgspec
 
 from airflow_openai_batch.openai_api.endpoints import Endpoint
+from airflow_openai_batch.openai_api.rates import DEARER_TIERS
 from airflow_openai_batch.requests.tokens.measure import (
     ONE_TOKEN_ROLES,
     REPEATING_ROLES,
@@ -35,11 +36,17 @@ class PlainBody(msgspec.Struct, gc=False):
 
     model: str
     stream: bool | None = None
+    service_tier: str | None = None
 
     inputs: ClassVar[int] = 0
     """Texts to embed."""
     choices: ClassVar[int] = 1
     """Answers that are written and billed."""
+
+    @property
+    def is_dearer(self) -> bool:
+        """As `Measure.is_dearer`."""
+        return self.service_tier is not None and self.service_tier in DEARER_TIERS
 
     @property
     def output_tokens(self) -> int | None:

@@ -23,6 +23,7 @@ from airflow_openai_batch.openai_api.endpoints import (
     Endpoint,
 )
 from airflow_openai_batch.openai_api.models import DEFAULT_MODEL
+from airflow_openai_batch.openai_api.rates import DEARER_TIERS
 from airflow_openai_batch.requests.plain_bodies import PlainBody, PlainChatLine, read_plain
 from airflow_openai_batch.requests.tokens.measure import measure_body
 from airflow_openai_batch.wording import shorten
@@ -128,6 +129,8 @@ def _read_any_body(
         measure = measure_body({**body, "model": models[model]} if model in models else body, endpoint)
     except RecursionError:
         raise bad("invalid_json", "body is nested too deeply") from None
+    tier = body.get("service_tier")
+    measure.is_dearer = isinstance(tier, str) and tier in DEARER_TIERS
     return Request(
         custom_id, model, endpoint.value, _check_inputs(measure.embedding_inputs, custom_id), False, measure
     )

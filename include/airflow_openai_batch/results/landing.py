@@ -278,6 +278,7 @@ class _Landing:
             send.completed_at,
             answer.service_tier,
             written_tokens=usage.cache_write_tokens or 0,
+            written_long_tokens=usage.long_cache_write_tokens or 0,
             media=_count_media(usage, self._shard.endpoint),
             asked=self._shard.model,
             own_prices=self._own_prices,

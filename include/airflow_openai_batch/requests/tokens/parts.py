@@ -41,6 +41,8 @@ class Measure(msgspec.Struct):
     """The most its answer can have; None where the request does not say. Of a video: its seconds."""
     choices: int = 1
     """Answers that are written and billed."""
+    is_dearer: bool = False
+    """It asks for a service tier above the standard price."""
     image_texts: list[str] = []
     """Images that stand in the request itself, as data URLs."""
     image_tokens: int = 0
