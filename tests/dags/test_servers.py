@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import pytest
 
 from airflow_openai_batch.sending.policy import Policy
 from airflow_openai_batch.testing.servers.choice import RULES
+from fixtures.gate import open_gate
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:
@@ -139,3 +141,30 @@ def test_a_file_is_waited_for_until_it_is_processed(
     check(run_dag("openai_batch", job.conf()), job, openai_server)
     assert openai_server.books.calls_of("POST /v1/files") == 2
     assert openai_server.books.calls_of("POST /v1/batches") == 2  # none was refused
+
+
+@pytest.mark.parametrize("server", played("litellm", in_progress_s=4.0))
+def test_a_batch_that_a_gateway_has_created_twice_is_paid_once(
+    run_dag: RunDag, openai_server: OpenAIServer, job: Job, define_connection: Callable[..., str], server: str
+) -> None:
+    """LiteLLM's proxy asks again by itself where a reply to it is lost, and hands on the second answer."""
+    with open_gate(openai_server.url) as gate:
+
+        def ask_again(_: bytes) -> bytes:
+            url, headers = f"{openai_server.base_url}/batches", {"authorization": "Bearer sk-test"}
+            again = urllib.request.Request(url, gate.bodies[-1], headers, method="POST")
+            with urllib.request.urlopen(again) as answer:
+                return answer.read()
+
+        gate.change("POST /v1/batches", ask_again)
+        extra = {"server": server}
+        define_connection(
+            "openai_default", conn_type="openai", password="sk-test", host=gate.base_url, extra=extra
+        )
+        run = run_dag("openai_batch_one_task", job.conf())
+    assert run.state == "success", run.failures
+    assert {row["status"] for row in job.rows()} == {"ok"}
+    assert (
+        sorted(batch["status"] for batch in openai_server.batches()) == ["cancelled"] * 2 + ["completed"] * 2
+    )
+    assert openai_server.books.billed["batch"] < 2 * REQUESTS

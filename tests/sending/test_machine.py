@@ -131,6 +131,16 @@ def test_an_overdue_batch_is_cancelled_once_and_then_waited_for() -> None:
     assert ask(state, Observations(batch=batch("cancelling")), now=late) == steps.Wait(batch("cancelling"))
 
 
+def test_where_one_call_may_create_two_batches_the_other_is_looked_for_at_each_look() -> None:
+    state = after(UPLOADED, INTENT, CREATED)
+    running = replace(batch("in_progress"), may_have_twin=True)
+    assert isinstance(ask(state, Observations(batch=running)), steps.Find)
+    twin = replace(running, id="batch_0", times={"created_at": running.created_at - 1.0})
+    both = Observations(batch=running, candidates=(twin, running))
+    assert ask(state, both) == steps.Adopt(twin, (running,))
+    assert ask(state, Observations(batch=running, candidates=(running,))) == steps.Wait(running)
+
+
 def test_a_batch_that_its_server_does_not_end_is_never_overdue() -> None:
     state = after(UPLOADED, INTENT, CREATED)
     running = replace(batch("in_progress"), expires=False)

@@ -105,6 +105,8 @@ class BatchView:
     """As OpenAI says it, else as our metadata does; unknown for the batches of strangers that say neither."""
     expires: bool = True
     """Whether its server ends it when its time is over."""
+    may_have_twin: bool = False
+    """Whether its server may have made another by the same call."""
 
     @property
     def created_at(self) -> float:
@@ -129,10 +131,11 @@ class BatchView:
         return self.input_file_id in files and self.id not in former
 
     @classmethod
-    def from_dict(cls, batch: Any, *, expires: bool = True) -> BatchView:
+    def from_dict(cls, batch: Any, *, expires: bool = True, may_have_twin: bool = False) -> BatchView:
         """Read the JSON form of OpenAI's batch object; counts, errors and metadata may be absent.
 
         :param expires: whether the server ends batches whose time is over.
+        :param may_have_twin: whether the server may have made another by the same call.
 
         :raises OddAnswerError: if it is no batch: without an id, a status or a creation, or with dates in another form.
         """
@@ -158,6 +161,7 @@ class BatchView:
             metadata=metadata,
             model=_read_model(batch.get("model")) or metadata.get("model"),
             expires=expires,
+            may_have_twin=may_have_twin,
         )
 
 

@@ -23,7 +23,9 @@ T = TypeVar("T")
 
 
 def read_view(batch: Any, server: ServerProfile) -> BatchView:
-    return BatchView.from_dict(server.read_batch(batch), expires=server.expires_batches)
+    return BatchView.from_dict(
+        server.read_batch(batch), expires=server.expires_batches, may_have_twin=server.repeats_calls
+    )
 
 
 def read_batch(answer: Any, doing: str, server: ServerProfile) -> BatchView:

@@ -341,7 +341,8 @@ def _follow(state: ShardState, batch_id: str, seen: Observations, where: StepCon
     batch = seen.batch
     if batch is None or batch.id != batch_id:
         return Observe(batch_id)
-    if state.intents > 1 or seen.twins:  # else there is one: no reply was lost, and nobody else was at it
+    # Else there is one: no reply was lost, and nobody else was at it.
+    if state.intents > 1 or seen.twins or batch.may_have_twin:
         if seen.candidates is None:
             return Find(_since(state))
         kept, others = choose_kept([batch, *(each for each in seen.candidates if each.id != batch_id)])

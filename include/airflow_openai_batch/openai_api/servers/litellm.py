@@ -4,4 +4,6 @@ from __future__ import annotations
 
 from airflow_openai_batch.openai_api.servers.profile import ServerProfile
 
-LITELLM = ServerProfile(name="litellm", title="LiteLLM", needs_host=True, takes_expiry=False)
+LITELLM = ServerProfile(
+    name="litellm", title="LiteLLM", needs_host=True, takes_expiry=False, repeats_calls=True
+)

@@ -49,6 +49,9 @@ class ServerProfile:
     """Whether a list may come without an object around it."""
     expires_batches: bool = True
     """Else a batch goes on however long it takes, and none is overdue."""
+    repeats_calls: bool = False
+    """Whether it asks the server behind it again where a reply is lost between the two, so that one call may create
+    two batches."""
     completion_window: str = "24h"
     longest_window_h: int = 24
     endpoints: frozenset[str] = ALL_ENDPOINTS
