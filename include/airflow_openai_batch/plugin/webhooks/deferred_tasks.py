@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_openai_batch.plugin.webhooks.trigger_probe import TRIGGERS, find_batch_ids
+from airflow_openai_batch.plugin.webhooks.handed_over import HANDOVER, WAITS, read_handed_over
+from airflow_openai_batch.plugin.webhooks.trigger_probe import BATCH_END, TRIGGERS, find_batch_ids
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -53,11 +54,8 @@ class Waiting:
     """Unix seconds."""
     name: str
     classpath: str
-    encrypted_kwargs: str
-
-    def read_kwargs(self) -> dict[str, Any]:
-        """The trigger's arguments."""
-        return _decrypt(self.encrypted_kwargs)
+    arguments: Mapping[str, Any]
+    """Of the trigger that waits for the batch."""
 
 
 def find_waiting(batch_id: str, metadata: Mapping[str, str]) -> list[Waiting]:
@@ -84,22 +82,41 @@ def find_waiting(batch_id: str, metadata: Mapping[str, str]) -> list[Waiting]:
             TaskInstance.run_id,
             TaskInstance.task_id,
             TaskInstance.map_index,
+            Trigger.classpath,
         )
         .join(Trigger, TaskInstance.trigger_id == Trigger.id)
-        .where(TaskInstance.state == TaskInstanceState.DEFERRED, Trigger.classpath.in_(TRIGGERS))
+        .where(
+            TaskInstance.state == TaskInstanceState.DEFERRED,
+            Trigger.classpath.in_((*TRIGGERS, HANDOVER)),
+        )
         .order_by(case((own_run, 0), else_=1), Trigger.id.desc())
         .limit(MOST_TRIGGERS)
     )
     with create_session() as session:
         rows = session.execute(query).all()
-        named = _read_batches(session, [(trigger_id, created) for _, trigger_id, created, *_ in rows])
-        waiting = [row for row in rows if batch_id in named[row[1], row[2]]]
-        kwargs = _read_arguments(session, [row[1] for row in waiting])
+        keys = [(row[1], row[2]) for row in rows if row[-1] != HANDOVER]
+        named = _read_batches(session, keys)
+        stored = _read_arguments(session, [key[0] for key in keys if batch_id in named[key]])
+        arguments = {trigger_id: (path, _decrypt(text)) for trigger_id, (path, text) in stored.items()}
+        own = [row[1] for row in rows if row[-1] == HANDOVER and _is_of_shard(row, metadata)]
+        if own and (handed := read_handed_over(session, batch_id, metadata)):
+            began = _read_arguments(session, own)
+            waits = [each for each, (_, text) in began.items() if _decrypt(text).get("goal") == WAITS]
+            arguments |= dict.fromkeys(waits, (BATCH_END, handed))
     return [
-        Waiting(ti_id, trigger_id, created.timestamp(), f"{dag} {run} {task} [{index}]", *kwargs[trigger_id])
-        for ti_id, trigger_id, created, dag, run, task, index in waiting
-        if trigger_id in kwargs
+        Waiting(
+            ti_id, trigger_id, created.timestamp(), f"{dag} {run} {task} [{index}]", *arguments[trigger_id]
+        )
+        for ti_id, trigger_id, created, dag, run, task, index, _ in rows
+        if trigger_id in arguments
     ]
+
+
+def _is_of_shard(row: Any, metadata: Mapping[str, str]) -> bool:
+    """Whether a task belongs to the mapped group of the one that created the batch."""
+    _, _, _, dag_id, run_id, _, map_index, _ = row
+    told = (metadata.get("dag_id"), metadata.get("run_id"), metadata.get("map_index"))
+    return told == (dag_id, run_id, str(map_index))
 
 
 def _read_batches(session: Session, triggers: list[TriggerKey]) -> dict[TriggerKey, frozenset[str]]:

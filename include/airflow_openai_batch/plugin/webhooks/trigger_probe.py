@@ -18,9 +18,9 @@ from airflow_openai_batch.triggers.held import HeldTrigger
 if TYPE_CHECKING:
     from airflow.triggers.base import TriggerEvent
 
-_BATCH_END = "airflow_openai_batch.triggers.batch.OpenAIBatchEndTrigger"
+BATCH_END = "airflow_openai_batch.triggers.batch.OpenAIBatchEndTrigger"
 _FIRST_OF = "airflow_openai_batch.triggers.first_of.FirstOfTrigger"
-TRIGGERS = (_BATCH_END, _FIRST_OF)
+TRIGGERS = (BATCH_END, _FIRST_OF)
 """Class paths of those that wait for batches."""
 LOOK_EVERY_S = 1.0
 ANSWER_WITHIN_S = 30.0
@@ -28,7 +28,7 @@ ANSWER_WITHIN_S = 30.0
 
 def find_batch_ids(classpath: str, kwargs: Mapping[str, Any]) -> Iterator[str]:
     """The batches that a trigger waits for."""
-    if classpath == _BATCH_END:
+    if classpath == BATCH_END:
         yield str(kwargs.get("batch_id"))
     elif classpath == _FIRST_OF:
         for path, arguments in read_members(kwargs).values():
@@ -53,7 +53,7 @@ async def ask_trigger(classpath: str, kwargs: Mapping[str, Any], batch_id: str) 
 
 
 def _narrow(classpath: str, kwargs: Mapping[str, Any], batch_id: str) -> dict[str, Any]:
-    if classpath == _BATCH_END:
+    if classpath == BATCH_END:
         return {**kwargs, "poll_interval": LOOK_EVERY_S, "cancel_on_kill": False}
     members = {
         name: (path, _narrow(path, arguments, batch_id))

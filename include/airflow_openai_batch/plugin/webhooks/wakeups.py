@@ -90,7 +90,7 @@ class Wakes:
 
     async def _wake_one(self, waiting: Waiting, batch_id: str) -> None:
         await asyncio.sleep(max(0.0, waiting.since + find_min_age_s() - time.time()))
-        event = await ask_trigger(waiting.classpath, waiting.read_kwargs(), batch_id)
+        event = await ask_trigger(waiting.classpath, waiting.arguments, batch_id)
         if event is not None and await self._in_turn(asyncio.to_thread(resume, waiting, event)):
             log.info("%s goes on: %s is over.", waiting.name, batch_id)
 
