@@ -75,7 +75,7 @@ def test_a_batch_is_cancelled_when_the_rest_would_just_be_finished_otherwise(
     step = judge(running(completed), left_s)
     assert isinstance(step, steps.Cancel if cancelled else steps.Wait)
     if cancelled:
-        assert step.hurries == (left_s > 0)
+        assert step.hurries
 
 
 @pytest.mark.parametrize("on_deadline", ["fail", "publish"])
@@ -142,6 +142,22 @@ def test_what_was_hurried_is_not_sent_as_a_batch_again() -> None:
     moved = replace(FLEX, deadline_at=DEADLINE + HOUR)  # somebody cleared the task, which sets a new one
     again = machine.next_step(state, Observations(candidates=()), goal=Goal.DONE, where=where, policy=moved)
     assert again == steps.Upload()
+
+
+def test_after_a_cancel_that_hung_a_new_deadline_sends_no_batch_again() -> None:
+    """It would be cancelled for that deadline, too, and hang, and so on."""
+    events = [
+        Event(kind="created", send=1, at=2.0, by="me", batch_id="batch_1"),
+        Event(kind="cancelling", send=1, at=3.0, by="me", batch_id="batch_1", until=DEADLINE),
+        Event(kind="stopped", send=1, at=HOUR, by="me"),
+        Event(kind="ended", send=1, at=2 * HOUR, by="me", batch_id="batch_1", status="cancelled"),
+        Event(kind="landed", send=1, at=2 * HOUR, by="me", leftover=1_000, leftover_sha256="rest"),
+    ]
+    policy = replace(FLEX, deadline_at=DEADLINE + HOUR)
+    where = StepContext(now=3 * HOUR, me="me", key="k", rest_s=100.0)
+    state = fold_events(WHOLE, events)
+    step = machine.next_step(state, Observations(candidates=()), goal=Goal.DONE, where=where, policy=policy)
+    assert isinstance(step, steps.SendRealtime)
 
 
 def test_what_the_account_allows_is_the_pace_before_any_is_measured() -> None:

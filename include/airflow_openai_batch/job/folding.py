@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from airflow_openai_batch.job.shard_state import FILE_WAITS_S, Claim, Content, Ended, ShardState
+from airflow_openai_batch.job.shard_state import (
+    FILE_WAITS_S,
+    WHATEVER_DEADLINE,
+    Claim,
+    Content,
+    Ended,
+    ShardState,
+)
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.ledger import Event
@@ -233,7 +240,15 @@ def _read_leftover(event: Event, leftover_send: int, *, first: int | None = None
 
 
 def _stopped(state: ShardState, event: Event) -> ShardState:
-    return replace(state, setbacks=(), stopped_at=event.at, doubts={}, doubt_is_final=bool(state.doubts))
+    hangs = state.batch_id is not None and state.cancel_asked_at > 0 and state.hurried_for > 0
+    return replace(
+        state,
+        setbacks=(),
+        stopped_at=event.at,
+        doubts={},
+        doubt_is_final=bool(state.doubts),
+        hurried_for=WHATEVER_DEADLINE if hangs else state.hurried_for,
+    )
 
 
 def _done(state: ShardState, event: Event) -> ShardState:
@@ -251,6 +266,7 @@ def _reopened(state: ShardState, event: Event) -> ShardState:
     return replace(
         state,
         done=None,
+        hurried_for=0.0,
         cleaned=False,
         remote_files=() if state.cleaned else state.remote_files,
         file_id=None,  # it is deleted by now, and what is sent next may be the same once more

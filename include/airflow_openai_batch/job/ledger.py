@@ -96,7 +96,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     file's ``created_at``, by the same clock. ``crowded``: ``deadline_at``, where flex was too slow to keep it."""
     until: float = 0.0
     """``declined``: the server asked to be left alone until then, Unix seconds by the writer's clock. ``crowded``: when
-    flex is asked again. ``cancelling``: the deadline that it was cancelled for before that had passed."""
+    flex is asked again. ``cancelling``: the deadline that it was cancelled for, so that the rest goes another way."""
     limit: int | None = None
     """``refused`` for queue room: the limit that OpenAI named, in ``unit``s."""
     unit: Literal["tokens", "requests"] = "tokens"

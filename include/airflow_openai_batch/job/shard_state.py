@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -18,6 +19,9 @@ PASSING_REFUSALS = frozenset({"queue_full", "file_missing"})
 """Kinds of refusals of a batch after which its requests are sent again by themselves."""
 PASSING_DECLINES = frozenset({"file_missing", "busy", "unsure"})
 """The same of calls that were declined."""
+WHATEVER_DEADLINE = math.inf
+"""The cancelling took so long that the shard was stopped: whoever clears its task sets a new deadline, and would only
+see the same again."""
 CUT_SHORT = "cancelled"
 """How a send one by one ends that leaves its rest to another way: a request without a line did not run, as in a batch.
 """
@@ -150,8 +154,7 @@ class ShardState(msgspec.Struct, frozen=True, kw_only=True):
     cancel_asked_at: float = 0.0
     """The batch of this send was asked to be cancelled."""
     hurried_for: float = 0.0
-    """A batch was cancelled to keep this deadline (Unix seconds), before it had passed: what is left is not sent as a
-    batch again."""
+    """A batch was cancelled for this deadline (Unix seconds): what is left is not sent as a batch again."""
     stopped_at: float = 0.0
     """The shard was stopped the last time; whoever cleared its task wants it tried anew."""
     ended: tuple[Ended, ...] = ()

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.errors import BatchRejectedError, FatalAccountError, JobError, OpenAIBatchError
-from airflow_openai_batch.job.shard_state import PASSING_REFUSALS
+from airflow_openai_batch.job.shard_state import PASSING_REFUSALS, WHATEVER_DEADLINE
 from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView
 from airflow_openai_batch.sending.queue.refusals import Refusal, classify_refusal, describe_refused
 from airflow_openai_batch.sending.steps import Cancel, RecordEnded, RecordRefused, Stop, Wait
@@ -61,7 +61,8 @@ def judge_batch(batch: BatchView, *, now: float, policy: Policy, waited: Waited)
         return Stop(_stuck_error(batch, policy), forgiving=True) if now > stuck_at else Wait(batch)
     if late:
         if is_late(now, policy):
-            return Cancel(batch, "has not finished within finish_within_h")
+            hurries = policy.on_deadline in HURRYING
+            return Cancel(batch, "has not finished within finish_within_h", hurries=hurries)
         return Cancel(
             batch, "leaves just the time that the rest takes until finish_within_h is over", hurries=True
         )
@@ -83,7 +84,7 @@ def is_late(now: float, policy: Policy, *, rest_s: float = 0.0, hurried_for: flo
         return False
     # What cannot be done in twice the time that is left is not begun: the batch is the better hope.
     in_time = rest_s + CANCELLING_S >= IN_TIME * left_s and rest_s <= TOO_LATE * left_s
-    return hurried_for == policy.deadline_at or (rest_s > 0 and in_time)
+    return hurried_for in (policy.deadline_at, WHATEVER_DEADLINE) or (rest_s > 0 and in_time)
 
 
 def find_late_at(policy: Policy, rest_s: float) -> float | None:

@@ -113,7 +113,7 @@ class Cancel:
     batch: BatchView
     why: str
     hurries: bool = False
-    """Before the deadline, so that there is time to send the rest another way."""
+    """For a deadline: the rest goes another way."""
 
 
 @dataclass(frozen=True, slots=True)
