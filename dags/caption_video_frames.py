@@ -6,7 +6,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Param, TaskGroup, TriggerRule, task
 
 from airflow_openai_batch.dag_params import (
@@ -18,7 +17,7 @@ from airflow_openai_batch.dag_params import (
     prepare_arguments,
 )
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
-from airflow_openai_batch.operators.own_tasks import make_path_safe, task_failures
+from airflow_openai_batch.operators.own_tasks import check_joined, make_path_safe, task_failures
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.recipes.captions.account_tier import TIERS, find_concurrency, find_queue_limit
 from airflow_openai_batch.task_group import openai_batch_task_group
@@ -176,13 +175,18 @@ with DAG(
         with task_failures():
             return compare_captions(video) if video else None
 
+    @task(trigger_rule=TriggerRule.NONE_FAILED)
+    def judge(params: dict[str, Any] | None = None) -> None:
+        if not (params or {})["sample_requests"]:
+            check_joined(*(f"{slot}_{way}.join" for slot in MODELS for way in WAYS))
+
     frames = extract_frames("{{ params.output_uri.rstrip('/') | replace('{run_id}', run_id | path_safe) }}")
     chosen = choose()
     compared = compare(VIDEO)
     # The table is there whatever failed; the run is red all the same.
-    judge = EmptyOperator(task_id="judge", trigger_rule=TriggerRule.NONE_FAILED)
+    judged = judge()
     frames >> chosen
-    compared >> judge
+    compared >> judged
 
     for slot in MODELS:
         for way in WAYS:
@@ -217,4 +221,4 @@ with DAG(
                     **join_arguments(),
                 )
                 chosen >> prepare >> caption >> join >> compared
-                caption.report >> judge
+                caption.report >> judged

@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, Param, TriggerRule, task
+from airflow.sdk import DAG, BaseOperator, Param, TriggerRule, task
 
 from airflow_openai_batch.dag_params import (
     DEFAULT_MODEL,
@@ -16,7 +16,7 @@ from airflow_openai_batch.dag_params import (
     prepare_arguments,
 )
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
-from airflow_openai_batch.operators.own_tasks import make_path_safe, task_failures
+from airflow_openai_batch.operators.own_tasks import check_joined, make_path_safe, task_failures
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.task_group import openai_batch_task_group
 
@@ -124,7 +124,9 @@ OWN = {
 }
 
 
-def ask(noun: str, group_id: str, prompt: str, begun: Any, **how: Any) -> OpenAIBatchJoinOperator:
+def ask(
+    noun: str, group_id: str, prompt: str, begun: Any, **how: Any
+) -> tuple[OpenAIBatchJoinOperator, BaseOperator]:
     """One model step: prepare, send, join, within the round that ``list_<noun>`` began; all skipped without one."""
     place = f"{{{{ ti.xcom_pull(task_ids='list_{noun}') }}}}"
     prepare = OpenAIBatchPrepareOperator(
@@ -156,7 +158,7 @@ def ask(noun: str, group_id: str, prompt: str, begun: Any, **how: Any) -> OpenAI
     # Beside the publish of the group, not after it: there is a workbook whatever failed, and the run is red.
     begun >> prepare >> send
     send.shards >> join
-    return join
+    return join, send.report
 
 
 with DAG(
@@ -226,7 +228,7 @@ with DAG(
         with task_failures():
             return cd_catalog.write_catalogue(output_uri)
 
-    join_photos = ask(
+    join_photos, photos_report = ask(
         "photos",
         "read_covers",
         "include/prompts/cd_cover.yaml",
@@ -235,7 +237,7 @@ with DAG(
     )
     candidates = find_candidates(WORK, "{{ params.catalogue_conn_id or '' }}", "{{ params.catalogue_uri }}")
     choices = list_choices(WORK)
-    join_choices = ask("choices", "judge", "include/prompts/cd_choice.yaml", choices)
+    join_choices, choices_report = ask("choices", "judge", "include/prompts/cd_choice.yaml", choices)
     join_photos >> clean_covers(WORK) >> candidates >> choices
     checked = check(
         WORK,
@@ -243,4 +245,12 @@ with DAG(
         "{{ params.min_confidence }}",
         "{{ params.min_match_score }}",
     )
-    [candidates, join_choices] >> checked >> write_workbook(WORK)
+    workbook = write_workbook(WORK)
+    [candidates, join_choices] >> checked >> workbook
+
+    @task(trigger_rule=TriggerRule.NONE_FAILED)
+    def verdict(params: Any = None) -> None:
+        if not params["sample_requests"]:
+            check_joined("join_photos", "join_choices")
+
+    [photos_report, choices_report, workbook] >> verdict()

@@ -6,11 +6,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.sdk import DAG, Param, TriggerRule, task
 
 from airflow_openai_batch.dag_params import join_arguments, make_form, prepare_arguments
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
-from airflow_openai_batch.operators.own_tasks import PromptSpec, load_prompt, task_failures
+from airflow_openai_batch.operators.own_tasks import PromptSpec, check_joined, load_prompt, task_failures
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.recipes.job_folder import open_folder
 from airflow_openai_batch.recipes.qdrant.chunk_writing import TABLE, check_failed, write_chunks
@@ -150,8 +151,12 @@ with DAG(
             done = write_chunks(folder, open_store(params), read_prompt_file())
         return {"written": done.written, "deleted": done.deleted, "cost_usd": done.cost_usd}
 
-    @task
-    def judge(params: Any = None, run_id: Any = None) -> None:
+    @task(trigger_rule=TriggerRule.NONE_FAILED)
+    def judge(written: Any, params: Any = None, run_id: Any = None) -> None:
+        if not written:
+            raise AirflowSkipException("Nothing was written in this run.")
+        if not params["sample_requests"]:
+            check_joined("join")
         with task_failures():
             check_failed(open_folder(params["output_uri"], run_id), params["max_failed_fraction"])
 
@@ -196,5 +201,6 @@ with DAG(
 
     read() >> prepare >> embed
     # Beside the group's publish, not after it: what has its vector is written whatever failed.
-    embed.shards >> join >> written >> [query(), judge()]
+    embed.shards >> join >> written >> query()
+    [embed.report, written] >> judge(written)
     embed.get_child_by_label("split") >> written  # where it failed there is nothing to write

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, Param, TriggerRule
+from airflow.sdk import DAG, Param, TriggerRule, task
 
 from airflow_openai_batch.dag_params import DEFAULT_MODEL, join_arguments, make_form, prepare_arguments
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
+from airflow_openai_batch.operators.own_tasks import check_joined
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.task_group import openai_batch_task_group
 
@@ -227,3 +228,10 @@ with DAG(
 
     # Beside the group's publish, not after it: the table is written even where too many rows are bad.
     ask.shards >> join
+
+    @task(trigger_rule=TriggerRule.NONE_FAILED)
+    def judge(params: Any = None) -> None:
+        if not params["sample_requests"]:
+            check_joined("join")
+
+    [ask.report, join] >> judge()

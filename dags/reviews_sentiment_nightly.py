@@ -18,7 +18,7 @@ from airflow_openai_batch.dag_params import (
     prepare_arguments,
 )
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
-from airflow_openai_batch.operators.own_tasks import task_failures
+from airflow_openai_batch.operators.own_tasks import check_joined, task_failures
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.recipes.reviews.night_report import report_night
 from airflow_openai_batch.recipes.reviews.nights import Night, find_night
@@ -177,6 +177,7 @@ with DAG(
         context = get_current_context()
         if not found or context["params"]["sample_requests"]:
             raise AirflowSkipException("Nobody is told of a sample.")
+        check_joined("join")
         context["outlet_events"][REVIEWS].extra = found
 
     night: Any = find()

@@ -6,11 +6,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.sdk import DAG, Param, TriggerRule, task
 
 from airflow_openai_batch.dag_params import make_form, prepare_arguments
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
-from airflow_openai_batch.operators.own_tasks import PromptSpec, load_prompt, task_failures
+from airflow_openai_batch.operators.own_tasks import PromptSpec, check_joined, load_prompt, task_failures
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.recipes.job_folder import open_folder
 from airflow_openai_batch.recipes.qdrant.qdrant_points import PointStore
@@ -196,8 +197,11 @@ with DAG(
             "cost_usd": done.cost_usd,
         }
 
-    @task
-    def judge(params: Any = None, run_id: Any = None) -> None:
+    @task(trigger_rule=TriggerRule.NONE_FAILED)
+    def judge(written: Any, params: Any = None, run_id: Any = None) -> None:
+        if not written:
+            raise AirflowSkipException("Nothing was written in this run.")
+        check_joined("join")
         with task_failures():
             check_skipped(open_folder(params["output_uri"], run_id), params["max_failed_fraction"])
 
@@ -240,4 +244,5 @@ with DAG(
 
     seed_samples() >> read() >> prepare >> sample >> check() >> tag
     # Beside the group's publish, not after it: what has its answer is written whatever failed.
-    tag.shards >> join >> written >> [report(), judge()]
+    tag.shards >> join >> written >> report()
+    [tag.report, written] >> judge(written)

@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 import openpyxl
 import pyarrow.parquet as pq
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.sdk import DAG, task
 
+from airflow_openai_batch.operators.own_tasks import check_joined
 from airflow_openai_batch.recipes.qdrant.qdrant_points import PointStore
 from airflow_openai_batch.recipes.qdrant.transcripts import TAGGING, seed_transcripts
 from fixtures.job import chat_line
@@ -64,6 +67,34 @@ def test_a_table_with_a_shard_that_never_landed_says_so(
     run = trigger("openai_batch_table", max_requests_per_shard=5)
     assert run.state == "success", run.failures
     assert good(openai_server) == 8
+
+
+def test_who_clears_the_shards_alone_is_told_that_the_table_is_older(
+    trigger: Any, openai_server: OpenAIServer, run_dag: RunDag, tmp_path: Path
+) -> None:
+    openai_server.script(batch="failed", code="model_not_found", shard=1, times=1)
+    run = trigger("openai_batch_table", max_requests_per_shard=5)
+    assert run.states[("judge", -1)] == "upstream_failed"
+    joined = run.xcom("join")
+    seen: list[str] = []
+
+    def judge() -> None:
+        try:
+            check_joined("join")
+        except AirflowFailException as error:
+            seen.append(str(error))
+
+    with DAG("judged", schedule=None) as dag:
+
+        @task(task_id="join")
+        def join() -> Any:
+            return joined
+
+        join() >> task(judge)()
+    assert run_dag(dag).state == "success"
+    (told,) = seen
+    assert "while 3 of its 8 rows had no result yet" in told
+    assert "Clear join with all that comes after it" in told
 
 
 def test_a_split_that_fails_leaves_the_table_of_before_and_no_second_red_task(

@@ -83,7 +83,7 @@ def test_three_data_intervals_in_a_row_of_which_one_fails_and_is_cleared(
     assert "Row 1: Positive" in local_airflow.logs(third, "report")
     assert read_followup(folder, NIGHTS[0]) == ["R-1002", "R-1005", "R-1010"]
     assert read_followup(folder, NIGHTS[2]) == ["R-1022", "R-1023", "R-1026"]
-    assert not (folder / "table" / f"day={NIGHTS[1]}").exists()
+    assert not (folder / "followup" / f"{NIGHTS[1]}.csv").exists(), "nobody is told of a night that failed"
 
     shared_openai_server.unscript(rule)
     assert ("ask.shard", 0) in local_airflow.clear_failed(second)
