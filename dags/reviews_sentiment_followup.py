@@ -13,6 +13,8 @@ from airflow_openai_batch.recipes.reviews.night_report import write_followup
 from airflow_openai_batch.recipes.reviews.nights import Night, find_newest_table, read_event
 
 REVIEWS = Asset("reviews_sentiment")
+WORD_COLUMN = "sentiment"
+"""Of the nights' tables: the property of their prompt's answers."""
 
 DOC_MD = """
 ### After each good night: the negative reviews, for people who answer them
@@ -34,11 +36,11 @@ with DAG(
     catchup=False,
     tags=["openai", "batch", "example"],
     params={
-        "sentiment": Param(
+        "word": Param(
             default="Negative",
-            enum=["Positive", "Neutral", "Negative"],
-            title="Sentiment",
-            description="Which reviews to follow up on. (sentiment)",
+            type="string",
+            title="Answer",
+            description="Which reviews to follow up on: a word of the prompt of the nights. (word)",
         ),
         "output_uri": Param(
             default=f"{find_output_root()}/reviews_sentiment_nightly",
@@ -67,6 +69,6 @@ with DAG(
 
     @task(map_index_template="{{ task.op_kwargs['night']['day'] }}")
     def write(night: Any) -> dict[str, Any]:
-        return write_followup(Night.from_xcom(night), get_current_context()["params"]["sentiment"])
+        return write_followup(Night.from_xcom(night), WORD_COLUMN, get_current_context()["params"]["word"])
 
     write.expand(night=find_days())

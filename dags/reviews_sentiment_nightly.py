@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pendulum
@@ -16,12 +15,14 @@ from airflow_openai_batch.dag_params import (
     join_arguments,
     make_form,
     prepare_arguments,
+    sample_path,
 )
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.own_tasks import check_joined, task_failures
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.recipes.reviews.night_report import report_night
-from airflow_openai_batch.recipes.reviews.nights import Night, find_night
+from airflow_openai_batch.recipes.reviews.night_start import begin_night
+from airflow_openai_batch.recipes.reviews.nights import Night
 from airflow_openai_batch.task_group import openai_batch_task_group
 
 try:
@@ -31,8 +32,10 @@ except ImportError:  # Airflow 3.1
 
 DAG_ID = "reviews_sentiment_nightly"
 TIMEZONE = "Europe/Berlin"
-SAMPLES = Path(__file__).resolve().parents[1] / "include" / "samples" / "reviews"
 REVIEWS = Asset("reviews_sentiment")
+PROMPT = "sentiment.yaml"
+WORD = "sentiment"
+"""The property of the prompt's answers that is counted."""
 
 DOC_MD = """
 ### Reviews of the day -> Positive, Negative or Neutral, every night at half price
@@ -54,8 +57,9 @@ DOC_MD = """
 2025-06-03 there is a trend to look at. Then see the DAG `reviews_sentiment_followup`, which ran after each of them.
 
 **Clear any red task**: the night goes on from where it is, and nothing is paid for twice. Each day has a directory of
-its own, so a night that is run again finds its answers there; `on_existing=restart` asks (and pays) again, for instance
-after the shop has corrected a day's file.
+its own, so a night that is run again finds its answers there. **A file that has grown or was corrected**: run its *day*
+again, and only rows are asked whose text is new; the table is that of the file as it is now. `on_existing=restart` asks
+(and pays for) the whole day again, for instance with another prompt.
 
 **Who is told**: one message for a night that has failed, whichever and however many of its shards did. It is in the log
 of the DAG processor until you give `AlertOnFailure` a notifier of yours (Slack, mail, pager).
@@ -63,8 +67,8 @@ of the DAG processor until you give `AlertOnFailure` a notifier of yours (Slack,
 **Make it your own**
 1. `reviews`: where your files lie, with `{day}` where the date stands (a glob is fine, and so is `s3://conn@bucket/...`).
    For rows of a database give the prepare task `sql=` and `conn_id=` in place of `source=`.
-2. `include/prompts/sentiment.yaml`: the words it may answer with, and the column it reads (`text`). Other words than
-   these three stand in `recipes/reviews/sentiments.py`.
+2. `include/prompts/sentiment.yaml`: the words it may answer with (`enum`), and the column it reads (`text`). A file of
+   that name beside this one takes its place. Another property than `sentiment` is named in `WORD`.
 3. `TIMEZONE` and the timetable below. `catchup=True` would run all nights since `start_date`, one after another, and so
    does a backfill; `max_active_runs=1` keeps them in order.
 4. `AlertOnFailure(SlackNotifier(text="{{ alert.text }}"))`.
@@ -73,7 +77,7 @@ of the DAG processor until you give `AlertOnFailure` a notifier of yours (Slack,
 
 OWN = {
     "reviews": Param(
-        default=f"{SAMPLES}/{{day}}.csv",
+        default=sample_path("reviews/{day}.csv"),
         type="string",
         title="Reviews",
         description="URI or path of a day's table, with {day} where 2025-06-02 stands.",
@@ -149,27 +153,21 @@ with DAG(
 
     @task(task_id="find_night")
     def find() -> dict[str, str]:
-        context = get_current_context()
-        run, params = context["dag_run"], context["params"]
         with task_failures():
-            night = find_night(
-                params["reviews"],
-                params["output_uri"],
-                run_type=run.run_type,
-                run_after=run.run_after,
-                interval_start=run.data_interval_start,
-                timezone=TIMEZONE,
-                day=params["day"],
-            )
+            night = begin_night(get_current_context(), prompt=PROMPT, word=WORD, timezone=TIMEZONE)
         if night is None:
             raise AirflowSkipException("A quiet night: there is no file for it.")
-        return night.to_xcom()
+        return night
 
     @task
     def report(night: Any) -> dict[str, Any]:
         params = get_current_context()["params"]
         return report_night(
-            Night.from_xcom(night), show_answers=params["show_answers"], trend_days=params["trend_days"]
+            Night.from_xcom(night),
+            WORD,
+            show_answers=params["show_answers"],
+            trend_days=params["trend_days"],
+            max_failed_fraction=params["max_failed_fraction"],
         )
 
     @task(outlets=[REVIEWS], trigger_rule=TriggerRule.NONE_FAILED)
@@ -184,11 +182,12 @@ with DAG(
 
     prepare = OpenAIBatchPrepareOperator(
         task_id="prepare",
-        source=night["source"],
-        prompt="include/prompts/sentiment.yaml",
+        source=night["rows"],
+        prompt=PROMPT,
         prompt_overrides={"model": "{{ params.model }}"},
         output_uri=night["prepared"],
         dedupe=True,
+        on_changed_source="keep",
         max_rejected_fraction="{{ params.max_rejected_fraction }}",
         **prepare_arguments(),
     )

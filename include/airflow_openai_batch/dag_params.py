@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import Param
 
-from airflow_openai_batch.access.settings import find_output_root
+from airflow_openai_batch.access.settings import find_output_root, find_samples
 from airflow_openai_batch.openai_api.models import COMPARED_MODEL, DEFAULT_MODEL
 from airflow_openai_batch.operators.form_arguments import (
     join_arguments,
@@ -32,6 +32,7 @@ __all__ = [
     "make_params",
     "prepare_arguments",
     "report_arguments",
+    "sample_path",
     "sending_arguments",
     "show_names",
     "split_arguments",
@@ -122,6 +123,11 @@ def make_params() -> dict[str, Param]:
         **_sending_params(),
     }
     return show_names(params)
+
+
+def sample_path(name: str) -> str:
+    """Where a sample lies that comes with the package: ``sample_path("table/reviews.csv")``."""
+    return f"{find_samples()}/{name}"
 
 
 def make_form(

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.recipes.reviews.day_words import Words
 from airflow_openai_batch.recipes.reviews.nights import find_night
-from airflow_openai_batch.recipes.reviews.sentiments import read_sentiment
 from airflow_openai_batch.recipes.reviews.trend import NightFigures, describe_trend
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def test_three_nights_in_a_row_of_which_one_fails_and_is_cleared(
     first = run_night(NIGHTS[0])
     assert first.state == "success", first.failures
     (event,) = [event for event in first.asset_events() if event["uri"] == "reviews_sentiment"]
-    assert event["extra"]["sentiments"] == {"Positive": 5, "Neutral": 2, "Negative": 3, "Other": 0}
+    assert event["extra"]["words"] == {"Positive": 5, "Neutral": 2, "Negative": 3}
 
     rule = openai_server.script(line=400, contains="defective", times=None)
     second = run_night(NIGHTS[1])
@@ -128,6 +128,107 @@ def test_a_run_by_hand_with_an_untouched_form_takes_the_newest_day_and_shows_thr
     assert counts["rows"] == 10
 
 
+LATE = """review_id,product,stars,text
+7,Mug,1,"Broken, a waste of money"
+8,Mug,5,Lovely and reliable
+9,Lamp,,"  "
+"""
+CORRECTED = LATE.replace("Lovely and reliable", "Not lovely at all: defective").replace("7,Mug,1", "7,Jug,2")
+CORRECTED += '10,Lamp,4,Works well and helpful\n11,Mug,1,"Broken, a waste of money"\n'
+
+
+@pytest.mark.usefixtures("openai_conn")
+def test_late_and_corrected_rows_alone_are_asked_and_the_table_is_that_of_the_file_as_it_is_now(
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "2025-06-20.csv"
+    file.write_text(LATE)
+    form = {
+        "reviews": f"{tmp_path}/{{day}}.csv",
+        "day": "2025-06-20",
+        "output_uri": f"file://{tmp_path}/nights",
+        "poll_interval": 0.1,
+        "mode": "batch",
+        "max_rejected_fraction": 0.5,
+    }
+    run = run_dag(DAG_ID, form)
+    assert run.state == "success", run.failures
+    assert openai_server.books.billed["batch"] == 2
+    file.write_text(CORRECTED)
+    run = run_dag(DAG_ID, form)
+    assert run.state == "success", run.failures
+    assert openai_server.books.billed["batch"] == 2 + 2, "the corrected text and the late one"
+    table = tmp_path / "nights" / "table" / "day=2025-06-20" / "reviews.parquet"
+    rows = pq.ParquetFile(table).read().to_pylist()
+    assert [(row["review_id"], row["product"], row["stars"], row["sentiment"]) for row in rows] == [
+        ("7", "Jug", "2", "Negative"),
+        ("8", "Mug", "5", "Negative"),
+        ("9", "Lamp", None, None),
+        ("10", "Lamp", "4", "Positive"),
+        ("11", "Mug", "1", "Negative"),
+    ]
+    assert [row["answer_status"] for row in rows] == ["ok", "ok", "rejected", "ok", "ok"]
+    counts = json.loads((tmp_path / "nights" / "days" / "2025-06-20" / "report.json").read_text())
+    assert counts["words"] == {"Positive": 1, "Neutral": 0, "Negative": 3}
+    assert counts["cost_usd"] == pytest.approx(sum(row["answer_cost_usd"] or 0 for row in rows), rel=0.5)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("openai_conn")
+def test_what_failed_before_the_file_grew_stays_red_until_it_is_repaired_and_a_restart_asks_the_day_anew(
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "2025-06-20.csv"
+    file.write_text(LATE)
+    form = {
+        "reviews": f"{tmp_path}/{{day}}.csv",
+        "day": "2025-06-20",
+        "output_uri": f"file://{tmp_path}/nights",
+        "poll_interval": 0.1,
+        "mode": "batch",
+        "max_rejected_fraction": 0.5,
+    }
+    rule = openai_server.script(line="content_filter", contains="waste of money", times=None)
+    assert run_dag(DAG_ID, form).state == "failed"
+    file.write_text(CORRECTED)
+    run = run_dag(DAG_ID, form)
+    assert run.state == "failed"
+    assert "2 rows of 5, asked before, have no good answer" in run.errors("report")
+    assert run.errors("ask.publish") == "", "what was asked this time is good"
+    openai_server.unscript(rule)
+    run = run_dag(DAG_ID, {**form, "repair": True})
+    assert run.state == "success", run.failures
+    good = sum(openai_server.books.good.values())
+    file.touch()
+    run = run_dag(DAG_ID, form)
+    assert run.state == "success", run.failures
+    assert sum(openai_server.books.good.values()) == good == 4, "nothing is new"
+    run = run_dag(DAG_ID, {**form, "on_existing": "restart"})
+    assert run.state == "success", run.failures
+    assert sum(openai_server.books.good.values()) == good + 3, "the day is asked anew as a whole"
+
+
+@pytest.mark.usefixtures("openai_conn")
+def test_words_are_those_of_the_prompt(run_dag: RunDag, tmp_path: Path, copied_dag: Any) -> None:
+    """As its author would: the prompt changed, and nothing else."""
+    dag = copied_dag(DAG_ID, "sentiment.yaml", ("[Positive, Neutral, Negative]", "[Bug, Question, Praise]"))
+    run = run_dag(dag, {"output_uri": f"file://{tmp_path}/nights", "poll_interval": 0.1, "mode": "batch"})
+    assert run.state == "success", run.failures
+    (report,) = (tmp_path / "nights" / "days").glob("*/report.json")
+    words = json.loads(report.read_text())["words"]
+    assert list(words) == ["Bug", "Question", "Praise"]
+    assert sum(words.values()) == 10
+    followup = run_dag(
+        "reviews_sentiment_followup", {"output_uri": f"file://{tmp_path}/nights", "word": "Bugg"}
+    )
+    assert "there are Bug, Question, Praise" in followup.errors("write", map_index=0)
+    followup = run_dag(
+        "reviews_sentiment_followup", {"output_uri": f"file://{tmp_path}/nights", "word": "Bug"}
+    )
+    assert followup.state == "success", followup.failures
+    assert followup.xcom("write", map_index=0)["rows"] == words["Bug"]
+
+
 NOON = datetime(2025, 6, 10, 10, tzinfo=UTC)
 EVENING = datetime(2025, 6, 2, 22, 30, tzinfo=UTC)
 """Already the third in Berlin."""
@@ -193,10 +294,17 @@ def test_a_pattern_without_a_day_is_refused(tmp_path: Path) -> None:
         (" **negative.**\n", "Negative"),
         ("NEUTRAL", "Neutral"),
         ("Rather good", "Other"),
+        ("c++", "C++"),
     ],
 )
 def test_a_word_is_known_however_it_is_dressed(answer: str, word: str) -> None:
-    assert read_sentiment(answer) == word
+    assert Words(("Positive", "Negative", "Neutral", "C++")).read(answer) == word
+
+
+def test_words_of_a_prompt_without_a_list_count_as_they_come() -> None:
+    words = Words()
+    assert [words.read(answer) for answer in ("Bug", "bug.", "**Praise**")] == ["Bug", "Bug", "Praise"]
+    assert {words.read(f"word {n}") for n in range(100)} == {f"word {n}" for n in range(48)} | {"Other"}
 
 
 def test_the_trend_points_at_what_is_steep() -> None:

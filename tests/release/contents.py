@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "include" / "airflow_openai_batch"
 SOURCE_FOLDERS = ("include", "dags", "plugins", "tests")
-"""Of the source archive: with the prompts and samples that the DAGs read, which are no part of the package."""
+"""Of the source archive: with the prompts and samples that the DAGs read, which a wheel has in the package."""
+SHIPPED = ("prompts", "samples")
 
 
 def build(root: Path, target: str, folder: Path) -> Path:
@@ -35,6 +36,8 @@ def find_wheel_problems(wheel: Path) -> list[str]:
     """Files of the package that are missing from the wheel, and files that do not belong into it."""
     distribution, version = wheel.name.split("-")[:2]
     wanted = {f"{PACKAGE.name}/{name}" for name in list_files(PACKAGE)}
+    for folder in SHIPPED:
+        wanted |= {f"{PACKAGE.name}/{folder}/{name}" for name in list_files(ROOT / "include" / folder)}
     # Hatchling's own: metadata, entry points and the licence.
     own = {name for name in _names(wheel) if name.startswith(f"{distribution}-{version}.dist-info/")}
     return _compare(wheel.name, wanted, _names(wheel) - own) + [

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Literal
 
 from airflow.providers.common.compat.sdk import conf
 
 SECTION = "openai_batch"
 _BINDS_ALL = frozenset({"allowed_input_roots", "allowed_output_roots", "allowed_conn_ids"})
 """What holds for the authors of DAGs as well, once it is set."""
-_SAMPLES = Path(__file__).resolve().parents[2] / "samples"
-"""Beside the package in a checkout; a wheel brings none."""
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def read_list(option: str) -> list[str]:
@@ -40,7 +40,13 @@ def find_input_roots() -> list[str]:
 
 def find_samples() -> str | None:
     """The folder of the shipped samples, where there is one."""
-    return str(_SAMPLES) if _SAMPLES.is_dir() else None
+    found = find_shipped("samples")
+    return None if found is None else str(found)
+
+
+def find_shipped(name: Literal["prompts", "samples"]) -> Path | None:
+    """A folder that comes with the DAGs: in a wheel it lies in the package, in a checkout beside it."""
+    return next((each for each in (_PACKAGE / name, _PACKAGE.parent / name) if each.is_dir()), None)
 
 
 def find_books_folder(conn_id: str) -> str:

@@ -89,6 +89,8 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
     :param on_none_left: every row was rejected: ``fail``, or ``skip`` what comes after but for
         `OpenAIBatchJoinOperator`, which writes the table with the reasons.
     :param on_existing: what was prepared already: ``resume`` with it, ``fail``, or ``restart``.
+    :param on_changed_source: a source that is not the one that was prepared: ``fail``, or ``keep`` what was prepared,
+        where other tasks take care of what is new.
     :param preview: shows what the first so many requests are, with tokens and cost, **in the task's log: contents of
         rows are readable there**. Nothing is written or sent; what comes after is skipped.
     """
@@ -111,6 +113,7 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
         "on_empty",
         "on_none_left",
         "on_existing",
+        "on_changed_source",
         "preview",
     )
     template_ext: Sequence[str] = (".sql",)
@@ -138,6 +141,7 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
         on_empty: Literal["fail", "skip"] | str = "fail",
         on_none_left: Literal["fail", "skip"] | str = "fail",
         on_existing: Literal["resume", "fail", "restart"] | str = "resume",
+        on_changed_source: Literal["fail", "keep"] | str = "fail",
         preview: int | str | None = None,
         retries: int = 3,
         retry_delay: timedelta | float = timedelta(minutes=1),
@@ -162,6 +166,7 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
         self.on_empty = on_empty
         self.on_none_left = on_none_left
         self.on_existing = on_existing
+        self.on_changed_source = on_changed_source
         self.preview = preview
         self._find_giver: Callable[[str], Giver] = lambda field: Giver.FORM
         self._unknown_keys = ""
@@ -187,15 +192,8 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
             prepared = self._prepare(spec, output, f"{ti.dag_id}/{ti.run_id}")
         counts = prepared.manifest.counts
         ti.xcom_push("prepared", output.uri)
-        ti.xcom_push(
-            "counts",
-            {
-                "rows": counts.rows,
-                "requests": counts.requests,
-                "rejected": counts.rejected,
-                "duplicates": counts.duplicates,
-            },
-        )
+        told = ("rows", "requests", "rejected", "duplicates")
+        ti.xcom_push("counts", {name: getattr(counts, name) for name in told})
         if not counts.requests:
             why = "No row that can be asked about" if counts.rows else "No rows"
             self._skip_rest(context, why, but_join=counts.rows > 0)
@@ -262,17 +260,14 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
                 run_key=run_key,
                 images_root=self._find_images_root(source),
                 dedupe=read_flag("dedupe", self.dedupe),
-                on_empty="commit"
-                if read_choice("on_empty", self.on_empty, ("fail", "skip")) == "skip"
-                else "fail",
+                on_empty=_read_skip("on_empty", self.on_empty),
                 on_bad_row=read_choice("on_bad_row", self.on_bad_row, ("reject", "fail")),
                 max_rejected_fraction=read_number(
                     "max_rejected_fraction", self.max_rejected_fraction, minimum=0.0
                 ),
-                on_none_left="commit"
-                if read_choice("on_none_left", self.on_none_left, ("fail", "skip")) == "skip"
-                else "fail",
+                on_none_left=_read_skip("on_none_left", self.on_none_left),
                 on_existing=self._read_on_existing(),
+                on_changed_source=read_choice("on_changed_source", self.on_changed_source, ("fail", "keep")),
                 check_source=source.check,
                 progress=ProgressLog(self.log),
             ),
@@ -386,6 +381,10 @@ class FoundSource(NamedTuple):
     check: Callable[[], None] = lambda: None
     files: RowFiles | None = None
     notices: tuple[str, ...] = ()
+
+
+def _read_skip(name: str, value: Any) -> Literal["fail", "commit"]:
+    return "commit" if read_choice(name, value, ("fail", "skip")) == "skip" else "fail"
 
 
 def _is_join(task: Any) -> bool:

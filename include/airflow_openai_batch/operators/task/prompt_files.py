@@ -12,6 +12,7 @@ import msgspec
 from airflow_openai_batch.access.givers import Giver
 from airflow_openai_batch.access.locations import open_place
 from airflow_openai_batch.access.permissions import check_uri
+from airflow_openai_batch.access.settings import find_shipped
 from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.storage.location import resolve_plain
 from airflow_openai_batch.storage.sources import explained
@@ -36,7 +37,7 @@ def load_prompt(
     """The prompt spec.
 
     :param prompt: fields, or where they are: a URI, an absolute path, or one relative to the DAG's folder or the
-        folder above that.
+        folder above that. Where there is none, the one of that file name that comes with this package.
     :param overrides: fields that take the place of those in it; empty ones do not. What a form or a template gives
         as text is read: ``response_schema``, ``parameters`` and ``images`` as JSON, and ``answer_columns`` (see
         `read_answer_columns`) as a ``response_schema``.
@@ -86,9 +87,11 @@ def _read_text(name: str, dag_folder: Path | None, giver: Giver) -> bytes:
         place = open_place(name, "input", giver)
         with explained(name):
             return place.read_bytes()
-    folders = _folders(dag_folder)
+    shipped = find_shipped("prompts")
+    folders = [*_folders(dag_folder), *([] if shipped is None else [shipped])]
     named = Path(name).expanduser()
-    candidates = [named] if named.is_absolute() else [folder / name for folder in folders]
+    beside = [folder / (named.name if folder == shipped else named) for folder in folders]
+    candidates = [named] if named.is_absolute() else beside
     is_form = giver is Giver.FORM
     is_beside = is_form and not named.is_absolute() and _may_lie_beside(named)
     for path in candidates:

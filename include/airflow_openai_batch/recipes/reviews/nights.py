@@ -54,10 +54,6 @@ class Night:
         return self.open_root().child(f"table/day={self.day}/reviews.parquet")
 
     @property
-    def job(self) -> str:
-        return f"{self.folder}/job"
-
-    @property
     def table(self) -> str:
         """Partitioned as Hive does it, so that any reader takes ``<root>/table`` as one table with a column day."""
         return f"{self.root}/table/day={self.day}/reviews.parquet"
@@ -68,15 +64,8 @@ class Night:
             yield Night(day=self.day - timedelta(days=back), source=self.source, root=self.root)
 
     def to_xcom(self) -> dict[str, str]:
-        """References only, one for each task to take what it needs."""
-        return {
-            "day": str(self.day),
-            "source": self.source,
-            "root": self.root,
-            "prepared": f"{self.folder}/prepared",
-            "job": self.job,
-            "answers": f"{self.folder}/answers.parquet",
-        }
+        """References only."""
+        return {"day": str(self.day), "source": self.source, "root": self.root}
 
     @classmethod
     def from_xcom(cls, value: dict[str, str]) -> Night:
@@ -121,7 +110,7 @@ def find_night(
     found = _glob(place, place.path)
     for path in found:  # who prepares them takes what it gets from here
         place.at(path, path).check_bounds()
-    for name in ("prepared", "job", "answers.parquet"):
+    for name in ("prepared", "job", "answers.parquet", "late"):
         night.open_folder().child(name).check_bounds()
     if not found:
         log.info("%s: there is no such file.", night.source)

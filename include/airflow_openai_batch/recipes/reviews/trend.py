@@ -7,10 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from airflow_openai_batch.job import directory
-from airflow_openai_batch.report.report import Report
+from airflow_openai_batch.recipes.reviews.day_rounds import list_rounds
 
 if TYPE_CHECKING:
     from airflow_openai_batch.recipes.reviews.nights import Night
@@ -25,7 +22,7 @@ LOOK = "Look: "
 class NightFigures:
     """One night in the trend.
 
-    :param requests: those of the night's plan.
+    :param requests: those of the night, and of its rows that came late.
     :param bad: requests without a good answer, and those that are not answered yet.
     :param cost_usd: None where no price is known.
     """
@@ -93,16 +90,15 @@ def write_trend_table(trend: Iterable[NightFigures], shares: dict[str, str]) -> 
 
 
 def _read_figures(night: Night) -> NightFigures | None:
-    try:
-        data = night.open_folder().child(f"job/{directory.REPORT_JSON}").read_bytes()
-        report = Report.from_json(data)
-    except (FileNotFoundError, msgspec.DecodeError):
+    reports = [report for each in list_rounds(night) if (report := each.read_report()) is not None]
+    if not reports:
         return None
+    costs = [report.cost.actual_usd for report in reports]
     return NightFigures(
         day=str(night.day),
-        requests=report.counts.requests,
-        bad=report.counts.bad + report.counts.unfinished,
-        cost_usd=report.cost.actual_usd,
+        requests=sum(report.counts.requests for report in reports),
+        bad=sum(report.counts.bad + report.counts.unfinished for report in reports),
+        cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
     )
 
 

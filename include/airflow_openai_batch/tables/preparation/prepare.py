@@ -72,6 +72,7 @@ class Preparation:
     :param max_rejected_fraction: more than this part of the rows rejected: nothing is prepared, as with ``fail``.
     :param on_none_left: every row was rejected: ``fail`` with ten reasons, or ``commit`` the rows with theirs.
     :param on_existing: a manifest that is there: ``resume`` with it, ``fail``, or ``restart``.
+    :param on_changed_source: where it is not the one that was prepared: ``fail``, or ``keep`` what was prepared.
     :param now: Unix seconds.
     :param run_key: ``dag_id/run_id``: whose it is from now on.
     """
@@ -88,6 +89,7 @@ class Preparation:
     max_rejected_fraction: float = 1.0
     on_none_left: Literal["fail", "commit"] = "fail"
     on_existing: OnExisting = "resume"
+    on_changed_source: Literal["fail", "keep"] = "fail"
     check_source: Callable[[], None] = field(default=lambda: None)
     progress: Callable[[RowProgress], None] = field(default=lambda found: None)
 
@@ -150,7 +152,7 @@ def _check_output(output: Location) -> None:
 def _check_unchanged(manifest: Manifest, what: Preparation, output: Location) -> None:
     changed = {
         **dict.fromkeys(_find_prompt_changes(manifest, what.spec), True),
-        "the source": manifest.source.sha256 != what.note.sha256,
+        "the source": what.on_changed_source == "fail" and manifest.source.sha256 != what.note.sha256,
         "dedupe or images_root": manifest.options_sha256 != what.options_sha256,
     }
     if named := [name for name, differs in changed.items() if differs]:

@@ -1,0 +1,69 @@
+"""Answers by what was asked, in a temporary database on disk: memory does not grow with the day."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import msgspec
+
+
+class KnownAnswer(NamedTuple):
+    """The answer's cells in the order of its columns, and the round that it came with."""
+
+    cells: list[Any]
+    round: int
+
+
+class KnownAnswers:
+    """What is known already.
+
+    :param columns: of the table, that the prompt reads: rows with the same cells in them are the same to the model.
+    """
+
+    def __init__(self, columns: Iterable[str]) -> None:
+        self._columns = sorted(columns)
+        self._base = sqlite3.connect("")  # a file of its own, which is gone when it is closed
+        self._base.execute("PRAGMA synchronous = OFF")
+        self._base.execute(
+            "CREATE TABLE known (key BLOB PRIMARY KEY, round INTEGER, cells BLOB) WITHOUT ROWID"
+        )
+
+    def add(self, row: Mapping[str, Any], cells: list[Any], round_number: int) -> None:
+        """Of equal rows the first counts: it alone has the cost."""
+        values = (self._make_key(row), round_number, msgspec.json.encode(cells))
+        self._base.execute("INSERT OR IGNORE INTO known VALUES (?, ?, ?)", values)
+
+    def add_key(self, row: Mapping[str, Any]) -> bool:
+        """Whether nothing like this row was known, which now it is."""
+        values = (self._make_key(row), 0, b"[]")
+        return self._base.execute("INSERT OR IGNORE INTO known VALUES (?, ?, ?)", values).rowcount == 1
+
+    def find(self, row: Mapping[str, Any]) -> KnownAnswer | None:
+        query = "SELECT cells, round FROM known WHERE key = ?"
+        found = self._base.execute(query, (self._make_key(row),)).fetchone()
+        return None if found is None else KnownAnswer(msgspec.json.decode(found[0]), found[1])
+
+    def _make_key(self, row: Mapping[str, Any]) -> bytes:
+        digest = hashlib.blake2b(digest_size=16)
+        for name in self._columns:
+            digest.update(msgspec.json.encode(_to_text(row.get(name))))
+        return digest.digest()
+
+    def __enter__(self) -> KnownAnswers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._base.close()
+
+
+def _to_text(value: Any) -> str | None:
+    """The same for a number or a date and for its text: which of the two it is depends on the rest of the file."""
+    if value is None or isinstance(value, str):
+        return value or None
+    return msgspec.json.encode(value).decode().strip('"')
