@@ -16,7 +16,12 @@ from airflow_openai_batch.dag_params import (
     prepare_arguments,
 )
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
-from airflow_openai_batch.operators.own_tasks import check_joined, make_path_safe, task_failures
+from airflow_openai_batch.operators.own_tasks import (
+    check_joined,
+    load_prompt,
+    make_path_safe,
+    task_failures,
+)
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.task_group import openai_batch_task_group
 
@@ -24,6 +29,9 @@ DAG_ID = "catalog_cd_images"
 SAMPLES = Path(__file__).resolve().parents[1] / "include" / "samples" / "cd_covers"
 WORK = "{{ params.output_uri.rstrip('/') | replace('{run_id}', run_id | path_safe) }}"
 """The directory that all steps share, in whatever task it stands."""
+
+READING = "include/prompts/cd_cover.yaml"
+JUDGING = "include/prompts/cd_choice.yaml"
 
 DOC_MD = """
 ### Photographs of CD covers -> a catalogue in Excel
@@ -55,7 +63,9 @@ with `write_workbook` when you changed a limit. No step but the two of the model
 when all is done sends what failed once more.
 
 **Make it your own**
-1. `photos_uri`: where your pictures lie (`s3://conn@bucket/covers/`); names end in .png, .jpg, .jpeg, .webp or .gif.
+1. `photos_uri`: where your pictures lie (`s3://conn@bucket/covers/`): .png, .jpg, .webp, .gif, and converted .tif,
+   .avif, .bmp, .jp2 and, with the extra `heic`, .heic. They are sent upright. One that is rejected is tried again when
+   the prompt's `images` change or the extra is installed; one that is gone leaves the results, with a note.
 2. `catalogue_conn_id`: a connection of type HTTP to a catalogue that answers with JSON; its extra says how to ask. For
    MusicBrainz, say, with host `https://musicbrainz.org`:
 
@@ -65,7 +75,8 @@ when all is done sends what failed once more.
     "fields": {"artist": "artist-credit.0.name", "year": "date", "label": "label-info.0.label.name",
                "catalogue_number": "label-info.0.catalog-number"}}
    ```
-3. `include/prompts/cd_cover.yaml`, `cd_choice.yaml`: what is asked. Photographs of a phone are large; `max_side: 1024`
+3. `include/prompts/cd_cover.yaml`, `cd_choice.yaml`: what is asked. A property that you add to the schema is a column
+   of the workbook. Photographs of a phone are large; `max_side: 1024`
    there makes them smaller and cheaper. Answers to another prompt belong in another `output_uri`.
 4. `recipes/cds/cd_covers.py` (cleaning, how a match is scored) and `recipes/cds/cd_checks.py` (what is a problem).
 """
@@ -182,8 +193,9 @@ with DAG(
 
         restart = run_id if params["on_existing"] == "restart" else None
         with task_failures():
+            prompt = load_prompt(READING, {}, Path(__file__).parent)
             return cd_catalog.list_photos(
-                photos_uri, output_uri, only_failed=params["repair"], restart_of=restart
+                photos_uri, output_uri, prompt, only_failed=params["repair"], restart_of=restart
             )
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)  # also where there was nothing new to read
@@ -231,13 +243,13 @@ with DAG(
     join_photos, photos_report = ask(
         "photos",
         "read_covers",
-        "include/prompts/cd_cover.yaml",
+        READING,
         list_photos("{{ params.photos_uri }}", WORK),
         images_root="{{ params.photos_uri }}",
     )
     candidates = find_candidates(WORK, "{{ params.catalogue_conn_id or '' }}", "{{ params.catalogue_uri }}")
     choices = list_choices(WORK)
-    join_choices, choices_report = ask("choices", "judge", "include/prompts/cd_choice.yaml", choices)
+    join_choices, choices_report = ask("choices", "judge", JUDGING, choices)
     join_photos >> clean_covers(WORK) >> candidates >> choices
     checked = check(
         WORK,

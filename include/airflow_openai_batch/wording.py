@@ -19,7 +19,7 @@ def shorten(text: str, limit: int = 60) -> str:
     return text if len(text) <= limit else f"{text[:limit]}..."
 
 
-def name_some(numbers: Sequence[int]) -> str:
+def name_some(numbers: Sequence[object]) -> str:
     """The first ten of many, and how many more there are."""
     more = f" and {len(numbers) - 10:,} more" if len(numbers) > 10 else ""
     return ", ".join(map(str, numbers[:10])) + more

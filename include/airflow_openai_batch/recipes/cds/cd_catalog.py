@@ -3,6 +3,7 @@
 ::
 
     <output>/
+      photos.jsonl           the photographs that there are
       covers/round-001/      what was asked about which photographs, and the answers; a round for each run that asked
       cleaned.jsonl          one line per photograph: what was read, cleaned
       candidates.jsonl       the same with the records of the catalogue that it may be
@@ -23,71 +24,64 @@ import msgspec
 
 from airflow_openai_batch.access.givers import find_giver_of
 from airflow_openai_batch.access.locations import open_place
-from airflow_openai_batch.errors import EmptyInputError
+from airflow_openai_batch.recipes.cds import cd_photos
+from airflow_openai_batch.recipes.cds.answer_extras import find_extras, name_columns, take_extras
 from airflow_openai_batch.recipes.cds.cd_catalogues import find_candidates, open_catalogue
-from airflow_openai_batch.recipes.cds.cd_checks import Checker, CheckLimits
+from airflow_openai_batch.recipes.cds.cd_checks import EXTRAS, GONE, Checker, CheckLimits
 from airflow_openai_batch.recipes.cds.cd_covers import FIELDS, Cover, clean_cover
+from airflow_openai_batch.recipes.cds.cd_photos import COVERS, PresentPhotos
 from airflow_openai_batch.recipes.cds.rounds import open_round, read_answers, read_latest
 from airflow_openai_batch.recipes.cds.workbook import WorkbookSheet, write_workbook
 from airflow_openai_batch.recipes.json_rows import Row, read_rows, write_rows
-from airflow_openai_batch.tables.reading.read_objects import list_objects
 from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:
     from airflow_openai_batch.storage.location import Location
+    from airflow_openai_batch.tables.prompts import PromptSpec
 
-COVERS = "covers"
 CLEANED = "cleaned.jsonl"
 CANDIDATES = "candidates.jsonl"
 CHOICES = "choices"
 CHECKED = "checked.jsonl"
 WORKBOOK = "catalogue.xlsx"
 
-_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif")
-_RESULT_COLUMNS = (
-    *("photo", *FIELDS),
+_ASKED = (*FIELDS, "confidence")
+"""Of a cover, that is worked with."""
+_JUDGED = ("reason", "choice")
+_CHECK_COLUMNS = (
     *("state", "problems", "taken_from", "catalogue_id", "match_score", "confidence"),
-    *("as_read", "reason", "cost_usd"),
+    *("as_read", "reason"),
 )
+_RESULT_COLUMNS = ("photo", *FIELDS, *_CHECK_COLUMNS, "cost_usd")
 _PROBLEM_COLUMNS = ("photo", "title", "artist", "step", "code", "detail", "way_out")
 
 log = logging.getLogger(__name__)
 
 
 def list_photos(
-    photos_uri: str, output_uri: str, *, only_failed: bool = False, restart_of: str | None = None
+    photos_uri: str,
+    output_uri: str,
+    prompt: PromptSpec | None = None,
+    *,
+    only_failed: bool = False,
+    restart_of: str | None = None,
 ) -> str | None:
-    """Begin a round with the photographs that have no good answer yet, new and changed ones among them.
-
-    :param only_failed: new ones wait.
-    :param restart_of: the id of a run that asks about all of them anew.
-    :returns: the round's directory; None where there is nothing to ask.
-    :raises EmptyInputError: if there is no photograph below ``photos_uri``.
-    """
-    prefix = open_place(photos_uri.rstrip("/"), "input", find_giver_of(photos_uri, "photos_uri"))
-    found = [each for each in list_objects(prefix) if each.uri.lower().endswith(_ENDINGS)]
-    if not found:
-        raise EmptyInputError(f"{photos_uri}: has no photograph ({', '.join(_ENDINGS)}) below it.")
-    start = len(prefix.uri.rstrip("/")) + 1
-    rows = (
-        {"photo": each.uri[start:], "photo_uri": each.uri, "photo_version": f"{each.size}-{each.etag}"}
-        for each in found
-    )
-    place, asked = open_round(
-        _open(output_uri).child(COVERS), rows, _photo_key, only_failed=only_failed, restart_of=restart_of
-    )
-    log.info("%s of %s to be read.", f"{asked:,}", number_of(len(found), "photograph"))
-    return None if place is None else place.uri
+    """See `cd_photos.list_photos`."""
+    output = _open(output_uri)
+    return cd_photos.list_photos(photos_uri, output, prompt, only_failed=only_failed, restart_of=restart_of)
 
 
 def clean_covers(output_uri: str) -> dict[str, Any]:
     """One clean line per photograph, from the answers of all rounds; an answer that failed says so."""
     output = _open(output_uri)
     counts: Counter[str] = Counter()
+    extras = find_extras(output.child(COVERS), _ASKED)
+    photos = PresentPhotos(output)
 
     def clean() -> Iterator[Row]:
         for answer in read_latest(output.child(COVERS), lambda row: str(row["photo_uri"])):
-            counts[answer["answer_status"]] += 1
+            is_gone = photos.is_gone(answer["photo_uri"])
+            counts[GONE if is_gone else answer["answer_status"]] += 1
             is_read = answer["answer_status"] == "ok"
             cover = clean_cover(answer) if is_read else Cover()
             yield {
@@ -95,6 +89,8 @@ def clean_covers(output_uri: str) -> dict[str, Any]:
                 **{name: getattr(cover, name) for name in FIELDS},
                 "confidence": answer.get("confidence") if is_read else None,
                 "cost_usd": answer.get("answer_cost_usd"),
+                "is_gone": is_gone,
+                EXTRAS: take_extras(answer, extras),
             }
 
     total = write_rows(output.child(CLEANED), clean())
@@ -110,7 +106,7 @@ def search_catalogue(output_uri: str, *, catalogue_conn_id: str, catalogue_uri: 
     def search() -> Iterator[Row]:
         with open_catalogue(catalogue_conn_id, catalogue_uri) as catalogue:
             for row in read_rows(output.child(CLEANED), made_by="clean_covers"):
-                found = find_candidates(catalogue, Cover.from_row(row))
+                found = [] if row.get("is_gone") else find_candidates(catalogue, Cover.from_row(row))
                 counts["with candidates" if found else "without"] += 1
                 candidates = [
                     {"id": each.id, "score": each.score, "text": str(each.cover), **_to_dict(each.cover)}
@@ -150,6 +146,7 @@ def list_choices(output_uri: str, *, restart_of: str | None = None) -> str | Non
 def check_catalogue(output_uri: str, limits: CheckLimits) -> dict[str, Any]:
     """The result: what was chosen, and what is wrong with it. Holds the judgements in memory, about 500 bytes each."""
     output = _open(output_uri)
+    extras = find_extras(output.child(CHOICES), _JUDGED)
     judged: dict[str, Row] = {}
     for row in read_answers(output.child(CHOICES)):
         known = judged.get(row["choice_key"])
@@ -157,6 +154,7 @@ def check_catalogue(output_uri: str, limits: CheckLimits) -> dict[str, Any]:
             judged[row["choice_key"]] = {
                 **{name: row.get(name) for name in ("answer_status", "answer_error", "choice", "reason")},
                 "cost_usd": row.get("answer_cost_usd"),
+                EXTRAS: take_extras(row, extras),
             }
     checker = Checker(limits)
     counts: Counter[str] = Counter()
@@ -177,20 +175,36 @@ def check_catalogue(output_uri: str, limits: CheckLimits) -> dict[str, Any]:
 
 
 def write_catalogue(output_uri: str) -> str:
-    """The workbook, with a sheet of results and one of problems. Returns its URI."""
+    """The workbook, with a sheet of results and one of problems. Returns its URI.
+
+    What the prompts ask beyond what is worked with here has columns of its own.
+    """
     output = _open(output_uri)
     place = output.child(WORKBOOK)
     checked = output.child(CHECKED)
+    extras = find_extras(output.child(COVERS), _ASKED)
+    said = [name for name in find_extras(output.child(CHOICES), _JUDGED) if name not in extras]
+    columns = name_columns([*extras, *said], _RESULT_COLUMNS)
+
+    def results() -> Iterator[Row]:
+        for row in read_rows(checked, made_by="check"):
+            if row["state"] != GONE:
+                found = row.get(EXTRAS) or {}
+                yield {**row, **{column: found.get(name) for name, column in columns.items()}}
 
     def problems() -> Iterator[Row]:
         for row in read_rows(checked, made_by="check"):
             for found in row["findings"]:
                 yield {**row, **found}
 
+    shown = (
+        *("photo", *FIELDS, *(columns[name] for name in extras)),
+        *(*_CHECK_COLUMNS, *(columns[name] for name in said), "cost_usd"),
+    )
     written = write_workbook(
         place,
         (
-            WorkbookSheet("results", _RESULT_COLUMNS, read_rows(checked, made_by="check")),
+            WorkbookSheet("results", shown, results()),
             WorkbookSheet("problems", _PROBLEM_COLUMNS, problems()),
         ),
     )
@@ -200,10 +214,6 @@ def write_catalogue(output_uri: str) -> str:
 
 def _open(output_uri: str) -> Location:
     return open_place(output_uri.rstrip("/"), "output", find_giver_of(output_uri, "output_uri"))
-
-
-def _photo_key(row: Row) -> str:
-    return f"{row['photo_uri']}\n{row['photo_version']}"
 
 
 def _choice_key(row: Row) -> str:

@@ -12,6 +12,11 @@ from airflow_openai_batch.recipes.cds.cd_covers import FIELDS, FIRST_CD_YEAR, Co
 if TYPE_CHECKING:
     from airflow_openai_batch.recipes.json_rows import Row
 
+GONE = "gone"
+"""State of what was read from a photograph that is not there any more; the sheet of problems alone has it."""
+EXTRAS = "extras"
+"""What the prompts ask beyond what is checked here, by property."""
+
 
 class Finding(NamedTuple):
     """A line of the sheet of problems."""
@@ -55,6 +60,8 @@ class Checker:
         :param judgement: the answer of the second model step; None where there is none.
         """
         read = Cover.from_row(row)
+        if row.get("is_gone"):
+            return _describe_gone(row, read)
         findings = list(self._check_reading(row, read))
         chosen: Row | None = None
         if row["answer_status"] == "ok" and (read.title or read.artist):
@@ -78,6 +85,7 @@ class Checker:
             "state": "good" if not findings else "not read" if row["answer_status"] != "ok" else "look at it",
             "problems": "; ".join(found.code for found in findings) or None,
             "cost_usd": _add(row.get("cost_usd"), None if judgement is None else judgement.get("cost_usd")),
+            EXTRAS: {**(row.get(EXTRAS) or {}), **((judgement or {}).get(EXTRAS) or {})},
             "findings": [found._asdict() for found in findings],
         }
 
@@ -85,7 +93,10 @@ class Checker:
         status, error = row["answer_status"], row.get("answer_error") or ""
         if status == "rejected":
             yield Finding(
-                "read_covers", "photo_rejected", error, "Take the photograph again under the same name."
+                "read_covers",
+                "photo_rejected",
+                error,
+                "Mend the file or the setting that it names, or take it again.",
             )
             return
         if status != "ok":
@@ -156,6 +167,13 @@ class Checker:
             yield Finding(
                 "check", "duplicate", f"the same CD as {first}", "Two copies, or one photographed twice?"
             )
+
+
+def _describe_gone(row: Row, read: Cover) -> Row:
+    way_out = "Put it back as it was to have it among the results again; what was read of it is kept."
+    found = Finding("list_photos", "photo_gone", "was read before; its file is not there any more", way_out)
+    kept = {"photo": row["photo"], **{name: getattr(read, name) for name in FIELDS}}
+    return {**kept, "state": GONE, "problems": found.code, "findings": [found._asdict()]}
 
 
 def _add(first: Any, second: Any) -> float | None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.recipes.json_rows import Row, read_rows, write_rows
+from airflow_openai_batch.tables.join.answer_columns import REJECTED
 from airflow_openai_batch.tables.join.answer_reader import UNFINISHED
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ JOB = "job"
 _COMMITTED = f"{PREPARED}/manifest.json"
 _RESTART = "restarted_by"
 """The id of the run that began the round with everything anew."""
-SETTLED = frozenset({"ok", "rejected"})
+SETTLED = frozenset({"ok", REJECTED})
 """``answer_status`` of rows that are not asked again as they are: good, or not fit to be sent."""
 
 Key = Callable[[Row], str]
@@ -35,6 +36,7 @@ def open_round(
     rows: Iterable[Row],
     key: Key,
     *,
+    is_final: Callable[[Row], bool] = lambda row: True,
     only_failed: bool = False,
     restart_of: str | None = None,
 ) -> tuple[Location | None, int]:
@@ -44,6 +46,7 @@ def open_round(
 
     :param rows: everything that there is to ask about.
     :param key: equal for rows that are equal to the model, of a row before and after it was asked.
+    :param is_final: whether a row that was rejected would be so again.
     :param only_failed: what was never asked waits.
     :param restart_of: the id of a run that asks about everything anew, once.
     """
@@ -57,7 +60,8 @@ def open_round(
     if not restarts:
         for row in read_answers(folder):
             if row["answer_status"] != UNFINISHED:
-                settled[key(row)] = row["answer_status"] in SETTLED
+                status = row["answer_status"]
+                settled[key(row)] = status in SETTLED and (status != REJECTED or is_final(row))
     wanted = (row for row in rows if not settled.get(key(row), only_failed))
     first = next(wanted, None)
     if first is None:
@@ -67,6 +71,11 @@ def open_round(
     if restarts:
         place.child(_RESTART).write_bytes(str(restart_of).encode())
     return place, asked
+
+
+def list_rounds(folder: Location) -> list[Location]:
+    """Their directories, the first round first."""
+    return [folder.child(_name(number)) for number in range(1, _count_rounds(folder) + 1)]
 
 
 def _is_open(place: Location) -> bool:

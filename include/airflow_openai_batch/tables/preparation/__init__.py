@@ -12,6 +12,7 @@ __all__ = [
     "Preparation",
     "Prepared",
     "manifest",
+    "pictures",
     "prepare",
     "prepare_requests",
     "preview_requests",

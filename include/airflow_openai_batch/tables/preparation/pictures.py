@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.requests.tokens.images import seen_size
 from airflow_openai_batch.storage.sources import explained, is_no_file
-from airflow_openai_batch.tables.preparation.image_check import ImageCheck
+from airflow_openai_batch.tables.preparation.image_check import MAX_PIXELS, ImageCheck
+from airflow_openai_batch.tables.preparation.image_formats import find_formats, load_pillow
 from airflow_openai_batch.tables.prompts.request_bodies import Picture
 from airflow_openai_batch.tables.prompts.templates import BadRowError
 
@@ -86,6 +90,14 @@ def _make_check(spec: ImageSpec, model: str) -> ImageCheck:
         return seen_size(*size, model=model, low_detail=spec.detail == "low")
 
     return ImageCheck(max_side=spec.max_side, max_bytes=spec.max_bytes, find_seen=find_seen)
+
+
+def describe_reading(images: Sequence[ImageSpec]) -> str:
+    """What decides which files are rejected, as a short text: the prompt's images, what can be decoded, how much."""
+    pillow = load_pillow()
+    formats = [] if pillow is None else find_formats(pillow)
+    decides = msgspec.json.encode([images, formats, MAX_PIXELS])
+    return hashlib.blake2b(decides, digest_size=8).hexdigest()
 
 
 def find_below(root: Location, path: str) -> Location:
