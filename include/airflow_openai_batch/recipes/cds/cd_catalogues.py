@@ -17,6 +17,7 @@ from airflow_openai_batch.errors import ConfigError, InputError, OpenAIBatchErro
 from airflow_openai_batch.openai_api.connection_settings import check_conn_type
 from airflow_openai_batch.recipes.cds.cd_covers import FIELDS, Cover, fold, read_year, score_match
 from airflow_openai_batch.recipes.json_rows import read_rows
+from airflow_openai_batch.server_words import remember_connection
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -124,7 +125,10 @@ class HttpCatalogue:
     * ``requests_per_second``: default 5.
     * ``headers``: for instance a User-Agent with an address, which public catalogues ask for.
 
-    Login and password become HTTP basic authentication, a password alone a bearer token.
+    * ``token_url`` and ``scope``: login and password are the id and the secret of an OAuth client, for which tokens
+      come from there; see `ClientCredentials`. For OCLC ``https://oauth.oclc.org/token`` and the key's scopes.
+
+    Otherwise login and password become HTTP basic authentication, a password alone a bearer token.
     """
 
     base_url: str
@@ -133,7 +137,10 @@ class HttpCatalogue:
     items: str = "results"
     fields: Mapping[str, str] = field(default_factory=dict)
     requests_per_second: float = 5.0
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    token_url: str = ""
+    scope: str = ""
+    conn_id: str = ""
     login: str = ""
     password: str = field(default="", repr=False)
     _client: Any = None
@@ -151,14 +158,19 @@ class HttpCatalogue:
         if connection.port:
             host = f"{host.rstrip('/')}:{connection.port}"
         extra = connection.extra_dejson
-        known = ("path", "query", "items", "fields", "requests_per_second", "headers")
+        known = ("path", "query", "items", "fields", "requests_per_second", "headers", "token_url", "scope")
         if unknown := sorted(extra.keys() - set(known)):
             raise ConfigError(
                 f"connection {conn_id!r}: {unknown[0]!r} in its extra is not known; there are {', '.join(known)}."
             )
+        remember_connection(connection.password, extra.get("headers"))
+        path = extra.get("path", "/")
+        if not isinstance(path, str) or not path.startswith("/"):  # it could name another host
+            raise ConfigError(f"connection {conn_id!r}: path in its extra must begin with a slash.")
         try:
             return cls(
                 base_url=host.rstrip("/"),
+                conn_id=conn_id,
                 login=connection.login or "",
                 password=connection.password or "",
                 **extra,
@@ -187,6 +199,8 @@ class HttpCatalogue:
     def _get(self, read: Cover) -> Any:
         import httpx
 
+        from airflow_openai_batch.recipes.cds.client_credentials import TokenUnavailableError
+
         where = f"{self.base_url}{self.path}"
         for attempt in range(_TRIES):
             self._wait()
@@ -194,7 +208,9 @@ class HttpCatalogue:
                 answer = self._open().get(where, params=_fill(self.query, read))
             except httpx.HTTPError as error:
                 if attempt + 1 == _TRIES:
-                    raise CatalogueError(f"{where}: cannot be reached ({type(error).__name__}).") from None
+                    raise CatalogueError(f"{where}: cannot be reached ({_describe(error)}).") from None
+                if isinstance(error, TokenUnavailableError):
+                    self._next_at = time.monotonic() + 2.0**attempt
                 continue
             if answer.status_code in (401, 403, 404):
                 raise ConfigError(
@@ -213,12 +229,24 @@ class HttpCatalogue:
 
         if self._client is None:
             headers = {"Accept": "application/json", **self.headers}
-            if self.password and not self.login:
+            if self.password and not self.login and not self.token_url:
                 headers["Authorization"] = f"Bearer {self.password}"
-            self._client = httpx.Client(
-                timeout=_TIMEOUT_S, headers=headers, auth=(self.login, self.password) if self.login else None
-            )
+            self._client = httpx.Client(timeout=_TIMEOUT_S, headers=headers, auth=self._make_auth())
         return self._client
+
+    def _make_auth(self) -> Any:
+        from airflow_openai_batch.recipes.cds.client_credentials import ClientCredentials
+
+        if not self.token_url:
+            return (self.login, self.password) if self.login else None
+        return ClientCredentials(
+            token_url=self.token_url,
+            client_id=self.login,
+            secret=self.password,
+            scope=self.scope,
+            conn_id=self.conn_id,
+            is_plain=self.base_url.startswith("http://"),
+        )
 
     def _wait(self) -> None:
         """Until the next call is due."""
@@ -233,6 +261,12 @@ class HttpCatalogue:
     def __exit__(self, *_: object) -> None:
         if self._client is not None:
             self._client.close()
+
+
+def _describe(error: Exception) -> str:
+    """Its kind; of our own also its words."""
+    is_own = type(error).__module__.startswith(__name__.partition(".")[0])
+    return str(error) if is_own else type(error).__name__
 
 
 def _fill(query: Mapping[str, str], read: Cover) -> dict[str, str]:
