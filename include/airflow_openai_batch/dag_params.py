@@ -65,8 +65,8 @@ again with the same `output_uri` goes on with the same job. The only way to pay 
 
 DOC_MD_ONE_TASK = f"""
 ### As `openai_batch`, with one deferrable task per shard
-The same job, parameters and results. Two worker starts per shard instead of five; which step a shard is at stands
-in the task's log instead of the grid.
+The same job, parameters and results. Two worker starts per shard instead of three (five before Airflow 3.3); which
+step a shard is at stands in the task's log instead of the grid.
 {FLOW.replace(_STEPS, "shard")}
 """
 
