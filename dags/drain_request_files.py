@@ -6,13 +6,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, Param, TriggerRule, get_current_context, task, task_group
+from airflow.sdk import DAG, Param, TriggerRule, XComArg, get_current_context, task, task_group
 
 from airflow_openai_batch.dag_params import (
     find_output_root,
     landing_arguments,
     make_form,
     report_arguments,
+    sample_path,
     sending_arguments,
     split_arguments,
 )
@@ -25,7 +26,6 @@ from airflow_openai_batch.recipes.inbox.inbox import open_inbox, seed_inbox
 from airflow_openai_batch.recipes.inbox.pending_files import find_jobs
 
 DAG_ID = "drain_request_files"
-SAMPLES = Path(__file__).resolve().parents[1] / "include" / "samples" / "request_files"
 INBOX = f"{find_output_root()}/{DAG_ID}/inbox"
 
 DOC_MD = """
@@ -34,9 +34,9 @@ DOC_MD = """
 | --- | --- | --- | --- | --- |
 | find_files → | split → | collect → | send → deliver | → publish |
 
-Drop files of requests (`.jsonl`, one model and endpoint each or several) into the inbox and trigger this DAG: each file
-is cut into shards that fit into the account's batch queue, as many shards are sent at once as there is room for, and
-the answers appear beside the file as soon as its last shard is done:
+Drop files of requests (`.jsonl`, `.jsonl.gz`, `.jsonl.zst`; one model and endpoint each or several) into the inbox
+and trigger this DAG: each file is cut into shards that fit into the account's batch queue, as many shards are sent at
+once as there is room for, and the answers appear beside the file as soon as its last shard is done:
 
 | file | what it is |
 | --- | --- |
@@ -54,11 +54,12 @@ the answers appear beside the file as soon as its last shard is done:
 
 **Try it**: trigger it with the form as it is. It puts two small files into an inbox of its own and drains them.
 
-**Make it your own**: set `inbox`, and a `schedule` below: `"*/15 * * * *"`, or the asset of what writes the files. Let
-that write elsewhere and move files in when they are complete; `min_age` keeps away from a file that was written just
-now. Requests without a good answer stand in the error file with their reason, and make the run red beyond
-`max_failed_fraction`; `repair` asks for these alone and writes both files anew. To ask about a whole file again, remove
-its output and set `on_existing` to restart. A sample is a beginning: outputs appear once all of a file is answered.
+**Make it your own**: set `inbox`, and a `schedule` below: `"*/15 * * * *"`, or the asset of what writes the files.
+Let that write elsewhere and move files in when they are complete: a file that was written less than `min_age` seconds
+ago, or grows while it is read, is left for the next run, and the log of *find_files* says so. Requests without a good
+answer stand in the error file with their reason, and make the run red beyond `max_failed_fraction`; `repair` asks for
+these alone and writes both files anew. To ask about a whole file again, remove its output and set `on_existing` to
+restart. A sample is a beginning: outputs appear once all of a file is answered.
 """
 
 OWN = {
@@ -103,7 +104,6 @@ with DAG(
     splitting = split_arguments()
     for name in ("input_uri", "output_uri", "plan_only"):
         del splitting[name]
-    file_label = "{{ ti.xcom_pull(task_ids='find_files')[ti.map_index]['input_uri'].rpartition('/')[2] }}"
 
     @task(task_id="find_files")
     def find() -> list[dict[str, str]]:
@@ -111,7 +111,7 @@ with DAG(
         min_age_s = params["min_age"]
         with task_failures():
             inbox = open_inbox(params["inbox"])
-            if params["inbox"] == INBOX and seed_inbox(inbox, SAMPLES):
+            if params["inbox"] == INBOX and seed_inbox(inbox, Path(sample_path("request_files"))):
                 min_age_s = 0
             only_bad = params["repair"]
             found = find_jobs(inbox, max_files=params["max_files"], min_age_s=min_age_s, only_bad=only_bad)
@@ -149,12 +149,19 @@ with DAG(
         )
         send >> deliver(shard)
 
+    # Not of every file: one that cannot be split is red once, at its split.
+    @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+    def list_jobs(jobs: Any, files: Any) -> list[str]:
+        names = {file["output_uri"]: file["input_uri"].rpartition("/")[2] for file in files}
+        get_current_context()["ti"].xcom_push("names", [names.get(job, job) for job in jobs])
+        return list(jobs)
+
     publish = OpenAIBatchReportOperator.partial(
         task_id="publish",
         asset_uri="{{ params.inbox }}",
         **report_arguments(),
-        map_index_template=file_label,
+        map_index_template="{{ ti.xcom_pull(task_ids='list_jobs', key='names')[ti.map_index] }}",
         trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
-    ).expand(job=found.map(lambda file: file["output_uri"]))
+    ).expand(job=list_jobs(XComArg(split, key="job"), found))
 
     drain.expand(shard=collect(split.output)) >> publish

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +104,48 @@ def test_a_new_file_is_a_new_job_a_copy_or_a_lost_output_costs_nothing(
     assert len(read(inbox / "new.output.jsonl")) == 2
     assert openai_server.books.billed["batch"] == 7 + 2
     assert set(run.labels.values()) >= {"new.jsonl"}
+
+
+def test_compressed_files_and_names_in_capitals_are_drained_and_a_bad_file_is_red_once(
+    drain: Any, openai_server: OpenAIServer, inbox: Path
+) -> None:
+    plain = inbox / "shard-000-of-002.jsonl"
+    (inbox / "Packed.JSONL.GZ").write_bytes(gzip.compress(plain.read_bytes()))
+    plain.unlink()
+    (inbox / "shard-001-of-002.jsonl").rename(inbox / "LOUD.JSONL")
+    write(inbox / "LOUD.jsonl.gz", "not packed, and of the same output as the one above", 1)
+    (inbox / "broken.jsonl").write_text("not json\n")
+    run = drain(max_requests_per_shard=50)
+    assert [
+        (task, state) for (task, _), state in run.states.items() if state not in ("success", "skipped")
+    ] == [("split", "failed")]
+    assert names(inbox) == [
+        "LOUD.JSONL",
+        "LOUD.jsonl.gz",
+        "LOUD.output.jsonl",
+        "Packed.JSONL.GZ",
+        "Packed.output.jsonl",
+        "broken.jsonl",
+    ]
+    assert len(read(inbox / "Packed.output.jsonl")) == 4
+    assert [line["custom_id"] for line in read(inbox / "LOUD.output.jsonl")] == ["r-0", "r-1", "r-2"]
+    assert {run.labels["publish", at] for at in (0, 1)} == {"LOUD.JSONL", "Packed.JSONL.GZ"}
+    assert sum(openai_server.books.billed.values()) == 7
+    shutil.copy(inbox / "LOUD.output.jsonl", inbox / "kept.OUTPUT.jsonl")
+    found = find_jobs(open_inbox(str(inbox)), max_files=10, min_age_s=0)
+    assert [job.names for job in found] == [["broken.jsonl"]], "answers are no requests"
+
+
+def test_a_file_that_may_still_grow_waits_and_the_log_says_for_how_long(
+    inbox: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = time.time() - 60
+    os.utime(inbox / "shard-000-of-002.jsonl", (old, old))
+    (job,) = find_jobs(open_inbox(str(inbox)), max_files=10, min_age_s=30)
+    assert job.names == ["shard-000-of-002.jsonl"]
+    (told,) = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert "shard-001-of-002.jsonl was written" in told
+    assert "left for the next run" in told
 
 
 @pytest.mark.long

@@ -3,7 +3,7 @@
 ::
 
     inbox/
-      shard-000-of-002.jsonl           dropped by a person or a program
+      shard-000-of-002.jsonl           dropped by a person or a program; .jsonl.gz and .jsonl.zst as well, in any case
       shard-000-of-002.output.jsonl    the answers, as gpt-batch-manager names them; see `delivery`
       shard-000-of-002.error.jsonl     what was not answered, if anything
       _batch/<sha256>/                 the job of every file with this content
@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from airflow_openai_batch.storage.location import Location
     from airflow_openai_batch.storage.sources import SourceFile
 
-SUFFIX = ".jsonl"
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 OUTPUT_SUFFIX = ".output.jsonl"
 ERROR_SUFFIX = ".error.jsonl"
 WORK = "_batch"
@@ -60,18 +63,24 @@ class Inbox:
     def names(self) -> list[str]:
         """Of the request files, sorted; those directly in the directory.
 
+        Of several that would have one output (``a.jsonl``, ``a.JSONL.gz``) the first: plain before compressed.
+
         :raises InputError: if it cannot be read.
         """
         with explained(self.place.uri):
             names = self.place.names()
-        return [name for name in names if _is_request_file(name)]
+        found: dict[str, str] = {}
+        for name in sorted(filter(_is_request_file, names), key=_rank):
+            if (other := found.setdefault(_stem_of(name), name)) != name:
+                log.warning("%s is left alone: %s has the same output. Rename one.", name, other)
+        return sorted(found.values())
 
     def output(self, name: str) -> Location:
         """``shard-000-of-002.jsonl`` to ``shard-000-of-002.output.jsonl``."""
-        return self.place.child(name.removesuffix(SUFFIX) + OUTPUT_SUFFIX)
+        return self.place.child(_stem_of(name) + OUTPUT_SUFFIX)
 
     def error(self, name: str) -> Location:
-        return self.place.child(name.removesuffix(SUFFIX) + ERROR_SUFFIX)
+        return self.place.child(_stem_of(name) + ERROR_SUFFIX)
 
     def job(self, sha256: str) -> Location:
         return self.place.child(f"{WORK}/{sha256[:_ID_DIGITS]}")
@@ -114,7 +123,18 @@ class Inbox:
 
 def _is_request_file(name: str) -> bool:
     """Directly in the directory, and no answers."""
-    return "/" not in name and name.endswith(SUFFIX) and not name.endswith((OUTPUT_SUFFIX, ERROR_SUFFIX))
+    stem = _stem_of(name).lower()
+    return "/" not in name and stem != name.lower() and not stem.endswith((".output", ".error"))
+
+
+def _stem_of(name: str) -> str:
+    """Without the ending of a request file; the whole name where it has none."""
+    ending = next((each for each in SUFFIXES if name.lower().endswith(each)), "")
+    return name[: len(name) - len(ending)]
+
+
+def _rank(name: str) -> tuple[int, bool, str]:
+    return len(name), name != name.lower(), name
 
 
 def open_inbox(uri: str) -> Inbox:
@@ -129,7 +149,7 @@ def seed_inbox(inbox: Inbox, samples: Path) -> int:
     """Copy the sample files into an inbox that has none. Returns how many were copied."""
     if inbox.names():
         return 0
-    files = sorted(samples.glob(f"*{SUFFIX}"))
+    files = sorted(samples.glob("*.jsonl"))
     for file in files:
         inbox.place.child(file.name).write_bytes(file.read_bytes())
     return len(files)

@@ -61,14 +61,22 @@ def find_jobs(inbox: Inbox, *, max_files: int, min_age_s: float, only_bad: bool 
     waiting = 0
     for file in _list_pending(inbox):
         name = file.location.path.rpartition("/")[2]
-        if _age_of(file.location) < min_age_s:
-            log.info("%s was written less than %g s ago: left for the next run.", name, min_age_s)
+        if (age_s := _age_of(file.location)) < min_age_s:
+            log.warning(
+                "%s was written %.0f s ago and may still grow: left for the next run. Trigger it in %.0f s, or set "
+                "min_age=0 where whole files are moved in.",
+                name,
+                max(0.0, age_s),
+                min_age_s - age_s,
+            )
             continue
         if sum(map(len, jobs.values())) >= max_files:
             waiting += 1
             continue
         sha256 = _try(functools.partial(hash_file, file.location))
-        if sha256 is not None and not _is_delivered(inbox, name, file, sha256):
+        if sha256 is not None and _has_grown(file):
+            log.warning("%s grew while it was read: left for the next run.", name)
+        elif sha256 is not None and not _is_delivered(inbox, name, file, sha256):
             jobs.setdefault(sha256, []).append(name)
     if waiting:
         log.info("%s left for the next run (max_files=%s).", number_of(waiting, "file"), max_files)
@@ -151,6 +159,11 @@ def _is_delivered(inbox: Inbox, name: str, file: SourceFile, sha256: str) -> boo
         return False
     inbox.write_delivered(name, file, sha256)
     return True
+
+
+def _has_grown(file: SourceFile) -> bool:
+    now = _try(functools.partial(describe_file, file.location))
+    return now is None or (now.size, now.etag) != (file.size, file.etag)
 
 
 def _age_of(place: Location) -> float:
