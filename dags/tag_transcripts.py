@@ -15,6 +15,8 @@ from airflow_openai_batch.operators.own_tasks import PromptSpec, check_joined, l
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.recipes.job_folder import open_folder
 from airflow_openai_batch.recipes.qdrant.qdrant_points import PointStore
+from airflow_openai_batch.recipes.qdrant.tag_choice import TagChoice
+from airflow_openai_batch.recipes.qdrant.tag_marks import Fields
 from airflow_openai_batch.recipes.qdrant.tag_writing import (
     JOB,
     PREPARED,
@@ -24,7 +26,7 @@ from airflow_openai_batch.recipes.qdrant.tag_writing import (
     write_summary,
     write_tags,
 )
-from airflow_openai_batch.recipes.qdrant.transcripts import ROWS, Fields, read_transcripts, seed_transcripts
+from airflow_openai_batch.recipes.qdrant.transcripts import ROWS, read_transcripts, seed_transcripts
 from airflow_openai_batch.task_group import openai_batch_task_group
 
 DAG_ID = "tag_transcripts"
@@ -38,17 +40,18 @@ DOC_MD = """
 | seed_samples → read → prepare → | sample → check_sample → | tag → join → | write → report, judge |
 
 * **read** scrolls through the collection and takes the points that *Filters* let through and that have no tags yet, or
-  tags by an older version of the prompt. What has its tags is not asked about again, however often you run it. Tags
-  and summaries that this DAG did not write, or that somebody has changed since, are left alone and counted in the
-  report; *Overwrite* replaces them.
+  tags by an older version of the prompt (*Tag again* says otherwise). What has its tags is not asked about again,
+  however often you run it. Values that this DAG did not write, or that somebody has changed since, are left alone and
+  counted by key in the report: name other keys to write to (*Tags*, *Summary*, *Mark*), or *Overwrite*.
 * **sample** asks about the first 5, **check_sample** stops the run where half of the answers or more cannot be used.
   **tag** asks about all others; the sample's answers are kept. More than 10 go out as a batch, at half the price.
 * **write** sets `tags`, `summary` and `tagging` (prompt, version, model, cost) in each point's payload and touches
   nothing else. Tags are made lower case with hyphens; an answer that still breaks the rules is skipped, and so is a
   point whose text has changed meanwhile: `skipped.jsonl` says which and why.
 * **report** leaves `summary.md`: read, written, skipped, cost and the most frequent tags. **judge** turns the run red
-  where more than `max_failed_fraction` of the points were skipped; a new run asks about these alone, and so does
-  `repair` with the same *Output*.
+  where more than `max_failed_fraction` of the points were skipped; `repair` with the same *Output* asks about these
+  alone. A later run sets aside what was asked in vain (`set_aside.jsonl`), until text, prompt or model change, or
+  `retry_failed` asks again, after all others.
 
 **Try it**: trigger it with the form as it is. The first run puts 22 sample transcripts into a collection in files on
 this machine (`.qdrant/tag_transcripts` below `output_root`). The second finds nothing to do. Then raise `version` in
@@ -59,9 +62,10 @@ from there.
 
 **Make it your own**
 1. A connection of type Qdrant in *Qdrant* (`pip install 'airflow-provider-openai-batch[qdrant]'`), your *Collection*,
-   and the keys of its payload in *Text* and *Title*. Files on this machine are for trying: one process at a time, all
-   in memory.
-2. `include/prompts/tags.yaml` is the prompt. Raise its `version` with each change that should reach tagged points.
+   and the keys of its payload in *Text* and *Title*; a list of texts or of segments (`[{"start": 0.0, "text": ...}]`)
+   is one text. Files on this machine are for trying: one process at a time, all in memory.
+2. `include/prompts/tags.yaml` is the prompt. Raise its `version` with each change that should reach tagged points. To
+   try other words, type them into *Instructions*, with *Tag again* on `changed`.
 3. `recipes/qdrant/tags.py` has the rules for tags, `recipes/qdrant/tag_writing.py` what is written into the payload.
 4. A `schedule`, and constants in place of the parameters that nobody should type. A run without new transcripts ends at
    once and costs nothing. The task **seed_samples** can go.
@@ -104,6 +108,27 @@ OWN = {
         title="Model",
         description="Empty: the one that the prompt names.",
     ),
+    "instructions": Param(
+        default="",
+        type=["null", "string"],
+        format="multiline",
+        title="Instructions",
+        description="In place of those in the prompt file (its `system`): what to find, in which words. Title and "
+        "transcript follow by themselves. Empty: those of the file.",
+    ),
+    "retag": Param(
+        default="version",
+        enum=["version", "changed", "all", "never"],
+        title="Tag again",
+        description="Points that this DAG has tagged. version: by an older version of the prompt. changed: by another "
+        "model or other words, too. all of them. never. What a newer version has tagged stays.",
+    ),
+    "retry_failed": Param(
+        default=False,
+        type="boolean",
+        title="Failed ones again",
+        description="Also points about which the same was asked in vain, after all others.",
+    ),
     "overwrite": Param(
         default=False,
         type="boolean",
@@ -124,6 +149,19 @@ OWN = {
         description="Key of the payload with a title, if there is one.",
         section="Payload",
     ),
+    "tags_field": Param(
+        default="tags", type="string", title="Tags", description="Key that gets them.", section="Payload"
+    ),
+    "summary_field": Param(
+        default="summary", type="string", title="Summary", description="Key that gets it.", section="Payload"
+    ),
+    "tagging_field": Param(
+        default="tagging",
+        type="string",
+        title="Mark",
+        description="Key that says by which prompt, version and model, at which cost.",
+        section="Payload",
+    ),
 }
 
 
@@ -132,11 +170,24 @@ def open_store(params: dict[str, Any]) -> PointStore:
 
 
 def read_fields(params: dict[str, Any]) -> Fields:
-    return Fields(text=params["text_field"], title=params["title_field"] or "")
+    return Fields(
+        text=params["text_field"],
+        title=params["title_field"] or "",
+        tags=params["tags_field"],
+        summary=params["summary_field"],
+        tagging=params["tagging_field"],
+    )
+
+
+def read_choice(params: dict[str, Any]) -> TagChoice:
+    return TagChoice(
+        retag=params["retag"], overwrite=params["overwrite"], retry_failed=params["retry_failed"]
+    )
 
 
 def read_prompt_file(params: dict[str, Any]) -> PromptSpec:
-    return load_prompt(PROMPT, {"model": params["model"]}, Path(__file__).parent)
+    typed = {"model": params["model"], "system": params["instructions"]}
+    return load_prompt(PROMPT, typed, Path(__file__).parent)
 
 
 with DAG(
@@ -171,7 +222,7 @@ with DAG(
                 read_prompt_file(params),
                 filters=params["filters"] or {},
                 fields=read_fields(params),
-                overwrite=params["overwrite"],
+                choice=read_choice(params),
                 restart_of=ti.run_id if params["on_existing"] == "restart" else None,
             )
         ti.xcom_push("rows", folder.child(ROWS).uri)
@@ -180,7 +231,8 @@ with DAG(
     @task.short_circuit(task_id="check_sample", ignore_downstream_trigger_rules=False)
     def check(params: Any = None, run_id: Any = None) -> bool:
         with task_failures():
-            check_sample(open_folder(params["output_uri"], run_id))
+            folder = open_folder(params["output_uri"], run_id)
+            check_sample(folder, open_store(params), fields=read_fields(params))
         return not params["only_sample"]
 
     @task
@@ -216,7 +268,8 @@ with DAG(
         task_id="prepare",
         source="{{ ti.xcom_pull(task_ids='read', key='rows') }}",
         prompt=PROMPT,
-        prompt_overrides={"model": "{{ params.model }}"},
+        # Typed words hold templates over a transcript's columns at most, filled in in a sandbox.
+        prompt_overrides={"model": "{{ params.model }}", "system": "{{ params.instructions or '' }}"},
         output_uri=f"{output}/{PREPARED}",
         dedupe=True,
         **prepare_arguments(),

@@ -20,7 +20,7 @@ from airflow.sdk import DAG, task
 
 from airflow_openai_batch.operators.own_tasks import check_joined
 from airflow_openai_batch.recipes.qdrant.qdrant_points import PointStore
-from airflow_openai_batch.recipes.qdrant.transcripts import TAGGING, seed_transcripts
+from airflow_openai_batch.recipes.qdrant.transcripts import seed_transcripts
 from fixtures.job import chat_line
 
 if TYPE_CHECKING:
@@ -320,7 +320,7 @@ def read_sheet(path: Path, name: str) -> list[dict[str, Any]]:
 
 def count_tagged(store: PointStore) -> int:
     with store.open() as points:
-        return sum(TAGGING in point.payload for page in points.read_pages([TAGGING]) for point in page)
+        return sum("tags" in point.payload for page in points.read_pages(["tags"]) for point in page)
 
 
 def count_points(store: PointStore) -> int:

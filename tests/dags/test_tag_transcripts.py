@@ -12,8 +12,9 @@ import pytest
 
 from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.recipes.qdrant.qdrant_points import PointStore
+from airflow_openai_batch.recipes.qdrant.tag_marks import TAGGING, Fields
 from airflow_openai_batch.recipes.qdrant.tag_writing import write_tags
-from airflow_openai_batch.recipes.qdrant.transcripts import TAGGING, Fields, seed_transcripts
+from airflow_openai_batch.recipes.qdrant.transcripts import seed_transcripts
 from airflow_openai_batch.storage.location import resolve_plain
 
 if TYPE_CHECKING:

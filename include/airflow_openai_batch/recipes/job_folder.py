@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -15,7 +17,21 @@ from airflow_openai_batch.operators.task.run_place import place_of_run
 if TYPE_CHECKING:
     from airflow_openai_batch.storage.location import Location
 
+log = logging.getLogger(__name__)
+
+
+class FolderReading(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read for a run, once: whoever clears the task gets the same. Its file says that those beside it are
+    complete."""
+
+    asked: str
+    """Digest of the question: a run goes on with its own reading only."""
+    restarted_by: str = ""
+    """The run that read anew what an earlier one had read into this directory."""
+
+
 _Note = TypeVar("_Note", bound=msgspec.Struct)
+_Reading = TypeVar("_Reading", bound=FolderReading)
 
 
 def open_folder(output_uri: str, run_id: str) -> Location:
@@ -42,6 +58,33 @@ def read_note(place: Location, kind: type[_Note]) -> _Note | None:
         return None
     except msgspec.DecodeError as error:
         raise JobError(f"{place.uri}: is none of ours ({error}). Choose another output_uri.") from None
+
+
+def find_reading(
+    place: Location,
+    kind: type[_Reading],
+    *,
+    asked: str,
+    restart_of: str | None,
+    describe: Callable[[_Reading], str],
+    what: str,
+) -> _Reading | None:
+    """What was read into a directory before; None where it is to be read now.
+
+    :param asked: digest of the question.
+    :param restart_of: the id of a run that reads anew, once.
+    :param what: differs between two questions, for the message: ``other filters``.
+    :raises JobError: if the directory has what another question came to.
+    """
+    done = read_note(place, kind)
+    if done is None or restart_of not in (None, done.restarted_by):
+        return None
+    if done.asked != asked:
+        raise JobError(
+            f"{place.uri}: was read with {what}. Choose another output_uri, or set on_existing=restart to read anew."
+        )
+    log.info("Read before, and used as it is: %s.", describe(done))
+    return done
 
 
 def write_note(place: Location, note: Any) -> None:

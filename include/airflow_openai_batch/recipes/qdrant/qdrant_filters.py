@@ -31,11 +31,11 @@ def make_filter(conditions: Mapping[str, Any]) -> models.Filter | None:
     return models.Filter(must=[_read_condition(key, value) for key, value in conditions.items()])
 
 
-def leave_out(where: models.Filter | None, unwanted: list[Any]) -> models.Filter:
-    """Those that match ``where`` but not all conditions of ``unwanted``."""
+def leave_out(where: models.Filter | None, *unwanted: list[Any]) -> models.Filter:
+    """Those that match ``where`` but not all conditions of one of ``unwanted``."""
     from qdrant_client import models
 
-    return models.Filter(must=where, must_not=[models.Filter(must=unwanted)])
+    return models.Filter(must=where, must_not=[models.Filter(must=each) for each in unwanted])
 
 
 def _read_own_form(conditions: Mapping[str, Any]) -> models.Filter:

@@ -172,9 +172,9 @@ class Points:
         return self._client.count(self._collection, count_filter=where, exact=True).count
 
     def read_pages(
-        self, fields: Sequence[str], where: models.Filter | None = None, *, points: int = PAGE_POINTS
+        self, fields: Sequence[str] | None, where: models.Filter | None = None, *, points: int = PAGE_POINTS
     ) -> Iterator[list[Point]]:
-        """All that match, in the order of ids, a page at a time."""
+        """All that match, in the order of ids, a page at a time, with these fields or all."""
         offset: Any = None
         while True:
             found, offset = self._client.scroll(
@@ -182,7 +182,7 @@ class Points:
                 scroll_filter=where,
                 limit=points,
                 offset=offset,
-                with_payload=list(fields),
+                with_payload=True if fields is None else list(fields),
                 with_vectors=False,
             )
             if found:

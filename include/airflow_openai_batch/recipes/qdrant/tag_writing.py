@@ -6,26 +6,29 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import pyarrow.parquet as pq
 
 from airflow_openai_batch.errors import AccountingError, JobError
 from airflow_openai_batch.recipes.job_folder import read_note, write_note
+from airflow_openai_batch.recipes.qdrant.payload_text import read_field
 from airflow_openai_batch.recipes.qdrant.qdrant_points import PAGE_POINTS
+from airflow_openai_batch.recipes.qdrant.tag_marks import (
+    Fields,
+    Origin,
+    find_foreign_keys,
+    find_origin,
+    is_newer,
+    make_payload,
+    mark_failure,
+)
 from airflow_openai_batch.recipes.qdrant.tags import Tagged, check_answer
 from airflow_openai_batch.recipes.qdrant.transcripts import NOTE as READING
 from airflow_openai_batch.recipes.qdrant.transcripts import (
-    TAGGING,
-    VALUES,
-    Fields,
     TranscriptReading,
     describe_reading,
-    digest_values,
-    is_foreign,
-    read_field,
-    read_version,
     to_point_id,
 )
 from airflow_openai_batch.tables.join.answer_reader import UNFINISHED
@@ -36,6 +39,7 @@ from airflow_openai_batch.wording import number_of
 if TYPE_CHECKING:
     from airflow_openai_batch.recipes.qdrant.qdrant_points import PointId, PointStore
     from airflow_openai_batch.storage.location import Location
+    from airflow_openai_batch.tables.preparation import Manifest
     from airflow_openai_batch.tables.prompts import PromptSpec
 
 log = logging.getLogger(__name__)
@@ -59,6 +63,8 @@ _COLUMNS = [
     "summary",
 ]
 _UNASKED = (UNFINISHED, "rejected", "missing")
+_IN_VAIN = ("failed", "invalid_output", "rejected", "against_the_rules")
+"""What the same question would come to again."""
 _TOP_TAGS = 20
 _MOST_TAGS = 20_000
 
@@ -74,6 +80,15 @@ class TagsWritten(msgspec.Struct, frozen=True, kw_only=True):
     reasons: dict[str, int]
     """Rows that were not written, by the kind of reason."""
     top_tags: list[tuple[str, int]]
+
+
+class _Wrong(NamedTuple):
+    """An answer of a sample that cannot be used."""
+
+    point: PointId
+    text: str
+    code: str
+    reason: str
 
 
 @dataclass(slots=True)
@@ -103,15 +118,17 @@ class _Tally:
         )
 
 
-def check_sample(folder: Location) -> None:
+def check_sample(folder: Location, store: PointStore, *, fields: Fields) -> None:
     """Say in the log what a sample came to; ``sample.jsonl`` has its answers, for whoever wants to read them first.
 
     :param folder: has the preparation below `PREPARED` and the job, of which only a part was asked, below `JOB`.
-    :raises JobError: if half of the answers or more break the rules: the prompt wants work before all are asked.
+    :raises JobError: if half of the answers or more break the rules: the prompt wants work before all are asked. What
+        failed is noted in the points, so that the next run asks others.
     """
     table = folder.child(SAMPLE_TABLE)
     join_answers(folder.child(PREPARED), folder.child(JOB), table, format="parquet", on_unfinished="keep")
-    good, wrong, cost_usd = 0, [], 0.0
+    good, cost_usd = 0, 0.0
+    wrong: list[_Wrong] = []
     with folder.child(SAMPLE).open_write() as sample:
         for row in _read_rows(table):
             if row["answer_status"] in _UNASKED:
@@ -123,14 +140,16 @@ def check_sample(folder: Location) -> None:
                 good += 1
                 found |= judged._asdict()
             else:
-                wrong.append(f"point {row['point_id']}: {judged[1]}")
+                wrong.append(_Wrong(to_point_id(row["point_id"]), row["text"], *judged))
                 found |= {"problem": judged[1]}
             sample.write(msgspec.json.encode(found) + b"\n")
     if len(wrong) >= good:
-        listed = "".join(f"\n  {problem}." for problem in wrong[:10])
+        _note_failures(wrong, folder, store, fields)
+        listed = "".join(f"\n  point {each.point}: {each.reason}." for each in wrong[:10])
         raise JobError(
             f"{len(wrong):,} of {number_of(good + len(wrong), 'sampled answer')} cannot be used, so the rest was not "
-            f"asked. Mend the prompt, raise its version, and start a new run.{listed}"
+            "asked. If the prompt is at fault, mend it, raise its version, and start a new run. If these points are, a "
+            f"new run with another output sets them aside and goes on with others.{listed}"
         )
     log.info(
         "%s of %s can be used, for $%s; %s has them.",
@@ -149,35 +168,41 @@ def write_tags(
 
     A point whose text has changed since it was read, or that is gone, is left alone; so is one that has been tagged by
     a newer version of the prompt meanwhile, and one that has tags or a summary of others' (unless ``overwrite``).
-    ``skipped.jsonl`` has each point that was not written, with its reason.
+    ``skipped.jsonl`` has each point that was not written, with its reason. What the same question would come to again
+    is noted in the point, so that the next run sets it aside.
 
     :param folder: has the joined rows as `TABLE`, and the preparation below `PREPARED`.
     :raises AccountingError: if a row was neither written nor skipped.
     """
-    manifest = read_manifest(folder.child(PREPARED))
-    if manifest is None:
-        raise JobError(f"{folder.child(PREPARED).uri}: nothing was prepared. Clear the task that prepares.")
+    manifest = _read_manifest(folder)
     table = folder.child(TABLE)
     tally = _Tally()
-    origin = {"prompt": manifest.prompt.name, "prompt_version": read_version(manifest.prompt.version)}
+    origin = find_origin(manifest.prompt)
     with store.open() as points, folder.child(SKIPPED).open_write() as skipped:
         for page in _read_pages(table):
             payloads: dict[PointId, dict[str, Any]] = {}
-            known = points.fetch(list(page), [*fields.names, *VALUES, TAGGING])
+            known = points.fetch(list(page), [*fields.names, *fields.written])
             for point, row in page.items():
-                judged = _find_obstacle(row, known.get(point), fields, origin, overwrite=overwrite) or _judge(
-                    row
-                )
-                tally.cost_usd += row["answer_cost_usd"] or 0.0
+                there = known.get(point)
+                judged = _find_obstacle(row, there, fields, origin, overwrite=overwrite) or _judge(row)
+                cost_usd = row["answer_cost_usd"] or 0.0
+                tally.cost_usd += cost_usd
                 if isinstance(judged, Tagged):
                     tally.count_tags(judged.tags)
-                    payloads[point] = _make_payload(judged, row, origin)
-                else:
-                    tally.reasons[judged[0]] += 1
-                    note = {"point_id": point, "code": judged[0], "reason": judged[1]}
-                    skipped.write(msgspec.json.encode(note) + b"\n")
+                    tally.written += 1
+                    payloads[point] = make_payload(
+                        judged, fields, origin, model=row["answer_model"], cost_usd=cost_usd
+                    )
+                    continue
+                code, reason = judged
+                tally.reasons[code] += 1
+                note = {"point_id": point, "code": code, "reason": reason}
+                skipped.write(msgspec.json.encode(note) + b"\n")
+                if code in _IN_VAIN and there is not None:
+                    payloads[point] = mark_failure(
+                        there, fields, origin, text=row["text"], code=code, reason=reason
+                    )
             points.set_payloads(payloads)
-            tally.written += len(payloads)
             tally.read += len(page)
     done = tally.close()
     if done.written + done.skipped != done.read or done.read != manifest.counts.rows:
@@ -241,8 +266,9 @@ def check_skipped(folder: Location, max_failed_fraction: float) -> None:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in list(failed.items())[:5])
         raise JobError(
             f"{skipped:,} of {done.read:,} points were not tagged ({reasons}): more than "
-            f"max_failed_fraction={max_failed_fraction:g} allows. The others have their tags; a new run asks again "
-            f"for these alone. {SKIPPED} names them."
+            f"max_failed_fraction={max_failed_fraction:g} allows. The others have their tags. {SKIPPED} names these: "
+            "repair=true with the same output asks again for them alone, and so does a new run with retry_failed=true; "
+            "without it they are set aside."
         )
 
 
@@ -273,11 +299,41 @@ def _judge(row: Mapping[str, Any]) -> Tagged | tuple[str, str]:
     return judged if isinstance(judged, Tagged) else ("against_the_rules", f"the answer {judged}")
 
 
+def _read_manifest(folder: Location) -> Manifest:
+    manifest = read_manifest(folder.child(PREPARED))
+    if manifest is None:
+        raise JobError(f"{folder.child(PREPARED).uri}: nothing was prepared. Clear the task that prepares.")
+    return manifest
+
+
+def _note_failures(wrong: list[_Wrong], folder: Location, store: PointStore, fields: Fields) -> None:
+    """In the points, as far as nobody else has written there."""
+    origin = find_origin(_read_manifest(folder).prompt)
+    with store.open() as points:
+        for start in range(0, len(wrong), PAGE_POINTS):
+            page = {each.point: each for each in wrong[start : start + PAGE_POINTS] if each.code in _IN_VAIN}
+            known = points.fetch(list(page), fields.written)
+            points.set_payloads(
+                {
+                    point: mark_failure(
+                        there,
+                        fields,
+                        origin,
+                        text=page[point].text,
+                        code=page[point].code,
+                        reason=page[point].reason,
+                    )
+                    for point, there in known.items()
+                    if not find_foreign_keys(there, fields)
+                }
+            )
+
+
 def _find_obstacle(
     row: Mapping[str, Any],
     payload: Mapping[str, Any] | None,
     fields: Fields,
-    origin: Mapping[str, Any],
+    origin: Origin,
     *,
     overwrite: bool,
 ) -> tuple[str, str] | None:
@@ -285,30 +341,11 @@ def _find_obstacle(
         return "gone", "the point was deleted since it was read"
     if read_field(payload, fields.text) != row["text"]:
         return "changed", "the transcript was changed since it was read; the next run asks again"
-    there = payload.get(TAGGING)
-    if isinstance(there, Mapping) and there.get("prompt") == origin["prompt"] and _is_newer(there, origin):
+    if is_newer(payload.get(fields.tagging), origin):
         return "tagged_meanwhile", "a newer version of the prompt has tagged it since"
-    if not overwrite and is_foreign(payload):
+    if not overwrite and (keys := find_foreign_keys(payload, fields)):
         return (
             "foreign",
-            "it has tags or a summary that this DAG did not write; set overwrite to replace them",
+            f"it has values in {', '.join(keys)} that this DAG did not write; name other keys, or set overwrite",
         )
     return None
-
-
-def _is_newer(there: Mapping[str, Any], origin: Mapping[str, Any]) -> bool:
-    theirs, ours = there.get("prompt_version"), origin["prompt_version"]
-    return isinstance(theirs, (int, float)) and isinstance(ours, (int, float)) and theirs > ours
-
-
-def _make_payload(tagged: Tagged, row: Mapping[str, Any], origin: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "tags": tagged.tags,
-        "summary": tagged.summary,
-        TAGGING: {
-            **origin,
-            "model": row["answer_model"],
-            "cost_usd": row["answer_cost_usd"] or 0.0,
-            "values_digest": digest_values(tagged.tags, tagged.summary),
-        },
-    }

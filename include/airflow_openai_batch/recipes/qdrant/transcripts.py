@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from airflow_openai_batch.errors import ConfigError, JobError
-from airflow_openai_batch.recipes.job_folder import read_note, write_note
-from airflow_openai_batch.recipes.qdrant.qdrant_filters import leave_out, make_filter
+from airflow_openai_batch.recipes.job_folder import FolderReading, find_reading, write_note
+from airflow_openai_batch.recipes.qdrant.payload_text import check_text_field, read_field
+from airflow_openai_batch.recipes.qdrant.qdrant_filters import make_filter
+from airflow_openai_batch.recipes.qdrant.tag_choice import TagChoice, choose_failed, choose_points
+from airflow_openai_batch.recipes.qdrant.tag_marks import (
+    Fields,
+    Origin,
+    find_failure,
+    find_foreign_keys,
+    find_origin,
+)
 from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:
@@ -26,52 +35,30 @@ log = logging.getLogger(__name__)
 
 ROWS = "transcripts.parquet"
 NOTE = "transcripts.json"
-TAGGING = "tagging"
-"""The key of the payload that says by which prompt a point was tagged."""
-VALUES = ("tags", "summary")
-"""The keys of what was answered."""
+SET_ASIDE = "set_aside.jsonl"
+"""Points that were not asked about, since the same was asked in vain before."""
 
 _SCHEMA = pa.schema([("point_id", pa.string()), ("title", pa.string()), ("text", pa.string())])
+_Row = tuple[str, str | None, str]
 
 
-class Fields(msgspec.Struct, frozen=True, kw_only=True):
-    """Keys of the payload; ``a.b`` looks into an object."""
+class TranscriptReading(FolderReading, frozen=True, kw_only=True):
+    """Of the transcripts in a collection."""
 
-    text: str = "text"
-    title: str = "title"
-
-    def __post_init__(self) -> None:
-        if not self.text.strip():
-            raise ConfigError("text_field is empty: name the key of the payload that has the transcript.")
-        for name in self.names:
-            if name.partition(".")[0] in (*VALUES, TAGGING):
-                raise ConfigError(
-                    f"{name!r}: is where answers are written ({', '.join((*VALUES, TAGGING))}), so it cannot hold the "
-                    "transcript or its title, too. Name another key."
-                )
-
-    @property
-    def names(self) -> list[str]:
-        return [name for name in (self.text, self.title) if name]
-
-
-class TranscriptReading(msgspec.Struct, frozen=True, kw_only=True):
-    """What was read for a run; its file says that the table beside it is complete."""
-
-    asked: str
-    """Digest of collection, filters, fields and prompt version: a run goes on with its own reading only."""
     matching: int
     """Points that the filters let through."""
     tagged: int
-    """Of these, tagged by this version of the prompt or a newer one."""
+    """Of these, those that have their tags, see `TagChoice`."""
     empty: int
     """Untagged, but there is no text to ask about; each run passes them over."""
     read: int
     """The others, which stand in the table."""
     foreign: int = 0
     """Left out, since they have tags or a summary that this DAG did not write."""
-    restarted_by: str = ""
-    """The run that read anew what an earlier one had read into this directory."""
+    foreign_keys: dict[str, int] = msgspec.field(default_factory=dict)
+    """How many of them have a value at which key."""
+    set_aside: int = 0
+    """Left out, since the same was asked in vain before."""
 
 
 def seed_transcripts(store: PointStore, samples: Path) -> int:
@@ -101,48 +88,59 @@ def read_transcripts(
     *,
     filters: Mapping[str, Any],
     fields: Fields,
-    overwrite: bool = False,
+    choice: TagChoice | None = None,
     restart_of: str | None = None,
 ) -> TranscriptReading:
-    """Write the transcripts that match and are untagged, or tagged by an older prompt, into a table; a page at a time.
+    """Write the transcripts that match and want tags into a table; a page at a time.
 
     Done once per directory: whoever clears the task later, when points have their tags, gets the same rows.
 
-    :param overwrite: ask also about points with tags or a summary that others wrote, see `is_foreign`.
+    :param choice: what is asked about besides points without tags.
     :param restart_of: the id of a run that reads anew, once, what was read into the directory before it.
+    :raises ConfigError: if no point has a text under the key that ``fields`` names.
     :raises JobError: if the directory has the rows of another question.
     """
-    asked = _digest(store, filters, fields, prompt, overwrite)
-    done = read_note(folder.child(NOTE), TranscriptReading)
-    if done is not None and restart_of in (None, done.restarted_by):
-        if done.asked != asked:
-            raise JobError(
-                f"{folder.uri}: was read with another collection, other filters or another prompt version. Choose "
-                "another output_uri, or set on_existing=restart to read anew."
-            )
-        log.info("Read before, and used as it is: %s.", describe_reading(done))
+    choice = choice or TagChoice()
+    asked = _digest(store, filters, fields, prompt, choice)
+    done = find_reading(
+        folder.child(NOTE),
+        TranscriptReading,
+        asked=asked,
+        restart_of=restart_of,
+        describe=describe_reading,
+        what="another collection, other filters, other keys or another prompt",
+    )
+    if done is not None:
         return done
-    where = make_filter(filters)
-    with store.open() as points:
+    where, origin = make_filter(filters), find_origin(prompt)
+    with (
+        store.open() as points,
+        folder.child(SET_ASIDE).open_write() as set_aside,
+        folder.child(ROWS).open_write() as file,
+        pq.ParquetWriter(file, _SCHEMA) as table,
+    ):
         matching = points.count(where)
-        wanted = leave_out(where, _tagged_by(prompt))
-        with folder.child(ROWS).open_write() as file, pq.ParquetWriter(file, _SCHEMA) as table:
-            untagged = read = foreign = 0
-            for page in points.read_pages([*fields.names, *VALUES, TAGGING], wanted):
-                untagged += len(page)
-                kept = [point for point in page if overwrite or not is_foreign(point.payload)]
-                foreign += len(page) - len(kept)
-                rows = [row for row in (_make_row(point, fields) for point in kept) if row[-1] is not None]
-                if rows:
-                    table.write_batch(_make_batch(rows))
-                    read += len(rows)
+        if matching:
+            check_text_field(points, where, fields.text, matching)
+        sieve = _Sieve(fields, origin, choice, set_aside)
+        wanted = choose_points(where, fields, origin, choice.retag)
+        names = [*fields.names, *fields.written]
+        for page in points.read_pages(names, wanted):
+            _write_rows(table, list(sieve.choose(page)))
+        untagged = sieve.counts.total()
+        if choice.retry_failed:
+            for page in points.read_pages(names, choose_failed(wanted, fields, origin)):
+                _write_rows(table, list(sieve.choose_failed(page)))
+    counts = sieve.counts
     found = TranscriptReading(
         asked=asked,
         matching=matching,
         tagged=max(0, matching - untagged),
-        empty=untagged - read - foreign,
-        read=read,
-        foreign=foreign,
+        empty=counts["empty"],
+        read=counts["read"],
+        foreign=counts["foreign"],
+        foreign_keys=dict(sieve.foreign_keys),
+        set_aside=counts["set_aside"],
         restarted_by=restart_of or "",
     )
     write_note(folder.child(NOTE), found)
@@ -151,49 +149,68 @@ def read_transcripts(
 
 
 def describe_reading(found: TranscriptReading) -> str:
-    empty = f"{found.empty:,} without a text, " if found.empty else ""
+    left = f"{found.empty:,} without a text, " if found.empty else ""
     if found.foreign:
-        empty += f"{found.foreign:,} left alone with tags or a summary of their own (set overwrite to replace them), "
+        keys = ", ".join(f"{name} of {count:,}" for name, count in found.foreign_keys.items())
+        left += (
+            f"{found.foreign:,} left alone with tags or a summary of their own ({keys}: name other keys, or set "
+            "overwrite to replace them), "
+        )
+    if found.set_aside:
+        left += (
+            f"{found.set_aside:,} set aside since the same was asked in vain ({SET_ASIDE} names them, "
+            "retry_failed=true asks again), "
+        )
     return (
         f"{found.matching:,} match, {found.tagged:,} of them have tags by this prompt version or a newer one, "
-        f"{empty}{found.read:,} to tag"
+        f"{left}{found.read:,} to tag"
     )
 
 
-def is_foreign(payload: Mapping[str, Any]) -> bool:
-    """Whether a point has values under our keys that others wrote: without our mark beside them, or not those any more
-    that the mark was made for."""
-    values = [payload.get(name) for name in VALUES]
-    mark = payload.get(TAGGING)
-    if not (isinstance(mark, Mapping) and {"prompt", "prompt_version"} <= mark.keys()):
-        return any(values) or bool(mark)
-    seen = mark.get("values_digest")  # earlier releases wrote none
-    return seen is not None and any(values) and seen != digest_values(*values)
+class _Sieve:
+    """Which of the points that came are asked about; counted while they go by."""
 
+    def __init__(self, fields: Fields, origin: Origin, choice: TagChoice, set_aside: BinaryIO) -> None:
+        self.counts: Counter[str] = Counter()
+        self.foreign_keys: Counter[str] = Counter()
+        self._fields = fields
+        self._origin = origin
+        self._choice = choice
+        self._set_aside = set_aside
 
-def digest_values(tags: Any, summary: Any) -> str:
-    """Of what is written into a point, so that a change of somebody else's shows."""
-    return hashlib.sha256(msgspec.json.encode([tags, summary], order="sorted")).hexdigest()[:16]
+    def choose(self, page: list[Point]) -> Iterator[_Row]:
+        for point in page:
+            foreign = [] if self._choice.overwrite else find_foreign_keys(point.payload, self._fields)
+            text = read_field(point.payload, self._fields.text)
+            if foreign:
+                self.counts["foreign"] += 1
+                self.foreign_keys.update(foreign)
+            elif text is None:
+                self.counts["empty"] += 1
+            elif failed := find_failure(point.payload, self._fields, self._origin, text):
+                self.counts["set_aside"] += 1
+                if not self._choice.retry_failed:
+                    note = {"point_id": point.id, "code": failed.get("code"), "reason": failed.get("reason")}
+                    self._set_aside.write(msgspec.json.encode(note) + b"\n")
+            else:
+                self.counts["read"] += 1
+                yield self._make_row(point, text)
 
+    def choose_failed(self, page: list[Point]) -> Iterator[_Row]:
+        """Those that `choose` has set aside."""
+        for point in page:
+            text = read_field(point.payload, self._fields.text)
+            is_foreign = not self._choice.overwrite and find_foreign_keys(point.payload, self._fields)
+            if text is None or is_foreign:
+                continue
+            if find_failure(point.payload, self._fields, self._origin, text):
+                self.counts["set_aside"] -= 1
+                self.counts["read"] += 1
+                yield self._make_row(point, text)
 
-def read_version(version: object) -> int | float | str:
-    """A prompt's version as it goes into payloads: a number where it is one, so that older ones can be told."""
-    text = str(version).strip()
-    try:
-        number = float(text)
-    except ValueError:
-        return text
-    return int(number) if number.is_integer() else number
-
-
-def read_field(payload: Mapping[str, Any], name: str) -> str | None:
-    """Text at a key of the payload; pieces are joined by lines. None where there is none."""
-    found: Any = payload
-    for part in name.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
-    if isinstance(found, list):
-        found = "\n".join(piece for piece in found if isinstance(piece, str))
-    return found if isinstance(found, str) and found.strip() else None
+    def _make_row(self, point: Point, text: str) -> _Row:
+        title = read_field(point.payload, self._fields.title) if self._fields.title else None
+        return to_text(point.id), title, text
 
 
 def to_text(point_id: PointId) -> str:
@@ -205,41 +222,30 @@ def to_point_id(text: str) -> PointId:
     return int(text) if text.isdigit() and len(text) <= 20 else text
 
 
-def _make_batch(rows: list[tuple[str, str | None, str | None]]) -> pa.RecordBatch:
-    columns = zip(*rows, strict=True)
-    arrays = [pa.array(values, column.type) for values, column in zip(columns, _SCHEMA, strict=True)]
-    return pa.record_batch(arrays, schema=_SCHEMA)
-
-
-def _make_row(point: Point, fields: Fields) -> tuple[str, str | None, str | None]:
-    title = read_field(point.payload, fields.title) if fields.title else None
-    return to_text(point.id), title, read_field(point.payload, fields.text)
-
-
-def _tagged_by(prompt: PromptSpec) -> list[Any]:
-    """Conditions on what needs no tags again."""
-    from qdrant_client import models
-
-    version = read_version(prompt.version)
-    key = f"{TAGGING}.prompt_version"
-    return [
-        models.FieldCondition(key=f"{TAGGING}.prompt", match=models.MatchValue(value=prompt.name)),
-        models.FieldCondition(key=key, match=models.MatchValue(value=version))
-        if isinstance(version, str)
-        else models.FieldCondition(key=key, range=models.Range(gte=version)),
-    ]
+def _write_rows(table: pq.ParquetWriter, rows: list[_Row]) -> None:
+    if rows:
+        columns = zip(*rows, strict=True)
+        arrays = [pa.array(values, column.type) for values, column in zip(columns, _SCHEMA, strict=True)]
+        table.write_batch(pa.record_batch(arrays, schema=_SCHEMA))
 
 
 def _digest(
-    store: PointStore, filters: Mapping[str, Any], fields: Fields, prompt: PromptSpec, overwrite: bool
+    store: PointStore, filters: Mapping[str, Any], fields: Fields, prompt: PromptSpec, choice: TagChoice
 ) -> str:
+    """What is as it always was adds nothing, so that a directory of an earlier release goes on."""
+    further = [
+        *(["overwrite"] if choice.overwrite else []),
+        *([] if fields.written == Fields().written else [fields.written]),
+        *([] if choice.retag == "version" else [choice.retag]),
+        *(["retry_failed"] if choice.retry_failed else []),
+    ]
     what: list[Any] = [
         store.collection,
         store.place,
         dict(filters),
-        fields,
+        {"text": fields.text, "title": fields.title},
         prompt.name,
         str(prompt.version),
-        *(["overwrite"] if overwrite else []),
+        *further,
     ]
     return hashlib.sha256(msgspec.json.encode(what, order="sorted")).hexdigest()
