@@ -52,16 +52,16 @@ test: $(READY) ## the tests, every promise once: under ten minutes; ARGS=tests/p
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	# Those that start a whole Airflow want the machine for themselves.
+	# Three on two cores: a quarter of their time they wait. Those that start a whole Airflow want the machine alone.
 	@failed=0; \
-	$(BIN)/python -m pytest -m "not long and not system" -n 2 --dist loadfile --no-loadscope-reorder || failed=1; \
+	$(BIN)/python -m pytest -m "not long and not system" -n 3 --dist loadfile --no-loadscope-reorder || failed=1; \
 	$(BIN)/python -m pytest -m "not long and system" tests/system || failed=1; \
 	exit $$failed
 endif
 
 test-long: $(READY) ## what takes longer: kills, chaos, browsers, nights, the compose file, and more of the same
 	@failed=0; \
-	$(BIN)/python -m pytest -m "long and not system" -n 2 --dist loadfile --no-loadscope-reorder || failed=1; \
+	$(BIN)/python -m pytest -m "long and not system" -n 3 --dist loadfile --no-loadscope-reorder || failed=1; \
 	$(BIN)/python -m pytest tests/distributed || failed=1; \
 	$(BIN)/python -m pytest -m "long and system" --ignore=tests/distributed || failed=1; \
 	exit $$failed

@@ -108,6 +108,7 @@ def test_a_split_that_fails_leaves_the_table_of_before_and_no_second_red_task(
     assert (tmp_path / "out" / "answers.csv").read_bytes() == before
 
 
+@pytest.mark.long
 def test_captions_of_the_other_frames_stand_in_the_workbook(
     trigger: Any, openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
@@ -162,6 +163,7 @@ def test_a_night_has_its_table_and_nobody_is_told_of_it_until_it_is_good(
     assert rows["R-1013"]["sentiment"] is not None
 
 
+@pytest.mark.long
 def test_a_cover_that_is_filtered_is_a_line_of_the_workbook(
     trigger: Any, openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
@@ -213,6 +215,7 @@ def test_a_shard_of_covers_that_never_landed_goes_on_in_the_next_run(
     assert good(openai_server) == 8
 
 
+@pytest.mark.long
 def test_a_sample_of_covers_comes_first_and_the_rest_goes_on_in_the_same_round(
     trigger: Any, openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
@@ -232,6 +235,7 @@ def test_a_sample_of_covers_comes_first_and_the_rest_goes_on_in_the_same_round(
     assert good(openai_server) == 8
 
 
+@pytest.mark.long
 def test_transcripts_are_tagged_but_for_the_one_that_is_filtered(
     trigger: Any, openai_server: OpenAIServer, form_roots: Path, tmp_path: Path
 ) -> None:
@@ -256,6 +260,7 @@ def test_transcripts_are_tagged_but_for_the_one_that_is_filtered(
     assert "| 22 | 22 | 0 |" in (tmp_path / "out" / "summary.md").read_text()
 
 
+@pytest.mark.long
 def test_chunks_have_their_vectors_but_for_the_one_that_is_refused(
     trigger: Any, openai_server: OpenAIServer, form_roots: Path, tmp_path: Path
 ) -> None:
@@ -281,6 +286,7 @@ def test_chunks_have_their_vectors_but_for_the_one_that_is_refused(
     assert count_points(store) == 32
 
 
+@pytest.mark.long
 def test_a_request_file_has_its_answers_and_the_reason_beside_them(
     run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
 ) -> None:

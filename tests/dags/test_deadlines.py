@@ -41,6 +41,7 @@ def test_where_flex_could_not_answer_in_time_the_rest_goes_out_in_real_time(
     )
 
 
+@pytest.mark.long
 def test_a_job_writes_down_how_fast_it_was_answered(
     run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
@@ -86,6 +87,7 @@ def test_who_asks_for_real_time_pays_it_without_a_deadline(
     assert "finish_within_h" not in (job.output / "report.md").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.openai_server(in_progress_s=0.2)
 def test_the_report_says_how_long_batches_take_in_the_account(
     run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
@@ -100,6 +102,7 @@ def test_the_report_says_how_long_batches_take_in_the_account(
     assert "| gpt-6-luna | up to 100 | 6 |" in text
 
 
+@pytest.mark.long
 def test_a_report_is_written_though_the_account_cannot_be_asked(
     run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
 ) -> None:

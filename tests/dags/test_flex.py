@@ -91,6 +91,7 @@ def test_no_capacity_is_waited_out_and_is_no_try(
     assert openai_server.books.refused["flex"] == 6 * 7
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick", "impatient")
 def test_auto_sends_what_is_small_through_flex_and_pays_the_full_price_where_there_is_no_room(
     run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
@@ -106,6 +107,7 @@ def test_auto_sends_what_is_small_through_flex_and_pays_the_full_price_where_the
     assert openai_server.books.calls_of("POST /v1/batches") == 0
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick", "impatient")
 def test_who_asks_for_flex_waits_for_room_without_a_worker(
     run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -120,6 +122,7 @@ def test_who_asks_for_flex_waits_for_room_without_a_worker(
     assert openai_server.books.billed == {"flex": 5}
 
 
+@pytest.mark.long
 def test_a_model_without_flex_is_found_once_and_remembered(
     run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
@@ -132,6 +135,7 @@ def test_a_model_without_flex_is_found_once_and_remembered(
     assert sorted(read_events(job, shard).count("flex") for shard in range(3)) == [0, 0, 1]
 
 
+@pytest.mark.long
 def test_flex_for_a_model_without_it_says_what_to_set_and_a_batch_goes_on(
     run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
 ) -> None:

@@ -180,6 +180,7 @@ def test_a_repair_looks_once_more_at_a_video_before_it_asks_for_another(
     assert openai_server.books.billed["batch"] == 1
 
 
+@pytest.mark.long
 def test_a_budget_binds_pictures_by_their_size_and_quality(
     run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
@@ -193,6 +194,7 @@ def test_a_budget_binds_pictures_by_their_size_and_quality(
     assert sum(row["cost_usd"] for row in job.rows()) == pytest.approx(1.0551, abs=0.001)
 
 
+@pytest.mark.long
 def test_a_video_costs_what_the_connection_says_a_second_costs(
     run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path, define_connection: Callable[..., str]
 ) -> None:
