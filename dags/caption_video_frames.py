@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, Param, TaskGroup, TriggerRule, task
@@ -15,6 +14,7 @@ from airflow_openai_batch.dag_params import (
     join_arguments,
     make_form,
     prepare_arguments,
+    sample_path,
 )
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.own_tasks import check_joined, make_path_safe, task_failures
@@ -23,7 +23,7 @@ from airflow_openai_batch.recipes.captions.account_tier import TIERS, find_concu
 from airflow_openai_batch.task_group import openai_batch_task_group
 
 DAG_ID = "caption_video_frames"
-SAMPLE = Path(__file__).resolve().parents[1] / "include" / "samples" / "video" / "four_scenes.mp4"
+SAMPLE = sample_path("video/four_scenes.mp4")
 MODELS = ("model_1", "model_2")
 WAYS = ("realtime", "batch")
 BY_CONNECTION = "by connection"
@@ -64,7 +64,7 @@ own there, and within it each model.
 
 OWN = {
     "video_uri": Param(
-        default=str(SAMPLE),
+        default=SAMPLE,
         type="string",
         title="Video",
         description="URI or path of a file that FFmpeg can read: .mp4, .mkv, .webm, .mov ...",

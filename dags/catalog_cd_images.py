@@ -14,6 +14,7 @@ from airflow_openai_batch.dag_params import (
     join_arguments,
     make_form,
     prepare_arguments,
+    sample_path,
 )
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.own_tasks import (
@@ -26,7 +27,7 @@ from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.task_group import openai_batch_task_group
 
 DAG_ID = "catalog_cd_images"
-SAMPLES = Path(__file__).resolve().parents[1] / "include" / "samples" / "cd_covers"
+SAMPLES = sample_path("cd_covers")
 WORK = "{{ params.output_uri.rstrip('/') | replace('{run_id}', run_id | path_safe) }}"
 """The directory that all steps share, in whatever task it stands."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, Param, TriggerRule, XComArg, get_current_context, task, task_group
@@ -17,15 +16,13 @@ from airflow_openai_batch.dag_params import (
     sending_arguments,
     split_arguments,
 )
-from airflow_openai_batch.operators.own_tasks import task_failures
 from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
 from airflow_openai_batch.operators.shard import OpenAIBatchShardOperator
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
-from airflow_openai_batch.recipes.inbox.delivery import deliver_outputs
-from airflow_openai_batch.recipes.inbox.inbox import open_inbox, seed_inbox
-from airflow_openai_batch.recipes.inbox.pending_files import find_jobs
+from airflow_openai_batch.recipes.inbox.draining import deliver, find_files
 
 DAG_ID = "drain_request_files"
+SAMPLES = sample_path("request_files")
 INBOX = f"{find_output_root()}/{DAG_ID}/inbox"
 
 DOC_MD = """
@@ -108,19 +105,7 @@ with DAG(
     @task(task_id="find_files")
     def find() -> list[dict[str, str]]:
         params = get_current_context()["params"]
-        min_age_s = params["min_age"]
-        with task_failures():
-            inbox = open_inbox(params["inbox"])
-            if params["inbox"] == INBOX and seed_inbox(inbox, Path(sample_path("request_files"))):
-                min_age_s = 0
-            only_bad = params["repair"]
-            found = find_jobs(inbox, max_files=params["max_files"], min_age_s=min_age_s, only_bad=only_bad)
-            goes_on = params["on_existing"] == "resume" and not only_bad
-            for job in found:
-                if job.landed and goes_on:
-                    deliver_outputs(inbox, job.uri)
-        todo = [job for job in found if not (job.landed and goes_on)]
-        return [{"input_uri": job.input_uri, "output_uri": job.uri} for job in todo]
+        return find_files(params, SAMPLES if params["inbox"] == INBOX else None)
 
     found: Any = find()
 
@@ -137,17 +122,16 @@ with DAG(
     def collect(files: Any) -> list[dict[str, Any]]:
         return [shard for shards in files for shard in shards]
 
-    @task
-    def deliver(shard: Any) -> list[dict[str, Any]] | None:
-        with task_failures():
-            return deliver_outputs(open_inbox(get_current_context()["params"]["inbox"]), shard["job"])
+    @task(task_id="deliver")
+    def deliver_file(shard: Any) -> list[dict[str, Any]] | None:
+        return deliver(get_current_context()["params"]["inbox"], shard["job"])
 
     @task_group(group_id="shard")
     def drain(shard: Any) -> None:
         send = OpenAIBatchShardOperator(
             task_id="send", shard=shard, **sending_arguments(), **landing_arguments()
         )
-        send >> deliver(shard)
+        send >> deliver_file(shard)
 
     # Not of every file: one that cannot be split is red once, at its split.
     @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)

@@ -9,7 +9,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.sdk import DAG, Param, TriggerRule, task
 
-from airflow_openai_batch.dag_params import join_arguments, make_form, prepare_arguments
+from airflow_openai_batch.dag_params import join_arguments, make_form, prepare_arguments, sample_path
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.own_tasks import PromptSpec, check_joined, load_prompt, task_failures
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
@@ -22,7 +22,7 @@ from airflow_openai_batch.task_group import openai_batch_task_group
 
 DAG_ID = "embed_documents"
 PROMPT = "include/prompts/embed_chunks.yaml"
-SAMPLES = Path(__file__).resolve().parents[1] / "include" / "samples" / "documents" / "guides"
+SAMPLES = sample_path("documents/guides")
 
 DOC_MD = """
 ### Documents → chunks → vectors in Qdrant, at half the price

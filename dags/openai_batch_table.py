@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, Param, TriggerRule, task
 
-from airflow_openai_batch.dag_params import DEFAULT_MODEL, join_arguments, make_form, prepare_arguments
+from airflow_openai_batch.dag_params import (
+    DEFAULT_MODEL,
+    join_arguments,
+    make_form,
+    prepare_arguments,
+    sample_path,
+)
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.own_tasks import check_joined
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.task_group import openai_batch_task_group
 
 DAG_ID = "openai_batch_table"
-SAMPLE = Path(__file__).resolve().parents[1] / "include" / "samples" / "table" / "reviews.csv"
 
 DOC_MD = """
 ### Ask the same question about every row of a table
@@ -43,7 +47,7 @@ should type. A prompt that is worth keeping belongs into a YAML file: `prompt="p
 
 OWN = {
     "source": Param(
-        default=str(SAMPLE),
+        default=sample_path("table/reviews.csv"),
         type=["null", "string", "array"],
         title="Table",
         description="URI or path of a .csv, .jsonl, .parquet or .xlsx, or a glob. Several: one per line.",

@@ -10,7 +10,7 @@ from airflow.sdk import DAG, Asset, Param, get_current_context, task
 from airflow_openai_batch.dag_params import find_output_root
 from airflow_openai_batch.operators.own_tasks import task_failures
 from airflow_openai_batch.recipes.reviews.night_report import write_followup
-from airflow_openai_batch.recipes.reviews.nights import Night, find_newest_table, read_event
+from airflow_openai_batch.recipes.reviews.nights import find_newest_table, read_event
 
 REVIEWS = Asset("reviews_sentiment")
 WORD_COLUMN = "sentiment"
@@ -69,6 +69,6 @@ with DAG(
 
     @task(map_index_template="{{ task.op_kwargs['night']['day'] }}")
     def write(night: Any) -> dict[str, Any]:
-        return write_followup(Night.from_xcom(night), WORD_COLUMN, get_current_context()["params"]["word"])
+        return write_followup(night, WORD_COLUMN, get_current_context()["params"]["word"])
 
     write.expand(night=find_days())

@@ -18,11 +18,10 @@ from airflow_openai_batch.dag_params import (
     sample_path,
 )
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
-from airflow_openai_batch.operators.own_tasks import check_joined, task_failures
+from airflow_openai_batch.operators.own_tasks import check_joined
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.recipes.reviews.night_report import report_night
 from airflow_openai_batch.recipes.reviews.night_start import begin_night
-from airflow_openai_batch.recipes.reviews.nights import Night
 from airflow_openai_batch.task_group import openai_batch_task_group
 
 try:
@@ -153,8 +152,7 @@ with DAG(
 
     @task(task_id="find_night")
     def find() -> dict[str, str]:
-        with task_failures():
-            night = begin_night(get_current_context(), prompt=PROMPT, word=WORD, timezone=TIMEZONE)
+        night = begin_night(get_current_context(), prompt=PROMPT, word=WORD, timezone=TIMEZONE)
         if night is None:
             raise AirflowSkipException("A quiet night: there is no file for it.")
         return night
@@ -163,7 +161,7 @@ with DAG(
     def report(night: Any) -> dict[str, Any]:
         params = get_current_context()["params"]
         return report_night(
-            Night.from_xcom(night),
+            night,
             WORD,
             show_answers=params["show_answers"],
             trend_days=params["trend_days"],

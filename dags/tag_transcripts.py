@@ -9,7 +9,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.sdk import DAG, Param, TriggerRule, task
 
-from airflow_openai_batch.dag_params import make_form, prepare_arguments
+from airflow_openai_batch.dag_params import make_form, prepare_arguments, sample_path
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.own_tasks import PromptSpec, check_joined, load_prompt, task_failures
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
@@ -31,7 +31,7 @@ from airflow_openai_batch.task_group import openai_batch_task_group
 
 DAG_ID = "tag_transcripts"
 PROMPT = "include/prompts/tags.yaml"
-SAMPLES = Path(__file__).resolve().parents[1] / "include" / "samples" / "transcripts"
+SAMPLES = Path(sample_path("transcripts"))
 
 DOC_MD = """
 ### Transcripts in Qdrant → 3 to 5 tags and a summary, in the same points

@@ -1,4 +1,4 @@
 """Behind ``drain_request_files``."""
 
 # Modules that other folders may import from.
-__all__ = ["delivery", "inbox", "pending_files"]
+__all__ = ["draining", "inbox", "pending_files"]

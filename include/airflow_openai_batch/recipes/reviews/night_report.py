@@ -11,33 +11,42 @@ import msgspec
 from airflow_openai_batch.access.givers import find_giver_of
 from airflow_openai_batch.access.permissions import check_uri
 from airflow_openai_batch.errors import ConfigError, JobError
+from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.recipes.reviews.day_table import open_day_table
 from airflow_openai_batch.recipes.reviews.day_words import DayCounts, encode_counts, select_rows, write_words
+from airflow_openai_batch.recipes.reviews.nights import Night
 from airflow_openai_batch.recipes.reviews.trend import LOOK, describe_trend, read_trend, write_trend_table
 from airflow_openai_batch.tables.writing.kept_files import KeptFile
 from airflow_openai_batch.tables.writing.write_table import TableOptions, open_table
 from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.recipes.reviews.nights import Night
     from airflow_openai_batch.recipes.reviews.trend import NightFigures
 
 log = logging.getLogger(__name__)
 
 
 def report_night(
-    night: Night, word: str, *, show_answers: int, trend_days: int, max_failed_fraction: float
+    found: dict[str, str], word: str, *, show_answers: int, trend_days: int, max_failed_fraction: float
 ) -> dict[str, Any]:
     """Write the day's table and ``report.md``, say in the log what is in them, and return what the asset event says.
 
     Run again, it writes the same files again.
 
+    :param found: the night, as `begin_night` returned it.
     :param word: the property of the prompt's answers that is counted.
     :param show_answers: so many of the first answers are **readable in the log**.
     :param trend_days: calendar days to look back.
     :param max_failed_fraction: of the day's rows, that may be without a good answer from earlier askings.
-    :raises JobError: if more of them are, after all is written: the report of the last asking knows nothing of them.
+        If more of them are, the task fails after all is written: the report of the last asking knows nothing of them.
     """
+    with task_failures():
+        return _report(Night.from_xcom(found), word, show_answers, trend_days, max_failed_fraction)
+
+
+def _report(
+    night: Night, word: str, show_answers: int, trend_days: int, max_failed_fraction: float
+) -> dict[str, Any]:
     with open_day_table(night, find_giver_of(night.source)) as day:
         counts = write_words(day, word, night.open_table(), show=show_answers)
     trend = read_trend(night, trend_days)
@@ -69,13 +78,18 @@ def report_night(
     }
 
 
-def write_followup(night: Night, column: str, word: str) -> dict[str, Any]:
+def write_followup(found: dict[str, str], column: str, word: str) -> dict[str, Any]:
     """The day's reviews with one word as a CSV that opens in Excel, for people who answer them.
 
     :param column: of the day's table, that has the word.
     :raises ConfigError: for a word that this day's prompt does not know, and for a place that is not allowed: whoever
         may create asset events names it in one.
     """
+    with task_failures():
+        return _write_followup(Night.from_xcom(found), column, word)
+
+
+def _write_followup(night: Night, column: str, word: str) -> dict[str, Any]:
     check_uri(night.root, "output", find_giver_of(night.root))
     known = _read_report(night, night.day).get("words", {})
     if known and word not in known:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.access.givers import find_giver_of
+from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.operators.task.prompt_files import load_prompt
 from airflow_openai_batch.recipes.reviews.day_rounds import open_round
 from airflow_openai_batch.recipes.reviews.day_words import read_words
@@ -23,8 +24,12 @@ def begin_night(context: Context, *, prompt: str, word: str, timezone: str) -> d
     :param prompt: file of the prompt.
     :param word: the property of its answers that is going to be counted.
     :param timezone: in which a day begins.
-    :raises ConfigError: for a prompt, a pattern or a place that cannot be used.
     """
+    with task_failures():
+        return _begin(context, prompt, word, timezone)
+
+
+def _begin(context: Context, prompt: str, word: str, timezone: str) -> dict[str, str] | None:
     params, run = context["params"], context["dag_run"]
     spec = load_prompt(prompt, {"model": params["model"]}, Path(context["dag"].fileloc).parent)
     read_words(spec.response_schema, word)
