@@ -1,8 +1,8 @@
 """DAGs to copy are short: whoever makes one their own reads its wiring on one page.
 
 Wiring is the code of tasks and how they hang together: the body of ``with DAG(...)`` and the functions beside it,
-without blank lines, comments and docstrings. What stands above it (the name of the prompt, words, columns, the form, the
-text about the DAG) is what a user changes, and is not counted; nor is the head of ``with DAG(...)``.
+without blank lines, comments and docstrings. What stands above it (the name of the prompt, words, columns, the
+form, the text about the DAG) is what a user changes, and is not counted; nor is the head of ``with DAG(...)``.
 """
 
 from __future__ import annotations
