@@ -24,7 +24,8 @@ from airflow_openai_batch.task_group import openai_batch_task_group
 
 DAG_ID = "caption_video_frames"
 SAMPLE = sample_path("video/four_scenes.mp4")
-MODELS = ("model_1", "model_2")
+MODELS = {"model_1": DEFAULT_MODEL, "model_2": COMPARED_MODEL}
+"""What the form begins with; ``None`` is a field that begins empty. Add a line for a third."""
 WAYS = ("realtime", "batch")
 BY_CONNECTION = "by connection"
 VIDEO = "{{ ti.xcom_pull(task_ids='extract_frames') or '' }}"
@@ -37,29 +38,33 @@ DOC_MD = """
 | extract_frames → choose → | prepare → caption (split → shard → publish) → join | → compare → judge |
 
 * **extract_frames** decodes the video once and writes one picture per second (needs the extra `video`).
-* **choose** skips the ways that were not asked for.
+* **choose** takes what has no good caption yet, for each model and way in a round of its own, and skips what has
+  nothing to ask.
 * **caption** sends one request per frame: with `mode` = realtime at once, as fast as `tier` allows; as batch at half
   the price; with both, twice, which costs one and a half times as much as real time alone, to see the difference.
 * **compare** writes `report.md` (also in its log) and `captions.xlsx`: each frame with the captions beside each other;
   time, cost and tokens by model and way; how far the models' words agree. It does so with what there is: a frame
   without a caption says why in the column `problems`, and the run is red where more than `max_failed_fraction` of a
-  model's frames have none. `repair` asks for these alone.
+  model's frames have none. The next run asks for these alone.
 
 **Try it**: trigger it with the form as it is. It captions the eight frames of a drawn video four times.
 
 **Run it again** with the same `output_uri`, which is what the form has by default: what is there is not paid for again,
 and what another run added (another model, the other way) stands in the report, too. Each video has a directory of its
-own there, and within it each model.
+own there, and within it each model. A sample is not paid for twice: with `max_frames` = 20 and then 200, the second run
+asks about 180.
 
 **Clear any task at any time**: it goes on from where it is.
 
 **Make it your own**
-1. `video_uri`, `every_s`, `max_frames`: an hour has 3,600 frames; begin with `max_frames` = 20.
+1. `video_uri`, `start_s`, `every_s`, `max_frames`: an hour has 3,600 frames; begin with `max_frames` = 20.
 2. `include/prompts/frame_caption.yaml`: what is asked. `detail: low` there is the cheap way to look at a picture; with
    `high`, set `max_side` to 1024 or so.
 3. `tier`: the usage tier of your account. In the connection's extra, as `{"tier": "2"}`, it holds for all DAGs, and
    sets the requests and tokens per minute as well.
-4. When you have decided: set `mode` and drop the second model from `MODELS`.
+4. A model of another server, say your own: its connection of type OpenAI as `model_2_conn_id` (named in the DAG or in
+   `[openai_batch] allowed_conn_ids`), and `model_2_mode` = realtime where it has no batches. A third model is a line in
+   `MODELS`. When you have decided: set `mode` and drop the second.
 """
 
 OWN = {
@@ -90,17 +95,13 @@ OWN = {
         description="Usage tier of the account: how many real-time requests are in the air at once, and what the "
         "batch queue holds. by connection: what its extra says.",
     ),
-    "model_1": Param(
-        default=DEFAULT_MODEL,
-        type="string",
-        title="Model",
-        description="It must be able to see.",
-    ),
-    "model_2": Param(
-        default=COMPARED_MODEL,
-        type=["null", "string"],
-        title="Second model",
-        description="To compare with. Empty: none.",
+    "start_s": Param(
+        default=0,
+        type="number",
+        minimum=0,
+        title="From second",
+        description="Of the video.",
+        section="Frames",
     ),
     "every_s": Param(
         default=1,
@@ -115,7 +116,7 @@ OWN = {
         type=["null", "integer"],
         minimum=1,
         title="Frames at most",
-        description="From the beginning. Empty: all.",
+        description="From that second. Empty: all. A larger number later asks about the others alone.",
         section="Frames",
     ),
     "max_side": Param(
@@ -128,6 +129,32 @@ OWN = {
         section="Frames",
     ),
 }
+
+for slot, model in MODELS.items():
+    title = slot.replace("_", " ").capitalize()
+    OWN |= {
+        slot: Param(
+            default=model,
+            type=["null", "string"],
+            title=title,
+            description="It must be able to see. Empty: none.",
+        ),
+        f"{slot}_conn_id": Param(
+            default=None,
+            type=["null", "string"],
+            title=f"{title}: connection",
+            description="Of type OpenAI, to the server that has it, for instance one of your own. Empty: conn_id.",
+            section="Servers",
+        ),
+        f"{slot}_mode": Param(
+            default=None,
+            enum=[None, "both", "realtime", "batch"],
+            type=["null", "string"],
+            title=f"{title}: batch or real time",
+            description="For a server that has no batches, say. Empty: mode.",
+            section="Servers",
+        ),
+    }
 
 with DAG(
     dag_id=DAG_ID,
@@ -156,17 +183,24 @@ with DAG(
         given = params or {}
         with task_failures():
             sampling = video_frames.Sampling(
-                every_s=given["every_s"], most=given["max_frames"], max_side=given["max_side"]
+                every_s=given["every_s"],
+                most=given["max_frames"],
+                max_side=given["max_side"],
+                start_s=given["start_s"],
             )
             return video_frames.extract_frames(given["video_uri"], output_uri, sampling)
 
     @task.branch
-    def choose(params: dict[str, Any] | None = None) -> list[str]:
-        given = params or {}
-        is_one = given["model_2"] in (None, "", given["model_1"])
-        models = MODELS[:1] if is_one else MODELS
-        ways = WAYS if given["mode"] == "both" else (given["mode"],)
-        return [f"{slot}_{way}.prepare" for slot in models for way in ways]
+    def choose(video: str, params: Any = None, run_id: Any = None, ti: Any = None) -> list[str]:
+        from airflow_openai_batch.recipes.captions import frame_rounds
+
+        restart = run_id if params["on_existing"] == "restart" else None
+        with task_failures():
+            models = frame_rounds.read_models(params, list(MODELS))
+            rounds = frame_rounds.open_rounds(video, models, most=params["max_frames"], restart_of=restart)
+        for name, place in rounds.items():
+            ti.xcom_push(key=name, value=place)
+        return [f"{name}.prepare" for name in rounds]
 
     @task(trigger_rule=TriggerRule.ALL_DONE)  # with what there is
     def compare(video: str) -> dict[str, Any] | None:
@@ -181,7 +215,7 @@ with DAG(
             check_joined(*(f"{slot}_{way}.join" for slot in MODELS for way in WAYS))
 
     frames = extract_frames("{{ params.output_uri.rstrip('/') | replace('{run_id}', run_id | path_safe) }}")
-    chosen = choose()
+    chosen = choose(VIDEO)
     compared = compare(VIDEO)
     # The table is there whatever failed; the run is red all the same.
     judged = judge()
@@ -190,11 +224,12 @@ with DAG(
 
     for slot in MODELS:
         for way in WAYS:
-            place = f"{VIDEO}/{{{{ params.{slot} | string | path_safe }}}}/{way}"
+            place = f"{{{{ ti.xcom_pull(task_ids='choose', key='{slot}_{way}') or '' }}}}"
+            conn_id = f"{{{{ params.{slot}_conn_id or params.conn_id }}}}"
             with TaskGroup(f"{slot}_{way}"):
                 prepare = OpenAIBatchPrepareOperator(
                     task_id="prepare",
-                    source=f"{VIDEO}/frames.jsonl",
+                    source=f"{place}/rows.jsonl",
                     prompt="include/prompts/frame_caption.yaml",
                     prompt_overrides={"model": f"{{{{ params.{slot} }}}}"},
                     output_uri=f"{place}/prepared",
@@ -206,6 +241,8 @@ with DAG(
                     input_uri=prepare.output,
                     output_uri=f"{place}/job",
                     from_params=True,
+                    repair=False,  # a round of its own has what is asked again
+                    conn_id=conn_id,
                     send_mode=way,
                     realtime_concurrency="{{ params.realtime_concurrency or (params.tier | concurrency) }}",
                     enqueued_token_limit="{{ params.enqueued_token_limit or "
@@ -215,7 +252,7 @@ with DAG(
                     task_id="join",
                     prepared=f"{place}/prepared",
                     job=caption.begun_job,
-                    output_uri=f"{place}/captions.jsonl",
+                    output_uri=f"{place}/answers.jsonl",
                     max_rejected_fraction=1,  # a gap in the table, no more
                     trigger_rule=TriggerRule.ALL_DONE,
                     **join_arguments(),

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import struct
 import wave
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
+from airflow_openai_batch.access.givers import Giver
+from airflow_openai_batch.access.locations import open_place
 from airflow_openai_batch.errors import ConfigError, InputError
 from airflow_openai_batch.recipes.captions.video_frames import Sampling, extract_frames
 from airflow_openai_batch.recipes.json_rows import read_rows
 from airflow_openai_batch.storage.location import resolve_plain
+from airflow_openai_batch.storage.sources import describe_file
 
 SAMPLE = Path(__file__).resolve().parents[2] / "include" / "samples" / "video" / "four_scenes.mp4"
 
@@ -89,3 +94,71 @@ def test_a_missing_library_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
 def test_numbers_that_cannot_be_are_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="must be"):
         Sampling(**wrong)
+
+
+def turn_quarter(path: Path) -> Path:
+    """The sample as a phone held upright records it: the same pictures, and a matrix that turns them clockwise."""
+    data = bytearray(SAMPLE.read_bytes())
+    matrix = data.index(b"tkhd") + 44  # ISO/IEC 14496-12, 8.3.2
+    one = 1 << 16
+    data[matrix : matrix + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 144 * one, 0, 1 << 30)
+    path.write_bytes(data)
+    return path
+
+
+def test_a_video_of_a_phone_held_upright_gives_upright_pictures(tmp_path: Path) -> None:
+    plain = read_frames(extract_frames(str(SAMPLE), str(tmp_path / "plain"), Sampling(every_s=4)))
+    source = turn_quarter(tmp_path / "upright.mp4")
+    turned = read_frames(extract_frames(str(source), str(tmp_path / "turned"), Sampling(every_s=4)))
+    assert len(turned) == len(plain) == 2
+    for before, after in zip(plain, turned, strict=True):
+        first, second = (Image.open(row["image"].removeprefix("file://")) for row in (before, after))
+        assert second.size == (first.height, first.width)
+        wanted = first.transpose(Image.Transpose.ROTATE_270)  # clockwise
+        difference = ImageStat.Stat(ImageChops.difference(wanted, second)).mean
+        assert max(difference) < 3, difference
+
+
+@pytest.mark.parametrize(("start_s", "seconds"), [(3, [3, 5, 7]), (2.55, [2.6, 4.6, 6.6]), (7.9, [7.9])])
+def test_a_start_within_the_video_keeps_its_seconds(
+    tmp_path: Path, start_s: float, seconds: list[float]
+) -> None:
+    rows = read_frames(extract_frames(str(SAMPLE), str(tmp_path), Sampling(every_s=2, start_s=start_s)))
+    assert [row["second"] for row in rows] == pytest.approx(seconds)
+    assert [row["frame"] for row in rows] == list(range(len(seconds)))
+    whole = read_frames(extract_frames(str(SAMPLE), str(tmp_path), Sampling(every_s=0.1)))
+    same = {row["second"]: Path(row["image"].removeprefix("file://")).read_bytes() for row in whole}
+    assert [Path(row["image"].removeprefix("file://")).read_bytes() for row in rows] == [
+        same[row["second"]] for row in rows
+    ]
+
+
+def test_a_start_after_the_end_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no frame that can be decoded at second 60 or later \(start_s\)"):
+        extract_frames(str(SAMPLE), str(tmp_path), Sampling(start_s=60))
+
+
+def test_more_frames_are_added_to_those_that_are_there(tmp_path: Path) -> None:
+    first = extract_frames(str(SAMPLE), str(tmp_path), Sampling(most=2))
+    picture = Path(read_frames(first)[0]["image"].removeprefix("file://"))
+    picture.write_bytes(b"touched")
+    before = read_frames(first)
+    assert extract_frames(str(SAMPLE), str(tmp_path), Sampling(most=5)) == first
+    assert read_frames(first)[:2] == before
+    assert [row["second"] for row in read_frames(first)] == [0, 1, 2, 3, 4]
+    assert picture.read_bytes() == b"touched"
+    for most in (3, None, 100):
+        assert extract_frames(str(SAMPLE), str(tmp_path), Sampling(most=most)) == first
+    assert len(read_frames(first)) == 8
+
+
+def test_frames_of_an_older_release_are_gone_on_with(tmp_path: Path) -> None:
+    """Their directory was called by all that was asked for."""
+    video = describe_file(open_place(str(SAMPLE), "input", Giver.CODE))
+    sampling = "Sampling(every_s=1, most=2, max_side=512)"
+    seen = f"{video.uri}\n{video.size}\n{video.etag}\n{sampling}"
+    former = tmp_path / f"four_scenes-{hashlib.blake2b(seen.encode(), digest_size=4).hexdigest()}"
+    former.mkdir()
+    (former / "frames.jsonl").write_text('{"frame": 0, "second": 0.0, "image": "x"}\n')
+    found = extract_frames(str(SAMPLE), str(tmp_path), Sampling(every_s=1, most=2))
+    assert found.removeprefix("file://") == str(former)

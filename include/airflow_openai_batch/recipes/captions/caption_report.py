@@ -14,18 +14,23 @@ from airflow_openai_batch.errors import InputError
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.ledger import ShardLedger
 from airflow_openai_batch.openai_api.prices import BATCH_SHARE
-from airflow_openai_batch.recipes.captions.video_frames import INDEX
+from airflow_openai_batch.recipes.captions.frame_rounds import (
+    WAYS,
+    find_captioned,
+    list_jobs,
+    name_model,
+    read_captioned,
+)
+from airflow_openai_batch.recipes.captions.video_frames import read_frames
 from airflow_openai_batch.recipes.cds.workbook import WorkbookSheet, write_workbook
-from airflow_openai_batch.recipes.json_rows import Row, read_rows
 from airflow_openai_batch.report.markdown import escape
 from airflow_openai_batch.report.report import Report
 from airflow_openai_batch.wording import format_duration, number_of
 
 if TYPE_CHECKING:
+    from airflow_openai_batch.recipes.json_rows import Row
     from airflow_openai_batch.storage.location import Location
 
-WAYS = ("realtime", "batch")
-CAPTIONS = "captions.jsonl"
 REPORT = "report.md"
 WORKBOOK = "captions.xlsx"
 PROBLEMS = "problems"
@@ -96,22 +101,22 @@ def compare_captions(video_uri: str) -> dict[str, Any]:
     :raises InputError: if nothing was captioned.
     """
     place = open_place(video_uri.rstrip("/"), "output", find_giver_of(video_uri))
-    found = list(_find_captioned(place))
+    found = list(find_captioned(place))
     if not found:
         raise InputError(f"{place.uri}: nothing was captioned yet. Look at the tasks before.")
-    agreements = _measure_agreement([(model, folder) for model, _, folder in found])
+    captions = [_read_captions(folder) for _, _, folder in found]
+    agreements = _measure_agreement([model for model, _, _ in found], captions)
     outcomes = [
-        _read_outcome(model, way, folder, agreement)
-        for (model, way, folder), agreement in zip(found, agreements, strict=True)
+        _read_outcome(model, way, folder, told, agreement)
+        for (model, way, folder), told, agreement in zip(found, captions, agreements, strict=True)
     ]
-    folders = [folder for _, _, folder in found]
-    report = "\n".join(_describe(outcomes, _pair(place, outcomes, folders))) + "\n"
+    report = "\n".join(_describe(outcomes, _pair(place, outcomes, captions))) + "\n"
     place.child(REPORT).write_bytes(report.encode())
     names = ["frame", "second", *(each.name for each in outcomes), PROBLEMS]
     written = write_workbook(
         place.child(WORKBOOK),
         (
-            WorkbookSheet("captions", names, _pair(place, outcomes, folders)),
+            WorkbookSheet("captions", names, _pair(place, outcomes, captions)),
             WorkbookSheet("comparison", list(outcomes[0].to_row()), (each.to_row() for each in outcomes)),
         ),
     )
@@ -123,32 +128,37 @@ def compare_captions(video_uri: str) -> dict[str, Any]:
     }
 
 
-def _find_captioned(place: Location) -> Iterator[tuple[str, str, Location]]:
-    """Model, way and folder of whatever has captions."""
-    place.fs.invalidate_cache()
-    found = {tuple(path.split("/")[-3:-1]) for path in place.fs.glob(f"{place.path}/*/*/{CAPTIONS}")}
-    for model in sorted({model for model, _ in found}):
-        for way in WAYS:
-            if (model, way) in found:
-                yield model, way, place.child(f"{model}/{way}")
-
-
-def _read_outcome(model: str, way: str, folder: Location, agreement: float | None) -> CaptionOutcome:
-    output = folder.child("job")
-    report = Report.from_json(output.child(directory.REPORT_JSON).read_bytes())
-    times = [at for line in report.shards for at in _read_times(output, line.shard)]
+def _read_outcome(
+    model: str, way: str, folder: Location, captions: Captions, agreement: float | None
+) -> CaptionOutcome:
+    """Of all rounds together."""
+    jobs = [each for each in list_jobs(folder) if each.child(directory.REPORT_JSON).exists()]
+    reports = [Report.from_json(each.child(directory.REPORT_JSON).read_bytes()) for each in jobs]
+    shards = [line for report in reports for line in report.shards]
+    durations = [_measure(job, report) for job, report in zip(jobs, reports, strict=True)]
     return CaptionOutcome(
-        model=report.shards[0].model if report.shards else model,
+        model=name_model(folder, model, shards[0].model if shards else None),
         way=way,
-        frames=report.counts.requests,
-        captions=report.counts.good,
-        seconds=max(times) - min(times) if times else None,
-        cost_usd=report.cost.actual_usd,
-        standard_usd=report.cost.standard_usd,
-        input_tokens=report.tokens.input,
-        output_tokens=report.tokens.output,
+        frames=len(captions),
+        captions=sum(each.text is not None for each in captions.values()),
+        seconds=_add(durations),
+        cost_usd=_add([report.cost.actual_usd for report in reports]),
+        standard_usd=_add([report.cost.standard_usd for report in reports]),
+        input_tokens=sum(report.tokens.input for report in reports),
+        output_tokens=sum(report.tokens.output for report in reports),
         agreement=agreement,
     )
+
+
+def _add(values: Sequence[float | None]) -> float | None:
+    """None where one of them is not known."""
+    known = [each for each in values if each is not None]
+    return sum(known) if known and len(known) == len(values) else None
+
+
+def _measure(job: Location, report: Report) -> float | None:
+    times = [at for line in report.shards for at in _read_times(job, line.shard)]
+    return max(times) - min(times) if times else None
 
 
 def _read_times(output: Location, shard: int) -> list[float]:
@@ -165,36 +175,41 @@ class _Caption(NamedTuple):
     problem: str = ""
 
 
-def _read_captions(folder: Location) -> Iterator[_Caption]:
-    """One per frame, in their order."""
-    for row in read_rows(folder.child(CAPTIONS), made_by="join"):
-        if row["answer_status"] == "ok" and row["answer"]:
-            yield _Caption(row["answer"].strip())
-        else:
-            yield _Caption(None, ", ".join(filter(None, (row["answer_status"], row["answer_error"]))))
+_NOT_ASKED = _Caption(None, "not asked about")
+Captions = dict[int, _Caption]
+"""By frame, of those that were asked about."""
 
 
-def _pair(place: Location, outcomes: Sequence[CaptionOutcome], folders: Sequence[Location]) -> Iterator[Row]:
+def _read_captions(folder: Location) -> Captions:
+    return {frame: _to_caption(row) for frame, row in read_captioned(folder).items()}
+
+
+def _to_caption(row: Row) -> _Caption:
+    if row["answer_status"] == "ok" and row["answer"]:
+        return _Caption(row["answer"].strip())
+    return _Caption(None, ", ".join(filter(None, (row["answer_status"], row["answer_error"]))))
+
+
+def _pair(place: Location, outcomes: Sequence[CaptionOutcome], captions: Sequence[Captions]) -> Iterator[Row]:
     """One row per frame, with a column for each outcome."""
-    captions = [_read_captions(folder) for folder in folders]
     names = [each.name for each in outcomes]
-    frames = read_rows(place.child(INDEX), made_by="extract_frames")
-    for frame, *found in zip(frames, *captions, strict=True):
-        told = dict(zip(names, found, strict=True))
+    for frame in read_frames(place, None):
+        told = {
+            name: each.get(frame["frame"], _NOT_ASKED) for name, each in zip(names, captions, strict=True)
+        }
         missing = [f"{name}: {each.problem}" for name, each in told.items() if each.text is None]
         row: Row = {"frame": frame["frame"], "second": frame["second"], PROBLEMS: "; ".join(missing) or None}
         row.update((name, each.text) for name, each in told.items())
         yield row
 
 
-def _measure_agreement(found: Sequence[tuple[str, Location]]) -> list[float | None]:
+def _measure_agreement(models: Sequence[str], captions: Sequence[Captions]) -> list[float | None]:
     """For each the mean share of words in common with what other models said of the same frame."""
-    models = [model for model, _ in found]
-    sums = [0.0] * len(found)
-    pairs = [0] * len(found)
-    for captions in zip(*(_read_captions(folder) for _, folder in found), strict=True):
-        words = [frozenset((each.text or "").casefold().split()) for each in captions]
-        for a, b in itertools.combinations(range(len(found)), 2):
+    sums = [0.0] * len(models)
+    pairs = [0] * len(models)
+    for frame in {frame for each in captions for frame in each}:
+        words = [frozenset((each.get(frame, _NOT_ASKED).text or "").casefold().split()) for each in captions]
+        for a, b in itertools.combinations(range(len(models)), 2):
             if models[a] == models[b] or not words[a] or not words[b]:
                 continue
             share = len(words[a] & words[b]) / len(words[a] | words[b])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import io
+import itertools
 import logging
 import time
 from collections.abc import Iterator
@@ -22,9 +23,12 @@ from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:
     from airflow_openai_batch.storage.location import Location
+    from airflow_openai_batch.storage.sources import SourceFile
 
 INDEX = "frames.jsonl"
-"""Written last: with it, all frames are there."""
+"""Written last: with it, its frames are there."""
+_WHOLE = "whole"
+"""A file that says that the video has no more of them."""
 MAX_FRAME_PIXELS = 8_192 * 8_192
 """Of a frame as the video has it: 200 MB as a picture."""
 MAX_FRAMES = 100_000
@@ -45,13 +49,15 @@ class Sampling:
     """Which frames, and how large.
 
     :param every_s: seconds between two of them.
-    :param most: so many at most, from the beginning; None for all.
+    :param most: so many at most; None for all.
+    :param start_s: second of the video to begin at.
     :param max_side: pixels of the longer side. A model that looks with ``detail: low`` sees 512.
     """
 
     every_s: float = 1.0
     most: int | None = None
     max_side: int = 512
+    start_s: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.every_s >= 0.04:
@@ -60,54 +66,94 @@ class Sampling:
             raise ConfigError(f"max_frames={self.most!r}: must be at least 1; leave it empty for all.")
         if not 16 <= self.max_side <= 4_096:
             raise ConfigError(f"max_side={self.max_side!r}: must be 16 to 4,096 pixels.")
+        if not 0 <= self.start_s < float("inf"):
+            raise ConfigError(f"start_s={self.start_s!r}: must be 0 or more seconds.")
+
+    def describe_grid(self) -> str:
+        """Which frames, whatever their number."""
+        return f"every {self.every_s:g} s from {self.start_s:g} s, {self.max_side} pixels"
+
+    def describe_as_before(self) -> str:
+        """As releases up to 0.2 did, which had directories for each ``most``."""
+        return f"Sampling(every_s={self.every_s!r}, most={self.most!r}, max_side={self.max_side!r})"
 
 
 def extract_frames(video_uri: str, output_uri: str, sampling: Sampling) -> str:
-    """Write frames and their index below ``output_uri``, in a directory of this video and sampling.
+    """Write frames and their index below ``output_uri``, in a directory of this video and distance.
 
-    Done before, nothing is done again, so that what was asked about the frames stays true.
+    What is there is not made again, so that what was asked about it stays true; where more are wanted, those that are
+    missing are added.
 
-    :returns: the directory's URI. ``frames.jsonl`` in it has ``frame`` (from 0), ``second`` and ``image``.
+    :returns: the directory's URI. ``frames.jsonl`` in it has ``frame`` (from 0), ``second`` and ``image``, perhaps of
+        more frames than ``most``; see `read_frames`.
     :raises ConfigError: if PyAV is missing.
     :raises InputError: if it is no video that can be read.
     """
     output = open_place(output_uri.rstrip("/"), "output", find_giver_of(output_uri, "output_uri"))
     video = describe_file(open_place(video_uri, "input", find_giver_of(video_uri, "video_uri")))
-    seen = f"{video.uri}\n{video.size}\n{video.etag}\n{sampling}"
-    mark = hashlib.blake2b(seen.encode(), digest_size=4).hexdigest()
-    name = make_path_safe(PurePosixPath(video.location.path).stem)
-    place = output.child(f"{name}-{mark}")
-    index = place.child(INDEX)
-    if index.exists():
-        count = sum(1 for _ in read_rows(index, made_by="extract_frames"))
-        log.info("%s: %s were there before.", place.uri, number_of(count, "frame"))
-    else:
-        count = write_rows(index, _write_frames(video.location, place, sampling))
-        log.info("%s: %s.", place.uri, number_of(count, "frame"))
+    former = _find_place(output, video, sampling.describe_as_before())
+    if not sampling.start_s and former.child(INDEX).exists():
+        log.info("%s: frames of an older release were there before.", former.uri)
+        return former.uri
+    place = _find_place(output, video, sampling.describe_grid())
+    known = sum(1 for _ in read_frames(place, None)) if place.child(INDEX).exists() else 0
+    is_enough = sampling.most is not None and known >= sampling.most
+    if known and (is_enough or place.child(_WHOLE).exists()):
+        log.info("%s: %s were there before.", place.uri, number_of(known, "frame"))
+        return place.uri
+    count = write_rows(place.child(INDEX), _write_frames(video.location, place, sampling, known))
+    if sampling.most is None or count < sampling.most:
+        place.child(_WHOLE).write_bytes(b"")
+    log.info("%s: %s, of which %s were there before.", place.uri, number_of(count, "frame"), f"{known:,}")
     return place.uri
 
 
-def _write_frames(video: Location, place: Location, sampling: Sampling) -> Iterator[Row]:
-    """Each row after its file is there."""
+def read_frames(place: Location, most: int | None) -> Iterator[Row]:
+    """The first rows of the index of a video's directory."""
+    return itertools.islice(read_rows(place.child(INDEX), made_by="extract_frames"), most)
+
+
+def _find_place(output: Location, video: SourceFile, described: str) -> Location:
+    seen = f"{video.uri}\n{video.size}\n{video.etag}\n{described}"
+    mark = hashlib.blake2b(seen.encode(), digest_size=4).hexdigest()
+    return output.child(f"{make_path_safe(PurePosixPath(video.location.path).stem)}-{mark}")
+
+
+def _write_frames(video: Location, place: Location, sampling: Sampling, known: int) -> Iterator[Row]:
+    """Each row after its file is there.
+
+    :param known: so many files are there, and stay as they are.
+    """
     noted_at = time.monotonic()
     number = 0
-    for number, (second, image) in enumerate(_sample(video, sampling), 1):
+    for number, (second, frame) in enumerate(_sample(video, sampling), 1):
         if number > MAX_FRAMES:
             raise InputError(
                 f"{video.uri}: gives more than {MAX_FRAMES:,} frames, the limit. Take them at a larger distance "
                 "(every_s), or only the first (max_frames)."
             )
-        image.thumbnail((sampling.max_side, sampling.max_side))
-        target = io.BytesIO()
-        image.save(target, "JPEG", quality=_QUALITY)
         file = place.child(f"{_FOLDER}/{number - 1:06d}.jpg")
-        file.write_bytes(target.getvalue())
+        if number > known:
+            file.write_bytes(_draw(frame, sampling.max_side))
         yield {"frame": number - 1, "second": round(second, 3), "image": file.uri}
         if time.monotonic() - noted_at >= _PROGRESS_EVERY_S:
             noted_at = time.monotonic()
             log.info("%s, %.0f s into the video.", number_of(number, "frame"), second)
     if not number:
-        raise InputError(f"{video.uri}: has no frame that can be decoded.")
+        where = f" at second {sampling.start_s:g} or later (start_s)" if sampling.start_s else ""
+        raise InputError(f"{video.uri}: has no frame that can be decoded{where}.")
+
+
+def _draw(frame: Any, max_side: int) -> bytes:
+    """The frame as players show it: cameras note how they were held, and leave the turning to them."""
+    image = frame.to_image()
+    image.thumbnail((max_side, max_side))
+    quarters = round((frame.rotation or 0) / 90) % 4  # counterclockwise
+    if quarters:
+        image = image.rotate(90 * quarters, expand=True)
+    target = io.BytesIO()
+    image.save(target, "JPEG", quality=_QUALITY)
+    return target.getvalue()
 
 
 def _sample(video: Location, sampling: Sampling) -> Iterator[tuple[float, Any]]:
@@ -121,16 +167,17 @@ def _sample(video: Location, sampling: Sampling) -> Iterator[tuple[float, Any]]:
                 stream = container.streams.video[0]
                 _check_size(video.uri, stream.codec_context)
                 stream.thread_type = "AUTO"
-                start: float | None = None
+                begins_at = _seek(container, stream, sampling.start_s)
                 taken = 0
                 for frame in container.decode(stream):
                     at = frame.time or 0.0
-                    start = at if start is None else start
-                    if at - start < taken * sampling.every_s - 1e-6:
+                    begins_at = at if begins_at is None else begins_at
+                    since = at - begins_at - sampling.start_s
+                    if since < taken * sampling.every_s - 1e-6:
                         continue
-                    yield at - start, frame.to_image()
+                    yield at - begins_at, frame
                     # Where a video leaves frames out, the times that were skipped stay skipped.
-                    taken = max(taken + 1, int((at - start + 1e-6) // sampling.every_s) + 1)
+                    taken = max(taken + 1, int((since + 1e-6) // sampling.every_s) + 1)
                     if sampling.most is not None and taken >= sampling.most:
                         return
         except av.error.FFmpegError as error:
@@ -138,6 +185,19 @@ def _sample(video: Location, sampling: Sampling) -> Iterator[tuple[float, Any]]:
                 f"{video.uri}: cannot be read as a video ({type(error).__name__}). Does it play? Containers that are "
                 f"read: {', '.join(CONTAINERS)}; no playlists."
             ) from None
+
+
+def _seek(container: Any, stream: Any, start_s: float) -> float | None:
+    """Go to the last picture before that second that can be decoded by itself, where the container knows when it
+    begins; what comes before the second is decoded and left out.
+
+    :returns: the time of the video's first frame; None where only the first frame tells it.
+    """
+    if not start_s or stream.start_time is None:
+        return None
+    begins_at = float(stream.start_time * stream.time_base)
+    container.seek(int((begins_at + start_s) / stream.time_base), stream=stream, backward=True)
+    return begins_at
 
 
 def _decoder_options() -> dict[str, str]:

@@ -37,6 +37,7 @@ def open_round(
     key: Key,
     *,
     is_final: Callable[[Row], bool] = lambda row: True,
+    before: Iterable[Row] = (),
     only_failed: bool = False,
     restart_of: str | None = None,
 ) -> tuple[Location | None, int]:
@@ -47,6 +48,7 @@ def open_round(
     :param rows: everything that there is to ask about.
     :param key: equal for rows that are equal to the model, of a row before and after it was asked.
     :param is_final: whether a row that was rejected would be so again.
+    :param before: answers of before there were rounds.
     :param only_failed: what was never asked waits.
     :param restart_of: the id of a run that asks about everything anew, once.
     """
@@ -58,7 +60,7 @@ def open_round(
         return last, sum(1 for _ in read_rows(last.child(ROWS), made_by="before it"))
     settled: dict[str, bool] = {}
     if not restarts:
-        for row in read_answers(folder):
+        for row in itertools.chain(before, read_answers(folder)):
             if row["answer_status"] != UNFINISHED:
                 status = row["answer_status"]
                 settled[key(row)] = status in SETTLED and (status != REJECTED or is_final(row))
