@@ -180,7 +180,7 @@ with DAG(
 
     prepare = OpenAIBatchPrepareOperator(
         task_id="prepare",
-        source=night["rows"],
+        source=night["source"],
         prompt=PROMPT,
         prompt_overrides={"model": "{{ params.model }}"},
         output_uri=night["prepared"],

@@ -14,7 +14,7 @@ import pytest
 
 from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.recipes.reviews.day_words import Words
-from airflow_openai_batch.recipes.reviews.nights import find_night
+from airflow_openai_batch.recipes.reviews.nights import Night, find_night
 from airflow_openai_batch.recipes.reviews.trend import NightFigures, describe_trend
 
 if TYPE_CHECKING:
@@ -273,6 +273,13 @@ def test_the_files_may_lie_in_an_object_store(s3: ObjectStore, tmp_path: Path) -
     assert newest is not None
     assert newest.source == s3.uri(f"in/{NIGHTS[2]}/*.csv")
     assert find_night(pattern, str(tmp_path), run_type="scheduled", **where) is None
+
+
+def test_a_night_that_an_earlier_release_began_goes_on() -> None:
+    began = {"day": "2025-06-02", "source": "/in/2025-06-02.csv", "root": "/out", "prepared": "/out/p"}
+    assert Night.from_xcom(began).source == "/in/2025-06-02.csv"
+    asked = {**Night.from_xcom(began).to_xcom(), "source": "/out/days/2025-06-02/late/1-002/rows.jsonl"}
+    assert Night.from_xcom(asked).source == "/in/2025-06-02.csv"
 
 
 def test_a_pattern_without_a_day_is_refused(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ class DayRound:
         """Where the tasks that ask find what they need."""
         root = self.place.uri
         return {
-            "rows": self.source,
+            "source": self.source,
             "prepared": f"{root}/prepared",
             "job": f"{root}/job",
             "answers": f"{root}/{ANSWERS}",

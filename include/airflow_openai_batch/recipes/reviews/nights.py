@@ -38,16 +38,12 @@ class Night:
     source: str
     root: str
 
-    @property
-    def folder(self) -> str:
-        """All that is made on the way to the day's result."""
-        return f"{self.root}/days/{self.day}"
-
     def open_root(self) -> Location:
         """What all days lie below; no link in it leads out. Whoever found the night has looked at who named it."""
         return open_place(self.root, "output", Giver.CODE)
 
     def open_folder(self) -> Location:
+        """All that is made on the way to the day's result."""
         return self.open_root().child(f"days/{self.day}")
 
     def open_table(self) -> Location:
@@ -64,12 +60,13 @@ class Night:
             yield Night(day=self.day - timedelta(days=back), source=self.source, root=self.root)
 
     def to_xcom(self) -> dict[str, str]:
-        """References only."""
-        return {"day": str(self.day), "source": self.source, "root": self.root}
+        """References only; what is asked of the day comes to it as ``source``."""
+        return {"day": str(self.day), "file": self.source, "root": self.root}
 
     @classmethod
     def from_xcom(cls, value: dict[str, str]) -> Night:
-        return cls(day=date.fromisoformat(value["day"]), source=value["source"], root=value["root"])
+        source = value["file"] if "file" in value else value["source"]  # as earlier releases have it
+        return cls(day=date.fromisoformat(value["day"]), source=source, root=value["root"])
 
 
 def find_night(
