@@ -48,8 +48,11 @@ document of your own in *Documents*, and trigger it once more.
 **Clear any red task**: what was answered is kept.
 
 **Make it your own**
-1. *Documents*: a prefix with texts or Markdown, such as `s3://conn@bucket/handbook/`. PDF and the like want to be text
-   first. A document that is gone from the prefix keeps its chunks; delete them by their `document` in the payload.
+1. *Documents*: a prefix such as `s3://conn@bucket/handbook/`. Text, Markdown and e-mails (.eml) are read as they are;
+   PDF, Word, PowerPoint, Excel and HTML with `pip install 'airflow-provider-openai-batch[documents]'`. Chunks of pages,
+   slides and sheets have their number in `page`. What cannot be read is in `unread.csv`, with the reason: scans without
+   text, passwords, more than 64 MiB or 60 s. A document that is gone from the prefix keeps its chunks; delete them by
+   their `document` in the payload.
 2. A connection of type Qdrant in *Qdrant* (`pip install 'airflow-provider-openai-batch[qdrant]'`). Files on this
    machine are for trying: one process at a time, all in memory.
 3. `include/prompts/embed_chunks.yaml`: model, dimensions and what stands in front of a chunk. Another model wants
@@ -65,7 +68,7 @@ OWN = {
         type="string",
         minLength=1,
         title="Documents",
-        description="URI or path: a prefix that ends in /, for all texts below it, or one text.",
+        description="URI or path: a prefix that ends in /, for all documents below it, or one.",
     ),
     "qdrant_conn_id": Param(
         default="",

@@ -366,7 +366,7 @@ def test_an_author_names_any_place_without_a_setting(
 
     from airflow_openai_batch.answers import iter_answers
     from airflow_openai_batch.dag_params import make_params
-    from airflow_openai_batch.recipes.qdrant.documents import find_documents
+    from airflow_openai_batch.recipes.qdrant.document_files import find_documents
     from airflow_openai_batch.task_group import openai_batch_task_group
 
     define_connection("team", conn_type="openai", password="sk-t", host=openai_server.base_url)

@@ -15,8 +15,10 @@ import msgspec
 
 from airflow_openai_batch.errors import WorkerDiedError
 from airflow_openai_batch.processes.frames import FAILURE, LENGTH_BYTES, write_frame
-from airflow_openai_batch.processes.limited_worker import CPU_S, MEMORY_BYTES, OVERRUN, READY, TIME
+from airflow_openai_batch.processes.limited_worker import OVERRUN, READY, TIME, WorkLimits
 from airflow_openai_batch.processes.worker_process import describe_end, start_worker
+
+__all__ = ["LimitedProcess", "Overrun", "WorkLimits"]
 
 MAX_WAIT_S = 300.0
 """For one reply. The limit of processor time comes first, unless the machine gives the process none."""
@@ -28,11 +30,12 @@ class Overrun(NamedTuple):
     """An item that went beyond a limit."""
 
     is_time: bool
+    limits: WorkLimits
 
     def __str__(self) -> str:
         if self.is_time:
-            return f"takes more than {CPU_S} seconds, the limit"
-        return f"takes more than {MEMORY_BYTES // 2**20} MB of memory, the limit"
+            return f"takes more than {self.limits.cpu_s} seconds, the limit"
+        return f"takes more than {self.limits.memory_bytes // 2**20:,} MB of memory, the limit"
 
 
 class LimitedProcess:
@@ -40,11 +43,13 @@ class LimitedProcess:
 
     :param opener: ``module:function`` below this package, which makes the work from the setup.
     :param setup: what the work has to know.
+    :param limits: of one item.
     """
 
-    def __init__(self, opener: str, setup: bytes = b"") -> None:
+    def __init__(self, opener: str, setup: bytes = b"", limits: WorkLimits | None = None) -> None:
         self._opener = opener
         self._setup = setup
+        self._limits = limits or WorkLimits()
         self._worker: _LimitedWorker | None = None
         self._lock = threading.RLock()
         self._one_by_one = 0
@@ -68,7 +73,7 @@ class LimitedProcess:
     def _work_on(self, items: Sequence[bytes]) -> Generator[bytes | Overrun]:
         """As far as the process lives. Where it ended while it had several items, each is tried by itself."""
         if self._worker is None:
-            self._worker = _LimitedWorker(self._opener, self._setup)
+            self._worker = _LimitedWorker(self._opener, self._setup, self._limits)
         worker = self._worker
         if self._one_by_one:
             items = items[:1]
@@ -102,7 +107,8 @@ class LimitedProcess:
 class _LimitedWorker:
     """One process and its pipes. It ends by itself when this process does."""
 
-    def __init__(self, opener: str, setup: bytes) -> None:
+    def __init__(self, opener: str, setup: bytes, limits: WorkLimits) -> None:
+        self._limits = limits
         self.owner = os.getpid()
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`
         self._process = start_worker("airflow_openai_batch.processes.limited_worker", self._errors)
@@ -114,6 +120,7 @@ class _LimitedWorker:
         try:
             write_frame(self._to, opener.encode())
             write_frame(self._to, setup)
+            write_frame(self._to, msgspec.msgpack.encode(limits))
             is_ready = self._receive_frame() == READY
         except (EOFError, OSError):
             is_ready = False
@@ -133,7 +140,9 @@ class _LimitedWorker:
         if frame[:1] == FAILURE:
             raise WorkerDiedError(f"the process that works under limits failed ({frame[1:].decode()}).")
         replies = msgspec.msgpack.decode(memoryview(frame)[1:], type=list[bytes])
-        return [Overrun(each[1:] == TIME) if each[:1] == OVERRUN else each[1:] for each in replies]
+        return [
+            Overrun(each[1:] == TIME, self._limits) if each[:1] == OVERRUN else each[1:] for each in replies
+        ]
 
     def _receive_frame(self) -> bytes:
         length = int.from_bytes(self._receive_bytes(LENGTH_BYTES), "little")
@@ -163,7 +172,7 @@ class _LimitedWorker:
         code = self._process.returncode
         if -code not in _BLAMED:
             raise WorkerDiedError(f"the process that works under limits {said}. Try again.")
-        return Overrun(is_late or code == -signal.SIGXCPU)
+        return Overrun(is_late or code == -signal.SIGXCPU, self._limits)
 
     def _bury(self) -> str:
         with contextlib.suppress(OSError):

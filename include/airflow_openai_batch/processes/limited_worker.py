@@ -1,9 +1,9 @@
 """A process that works under limits: ``python -m airflow_openai_batch.processes.limited_worker``.
 
 What strangers can make long or large is done here: templates that a form brings, schemas that a request brings. Frames
-as in `frames`. In: the function that makes the work, what it has to know, then lists of items. Out: a frame when
-it is ready, then lists of replies, one for each item, in order. It knows no credentials and ends when its standard
-input does.
+as in `frames`. In: the function that makes the work, what it has to know, the limits, then lists of items. Out: a
+frame when it is ready, then lists of replies, one for each item, in order. It knows no credentials and ends when its
+standard input does.
 """
 
 from __future__ import annotations
@@ -23,12 +23,8 @@ import msgspec
 
 from airflow_openai_batch.processes.frames import FAILURE, describe_failure, read_frame, write_frame
 
-CPU_S = 2
-"""Of processor time for one item."""
 _GRACE_S = 1
 """After which the system ends a process that is too busy to notice."""
-MEMORY_BYTES = 512 * 2**20
-"""More than the process has when it begins."""
 
 _REPLY_EVERY_S = 0.05
 
@@ -36,6 +32,15 @@ READY, REPLIES, REPLY, OVERRUN = b"H", b"L", b"R", b"O"
 TIME, MEMORY = b"time", b"memory"
 
 Work = Callable[[bytes], bytes]
+
+
+class WorkLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one item."""
+
+    cpu_s: int = 2
+    """Of processor time."""
+    memory_bytes: int = 512 * 2**20
+    """More than the process has when it begins."""
 
 
 class _OverTimeError(BaseException):
@@ -55,15 +60,17 @@ def main() -> None:
     os.dup2(2, 1)  # whatever a library prints must not get between the frames
     requests = sys.stdin.buffer
     opener, setup = read_frame(requests), read_frame(requests)
-    if opener is None or setup is None:
+    limits_frame = read_frame(requests)
+    if opener is None or setup is None or limits_frame is None:
         return
+    limits = msgspec.msgpack.decode(limits_frame, type=WorkLimits)
     signal.signal(signal.SIGPROF, _stop)
     try:
         work = _open_work(opener.decode(), setup)
-        _limit_memory()
+        _limit_memory(limits.memory_bytes)
         write_frame(replies, READY)
         while (frame := read_frame(requests)) is not None:
-            _answer(msgspec.msgpack.decode(frame, type=list[bytes]), work, replies)
+            _answer(msgspec.msgpack.decode(frame, type=list[bytes]), work, replies, limits.cpu_s)
     except BrokenPipeError:
         os._exit(0)
     except BaseException as error:
@@ -71,12 +78,12 @@ def main() -> None:
         raise
 
 
-def _answer(items: list[bytes], work: Work, replies: BinaryIO) -> None:
+def _answer(items: list[bytes], work: Work, replies: BinaryIO, cpu_s: int) -> None:
     """Replies go out together, unless there is something to wait for: each by itself would wake the task each time."""
     sent = time.monotonic()
     waiting: list[bytes] = []
     for number, item in enumerate(items, 1):
-        waiting.append(b"".join(_run(work, item)))
+        waiting.append(b"".join(_run(work, item, cpu_s)))
         now = time.monotonic()
         if number == len(items) or now - sent > _REPLY_EVERY_S:
             write_frame(replies, REPLIES, msgspec.msgpack.encode(waiting))
@@ -84,8 +91,8 @@ def _answer(items: list[bytes], work: Work, replies: BinaryIO) -> None:
             sent = now
 
 
-def _run(work: Work, item: bytes) -> tuple[bytes, bytes]:
-    _limit_time()
+def _run(work: Work, item: bytes, cpu_s: int) -> tuple[bytes, bytes]:
+    _limit_time(cpu_s)
     try:
         return REPLY, work(item)
     except _OverTimeError:
@@ -100,18 +107,18 @@ def _stop(number: int, frame: Any) -> None:
     raise _OverTimeError
 
 
-def _limit_time() -> None:
+def _limit_time(cpu_s: int) -> None:
     """Two limits: the first is noticed between two steps of Python, the second needs no help."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    _lower(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + CPU_S + _GRACE_S)
-    signal.setitimer(signal.ITIMER_PROF, CPU_S)
+    _lower(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + cpu_s + _GRACE_S)
+    signal.setitimer(signal.ITIMER_PROF, cpu_s)
 
 
-def _limit_memory() -> None:
+def _limit_memory(memory_bytes: int) -> None:
     _lower(resource.RLIMIT_CORE, 0)
     with contextlib.suppress(OSError, ValueError):  # where there is no /proc, the limit of time is left
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        _lower(resource.RLIMIT_AS, pages * resource.getpagesize() + MEMORY_BYTES)
+        _lower(resource.RLIMIT_AS, pages * resource.getpagesize() + memory_bytes)
 
 
 def _lower(kind: int, limit: int) -> None:

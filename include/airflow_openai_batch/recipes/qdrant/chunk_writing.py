@@ -134,7 +134,12 @@ def _write(points: Points, rows: list[dict[str, Any]], prompt: PromptSpec, store
         )
     ids: list[PointId] = [row["chunk_id"] for row in rows]
     known = points.fetch(ids)  # others may have put more into the payload since, such as tags
-    own = ({name: row[name] for name in _KEPT} | {"embedding": describe_embedding(prompt)} for row in rows)
+    own = (
+        {name: row[name] for name in _KEPT}
+        | ({} if row.get("page") is None else {"page": row["page"]})
+        | {"embedding": describe_embedding(prompt)}
+        for row in rows
+    )
     points.write(
         ids,
         [known.get(each, {}) | payload for each, payload in zip(ids, own, strict=True)],
@@ -170,19 +175,19 @@ def _group(documents: Iterable[Document]) -> Iterator[list[Document]]:
 def _tidy(points: Points, documents: list[Document]) -> Counter[str]:
     from airflow_openai_batch.recipes.qdrant.qdrant_filters import make_filter
 
-    places = {each.uri: {number: at for at, number in enumerate(each.ids)} for each in documents}
+    places = {each.uri: _find_places(each) for each in documents}
     there = dict.fromkeys(places, 0)
     gone: dict[str, list[PointId]] = {uri: [] for uri in places}
     where = None if points.is_local else make_filter({"document": list(places)})
-    for page in points.read_pages(["document", "position", "embedding"], where, points=_LOOK_POINTS):
+    for page in points.read_pages(["document", "position", "page", "embedding"], where, points=_LOOK_POINTS):
         moved: dict[PointId, dict[str, Any]] = {}
         for point in page:
             uri = str(point.payload.get("document"))  # one of somebody else's may be a list that names it
             place = places.get(uri, {}).get(str(point.id))
             if place is not None:
                 there[uri] += 1
-                if point.payload.get("position") != place:
-                    moved[point.id] = {"position": place}
+                if not place.items() <= point.payload.items():
+                    moved[point.id] = place
             elif uri in gone and is_chunk(point):
                 gone[uri].append(point.id)
         points.set_payloads(moved)
@@ -196,6 +201,15 @@ def _tidy(points: Points, documents: list[Document]) -> Counter[str]:
     return counts
 
 
+def _find_places(document: Document) -> dict[str, dict[str, Any]]:
+    """What the payload of each chunk says of its place."""
+    pages = document.pages or [None] * len(document.ids)
+    return {
+        number: {"position": position} | ({} if page is None else {"page": page})
+        for position, (number, page) in enumerate(zip(document.ids, pages, strict=True))
+    }
+
+
 def is_chunk(point: Point) -> bool:
     """Whether it was written here: by its id, which is made from document and content, and the note on its vector."""
     embedding = point.payload.get("embedding")
@@ -207,7 +221,7 @@ def is_chunk(point: Point) -> bool:
 
 
 def _read_batches(table: Location) -> Iterator[list[dict[str, Any]]]:
-    columns = ["chunk_id", *_KEPT, "embedding", "answer_status", "answer_error", "answer_cost_usd"]
+    columns = ["chunk_id", *_KEPT, "page", "embedding", "answer_status", "answer_error", "answer_cost_usd"]
     with table.open_read() as file:
         for batch in pq.ParquetFile(file).iter_batches(PAGE_POINTS, columns=columns):
             yield batch.to_pylist()

@@ -4,7 +4,7 @@ the pieces of the others, and with them their vectors, as they are."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 _HEADING = re.compile(r"(#{1,6})\s+(.+?)\s*#*$")
@@ -21,27 +21,45 @@ class DocumentChunk(NamedTuple):
     text: str
 
 
-def cut_document(text: str, *, max_chars: int) -> Iterator[DocumentChunk]:
-    """The pieces in their order; whole paragraphs as far as they fit.
+def cut_pages(
+    pages: Iterable[tuple[int | None, str]], *, max_chars: int
+) -> Iterator[tuple[int | None, DocumentChunk]]:
+    """The pieces in their order, each with the number of its page; whole paragraphs as far as they fit. A heading
+    holds for the pages after it, too.
 
-    :param text: plain or Markdown.
+    :param pages: number and text, plain or Markdown; without a number where there are none.
     :param max_chars: of a piece, without its heading. A longer paragraph is cut between sentences, a longer sentence
         between words.
     """
-    for heading, body in _read_sections(text):
-        packed = ""
-        for paragraph in _read_paragraphs(body, max_chars):
-            if packed and len(packed) + 2 + len(paragraph) > max_chars:
-                yield DocumentChunk(heading, packed)
-                packed = ""
-            packed = f"{packed}\n\n{paragraph}" if packed else paragraph
-        if packed:
-            yield DocumentChunk(heading, packed)
-
-
-def _read_sections(text: str) -> Iterator[tuple[str, list[str]]]:
-    """Headings and the lines below each; what stands in a code block is no heading."""
     headings: dict[int, str] = {}
+    for number, text in pages:
+        is_bare = number is not None  # a slide may be its title alone
+        for heading, body in _read_sections(text, headings):
+            packed = ""
+            for paragraph in _read_paragraphs(body, max_chars):
+                if packed and len(packed) + 2 + len(paragraph) > max_chars:
+                    is_bare = False
+                    yield number, DocumentChunk(heading, packed)
+                    packed = ""
+                packed = f"{packed}\n\n{paragraph}" if packed else paragraph
+            if packed:
+                is_bare = False
+                yield number, DocumentChunk(heading, packed)
+        if is_bare and headings:
+            *above, title = headings.values()
+            yield number, DocumentChunk(_join_headings(above), title[:max_chars])
+
+
+def cut_document(text: str, *, max_chars: int) -> Iterator[DocumentChunk]:
+    """The pieces of a document without pages, see `cut_pages`."""
+    return (chunk for _, chunk in cut_pages([(None, text)], max_chars=max_chars))
+
+
+def _read_sections(text: str, headings: dict[int, str]) -> Iterator[tuple[str, list[str]]]:
+    """Headings and the lines below each; what stands in a code block is no heading.
+
+    :param headings: those above the text; after it, those of its end.
+    """
     lines: list[str] = []
     in_code = False
     for line in text.splitlines():
@@ -51,15 +69,17 @@ def _read_sections(text: str) -> Iterator[tuple[str, list[str]]]:
         if found is None:
             lines.append(line)
             continue
-        yield _join_headings(headings), lines
+        yield _join_headings(headings.values()), lines
         level = len(found.group(1))
-        headings = {each: name for each, name in headings.items() if each < level} | {level: found.group(2)}
+        for each in [each for each in headings if each >= level]:
+            del headings[each]
+        headings[level] = found.group(2)
         lines = []
-    yield _join_headings(headings), lines
+    yield _join_headings(headings.values()), lines
 
 
-def _join_headings(headings: dict[int, str]) -> str:
-    return " > ".join(headings.values())[:_LONGEST_HEADING]
+def _join_headings(headings: Iterable[str]) -> str:
+    return " > ".join(headings)[:_LONGEST_HEADING]
 
 
 def _read_paragraphs(lines: list[str], max_chars: int) -> Iterator[str]:

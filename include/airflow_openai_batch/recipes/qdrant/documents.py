@@ -13,14 +13,10 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from airflow_openai_batch.access.givers import find_giver_of
-from airflow_openai_batch.access.locations import open_place
-from airflow_openai_batch.errors import ConfigError, EmptyInputError, JobError
-from airflow_openai_batch.operators.report import make_asset_uri
-from airflow_openai_batch.recipes.job_folder import read_note, write_note
-from airflow_openai_batch.recipes.qdrant.document_chunks import DocumentChunk, cut_document
-from airflow_openai_batch.storage.sources import SourceFile, explained, version_of
-from airflow_openai_batch.tables.reading.read_objects import list_objects, open_objects
+from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.recipes.job_folder import FolderReading, find_reading, write_note
+from airflow_openai_batch.recipes.qdrant.document_chunks import DocumentChunk, cut_pages
+from airflow_openai_batch.recipes.qdrant.document_files import UnreadList, find_documents, read_files
 from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:
@@ -33,6 +29,8 @@ log = logging.getLogger(__name__)
 CHUNKS = "chunks.parquet"
 DOCUMENTS = "documents.jsonl"
 NOTE = "documents.json"
+UNREAD = "unread.csv"
+"""Documents that could not be read, each with the reason."""
 
 _SCHEMA = pa.schema(
     [
@@ -41,6 +39,7 @@ _SCHEMA = pa.schema(
         ("name", pa.string()),
         ("heading", pa.string()),
         ("position", pa.int64()),
+        ("page", pa.int64()),
         ("text", pa.string()),
     ]
 )
@@ -48,19 +47,15 @@ _NAMESPACE = uuid.UUID("8a1d9b5e-8f0c-5d0e-9d43-5a8f4d1f6c70")
 _BATCH_ROWS = 256
 
 
-class DocumentReading(msgspec.Struct, frozen=True, kw_only=True):
-    """What was read for a run; its file says that the files beside it are complete."""
+class DocumentReading(FolderReading, frozen=True, kw_only=True):
+    """Of the documents below a prefix."""
 
-    asked: str
-    """Digest of the question: a run goes on with its own reading only."""
     documents: int
     unreadable: int
-    """That are no UTF-8, too large, or gone; their chunks stay as they are."""
+    """`UNREAD` names them; their chunks stay as they are."""
     chunks: int
     new: int
     """Chunks without a vector of the prompt's model, which stand in the table."""
-    restarted_by: str = ""
-    """The run that read anew what an earlier one had read into this directory."""
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +65,8 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     ids: list[str]
     """Of all its chunks, in their order."""
+    pages: list[int | None] = []
+    """Of each, where the document has any."""
 
 
 class _Row(NamedTuple):
@@ -80,6 +77,7 @@ class _Row(NamedTuple):
     name: str
     heading: str
     position: int
+    page: int | None
     text: str
 
 
@@ -107,17 +105,19 @@ def read_documents(
     asked = hashlib.sha256(
         msgspec.json.encode([store.collection, store.place, source, max_chars, prompt.sha256])
     ).hexdigest()
-    done = read_note(folder.child(NOTE), DocumentReading)
-    if done is not None and restart_of in (None, done.restarted_by):
-        if done.asked != asked:
-            raise JobError(
-                f"{folder.uri}: was read from another source, for another collection or with another prompt. Choose "
-                "another output_uri, or set on_existing=restart to read anew."
-            )
-        log.info("Read before, and used as it is: %s.", describe_reading(done))
+    done = find_reading(
+        folder.child(NOTE),
+        DocumentReading,
+        asked=asked,
+        restart_of=restart_of,
+        describe=describe_reading,
+        what="another source, for another collection or with another prompt",
+    )
+    if done is not None:
         return done
     prefix, files = find_documents(source)
     counts: Counter[str] = Counter()
+    unread = UnreadList()
     with (
         store.open() as points,
         folder.child(CHUNKS).open_write() as chunk_file,
@@ -126,19 +126,32 @@ def read_documents(
     ):
         known = _Known(points, prompt)
         rows: list[_Row] = []
-        for uri, name, text in _read_texts(prefix, files):
+        for file in read_files(prefix, files):
             counts["documents"] += 1
-            if text is None:
+            if file.problem:
                 counts["unreadable"] += 1
+                unread.add(file)
                 continue
-            chunks = list(_name_chunks(uri, name, cut_document(text, max_chars=max_chars)))
-            document = Document(uri=uri, name=name, ids=[row.chunk_id for row in chunks])
+            chunks = list(
+                _name_chunks(
+                    file.uri,
+                    file.name,
+                    cut_pages(((page.number, page.text) for page in file.pages), max_chars=max_chars),
+                )
+            )
+            document = Document(
+                uri=file.uri,
+                name=file.name,
+                ids=[row.chunk_id for row in chunks],
+                pages=[row.page for row in chunks] if any(page.number for page in file.pages) else [],
+            )
             document_file.write(msgspec.json.encode(document) + b"\n")
             counts["chunks"] += len(chunks)
             rows += known.leave_out(chunks)
             if len(rows) >= _BATCH_ROWS:
                 counts["new"] += _flush(rows, table)
         counts["new"] += _flush(rows, table)
+    unread.write(folder.child(UNREAD))
     found = DocumentReading(
         asked=asked,
         documents=counts["documents"],
@@ -153,33 +166,11 @@ def read_documents(
 
 
 def describe_reading(found: DocumentReading) -> str:
-    unreadable = f" ({found.unreadable:,} of them cannot be read)" if found.unreadable else ""
+    unreadable = f" ({found.unreadable:,} of them cannot be read, see {UNREAD})" if found.unreadable else ""
     return (
         f"{number_of(found.documents, 'document')}{unreadable}, {number_of(found.chunks, 'chunk')}, "
         f"{found.new:,} of them new or changed"
     )
-
-
-def find_documents(source: str) -> tuple[Location, list[SourceFile]]:
-    """The prefix and the objects below it, hidden ones left out; or one object and where it lies.
-
-    :raises EmptyInputError: if there is none.
-    """
-    uri = source.strip()
-    if not uri:
-        raise ConfigError("documents is empty: name a prefix that ends in /, or one document.")
-    place = open_place(uri, "input", find_giver_of(uri, "documents"))
-    files: list[SourceFile]
-    with explained(uri):
-        info = None if uri.endswith("/") else place.fs.info(place.path)
-    if info is None or info.get("type") == "directory":
-        files = list_objects(place)
-    else:
-        files = [SourceFile(place, int(info.get("size") or 0), version_of(info), None)]
-        place = place.at(place.path.rpartition("/")[0], place.uri.rpartition("/")[0])
-    if not files:
-        raise EmptyInputError(f"{uri}: there is no document below it.")
-    return place, files
 
 
 def make_chunk_id(document: str, chunk: DocumentChunk, occurrence: int) -> str:
@@ -208,22 +199,14 @@ class _Known:
         return [row for row in chunks if there.get(row.chunk_id, {}).get("embedding") != self._embedding]
 
 
-def _name_chunks(document: str, name: str, chunks: Iterator[DocumentChunk]) -> Iterator[_Row]:
+def _name_chunks(
+    document: str, name: str, chunks: Iterator[tuple[int | None, DocumentChunk]]
+) -> Iterator[_Row]:
     seen: Counter[DocumentChunk] = Counter()
-    for position, chunk in enumerate(chunks):
+    for position, (page, chunk) in enumerate(chunks):
         chunk_id = make_chunk_id(document, chunk, seen[chunk])
         seen[chunk] += 1
-        yield _Row(chunk_id, document, name, chunk.heading, position, chunk.text)
-
-
-def _read_texts(prefix: Location, files: list[SourceFile]) -> Iterator[tuple[str, str, str | None]]:
-    """URI, name and text of each; None where it cannot be read, with a line in the log. An empty one is one."""
-    for block in open_objects(prefix, files, with_text=True).blocks:
-        for at, row in enumerate(block.batch.to_pylist()):
-            problem = block.problems.get(at)
-            if problem:
-                log.warning("%s: %s; its chunks stay as they are.", row["uri"], problem)
-            yield make_asset_uri(row["uri"]), row["name"], None if problem else row["text"] or ""
+        yield _Row(chunk_id, document, name, chunk.heading, position, page, chunk.text)
 
 
 def _flush(rows: list[_Row], table: pq.ParquetWriter) -> int:
