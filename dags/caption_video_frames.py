@@ -38,14 +38,14 @@ DOC_MD = """
 | extract_frames → choose → | prepare → caption (split → shard → publish) → join | → compare → judge |
 
 * **extract_frames** decodes the video once and writes one picture per second (needs the extra `video`).
-* **choose** takes what has no good caption yet, for each model and way in a round of its own, and skips what has
-  nothing to ask.
+* **choose** takes the frames that were not asked about yet, for each model and way in a round of its own, and skips
+  what has nothing to ask.
 * **caption** sends one request per frame: with `mode` = realtime at once, as fast as `tier` allows; as batch at half
   the price; with both, twice, which costs one and a half times as much as real time alone, to see the difference.
 * **compare** writes `report.md` (also in its log) and `captions.xlsx`: each frame with the captions beside each other;
   time, cost and tokens by model and way; how far the models' words agree. It does so with what there is: a frame
   without a caption says why in the column `problems`, and the run is red where more than `max_failed_fraction` of a
-  model's frames have none. The next run asks for these alone.
+  model's frames have none. `repair` asks for these alone.
 
 **Try it**: trigger it with the form as it is. It captions the eight frames of a drawn video four times.
 
@@ -197,7 +197,9 @@ with DAG(
         restart = run_id if params["on_existing"] == "restart" else None
         with task_failures():
             models = frame_rounds.read_models(params, list(MODELS))
-            rounds = frame_rounds.open_rounds(video, models, most=params["max_frames"], restart_of=restart)
+            rounds = frame_rounds.open_rounds(
+                video, models, most=params["max_frames"], repair=params["repair"], restart_of=restart
+            )
         for name, place in rounds.items():
             ti.xcom_push(key=name, value=place)
         return [f"{name}.prepare" for name in rounds]

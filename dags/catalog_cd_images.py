@@ -76,9 +76,13 @@ when all is done sends what failed once more.
     "fields": {"artist": "artist-credit.0.name", "year": "date", "label": "label-info.0.label.name",
                "catalogue_number": "label-info.0.catalog-number"}}
    ```
+
+   Where it wants tokens, as OCLC does: id and secret of the client as login and password, and in the extra
+   `"token_url": "https://oauth.oclc.org/token", "scope": "..."`.
 3. `include/prompts/cd_cover.yaml`, `cd_choice.yaml`: what is asked. A property that you add to the schema is a column
-   of the workbook. Photographs of a phone are large; `max_side: 1024`
-   there makes them smaller and cheaper. Answers to another prompt belong in another `output_uri`.
+   of the workbook. Photographs of a phone are large; `max_side: 1024` there makes them smaller and cheaper. Without it
+   no pixel is sent that the model does not look at, where that is published. Answers to another prompt belong in
+   another `output_uri`.
 4. `recipes/cds/cd_covers.py` (cleaning, how a match is scored) and `recipes/cds/cd_checks.py` (what is a problem).
 """
 

@@ -44,18 +44,24 @@ def answer(video: Location, name: str, **statuses: str) -> None:
     write_rows(video.child(f"gpt-6-luna/batch/{name}"), rows)
 
 
-def test_more_frames_and_those_without_a_caption_are_asked_about(video: Location) -> None:
+def test_more_frames_are_asked_about_and_a_repair_takes_those_without_a_caption(video: Location) -> None:
     assert begin(video, 3) == [0, 1, 2]
     answer(video, "round-001/answers.jsonl", f0="ok", f1="failed", f2="rejected")
-    assert begin(video, 5) == [1, 3, 4]
-    answer(video, "round-002/answers.jsonl", f1="ok", f3="ok", f4="ok")
-    assert begin(video, 5) == begin(video, 2) == []
+    assert begin(video, 5, repair=True) == [1]
+    assert begin(video, 5) == [3, 4]
+    answer(video, "round-002/answers.jsonl", f3="ok", f4="unfinished")
+    assert begin(video, 2) == []
+    assert begin(video, 5) == [4]
+    answer(video, "round-002/answers.jsonl", f3="ok", f4="ok")
+    assert begin(video, 5) == []
+    assert begin(video, 5, repair=True) == [1]
     assert begin(video, 2, restart_of="run-1") == [0, 1]
 
 
 def test_captions_of_an_older_release_count(video: Location) -> None:
     answer(video, "captions.jsonl", f0="ok", f1="failed")
-    assert begin(video, 2) == [1]
+    assert begin(video, 2) == []
+    assert begin(video, 2, repair=True) == [1]
     answer(video, "round-001/answers.jsonl", f1="ok")
     ((model, way, folder),) = find_captioned(video)
     assert (model, way) == ("gpt-6-luna", "batch")

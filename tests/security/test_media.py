@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -138,3 +139,24 @@ def test_an_image_of_too_many_pixels_is_not_decoded() -> None:
     )
     with pytest.raises(BadRowError, match="more than 89,478,485 pixels"):
         ImageCheck(max_side=60, max_bytes=10**6).check(bomb)
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "TIFF", "BMP", "JPEG2000"])
+def test_a_converted_image_of_too_many_pixels_is_not_decoded_either(kind: str) -> None:
+    """A small file whose header says that it is huge."""
+    pillow_heif.register_heif_opener()
+    target = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(target, kind)
+    data = target.getvalue()
+    orders = {"TIFF": "<", "BMP": "<", "HEIF": ">", "JPEG2000": ">"}
+    for side, huge in ((64, 40_000), (48, 30_000)):
+        order = orders[kind]
+        if kind == "TIFF":  # the tags ImageWidth and ImageLength, one short each
+            tag = struct.pack("<HHI", 256 if side == 64 else 257, 4, 1)
+            start = data.index(tag) + len(tag) if tag in data else 0
+            assert start, "tags are longs"
+            data = data[:start] + struct.pack("<I", huge) + data[start + 4 :]
+        else:
+            data = data.replace(struct.pack(f"{order}I", side), struct.pack(f"{order}I", huge))
+    with pytest.raises(BadRowError, match=r"pixels, the limit|damaged"):
+        ImageCheck(max_side=60, max_bytes=10**6).check(data)

@@ -20,6 +20,7 @@ from airflow_openai_batch.operators.split import make_path_safe
 from airflow_openai_batch.recipes.captions.video_frames import read_frames
 from airflow_openai_batch.recipes.cds.rounds import ANSWERS, JOB, list_rounds, open_round, read_answers
 from airflow_openai_batch.recipes.json_rows import Row, read_rows
+from airflow_openai_batch.tables.join.answer_reader import UNFINISHED
 from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:
@@ -64,12 +65,18 @@ def read_models(params: Mapping[str, Any], slots: Sequence[str]) -> list[AskedMo
 
 
 def open_rounds(
-    video_uri: str, models: Sequence[AskedModel], *, most: int | None, restart_of: str | None = None
+    video_uri: str,
+    models: Sequence[AskedModel],
+    *,
+    most: int | None,
+    repair: bool = False,
+    restart_of: str | None = None,
 ) -> dict[str, str]:
-    """Begin a round for each model and way that has frames without a good caption, or go on with one.
+    """Begin a round for each model and way that has frames that were not asked about yet, or go on with one.
 
     :param video_uri: the directory that `extract_frames` returned.
     :param most: so many frames at most, from the first.
+    :param repair: about those alone that were asked about and have no good caption.
     :param restart_of: the id of a run that asks about all of them anew.
     :returns: the round's directory by ``<slot>_<way>``.
     """
@@ -81,11 +88,16 @@ def open_rounds(
         for way in each.ways:
             if each.conn_id:
                 folder.child(f"{way}/{_CONNECTION}").write_bytes(each.conn_id.encode())
+            rows = read_frames(video, most)
+            if not repair and restart_of is None:
+                done = _find_done(folder.child(way))
+                rows = (row for row in rows if row["frame"] not in done)
             place, asked = open_round(
                 folder.child(way),
-                read_frames(video, most),
+                rows,
                 lambda row: str(row["frame"]),
                 before=_read_former(folder.child(way)),
+                only_failed=repair,
                 restart_of=restart_of,
             )
             log.info("%s, %s: %s to be asked about.", name, way, number_of(asked, "frame"))
@@ -103,6 +115,12 @@ def read_captioned(folder: Location) -> dict[int, Row]:
                 kept = ("answer", "answer_status", "answer_error")
                 found[row["frame"]] = {name: row.get(name) for name in kept}
     return found
+
+
+def _find_done(folder: Location) -> frozenset[int]:
+    """Frames that were asked about to the end, whatever came of it."""
+    found = read_captioned(folder)
+    return frozenset(frame for frame, row in found.items() if row["answer_status"] != UNFINISHED)
 
 
 def list_jobs(folder: Location) -> list[Location]:
