@@ -9,9 +9,13 @@ READY := $(VENV)/.ready
 OLDEST := .venv-oldest
 NEWEST := .venv-newest
 CLIENTS ?= 2.37 3.57
+# ogx needs a Python newer than the oldest of ours, and is left out where there is none.
+ifneq ($(filter test-servers test-all,$(MAKECMDGOALS)),)
+OGX_PYTHON := $(shell PYTHONPATH=tests "$(PYTHON)" -c 'from release.pythons import find_python; print(find_python("3.12") or "")')
+endif
 PIP := python -m pip install --quiet --quiet --disable-pip-version-check
 
-.PHONY: help setup demo up test test-long test-all distributed test-oldest test-client newest chaos simulate check release-check bench pictures clean
+.PHONY: help setup demo up test test-long test-all distributed test-oldest test-client test-servers newest chaos simulate check release-check bench pictures clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
@@ -42,6 +46,15 @@ $(OLDEST)/.ready: pyproject.toml constraints-oldest.txt
 	@$(BIN)/python -m pip --python $(@D)/bin/python install --quiet --quiet --disable-pip-version-check 'openai==$*.*'
 	@touch $@
 
+.venv-server-litellm/.ready: SERVER_PYTHON = $(PYTHON)
+.venv-server-ogx/.ready: SERVER_PYTHON = $(OGX_PYTHON)
+
+.venv-server-%/.ready: tests/foreign_servers/%.txt
+	@echo "Installing $* into $(@D), as pinned in $<."
+	@"$(SERVER_PYTHON)" -m venv --clear $(@D)
+	@$(@D)/bin/$(PIP) -r $<
+	@touch $@
+
 demo: $(READY) ## 20,000 real texts through a real Airflow and an emulated OpenAI (about 2 minutes)
 	@PYTHONPATH=include $(BIN)/python -m demo $(ARGS)
 
@@ -61,12 +74,13 @@ endif
 
 test-long: $(READY) ## what takes longer: kills, chaos, browsers, nights, the compose file, and more of the same
 	@failed=0; \
-	$(BIN)/python -m pytest -m "long and not system" -n 3 --dist loadfile --no-loadscope-reorder || failed=1; \
+	$(BIN)/python -m pytest -m "long and not system" -n 3 --dist loadfile --no-loadscope-reorder \
+	  --ignore=tests/foreign_servers || failed=1; \
 	$(BIN)/python -m pytest tests/distributed || failed=1; \
 	$(BIN)/python -m pytest -m "long and system" --ignore=tests/distributed || failed=1; \
 	exit $$failed
 
-test-all: test test-long ## all tests, as CI runs them
+test-all: test test-long test-servers ## all tests, as CI runs them
 
 distributed: $(READY) ## docker-compose.yaml without Docker: 60 shards while its parts are killed
 	$(BIN)/python -m pytest tests/distributed $(ARGS)
@@ -85,6 +99,9 @@ test-client: $(foreach client,$(CLIENTS),.venv-client-$(client)/.ready) ## the c
 	    tests/openai_api tests/sending tests/hooks $(ARGS) || failed=1; \
 	done; \
 	exit $$failed
+
+test-servers: $(READY) .venv-server-litellm/.ready $(if $(OGX_PYTHON),.venv-server-ogx/.ready) ## the main DAG through servers nobody here wrote: LiteLLM's proxy, ogx
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/foreign_servers $(ARGS)
 
 newest: ## the quick tests with the newest of every dependency, in an environment built anew; for maintainers
 	@rm -rf $(NEWEST)

@@ -12,14 +12,12 @@ import pytest
 from airflow_openai_batch.sending.policy import Policy
 from airflow_openai_batch.testing.servers.choice import RULES
 from fixtures.gate import open_gate
-from fixtures.job import Job, chat_line
+from fixtures.reviews import REVIEWS, check_reviews, write_reviews
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing import OpenAIServer
-    from fixtures.airflow_runs import FinishedRun, RunDag
-
-REQUESTS = 10
-DEPLOYMENT = "my-mini"
+    from fixtures.airflow_runs import RunDag
+    from fixtures.job import Job
 
 
 def played(*names: str, **settings: Any) -> list[Any]:
@@ -33,9 +31,7 @@ each_server = pytest.mark.parametrize("server", played(*RULES))
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    """Two shards of five."""
-    lines = (chat_line(f"r-{n}", f"Review {n}: lovely.", model=DEPLOYMENT) for n in range(REQUESTS))
-    return Job(tmp_path).write(lines)
+    return write_reviews(tmp_path)
 
 
 @pytest.fixture
@@ -48,16 +44,6 @@ def say(openai_server: OpenAIServer, define_connection: Callable[..., str]) -> C
         )
 
     return define
-
-
-def check(run: FinishedRun, job: Job, openai_server: OpenAIServer) -> None:
-    """One good row for each request, in the input's order, and nothing paid twice."""
-    assert run.state == "success", run.failures
-    rows = job.rows()
-    assert [row["custom_id"] for row in rows] == [f"r-{n}" for n in range(REQUESTS)]
-    assert {row["status"] for row in rows} == {"ok"}
-    assert openai_server.books.billed["batch"] == REQUESTS
-    assert max(openai_server.books.good_by_custom_id.values()) == 1
 
 
 @each_server
@@ -75,7 +61,7 @@ def test_whatever_happens_every_request_ends_in_one_row(
     openai_server.script(batch="expired", done=2, total=5, nth=2)
     openai_server.script(http="POST /batches", drop="after", skip=2)
     monkeypatch.setitem(Policy.__init__.__kwdefaults__, "queue_wait_s", 0.1)  # waits of a minute otherwise
-    check(run_dag("openai_batch", job.conf(), retries=2), job, openai_server)
+    check_reviews(run_dag("openai_batch", job.conf(), retries=2), job, openai_server)
     assert openai_server.files() == []  # all that was uploaded, and all results, are deleted again
 
 
@@ -85,7 +71,7 @@ def test_every_request_ends_in_one_row(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, say: Callable[..., str], server: str
 ) -> None:
     say(server=server)
-    check(run_dag("openai_batch", job.conf()), job, openai_server)
+    check_reviews(run_dag("openai_batch", job.conf()), job, openai_server)
     assert openai_server.files() == []  # all that was uploaded, and all results, are deleted again
 
 
@@ -102,7 +88,7 @@ def test_a_full_queue_is_waited_out_whatever_its_words(
     say(server=server)
     openai_server.script(batch="failed", code="token_limit_exceeded", limit=30_000, times=2)
     monkeypatch.setitem(Policy.__init__.__kwdefaults__, "queue_wait_s", 0.1)  # waits of a minute otherwise
-    check(run_dag("openai_batch", job.conf()), job, openai_server)
+    check_reviews(run_dag("openai_batch", job.conf()), job, openai_server)
 
 
 @pytest.mark.long
@@ -112,7 +98,7 @@ def test_what_an_expired_batch_left_over_is_sent_again_alone(
 ) -> None:
     say(server=server)
     openai_server.script(batch="expired", done=2, total=5, nth=1)
-    check(run_dag("openai_batch", job.conf()), job, openai_server)
+    check_reviews(run_dag("openai_batch", job.conf()), job, openai_server)
     assert len(openai_server.batches()) == 3
 
 
@@ -123,7 +109,7 @@ def test_a_lost_reply_is_found_again(
 ) -> None:
     say(server=server)
     openai_server.script(http="POST /batches", drop="after", times=2)
-    check(run_dag("openai_batch", job.conf(), retries=3), job, openai_server)
+    check_reviews(run_dag("openai_batch", job.conf(), retries=3), job, openai_server)
     assert len(openai_server.batches()) == 2
 
 
@@ -138,7 +124,7 @@ def test_a_file_is_waited_for_until_it_is_processed(
 ) -> None:
     say(server=server)
     monkeypatch.setattr("airflow_openai_batch.sending.machine.FILE_WAITS_S", (0.3, 0.3, 0.3, 0.3))
-    check(run_dag("openai_batch", job.conf()), job, openai_server)
+    check_reviews(run_dag("openai_batch", job.conf()), job, openai_server)
     assert openai_server.books.calls_of("POST /v1/files") == 2
     assert openai_server.books.calls_of("POST /v1/batches") == 2  # none was refused
 
@@ -167,4 +153,4 @@ def test_a_batch_that_a_gateway_has_created_twice_is_paid_once(
     assert (
         sorted(batch["status"] for batch in openai_server.batches()) == ["cancelled"] * 2 + ["completed"] * 2
     )
-    assert openai_server.books.billed["batch"] < 2 * REQUESTS
+    assert openai_server.books.billed["batch"] < 2 * REVIEWS
