@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -228,6 +229,27 @@ def test_a_preview_shows_requests_with_tokens_and_cost_and_does_nothing_else(
     assert "Row 1 would be rejected: user: column 'text' is empty." in shown
     assert "1 request for gpt-4o-mini: 12 input tokens" in shown
     assert not (tmp_path / "out").exists()
+
+
+def test_a_deployment_is_counted_and_priced_as_the_model_behind_it(
+    run_dag: RunDag,
+    tmp_path: Path,
+    table: Path,
+    define_connection: Callable[..., str],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """``gpt-4o-mini`` reads 128,000 tokens; of another name that would not be known, nor its price."""
+    long = tmp_path / "long.csv"
+    long.write_text(f"text\n{'word ' * 130_000}\nshort\n")
+    extra = {"server": "azure", "deployments": {"mine": "gpt-4o-mini"}}
+    define_connection("mine", conn_type="openai", host="https://r.openai.azure.com", extra=extra)
+    how: dict[str, Any] = {"prompt": {**ASK, "model": "mine"}, "openai_conn_id": "mine", "source": str(long)}
+    run_prepare(run_dag, tmp_path, preview=2, **how)
+    shown = "".join(capfd.readouterr())
+    assert "tokens, the model reads 128,000" in shown
+    assert re.search(r"row-1: \d+ input tokens, at most \$0\.0+\d", shown)
+    assert run_prepare(run_dag, tmp_path, **how).state == "success"
+    assert list(read_reasons(tmp_path / "out")) == [0]
 
 
 def test_contents_of_rows_are_nowhere_but_in_the_requests(

@@ -111,6 +111,7 @@ class OpenAIBatchDecoratedOperator(DecoratedOperator, OpenAIBatchJobOperator):
             on_bad_row=self.on_bad_row,
             on_empty=self.on_empty,
             on_existing=self.on_existing,
+            openai_conn_id=self.conn_id,
             preview=self.preview,
         )
 

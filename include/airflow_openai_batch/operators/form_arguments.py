@@ -64,7 +64,8 @@ def report_arguments() -> dict[str, Any]:
 
 def prepare_arguments() -> dict[str, Any]:
     """The parameters of the form that `OpenAIBatchPrepareOperator` takes, as templates."""
-    return {name: f"{{{{ params.{name} }}}}" for name in ("on_existing", "on_empty")}
+    named = {name: f"{{{{ params.{name} }}}}" for name in ("on_existing", "on_empty")}
+    return {**named, "openai_conn_id": "{{ params.conn_id }}"}
 
 
 def join_arguments() -> dict[str, Any]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import SkipMixin
 
@@ -20,6 +19,8 @@ from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.task.base import OpenAIBatchOperator
 from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.operators.task.form_query import check_form_query
+from airflow_openai_batch.operators.task.found_source import FoundSource
+from airflow_openai_batch.operators.task.own_prices import find_prices_of_named
 from airflow_openai_batch.operators.task.ownership import check_folders_above, check_owner
 from airflow_openai_batch.operators.task.parameters import (
     read_choice,
@@ -29,7 +30,7 @@ from airflow_openai_batch.operators.task.parameters import (
     read_optional_int,
 )
 from airflow_openai_batch.operators.task.progress_log import ProgressLog
-from airflow_openai_batch.operators.task.prompt_files import load_prompt
+from airflow_openai_batch.operators.task.prompt_files import find_dag_folder, load_prompt
 from airflow_openai_batch.operators.task.query import open_query
 from airflow_openai_batch.operators.task.run_conf import describe_unknown_keys, name_parameter
 from airflow_openai_batch.operators.task.run_place import place_of_run
@@ -49,10 +50,10 @@ from airflow_openai_batch.wording import number_of
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_openai_batch.openai_api.own_prices import OwnPrices
     from airflow_openai_batch.storage.location import Location
-    from airflow_openai_batch.tables.preparation.manifest import Manifest, SourceNote
+    from airflow_openai_batch.tables.preparation.manifest import Manifest
     from airflow_openai_batch.tables.prompts import PromptSpec
-    from airflow_openai_batch.tables.reading import RowFiles, RowTable
 
 
 class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
@@ -91,6 +92,8 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
     :param on_existing: what was prepared already: ``resume`` with it, ``fail``, or ``restart``.
     :param on_changed_source: a source that is not the one that was prepared: ``fail``, or ``keep`` what was prepared,
         where other tasks take care of what is new.
+    :param openai_conn_id: the connection that the requests are for, ``openai_default`` by default: ``deployments`` of
+        its extra say which model is behind the prompt's, whose context window and tokens count. It need not exist.
     :param preview: shows what the first so many requests are, with tokens and cost, **in the task's log: contents of
         rows are readable there**. Nothing is written or sent; what comes after is skipped.
     """
@@ -114,6 +117,7 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
         "on_none_left",
         "on_existing",
         "on_changed_source",
+        "openai_conn_id",
         "preview",
     )
     template_ext: Sequence[str] = (".sql",)
@@ -142,6 +146,7 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
         on_none_left: Literal["fail", "skip"] | str = "fail",
         on_existing: Literal["resume", "fail", "restart"] | str = "resume",
         on_changed_source: Literal["fail", "keep"] | str = "fail",
+        openai_conn_id: str | None = None,
         preview: int | str | None = None,
         retries: int = 3,
         retry_delay: timedelta | float = timedelta(minutes=1),
@@ -167,6 +172,8 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
         self.on_none_left = on_none_left
         self.on_existing = on_existing
         self.on_changed_source = on_changed_source
+        # No default here: what a task of the DAG names, whoever triggers it may name.
+        self.openai_conn_id = openai_conn_id
         self.preview = preview
         self._find_giver: Callable[[str], Giver] = lambda field: Giver.FORM
         self._unknown_keys = ""
@@ -181,7 +188,7 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
             self.log.warning("%s", self._unknown_keys)
         with task_failures():
             spec = load_prompt(
-                self.prompt, self.prompt_overrides or {}, _dag_folder(context), self._find_giver("prompt")
+                self.prompt, self.prompt_overrides or {}, find_dag_folder(context), self._find_giver("prompt")
             )
             preview = read_optional_int("preview", self.preview)
             output = self._find_output(ti)
@@ -235,8 +242,18 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
         with source.open(requests * spec.rows_per_request) as table:
             for notice in (*source.notices, *table.notices):
                 self.log.warning("%s", notice)
-            for text in preview_requests(spec, table, requests, images_root=self._find_images_root(source)):
+            shown = preview_requests(
+                spec,
+                table,
+                requests,
+                images_root=self._find_images_root(source),
+                own_prices=self._find_own_prices(),
+            )
+            for text in shown:
                 self.log.info("%s", text)
+
+    def _find_own_prices(self) -> OwnPrices:
+        return find_prices_of_named(self.openai_conn_id, self._find_giver("openai_conn_id"))
 
     def _prepare(self, spec: PromptSpec, output: Location, run_key: str) -> Prepared:
         existing = read_manifest(output)
@@ -259,6 +276,7 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
                 now=time.time(),
                 run_key=run_key,
                 images_root=self._find_images_root(source),
+                deployments=self._find_own_prices().deployments,
                 dedupe=read_flag("dedupe", self.dedupe),
                 on_empty=_read_skip("on_empty", self.on_empty),
                 on_bad_row=read_choice("on_bad_row", self.on_bad_row, ("reject", "fail")),
@@ -373,24 +391,9 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
         return open_place(root, "input", self._find_giver("images_root"))
 
 
-class FoundSource(NamedTuple):
-    """A source that was found and not read yet."""
-
-    note: SourceNote
-    open: Callable[[int | None], AbstractContextManager[RowTable]]
-    check: Callable[[], None] = lambda: None
-    files: RowFiles | None = None
-    notices: tuple[str, ...] = ()
-
-
 def _read_skip(name: str, value: Any) -> Literal["fail", "commit"]:
     return "commit" if read_choice(name, value, ("fail", "skip")) == "skip" else "fail"
 
 
 def _is_join(task: Any) -> bool:
     return issubclass(getattr(task, "operator_class", type(task)), OpenAIBatchJoinOperator)
-
-
-def _dag_folder(context: Context) -> Path | None:
-    fileloc = getattr(context.get("dag"), "fileloc", None)
-    return Path(fileloc).parent if fileloc else None

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_openai_batch.errors import ConfigError
-from airflow_openai_batch.operators.prepare import FoundSource, OpenAIBatchPrepareOperator
+from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
+from airflow_openai_batch.operators.task.found_source import FoundSource
 from airflow_openai_batch.tables.preparation import read_manifest
 from airflow_openai_batch.tables.preparation.manifest import SourceNote
 from airflow_openai_batch.tables.preparation.renderer import Renderer

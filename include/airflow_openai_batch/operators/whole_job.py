@@ -57,7 +57,11 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
         below ``[openai_batch] output_root`` of Airflow's configuration, or ``$AIRFLOW_HOME/openai_batch``.
     """
 
-    part_fields: ClassVar[Mapping[str, str]] = {"job": "output_uri", "shard": "output_uri"}
+    part_fields: ClassVar[Mapping[str, str]] = {
+        "job": "output_uri",
+        "openai_conn_id": "conn_id",
+        "shard": "output_uri",
+    }
     """What its operators call the job directory, see `find_giver`."""
     own_outlets: ClassVar[Sequence[Any]] = OpenAIBatchReportOperator.own_outlets
     template_fields: Sequence[str] = (

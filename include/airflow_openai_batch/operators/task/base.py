@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TEXTS = frozenset(
     {
         *("asset_uri", "batch_id", "conn_id", "delimiter", "encoding", "endpoint", "format", "images_root"),
-        *("input_file_id", "job", "output_uri", "prepared", "sheet", "sql"),
+        *("input_file_id", "job", "openai_conn_id", "output_uri", "prepared", "sheet", "sql"),
     }
 )
 """Template fields that hold one text."""

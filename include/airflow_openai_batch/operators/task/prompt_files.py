@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,13 +19,22 @@ from airflow_openai_batch.storage.sources import explained
 from airflow_openai_batch.tables.prompts import PromptSpec, read_prompt
 from airflow_openai_batch.tables.prompts.answer_columns import read_answer_columns
 
-__all__ = ["ANSWER_COLUMNS", "PromptSpec", "load_prompt"]
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+__all__ = ["ANSWER_COLUMNS", "PromptSpec", "find_dag_folder", "load_prompt"]
 
 _ENDINGS = (".yaml", ".yml")
 _UNSET = ("", "none", "null")
 _STRUCTURED = ("response_schema", "parameters", "images")
 ANSWER_COLUMNS = "answer_columns"
 """The short form of ``response_schema`` that fits into a field of the trigger form."""
+
+
+def find_dag_folder(context: Context) -> Path | None:
+    """Where the file of the running DAG lies; ``None`` where it has none."""
+    fileloc = getattr(context.get("dag"), "fileloc", None)
+    return Path(fileloc).parent if fileloc else None
 
 
 def load_prompt(

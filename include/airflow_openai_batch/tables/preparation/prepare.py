@@ -21,6 +21,7 @@ from airflow_openai_batch.errors import (
     JobExistsError,
 )
 from airflow_openai_batch.job import directory
+from airflow_openai_batch.openai_api.deployments import NO_DEPLOYMENTS, Deployments
 from airflow_openai_batch.tables.preparation.assignment import Assignment, Place
 from airflow_openai_batch.tables.preparation.manifest import (
     MANIFEST,
@@ -66,6 +67,7 @@ class Preparation:
     :param note: what the source is, so that another one is noticed.
     :param check_source: called before the commit. :raises InputChangedError: if the source changed meanwhile.
     :param images_root: what image paths in rows must lie below.
+    :param deployments: of the connection that the requests are for.
     :param dedupe: whether equal requests are sent once; see `Assignment` for what that costs.
     :param on_empty: a table without rows: ``fail``, or ``commit`` it.
     :param on_bad_row: rows that cannot be asked about: ``reject`` them, or ``fail`` with the first ten.
@@ -83,6 +85,7 @@ class Preparation:
     now: float
     run_key: str = ""
     images_root: Location | None = None
+    deployments: Deployments = NO_DEPLOYMENTS
     dedupe: bool = False
     on_empty: Literal["fail", "commit"] = "fail"
     on_bad_row: Literal["reject", "fail"] = "reject"
@@ -191,7 +194,9 @@ class _Run:
         self._what = what
         self._output = output
         self._table = table
-        self._renderer = Renderer(what.spec, table.schema.names, images_root=what.images_root)
+        self._renderer = Renderer(
+            what.spec, table.schema.names, images_root=what.images_root, deployments=what.deployments
+        )
         self._rows = self._rejected = 0
         self._reasons: list[str] = []
 

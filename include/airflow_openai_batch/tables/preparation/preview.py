@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
 from airflow_openai_batch.openai_api.prices import estimate_cost
 from airflow_openai_batch.requests.request import read_request
 from airflow_openai_batch.requests.tokens import count_request_tokens
@@ -31,18 +32,25 @@ _DATA_URL = re.compile(r"(data:image/[a-z+.-]+;base64,)([A-Za-z0-9+/=]{40,})")
 
 
 def preview_requests(
-    spec: PromptSpec, table: RowTable, requests: int, *, images_root: Location | None = None
+    spec: PromptSpec,
+    table: RowTable,
+    requests: int,
+    *,
+    images_root: Location | None = None,
+    own_prices: OwnPrices = NO_OWN_PRICES,
 ) -> Iterator[str]:
     """Texts for the log: what the first ``requests * rows_per_request`` rows become.
 
     Rows that would be rejected say why. Equal ones are shown one by one.
+
+    :param own_prices: of the connection that the requests are for, and the models behind its deployments.
     """
-    renderer = Renderer(spec, table.schema.names, images_root=images_root)
+    renderer = Renderer(spec, table.schema.names, images_root=images_root, deployments=own_prices.deployments)
     made: list[tuple[str, bytes]] = []
     assignment = Assignment(
         spec, renderer, lambda custom_id, body: made.append((custom_id, body)), dedupe=False
     )
-    totals = _Totals(spec)
+    totals = _Totals(spec, own_prices)
     rows = itertools.islice(_number_rows(table, renderer), requests * spec.rows_per_request)
     for number, rendered in enumerate(renderer.render_all(rows)):
         if rendered.reason is not None:
@@ -67,8 +75,10 @@ def _number_rows(table: RowTable, renderer: Renderer) -> Iterator[tuple[int, Any
 class _Totals:
     """Sums over what was shown."""
 
-    def __init__(self, spec: PromptSpec) -> None:
+    def __init__(self, spec: PromptSpec, own_prices: OwnPrices) -> None:
         self._spec = spec
+        self._own_prices = own_prices
+        self._model = own_prices.deployments.find_model(spec.model)
         self._requests = self._tokens = 0
         self._cost: float | None = 0.0
         self._is_bounded = True
@@ -76,7 +86,7 @@ class _Totals:
     def show(self, request: tuple[str, bytes]) -> str:
         custom_id, raw = request
         body = msgspec.json.decode(raw)
-        count = count_request_tokens(body, self._spec.url)
+        count = count_request_tokens({**body, "model": self._model}, self._spec.url)
         cost = self._price(custom_id, raw, count.tokens)
         self._requests += 1
         self._tokens += count.tokens
@@ -106,7 +116,14 @@ class _Totals:
         )
         most = request.body.output_tokens
         self._is_bounded &= most is not None
-        found = estimate_cost(self._spec.model, self._spec.url, tokens, most or 0, at_most=most is not None)
+        found = estimate_cost(
+            self._spec.model,
+            self._spec.url,
+            tokens,
+            most or 0,
+            at_most=most is not None,
+            own_prices=self._own_prices,
+        )
         return None if found is None else found[0]
 
     def _dollars(self, cost: float | None) -> str:

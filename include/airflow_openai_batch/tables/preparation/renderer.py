@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from airflow_openai_batch.openai_api.deployments import NO_DEPLOYMENTS, Deployments
 from airflow_openai_batch.openai_api.endpoints import MAX_EMBEDDING_TOKENS_PER_REQUEST
 from airflow_openai_batch.openai_api.models import context_tokens, encoding_of
 from airflow_openai_batch.requests.tokens.counters import exact_counter, utf8_bytes
@@ -45,11 +46,17 @@ class Renderer:
 
     :param images_root: see `PictureLoader`.
     :param columns: of the table.
+    :param deployments: which model is behind the prompt's, where that names a deployment.
     :raises ConfigError: for a template or an image column that cannot work.
     """
 
     def __init__(
-        self, spec: PromptSpec, columns: Iterable[str], *, images_root: Location | None = None
+        self,
+        spec: PromptSpec,
+        columns: Iterable[str],
+        *,
+        images_root: Location | None = None,
+        deployments: Deployments = NO_DEPLOYMENTS,
     ) -> None:
         fields = {"custom_id": spec.custom_id, "system": spec.system, "user": spec.user, "input": spec.input}
         if spec.custom_id == DEFAULT_CUSTOM_ID:
@@ -59,9 +66,10 @@ class Renderer:
         self._filling = Filling(given, columns)
         self._apart = None if self._filling.is_harmless else FillingApart(given, columns)
         self._maker = BodyMaker(spec)
-        self._pictures = PictureLoader(spec.images, images_root, model=spec.model) if spec.images else None
-        self._limit = context_tokens(spec.model)
-        self._encoding = encoding_of(spec.model)[0]
+        model = deployments.find_model(spec.model)
+        self._pictures = PictureLoader(spec.images, images_root, model=model) if spec.images else None
+        self._limit = context_tokens(model)
+        self._encoding = encoding_of(model)[0]
         images = {each.column for each in spec.images}
         if unknown := sorted(images - set(columns)):
             raise UnknownColumnError(f"images.column: {describe_unknown(unknown[0], columns)}")
