@@ -144,7 +144,9 @@ def test_every_imported_distribution_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]
     extras = [
-        line for name in ("fast", "tables", "images", "cli", "qdrant", "video") for line in optional[name]
+        line
+        for name in ("fast", "tables", "images", "cli", "qdrant", "documents", "video")
+        for line in optional[name]
     ]
     declared = {normalize(line) for line in [*project["dependencies"], *extras]}
     # Airflow is several distributions that come as one; pytest is there where its plugin is loaded.

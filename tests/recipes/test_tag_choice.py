@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 
@@ -120,6 +122,25 @@ def test_a_directory_that_was_read_for_another_choice_is_not_gone_on_with(
     read(store, tmp_path / "out", TagChoice())
     with pytest.raises(JobError, match="another output_uri"):
         read(store, tmp_path / "out", TagChoice(retag="all"))
+
+
+def test_what_an_earlier_release_read_is_gone_on_with(store: PointStore, tmp_path: Path) -> None:
+    """Its question had neither other keys nor a choice; its note no counts of them."""
+    question = [store.collection, store.place, {}, {"text": "text", "title": "title"}, "tags", "2"]
+    asked = hashlib.sha256(msgspec.json.encode(question)).hexdigest()
+    note = {
+        "asked": asked,
+        "matching": 9,
+        "tagged": 7,
+        "empty": 0,
+        "read": 2,
+        "foreign": 0,
+        "restarted_by": "",
+    }
+    (tmp_path / "transcripts.json").write_bytes(msgspec.json.encode(note))
+    place = resolve_plain(str(tmp_path))
+    found = read_transcripts(store, place, make_prompt(), filters={}, fields=FIELDS)
+    assert (found.matching, found.read, found.set_aside) == (9, 2, 0)
 
 
 @pytest.mark.parametrize(
