@@ -61,3 +61,19 @@ def test_no_letter_is_lost_and_no_piece_is_too_long(text: str, max_chars: int) -
     if "#" not in text:
         assert headings == ""
         assert [each for each in without_headings if each in "abx"] == letters
+
+
+def test_a_long_table_is_cut_between_its_rows_and_keeps_its_head() -> None:
+    head = ["| part | where it is |", "| --- | --- |"]
+    rows = [f"| valve {n} | shelf {n}. Left. |" for n in range(40)]
+    chunks = [chunk.text for chunk in cut_document("\n".join([*head, *rows]), max_chars=200)]
+    assert all(len(chunk) <= 200 for chunk in chunks)
+    assert all(chunk.splitlines()[:2] == head for chunk in chunks)
+    assert [line for chunk in chunks for line in chunk.splitlines()[2:]] == rows
+
+
+def test_a_row_that_is_too_long_is_cut_like_any_text() -> None:
+    table = "| part |\n| --- |\n| " + "word " * 100 + "|"
+    chunks = [chunk.text for chunk in cut_document(table, max_chars=150)]
+    assert all(len(chunk) <= 150 for chunk in chunks)
+    assert sum(chunk.count("word") for chunk in chunks) == 100

@@ -88,8 +88,30 @@ def _read_paragraphs(lines: list[str], max_chars: int) -> Iterator[str]:
         if len(paragraph) <= max_chars:
             if paragraph:
                 yield paragraph
+        elif rows := _read_table(paragraph, max_chars):
+            yield from _pack_rows(rows, max_chars)
         else:
             yield from _pack(_BETWEEN_SENTENCES.split(paragraph), max_chars)
+
+
+def _read_table(paragraph: str, max_chars: int) -> list[str]:
+    """The lines of a table; none where it is no table, or a row with the head is too long for a piece."""
+    lines = paragraph.split("\n")
+    is_table = len(lines) > 2 and all(line.startswith("|") for line in lines)
+    longest = sum(map(len, lines[:2])) + 2 + max(map(len, lines[2:]), default=0)
+    return lines if is_table and longest <= max_chars else []
+
+
+def _pack_rows(lines: list[str], max_chars: int) -> Iterator[str]:
+    """Whole rows, below the table's head each time: without it nobody knows what a number means."""
+    head = "\n".join(lines[:2])
+    packed = head
+    for line in lines[2:]:
+        if packed != head and len(packed) + 1 + len(line) > max_chars:
+            yield packed
+            packed = head
+        packed = f"{packed}\n{line}"
+    yield packed
 
 
 def _pack(pieces: list[str], max_chars: int) -> Iterator[str]:
