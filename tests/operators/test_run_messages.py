@@ -66,8 +66,8 @@ def test_a_batch_that_is_not_known_is_looked_for_with_a_connection(run_dag: RunD
     with DAG("unknown_batch", schedule=None) as dag:
         OpenAIBatchSensor(task_id="wait", batch_id="batch_of_others", poll_interval=0.1)
     assert run_dag(dag, retries=2).errors("wait") == (
-        "fetching batch_of_others with connection 'openai_default': OpenAI answered 404. It is not there (any more), "
-        "or belongs to another project than the connection's key."
+        "fetching batch_of_others with connection 'openai_default': the server answered 404. It is not there (any "
+        "more), or belongs to another project than the connection's key."
     )
 
 

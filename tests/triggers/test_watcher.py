@@ -105,7 +105,7 @@ async def test_a_stall_is_one_warning_and_one_line_when_it_is_over(
     await wait_final(BatchWatcher(make_connect(openai_server)), batch_id)
     begun, over = (record for record in caplog.records if record.name.startswith("airflow_openai_batch"))
     assert begun.levelname == "WARNING"
-    assert "listing batches: OpenAI answered 502" in begun.message
+    assert "listing batches: the server answered 502" in begun.message
     assert "again" in over.message
     assert "5 faults" in over.message
 

@@ -25,6 +25,7 @@ from airflow_openai_batch.openai_api.error_codes import ACCOUNT_CODES
 from airflow_openai_batch.openai_api.rate_limits import read_retry_after
 from airflow_openai_batch.openai_api.redirects import describe_redirect, read_redirect
 from airflow_openai_batch.openai_api.server_objects import PAGE, is_page
+from airflow_openai_batch.openai_api.servers.choice import name_by_host
 from airflow_openai_batch.openai_api.unreached import explain_unreached, name_address
 from airflow_openai_batch.server_words import clean_code, clean_words
 
@@ -86,10 +87,10 @@ def _explain_exchange(error: openai.OAuthError, doing: str) -> RemoteError:
 
 def _translate_status(error: openai.APIStatusError, doing: str) -> RemoteError:
     status, code = error.status_code, clean_code(error.code) or None
-    text = f"{doing}: OpenAI answered {status}" + (f" {code}" if code else "")
+    text = f"{doing}: {_name_server(error)} answered {status}" + (f" {code}" if code else "")
     kind, why = _judge_status(error, status, code)
     if kind is RequestRefusedError and not why:
-        # OpenAI's own words for a refused call name parameters, ids and limits; they quote no request of the file.
+        # The server's own words for a refused call name parameters, ids and limits; they quote no request of the file.
         why = f": {_read_message(error) or 'no message'}"
     by_whom = _name_other_host(error) if status in (401, 403, 413) or _is_page(error) else ""
     return kind(
@@ -155,7 +156,8 @@ def _explain_forbidden(error: openai.APIStatusError, code: str | None) -> str:
             "of the proxy it goes through. Run workers and triggerers in, or route them through, a supported one."
         )
     said = _read_message(error)
-    told = f" OpenAI says: {said}" if said else ""
+    who = _name_server(error)
+    told = f" {who[0].upper()}{who[1:]} says: {said}" if said else ""
     return f". The key may not do this: check its project and permissions.{told}"
 
 
@@ -189,6 +191,10 @@ def _read_message(error: openai.APIStatusError) -> str:
     if isinstance(body, dict):
         return clean_words(body.get("message") or body.get("detail"))
     return "" if body is None or _is_page(error) else clean_words(body)
+
+
+def _name_server(error: openai.APIStatusError) -> str:
+    return name_by_host(name_address(error.response))
 
 
 def _name_other_host(error: openai.APIStatusError) -> str:

@@ -24,7 +24,7 @@ def explain_unreached(error: Any, doing: str, *, timed_out: bool) -> RemoteError
     """The error of ours for one of the client's that has no answer; texts of causes may hold headers, and stay out."""
     causes = list(_iter_causes(error))
     address = name_address(getattr(error, "request", None))
-    where = f"{doing}: {address}" if address else f"{doing}: OpenAI"
+    where = f"{doing}: {address}" if address else f"{doing}: the server"
     last = next((each for each in causes[1:]), error)
     if any(type(each).__name__ in _OWN_FAULTS for each in causes):
         return RequestRefusedError(

@@ -11,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 
-from airflow_openai_batch.errors import AnswerError, RequestRefusedError, TransientError
+from airflow_openai_batch.errors import AnswerError, FatalAccountError, RequestRefusedError, TransientError
 from airflow_openai_batch.openai_api.batch import BatchStatus
 from airflow_openai_batch.openai_api.client import AsyncBatchClient, BatchClient
 from airflow_openai_batch.openai_api.servers.choice import SERVERS
@@ -177,3 +177,28 @@ def test_an_endpoint_that_a_server_has_no_batches_for_is_named(
         client.create(input_file_id="file-1", endpoint=endpoint, metadata={})
     assert f"has no batches for {endpoint}, only for /v1/chat/completions" in str(caught.value)
     assert not gate.calls
+
+
+@pytest.mark.parametrize(
+    ("host", "named"),
+    [
+        ("api.openai.com", "OpenAI answered 403"),
+        ("eu.api.openai.com", "OpenAI answered 403"),
+        ("api.groq.com", "Groq answered 403"),
+        ("mine.openai.azure.com", "Azure OpenAI answered 403"),
+        ("models.example.org", "the server answered 403"),
+    ],
+)
+def test_an_error_says_who_answered(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch, host: str, named: str
+) -> None:
+    """By the address that was asked; the gate stands there as the proxy of the network."""
+    monkeypatch.setenv("HTTP_PROXY", gate.address)
+    gate.answer(f"GET http://{host}/v1/batches/batch_1", 403, {"error": {"message": "Your project may not."}})
+    sdk = openai.OpenAI(base_url=f"http://{host}/v1", api_key="k", http_client=openai.DefaultHttpxClient())
+    with BatchClient(sdk) as client, pytest.raises(FatalAccountError) as caught:
+        client.fetch("batch_1")
+    assert f"fetching batch_1: {named}" in str(caught.value)
+    assert f"{named[0].upper()}{named[1:].partition(' answered')[0]} says: Your project may not." in str(
+        caught.value
+    )

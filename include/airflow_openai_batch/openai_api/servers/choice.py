@@ -47,6 +47,16 @@ def read_server(extra: Mapping[str, Any], host: str | None, where: str) -> Serve
 
 def find_by_host(host: str | None) -> ServerProfile:
     """The server that is known by this host; `DEFAULT_SERVER` where none is."""
+    return _find_known(host) or DEFAULT_SERVER
+
+
+def name_by_host(host: str | None) -> str:
+    """Who is asked, for errors."""
+    known = _find_known(host)
+    return "the server" if known is None else known.title
+
+
+def _find_known(host: str | None) -> ServerProfile | None:
     try:
         name = urlsplit(host or "").hostname or ""
     except ValueError:  # said better by who checks the host
@@ -54,7 +64,7 @@ def find_by_host(host: str | None) -> ServerProfile:
     for profile in SERVERS.values():
         if any(name == known or (known[0] == "." and name.endswith(known)) for known in profile.hosts):
             return profile
-    return DEFAULT_SERVER
+    return None
 
 
 def complete_host(profile: ServerProfile, host: str | None, where: str) -> str | None:

@@ -255,8 +255,8 @@ class RealtimeCaller:
         wait_s = self.throttle.gate.closed_s
         if wait_s > STALL_MAX_S:
             raise TransientError(
-                f"{_DOING}: the rate limit is reached, and OpenAI asks to wait {wait_s:,.0f} s. What was answered is "
-                "kept; the rest is asked later.",
+                f"{_DOING}: the rate limit is reached, and the server asks to wait {wait_s:,.0f} s. What was answered "
+                "is kept; the rest is asked later.",
                 status_code=429,
                 retry_after_s=wait_s,
             ) from None
