@@ -141,3 +141,24 @@ def test_a_photograph_that_is_gone_leaves_the_results_and_a_rejected_one_is_trie
     states = {row["photo"]: row["problems"] for row in read_sheet(tmp_path, "results")}
     assert "photo_rejected" not in (states["large.png"] or "")
     assert sum(openai_server.books.good.values()) >= paid + 1
+
+
+@pytest.mark.long
+def test_the_first_photographs_first_and_then_the_others(
+    catalogue: Callable[..., FinishedRun], openai_server: OpenAIServer, tmp_path: Path
+) -> None:
+    run = catalogue(sample_requests=1, mode="batch")
+    assert run.state == "success", run.failures
+    states = {row["photo"]: row["state"] for row in read_sheet(tmp_path, "results")}
+    assert states == {"a.png": "good", "b.png": "not read"}
+    assert sum(openai_server.books.good.values()) == 2, "a cover and its choice"
+    (missing,) = (row for row in read_sheet(tmp_path, "problems") if row["photo"] == "b.png")
+    assert "not part of the sample" in missing["detail"]
+
+    run = catalogue(sample_requests=None, mode="batch")
+    assert run.state == "success", run.failures
+    assert {row["photo"]: row["title"] for row in read_sheet(tmp_path, "results")} == {
+        "a.png": "Live at the Granary",
+        "b.png": "Harbour Lights",
+    }
+    assert sum(openai_server.books.good.values()) == 4, "each cover and each choice once"
