@@ -114,7 +114,7 @@ def test_the_stronger_word_counts_field_by_field() -> None:
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("refusal", "as OpenAI said when it refused a batch"),
+        ("refusal", "as the server said when it refused a batch"),
         ("connection", "by the connection's extra"),
         ("tier", "by the tier in the connection's extra"),
         ("parameter", "by the run's enqueued_token_limit"),

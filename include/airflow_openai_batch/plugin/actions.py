@@ -104,7 +104,7 @@ def _cancel(conn_id: str, batch_id: str, uri: str, plan: Plan | None) -> str:
             batch = client.fetch(batch_id)
         except NotFoundError:
             raise HTTPException(
-                404, f"OpenAI does not know {batch_id} with connection {conn_id!r}."
+                404, f"The server does not know {batch_id} with connection {conn_id!r}."
             ) from None
         if plan is None or not is_of_job(batch, uri, plan):
             raise HTTPException(404, f"{batch_id} does not belong to this job.")

@@ -148,9 +148,9 @@ def _find_overdue_at(batch: BatchView, policy: Policy, waited: Waited) -> float:
 def _stuck_error(batch: BatchView, policy: Policy) -> OpenAIBatchError:
     waited = describe_duration(policy.grace_s)
     return JobError(
-        f"{batch.id} was to be cancelled more than {waited} ago and is still {batch.status}; OpenAI says that this "
-        "takes ten minutes at most. What it has finished is paid for and is collected once it is over; until then "
-        "nothing of it is sent again. Clear the task to wait as long again, and ask OpenAI about the batch if that "
+        f"{batch.id} was to be cancelled more than {waited} ago and is still {batch.status}; OpenAI says that "
+        "this takes ten minutes at most. What it has finished is paid for and is collected once it is over; until then "
+        "nothing of it is sent again. Clear the task to wait as long again, and ask whoever runs the server if that "
         "does not help."
     )
 

@@ -356,13 +356,13 @@ def _follow(state: ShardState, batch_id: str, seen: Observations, where: StepCon
 def _meet_vanished(state: ShardState, batch_id: str, where: StepContext) -> Step:
     """OpenAI never forgets a batch: the key is one of another project. To send again would pay again."""
     if state.created_at is not None and where.now < state.created_at + NEW_BATCH_S:
-        return Pause(where.now + NEW_BATCH_LOOK_S, f"OpenAI does not show {batch_id} yet")
+        return Pause(where.now + NEW_BATCH_LOOK_S, f"the server does not show {batch_id} yet")
     return Stop(
         JobError(
-            f"shard {where.shard}: OpenAI does not know {batch_id}, which this job created. Most likely the connection "
-            "leads to another project or server than it did then: use the former one, then clear the task. If the "
-            f"batch is really gone, remove state/{where.shard:05d}/ from the job directory and clear the task: this "
-            "shard alone is sent again, and paid again."
+            f"shard {where.shard}: the server does not know {batch_id}, which this job created. Most likely the "
+            "connection leads to another project or server than it did then: use the former one, then clear the "
+            f"task. If the batch is really gone, remove state/{where.shard:05d}/ from the job directory and clear the "
+            "task: this shard alone is sent again, and paid again."
         )
     )
 

@@ -235,7 +235,9 @@ class BatchWatcher:
         for waiter in waiters:
             waiter.not_found += 1
             if waiter.not_found >= NOT_FOUND_TIMES:
-                waiter.inbox.put_nowait(NotFoundError(f"OpenAI does not know {waiter.batch_id} (any more)."))
+                waiter.inbox.put_nowait(
+                    NotFoundError(f"The server does not know {waiter.batch_id} (any more).")
+                )
 
 
 class _Client:

@@ -7,7 +7,7 @@ const { createElement: h } = globalThis.React;
 
 const ORIGINS = {
   connection: "as the connection says",
-  refusal: "as OpenAI said when it refused a batch",
+  refusal: "as the server said when it refused a batch",
 };
 
 export function Queues({ queues }) {

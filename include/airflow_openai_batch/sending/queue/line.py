@@ -263,5 +263,5 @@ class AdmissionQueue:
         if waiter.not_before > now:
             text += f"; refused before, asks again in {describe_duration(waiter.not_before - now)} at the earliest"
         elif self.find_room(waiter).fits and self._queue(waiter.need).wall.level is not None:
-            text += "; others use the queue as well, since OpenAI refused a batch: one shard at a time tries again"
+            text += "; others use the queue as well, since the server refused a batch: one shard at a time tries again"
         return text

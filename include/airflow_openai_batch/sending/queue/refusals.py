@@ -67,7 +67,7 @@ def describe_refused(batch_id: str, refusal: Refusal) -> str:
 def classify_refusal(errors: tuple[BatchError, ...]) -> Refusal:
     """The refusal that decides: a permanent one first, since waiting would not help it."""
     if not errors:
-        return Refusal("permanent", "", "OpenAI gave no reason")
+        return Refusal("permanent", "", "the server gave no reason")
     found = [_classify(error) for error in errors]
     order = {"fatal": 0, "permanent": 1, "queue_full": 2, "file_missing": 3}
     return min(found, key=lambda refusal: order[refusal.kind])

@@ -28,7 +28,7 @@ _SAID_BY: dict[LimitSource, str] = {
     "tier": "by the tier in the connection's extra",
     "connection": "by the connection's extra",
     "parameter": "by the run's enqueued_{unit}_limit",
-    "refusal": "as OpenAI said when it refused a batch",
+    "refusal": "as the server said when it refused a batch",
 }
 
 
