@@ -252,6 +252,15 @@ def test_a_deployment_is_counted_and_priced_as_the_model_behind_it(
     assert list(read_reasons(tmp_path / "out")) == [0]
 
 
+def test_a_form_names_no_connection_but_those_of_the_code(
+    run_dag: RunDag, tmp_path: Path, table: Path
+) -> None:
+    how: dict[str, Any] = {"source": str(table), "openai_conn_id": "{{ params.asked }}"}
+    run = run_prepare(run_dag, tmp_path, params={"asked": "mine"}, conf={"asked": "of_others"}, **how)
+    assert "connection 'of_others': was named by whoever triggered this run" in run.errors("prepare")
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
 def test_contents_of_rows_are_nowhere_but_in_the_requests(
     run_dag: RunDag, tmp_path: Path, table: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
