@@ -91,9 +91,14 @@ def list_sources(name: str) -> list[Path]:
     code = (ROOT / "dags" / f"{name}.py").read_text()
     tables, others = list_files(*OF_TABLES), set(list_files(*OF_OTHERS))
     shared = [path for path in PACKAGE.rglob("*.py") if path not in others and path not in tables]
+    return [*shared, *(tables if "OpenAIBatchPrepareOperator" in code else ()), *list_recipe(name)]
+
+
+def list_recipe(name: str) -> list[Path]:
+    """The files of the recipes that a DAG is made of."""
+    code = (ROOT / "dags" / f"{name}.py").read_text()
     recipes = set(re.findall(r"airflow_openai_batch\.recipes\.(\w+)", code))
-    own = list_files(*(f"recipes/{each}" for each in recipes if (PACKAGE / "recipes" / each).is_dir()))
-    return [*shared, *(tables if "OpenAIBatchPrepareOperator" in code else ()), *own]
+    return list_files(*(f"recipes/{each}" for each in recipes if (PACKAGE / "recipes" / each).is_dir()))
 
 
 @pytest.mark.parametrize("name", SENDING)
@@ -116,15 +121,16 @@ def test_what_a_message_advises_stands_in_the_form(name: str) -> None:
 
 @pytest.mark.parametrize("name", SENDING)
 def test_what_the_form_says_reaches_the_operators(name: str) -> None:
-    """Each parameter of the shared form stands in a template, or is read by a task of the DAG's own."""
+    """Each parameter of the shared form stands in a template, or is read by a task of the DAG's own or its recipe."""
     dag = load_dag(name)
-    code = (ROOT / "dags" / f"{name}.py").read_text()
+    code = " ".join(path.read_text() for path in (ROOT / "dags" / f"{name}.py", *list_recipe(name)))
     given = " ".join(
         str(value)
         for task in dag.tasks
         for value in (getattr(task, "partial_kwargs", None) or vars(task)).values()
     )
     for param in dag.params:
-        assert f"params.{param}" in given or f'"{param}"]' in code, (
+        by_slot = re.sub(r"^model_\d+", "{slot}", param)  # of models by number, read in a loop
+        assert f"params.{param}" in given or f'"{param}"]' in code or f'"{by_slot}"]' in code, (
             f"{param} is in the form of {name}, for nothing"
         )
