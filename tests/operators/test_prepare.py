@@ -189,11 +189,9 @@ def test_prompts_from_files_are_found_from_the_dag(run_dag: RunDag, tmp_path: Pa
     name = "fixtures/nothing.yaml"
     run = run_prepare(run_dag, tmp_path, source=str(table), prompt=name)
     folder = Path(__file__).parent
-    assert (
-        f"{name}: there is no such prompt file. Looked at {folder}/{name}, {folder.parent}/{name}."
-        in run.errors("prepare")
-    )
     prompts = folder.parents[1] / "include" / "prompts"
+    looked_at = f"{folder}/{name}, {folder.parent}/{name}, {prompts}/nothing.yaml"
+    assert f"{name}: there is no such prompt file. Looked at {looked_at}." in run.errors("prepare")
     for given in (prompts / "sentiment.yaml", f"file://{prompts}/sentiment.yaml"):
         run = run_prepare(run_dag, tmp_path, source=str(table), prompt=given)
         assert run.state == "success", run.failures
