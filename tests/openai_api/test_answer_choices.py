@@ -43,7 +43,7 @@ def test_all_votes_stand_in_the_row_in_their_order(tmp_path: Path) -> None:
     assert (row["status"], row["content"]) == ("ok", "Positive")
     assert row["choices"] == ["Positive", "Negative", "Mixed"]
     assert row["finish_reason"] == "stop"
-    found = _make_answer({**row}, None, 0, None)
+    found = _make_answer({**row}, None, 0, None, "")
     assert (found.value, found.choices) == ("Positive", ("Positive", "Negative", "Mixed"))
 
 

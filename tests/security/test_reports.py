@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_openai_batch.recipes.captions.caption_report import CaptionOutcome, _describe
+from airflow_openai_batch.recipes.captions.caption_report import PROBLEMS, CaptionOutcome, _describe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,10 +24,12 @@ def test_a_caption_is_a_text_in_the_report() -> None:
         input_tokens=1, output_tokens=1,
     )  # fmt: skip
     row = {"frame": 0, "second": 0.0, outcome.name: f"{EVIL}\n\n# Approved\n\n* m (batch): forged"}
+    row[PROBLEMS] = f"m: {EVIL}"
     lines = list(_describe([outcome], iter([row])))
     assert not any("\n" in line for line in lines)
-    (caption,) = (line for line in lines if "a dog" in line)
+    caption, problem = (line for line in lines if "a dog" in line)
     assert not _MARKUP.search(caption)
+    assert not _MARKUP.search(problem)
     assert "# Approved" in caption
 
 

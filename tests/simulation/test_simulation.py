@@ -105,8 +105,10 @@ def test_a_simulation_sees_two_runs_that_do_not_mind_each_other(
     for scenario in scenarios:
         simulate(scenario)
 
-    def claim_blindly(self: ShardActions, kind: Kind, state: ShardState) -> bool:
-        self._journal.record(kind, state)
+    def claim_blindly(
+        self: ShardActions, kind: Kind, state: ShardState, *, message: str | None = None
+    ) -> bool:
+        self._journal.record(kind, state, message=message)
         return True
 
     monkeypatch.setattr(ShardActions, "_claim", claim_blindly)
