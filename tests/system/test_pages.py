@@ -126,7 +126,9 @@ def test_the_pages_of_a_finished_run(
     shoot("graph")
     page.get_by_role("button", name="Show Grid").click()
 
-    page.goto(f"{run_page}/tasks/shard.download/mapped")  # names are given by workers, which `wait` needs none of
+    page.goto(
+        f"{run_page}/tasks/shard.download/mapped"
+    )  # names are given by workers, which `wait` needs none of
     for shard in range(3):
         page.get_by_text(f"shard {shard} · 2 requests · ").first.wait_for()
     shoot("mapped")
