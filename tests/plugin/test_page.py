@@ -142,6 +142,7 @@ def progress(place: Locator) -> float:
 def test_who_has_no_job_is_told_how_to_get_one(
     browser: Browser, page: Page, local_airflow: LocalAirflow
 ) -> None:
+    local_airflow.wait_for_dag("openai_batch_table")  # the page of a DAG that is not read yet stays empty
     page.goto(f"{local_airflow.url}/dags/openai_batch_table/plugin/openai-batches-of-dag")
     page.get_by_text("No OpenAI job in this DAG yet.").wait_for()
     browser.shoot("empty-dag")
