@@ -39,8 +39,11 @@ class Airflow:
 
     def __init__(self) -> None:
         self.stored: dict[str, Any] = {}
+        self.is_away = False
 
     def send(self, msg: Any) -> None:
+        if self.is_away:
+            raise RuntimeError("the API server is away")
         if isinstance(msg, SetXCom):
             assert (msg.dag_id, msg.run_id, msg.task_id, msg.map_index) == ("d", "r", "shard.wait", 3)
             self.stored[msg.key] = msg.value
@@ -137,11 +140,24 @@ async def test_all_else_is_looked_at_by_a_worker(
     assert airflow.stored == {}
 
 
+async def test_no_task_ends_whose_result_could_not_be_stored(
+    openai_server: OpenAIServer, airflow: Airflow
+) -> None:
+    (batch_id,) = create_batches(openai_server, 1)
+    airflow.is_away = True
+    assert (await fire(make_note(wait=make_wait(batch_id)))).payload == {"status": "look"}
+    assert (await fire(make_note(reached=["ENDED"]))).payload == {"status": "look"}
+
+
 async def test_a_sensor_keeps_its_timeout(openai_server: OpenAIServer, airflow: Airflow) -> None:
     openai_server.configure(in_progress_s=3600)
     (batch_id,) = create_batches(openai_server, 1)
     event = await fire(make_note(wait=make_wait(batch_id)), timeout=5.0)  # since the first second of 1970
     assert event.payload["status"] == "timed_out"
+
+
+class OwnSensor(OpenAIBatchSensor):
+    """Somebody's own, which may do more than ours."""
 
 
 def test_it_begins_in_the_triggerer_where_nothing_needs_a_worker() -> None:
@@ -158,5 +174,8 @@ def test_it_begins_in_the_triggerer_where_nothing_needs_a_worker() -> None:
             OpenAIBatchSensor(task_id="slots", shard=SHARD, deferrable=False),
             OpenAIBatchSensor(task_id="asset", shard=SHARD, outlets=[Asset("a")]),
             OpenAIBatchSensor(task_id="called", shard=SHARD, on_success_callback=print),
+            OpenAIBatchSensor(task_id="told", shard=SHARD, on_execute_callback=print),
+            OpenAIBatchSensor(task_id="prepared", shard=SHARD, pre_execute=print),
+            OwnSensor(task_id="own", shard=SHARD),
         ):
             assert not task.start_from_trigger

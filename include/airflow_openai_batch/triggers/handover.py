@@ -17,7 +17,7 @@ from asgiref.sync import sync_to_async
 
 from airflow_openai_batch.server_words import describe_error
 from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
-from airflow_openai_batch.triggers.handover_note import GIVEN, KEY, describe_given
+from airflow_openai_batch.triggers.handover_note import GIVEN, KEY, WAITS, describe_given
 from airflow_openai_batch.triggers.held import HeldTrigger
 
 log = logging.getLogger(__name__)
@@ -96,10 +96,11 @@ class OpenAIBatchHandoverTrigger(HeldTrigger):
         if note is None or note.get("given") != describe_given(self):
             return False
         reached = self.goal in note.get("reached", ())
-        if not reached and self.goal == "ENDED" and isinstance(note.get("wait"), Mapping):
-            self._wait = self._make_wait(note["wait"])
-        if reached or self._wait is not None:
+        waits = not reached and self.goal == WAITS and isinstance(note.get("wait"), Mapping)
+        if reached or waits:
             await self._push(note)  # nobody comes back to do it
+        if waits:  # last: what fails before sends for a worker
+            self._wait = self._make_wait(note["wait"])
         return reached
 
     async def on_kill(self) -> None:

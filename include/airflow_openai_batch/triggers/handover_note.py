@@ -10,6 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 KEY = "handover"
+TRIGGER = "airflow_openai_batch.triggers.handover.OpenAIBatchHandoverTrigger"
+"""Class path of what reads it."""
+WAITS = "ENDED"
+"""The goal of a task that waits for a batch; others that begin in the triggerer do not."""
 GIVEN = ("conn_id", "poll_interval", "finish_within_h", "on_deadline")
 """Parameters that both tasks must have alike; whoever named the connection was checked in the first one."""
 

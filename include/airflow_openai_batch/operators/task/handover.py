@@ -8,7 +8,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_openai_batch.job.shard_state import Goal, is_reached
 from airflow_openai_batch.operators.links import OpenAIBatchLink, describe_link
-from airflow_openai_batch.triggers.handover_note import GIVEN, KEY, describe_given
+from airflow_openai_batch.triggers.handover_note import GIVEN, KEY, TRIGGER, describe_given
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from airflow_openai_batch.job.shard_state import ShardState
     from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
 
-_TRIGGER = "airflow_openai_batch.triggers.handover.OpenAIBatchHandoverTrigger"
 _HANDED = (Goal.ENDED, Goal.DONE)
 """Goals of the tasks that may begin in the triggerer."""
 
@@ -47,8 +46,8 @@ def hand_over(
 
 
 def begin_in_triggerer(operator: Any, *, timeout: float | None = None) -> None:
-    """Have a task begin there, where Airflow can (from 3.3 on, not mapped on its own) and nothing at its end needs a
-    worker. ``airflow dags test`` begins it in a worker whatever is said here.
+    """Have a task begin there, where Airflow can (from 3.3 on, not mapped on its own) and nothing before or after the
+    wait needs a worker. ``airflow dags test`` begins it in a worker whatever is said here.
 
     :param timeout: seconds since the batch's creation for which a sensor waits.
     """
@@ -58,7 +57,7 @@ def begin_in_triggerer(operator: Any, *, timeout: float | None = None) -> None:
     plain = all(value is None or isinstance(value, str | int | float) for value in given.values())
     if not (AIRFLOW_V_3_3_PLUS and operator.deferrable and operator.shard is not None and plain):
         return
-    if has_work_at_its_end(operator):
+    if _has_work_at_its_begin(operator) or has_work_at_its_end(operator):
         return
     arguments = {
         **given,
@@ -69,9 +68,15 @@ def begin_in_triggerer(operator: Any, *, timeout: float | None = None) -> None:
         "link_key": OpenAIBatchLink().xcom_key,
     }
     operator.start_trigger_args = StartTriggerArgs(
-        trigger_cls=_TRIGGER, trigger_kwargs=arguments, next_method="resume"
+        trigger_cls=TRIGGER, trigger_kwargs=arguments, next_method="resume"
     )
     operator.start_from_trigger = True
+
+
+def _has_work_at_its_begin(operator: Any) -> bool:
+    """What only a worker does, and what a class of somebody's own may do besides."""
+    is_ours = type(operator).__module__.startswith(f"{__package__.partition('.')[0]}.")
+    return bool(not is_ours or operator.on_execute_callback or operator._pre_execute_hook)
 
 
 def has_work_at_its_end(operator: Any) -> bool:

@@ -25,8 +25,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_openai_batch.plugin.webhooks.handed_over import HANDOVER, WAITS, read_handed_over
+from airflow_openai_batch.plugin.webhooks.handed_over import name_creator, read_handed_over
 from airflow_openai_batch.plugin.webhooks.trigger_probe import BATCH_END, TRIGGERS, find_batch_ids
+from airflow_openai_batch.triggers.handover_note import TRIGGER as HANDOVER_TRIGGER
+from airflow_openai_batch.triggers.handover_note import WAITS
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -87,18 +89,18 @@ def find_waiting(batch_id: str, metadata: Mapping[str, str]) -> list[Waiting]:
         .join(Trigger, TaskInstance.trigger_id == Trigger.id)
         .where(
             TaskInstance.state == TaskInstanceState.DEFERRED,
-            Trigger.classpath.in_((*TRIGGERS, HANDOVER)),
+            Trigger.classpath.in_((*TRIGGERS, HANDOVER_TRIGGER)),
         )
         .order_by(case((own_run, 0), else_=1), Trigger.id.desc())
         .limit(MOST_TRIGGERS)
     )
     with create_session() as session:
         rows = session.execute(query).all()
-        keys = [(row[1], row[2]) for row in rows if row[-1] != HANDOVER]
+        keys = [(row[1], row[2]) for row in rows if row[-1] != HANDOVER_TRIGGER]
         named = _read_batches(session, keys)
         stored = _read_arguments(session, [key[0] for key in keys if batch_id in named[key]])
         arguments = {trigger_id: (path, _decrypt(text)) for trigger_id, (path, text) in stored.items()}
-        own = [row[1] for row in rows if row[-1] == HANDOVER and _is_of_shard(row, metadata)]
+        own = [row[1] for row in rows if row[-1] == HANDOVER_TRIGGER and _is_of_shard(row, metadata)]
         if own and (handed := read_handed_over(session, batch_id, metadata)):
             began = _read_arguments(session, own)
             waits = [each for each, (_, text) in began.items() if _decrypt(text).get("goal") == WAITS]
@@ -150,12 +152,8 @@ def is_busy(metadata: Mapping[str, str]) -> bool:
     from airflow.utils.state import TaskInstanceState
     from sqlalchemy import select
 
-    map_index = metadata.get("map_index", "")
     query = select(TaskInstance.id).where(
-        TaskInstance.dag_id == metadata.get("dag_id", ""),
-        TaskInstance.run_id == metadata.get("run_id", ""),
-        TaskInstance.task_id == metadata.get("task_id", ""),
-        TaskInstance.map_index == (int(map_index) if map_index.lstrip("-").isdecimal() else -1),
+        *name_creator(TaskInstance, metadata),
         TaskInstance.state.in_(
             (TaskInstanceState.RUNNING, TaskInstanceState.QUEUED, TaskInstanceState.SCHEDULED)
         ),

@@ -12,9 +12,19 @@ from airflow_openai_batch.triggers.handover_note import KEY
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-HANDOVER = "airflow_openai_batch.triggers.handover.OpenAIBatchHandoverTrigger"
-WAITS = "ENDED"
-"""The goal of a task that waits for a batch; others that begin in the triggerer do not."""
+
+def name_creator(model: Any, metadata: Mapping[str, str]) -> tuple[Any, ...]:
+    """Conditions for the rows of the task that created a batch, as its metadata say.
+
+    :param model: with the columns of a task instance's key.
+    """
+    map_index = metadata.get("map_index", "")
+    return (
+        model.dag_id == metadata.get("dag_id", ""),
+        model.run_id == metadata.get("run_id", ""),
+        model.task_id == metadata.get("task_id", ""),
+        model.map_index == (int(map_index) if map_index.lstrip("-").isdecimal() else -1),
+    )
 
 
 def read_handed_over(session: Session, batch_id: str, metadata: Mapping[str, str]) -> dict[str, Any] | None:
@@ -26,13 +36,8 @@ def read_handed_over(session: Session, batch_id: str, metadata: Mapping[str, str
     from airflow.models.xcom import XComModel
     from sqlalchemy import select
 
-    map_index = metadata.get("map_index", "")
     query = select(XComModel.value, XComModel.timestamp).where(
-        XComModel.key == KEY,
-        XComModel.dag_id == metadata.get("dag_id", ""),
-        XComModel.run_id == metadata.get("run_id", ""),
-        XComModel.task_id == metadata.get("task_id", ""),
-        XComModel.map_index == (int(map_index) if map_index.lstrip("-").isdecimal() else -1),
+        XComModel.key == KEY, *name_creator(XComModel, metadata)
     )
     row = session.execute(query).first()
     note = None if row is None else read_value(row)
