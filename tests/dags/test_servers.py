@@ -34,18 +34,6 @@ def job(tmp_path: Path) -> Job:
     return write_reviews(tmp_path)
 
 
-@pytest.fixture
-def say(openai_server: OpenAIServer, define_connection: Callable[..., str]) -> Callable[..., str]:
-    """What the connection's extra says."""
-
-    def define(**extra: Any) -> str:
-        return define_connection(
-            "openai_default", conn_type="openai", password="sk-test", host=openai_server.base_url, extra=extra
-        )
-
-    return define
-
-
 @each_server
 def test_whatever_happens_every_request_ends_in_one_row(
     run_dag: RunDag,

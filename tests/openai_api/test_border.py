@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from airflow_openai_batch.errors import (
 )
 from airflow_openai_batch.openai_api.client import AsyncBatchClient, BatchClient
 from airflow_openai_batch.openai_api.redirects import guard_redirects
-from fixtures.gate import Gate, open_gate
+from fixtures.gate import Gate, make_certificate, open_gate
 
 KEY = "sk-very-secret"
 BATCH = {"id": "batch_1", "status": "in_progress", "created_at": 1_790_000_000, "input_file_id": "file-1"}
@@ -301,24 +300,7 @@ def test_a_retry_after_that_is_a_date_or_in_milliseconds_is_obeyed(gate: Gate, c
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Signed by nobody."""
-    folder = tmp_path_factory.mktemp("tls")
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=localhost",
-    ]
-    done = [*command, "-keyout", str(folder / "key"), "-out", str(folder / "certificate")]
-    subprocess.run(done, check=True, capture_output=True)
-    file = folder / "both.pem"
-    file.write_text((folder / "key").read_text() + (folder / "certificate").read_text())
-    return file
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.mark.needs_program("openssl")

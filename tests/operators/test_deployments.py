@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,6 @@ from airflow_openai_batch.openai_api.prices import price_answer
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.testing import OpenAIServer
     from fixtures.airflow_runs import RunDag
 
 NAME, MODEL = "my-mini", "gpt-5.4-mini"
@@ -26,16 +26,9 @@ def job(tmp_path: Path) -> Job:
 
 
 @pytest.fixture
-def say(openai_server: OpenAIServer, define_connection: Callable[..., str]) -> Callable[..., str]:
-    """What the connection's extra says."""
-
-    def define(**extra: Any) -> str:
-        extra = {"server": "azure", **extra}
-        return define_connection(
-            "openai_default", conn_type="openai", password="sk-test", host=openai_server.base_url, extra=extra
-        )
-
-    return define
+def say(say: Callable[..., str]) -> Callable[..., str]:
+    """What the extra of a connection to Azure says."""
+    return functools.partial(say, server="azure")
 
 
 def test_a_budget_for_a_deployment_names_where_to_say_its_model_and_is_kept_with_it(

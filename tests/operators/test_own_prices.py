@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +13,6 @@ import pytest
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.testing import OpenAIServer
     from fixtures.airflow_runs import RunDag
 
 SOL = "gpt-6.2-sol"
@@ -23,18 +22,6 @@ PRICE = {"input": 400, "output": 2_000}
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     return Job(tmp_path).write(chat_line(str(n), model=SOL, max_tokens=100) for n in range(3))
-
-
-@pytest.fixture
-def say(openai_server: OpenAIServer, define_connection: Callable[..., str]) -> Callable[..., str]:
-    """What the connection's extra says."""
-
-    def define(**extra: Any) -> str:
-        return define_connection(
-            "openai_default", conn_type="openai", password="sk-test", host=openai_server.base_url, extra=extra
-        )
-
-    return define
 
 
 def test_a_budget_for_a_model_without_a_price_names_where_to_say_it_and_is_kept_with_it(
