@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import signal
 import threading
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from chaos.scenario import deal
 from chaos.stage import SLOWNESS
 
 if TYPE_CHECKING:
@@ -20,9 +22,9 @@ if TYPE_CHECKING:
     from demo.standalone import LocalAirflow
 
 GLANCE_S = 0.25
-TASK_SHARE = 0.10
-"""Of all task processes; a share and not a rate, so that a slow machine gets as far as a quick one."""
-SUPERVISOR_SHARE = 0.04
+TASK, SUPERVISOR_OF_TASK = "task process", "task supervisor"
+LOTS = (*[TASK] * 5, *[SUPERVISOR_OF_TASK] * 2, *[None] * 43)
+"""What is killed of 50 task processes; a share and not a rate, so that a slow machine gets as far as a quick one."""
 TASK_LIVES_S = (0.2, 3.0)
 REST_S = {
     "scheduler": (35.0, 60.0),
@@ -43,6 +45,9 @@ class Killer:
     def __init__(self, airflow: LocalAirflow, seed: int) -> None:
         self._airflow = airflow
         self._draw = random.Random(f"killer {seed}")
+        self._lots = (deal(f"killer {seed}", LOTS, number)[0] for number in itertools.count())
+        self._missed: list[str] = []
+        """Kills that came too late: the next task process is met in place of the one that had ended."""
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="killer", daemon=True)
         self._seen: set[str] = set()
@@ -81,17 +86,19 @@ class Killer:
             if title in self._seen:
                 continue
             self._seen.add(title)
-            lot, at = self._draw.random(), now + self._draw.uniform(*TASK_LIVES_S)
-            if lot < TASK_SHARE:
-                self._due.append((at, "task process", process))
-            elif lot < TASK_SHARE + SUPERVISOR_SHARE and (above := _supervisor_of(process)) is not None:
-                self._due.append((at, "task supervisor", above))
+            lot = self._missed.pop() if self._missed else next(self._lots)
+            victim = _supervisor_of(process) if lot == SUPERVISOR_OF_TASK else process
+            if lot is not None and victim is not None:
+                self._due.append((now + self._draw.uniform(*TASK_LIVES_S), lot, victim))
         for due in [due for due in self._due if due[0] <= now]:
             self._due.remove(due)
             _, what, process = due
+            title = _title(process)  # none of one that has ended
             # An idle supervisor may hold the lock of the executor's queue.
-            if "<idle>" not in _title(process) and _kill(process):
+            if title and "<idle>" not in title and _kill(process):
                 self.kills[what] += 1
+            else:
+                self._missed.append(what)
 
     def kill_task(self, ti_id: str) -> bool:
         """Kill the process that runs this task instance, if there is one; its supervisor lives."""

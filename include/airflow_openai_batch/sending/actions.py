@@ -62,11 +62,10 @@ class ShardActions:
 
     :param connect: opens the client.
     :param find_limit: what the batch queue of a model holds, where the connection or the run says it.
-    :param send_realtime: sends what the current send carries request by request, the way that the step says, and calls
-        back every few minutes while it does, which renews its claim; returns what came of it.
+    :param send_realtime: sends request by request what the current send carries, the way that the step says; calls back
+        every few minutes, which renews its claim; returns what came of it.
     :param find_pace: requests a second of this shard, as far as can be told before any went that way; 0: not known.
-    :param check_budget: called before each send that costs money, with the state and whether it goes out at the full
-        price; raises where it would be too much.
+    :param check_budget: called before each send, with state and whether at the full price; raises if too much.
     :param monthly_budget: finds what the connection may spend in a month; ``None``: as much as it takes.
     :param count: adds to a counter, by name, value and tags.
     :param landing_slot: what is held while answers become rows; waits until it may.
@@ -112,10 +111,6 @@ class ShardActions:
             slot=self.landing_slot,
             own_prices=self.own_prices,
         )
-        self.batch_id: str | None = None
-        """Of the batch that `drive` came to last."""
-        self.settled: tuple[str, ...] = ()
-        """Other batches of the same send, which were cancelled in its favour."""
         self.waited = Waited()
         self.state: ShardState | None = None  # after what was carried out last
 
@@ -125,6 +120,11 @@ class ShardActions:
     def __exit__(self, *_: object) -> None:
         if "client" in self.__dict__:
             self.client.close()
+
+    @property
+    def batch_id(self) -> str | None:
+        """Of the batch that `drive` came to last."""
+        return None if self.state is None else self.state.last_batch_id
 
     @functools.cached_property
     def client(self) -> BatchClient:

@@ -72,8 +72,7 @@ class ShardDriver(ShardActions):
 
     def _note(self, state: ShardState) -> None:
         self.state = state
-        self.batch_id, self.settled, self.waited = state.last_batch_id, state.duplicates, state.waited
-        self.waited = replace(self.waited, rest_s=self._hurry.find_rest_s(state))
+        self.waited = replace(state.waited, rest_s=self._hurry.find_rest_s(state))
 
     def _next_step(self, state: ShardState, seen: Observations, goal: Goal) -> steps.Step:
         return machine.next_step(state, seen, goal=goal, where=self._look_around(state), policy=self.policy)

@@ -154,7 +154,6 @@ class ShardStepOperator(ShardOperator):
         self.linked_batch_id: str | None = None
         self.waits_for = ""
         self._learnt = QueueLimit()
-        self._settled: tuple[str, ...] = ()
         self._giver: Giver | None = None
         self._resolve_source = make_source_resolver(None)
         self._seen_twins: tuple[str, ...] = ()
@@ -198,7 +197,7 @@ class ShardStepOperator(ShardOperator):
             try:
                 outcome = driver.drive(self.goal, admitted=admitted, twins=twins)
             finally:  # a task that fails leads to its batch, too
-                self.linked_batch_id, self._settled = driver.batch_id, driver.settled
+                self.linked_batch_id = driver.batch_id
                 self._waited, self._state = driver.waited, driver.state
         return None if isinstance(outcome, Reached) else outcome
 
@@ -355,6 +354,7 @@ class ShardStepOperator(ShardOperator):
         from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
 
         policy = read_policy(self, make_caller(context))
+        cancelled = () if self._state is None else self._state.duplicates
         return OpenAIBatchEndTrigger(
             conn_id=self.conn_id,
             batch_id=batch_id,
@@ -368,7 +368,7 @@ class ShardStepOperator(ShardOperator):
             stopped_at=self._waited.stopped_at,
             rest_s=self._waited.rest_s,
             cancel_on_kill=self.cancel_on_kill,
-            settled=tuple(dict.fromkeys((*self._settled, *self._seen_twins))),
+            settled=tuple(dict.fromkeys((*cancelled, *self._seen_twins))),
         )
 
     def _make_pause(self, until: float) -> OpenAIBatchPauseTrigger:
