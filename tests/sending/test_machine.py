@@ -333,6 +333,7 @@ ROOM = QueueLimit(tokens=1_000)
 def test_room_comes_before_the_upload_and_again_only_after_a_refusal() -> None:
     step = ask(after(), Observations(candidates=()), limit=ROOM)
     assert isinstance(step, steps.AwaitRoom)
+    assert (step.not_before, step.why) == (0.0, ""), "nobody asked to wait"
     assert (step.need.tokens, step.limit) == (500, ROOM)
     assert ask(after(), Observations(candidates=(), admitted=True), limit=ROOM) == steps.Upload()
     assert ask(after(UPLOADED), Observations(candidates=()), limit=ROOM) == steps.Create()

@@ -312,7 +312,8 @@ def _find_limit(state: ShardState, told: QueueLimit) -> QueueLimit:
 
 def _patience(state: ShardState, key: str, policy: Policy) -> tuple[float, str]:
     """Until when to wait (Unix seconds, 0 for not at all), and for what."""
-    return max((state.not_before, "the server asked to wait"), _wait_out_refusal(state, key, policy))
+    asked = (state.not_before, "the server asked to wait" if state.not_before else "")
+    return max(asked, _wait_out_refusal(state, key, policy))
 
 
 def _wait_out_refusal(state: ShardState, key: str, policy: Policy) -> tuple[float, str]:
