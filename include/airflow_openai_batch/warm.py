@@ -22,6 +22,7 @@ import airflow_openai_batch.sending.realtime.send
 import airflow_openai_batch.sensors.batch
 import airflow_openai_batch.triggers.batch
 import airflow_openai_batch.triggers.room  # noqa: F401
+from airflow_openai_batch.openai_api.models import list_priced_models
 
 
 def warm_up(*protocols: str) -> None:
@@ -33,5 +34,6 @@ def warm_up(*protocols: str) -> None:
     """
     has_fs("file")  # reads what all providers say of themselves
     openai.OpenAI(api_key="none").close()  # imports what the first client needs
+    list_priced_models()  # reads the prices
     for protocol in protocols:
         fsspec.get_filesystem_class(protocol)

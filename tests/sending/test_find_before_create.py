@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from airflow_openai_batch.openai_api.client import BatchClient
+from airflow_openai_batch.openai_api.models import find_price_entry
 from airflow_openai_batch.sending.caller import Caller
 from airflow_openai_batch.sending.driver import ShardDriver
 from airflow_openai_batch.sending.machine import Goal
@@ -157,3 +158,10 @@ def test_what_was_listed_in_another_project_is_not_believed(
     server.clock.advance(2 * HOUR_S)
     forget(job, 0)
     assert send(0) == batch_id
+
+
+def test_a_batch_is_created_without_the_price_list(send: Send) -> None:
+    """To read it takes a worker as long as all else that there is to do."""
+    find_price_entry.cache_clear()
+    send(0)
+    assert find_price_entry.cache_info().currsize == 0

@@ -13,6 +13,7 @@ from airflow_openai_batch.sending.paces import read_paces, share_pace
 if TYPE_CHECKING:
     from airflow_openai_batch.job.shard_state import ShardState
     from airflow_openai_batch.sending.policy import Lane, Policy
+    from airflow_openai_batch.sending.without_flex import FlexKnowledge
     from airflow_openai_batch.storage.location import Location
 
 
@@ -28,7 +29,7 @@ class Hurry:
     output: Location
     shards: int
     policy: Policy
-    has_flex: bool
+    flex: FlexKnowledge
     foresee: Callable[[Lane], float]
 
     def find_rest_s(self, state: ShardState) -> float:
@@ -36,7 +37,7 @@ class Hurry:
         if not self._matters(state):
             return 0.0
         requests = state.content.requests
-        return choose_rest_s(self.policy, requests, self._paces.__getitem__, has_flex=self.has_flex)
+        return choose_rest_s(self.policy, requests, self._paces.__getitem__, has_flex=self.flex.has_flex)
 
     def find_realtime_per_s(self, state: ShardState) -> float:
         """Requests a second in real time; 0: not known, or it does not matter."""

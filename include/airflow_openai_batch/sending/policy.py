@@ -59,11 +59,13 @@ class Policy:
         """
         if late:
             return "flex" if self.on_deadline == "flex" else "realtime"
-        if self.mode != "auto":
-            return self.mode
-        if requests > self.realtime_threshold:
-            return "batch"
+        if not self.may_choose_flex(requests):
+            return "batch" if self.mode == "auto" else self.mode
         return "flex" if has_flex else "realtime"
+
+    def may_choose_flex(self, requests: int) -> bool:
+        """Whether it matters for the lane of a send of so many requests if the model has flex."""
+        return self.mode == "auto" and requests <= self.realtime_threshold
 
     def falls_back(self, *, late: bool) -> bool:
         """Whether what flex has no room for goes out in real time, at the full price: where somebody waits for it."""
