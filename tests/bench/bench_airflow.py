@@ -8,6 +8,8 @@ Real scheduler, triggerer, DAG processor and API server on SQLite with four work
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
 import re
 import shutil
 import statistics
@@ -23,9 +25,13 @@ from demo.standalone import ROOT, LocalAirflow, allow_forms
 from fixtures.job import chat_line
 
 HERE = Path(__file__).parent
-OURS = ("openai_batch", "openai_batch_one_task")
+OURS = ("openai_batch", "openai_batch_one_task", "whole_job")
 PEER = "provider_batches"
+PLACES = (ROOT / "dags", HERE / "airflow_dags")
 PER_SHARD = 10
+TRIES = 5
+PATIENCE_S = 3600.0
+"""With a run, on a machine that is busy with other things."""
 _TAKEN_UP = re.compile(r"method=PATCH path=/execution/task-instances/[0-9a-f-]+/run .*status_code=200")
 
 
@@ -49,34 +55,50 @@ def measure(folder: Path, shards: int, rounds: int) -> None:
         (split / f"{shard:05d}.jsonl").write_text("".join(f"{line}\n" for line in part))
     dags = folder / "dags"
     dags.mkdir()
-    for file in (*(ROOT / "dags" / f"{name}.py" for name in OURS), HERE / "airflow_dags" / f"{PEER}.py"):
-        shutil.copy(file, dags)
+    for name in (*OURS, PEER):
+        shutil.copy(next(path for place in PLACES if (path := place / f"{name}.py").exists()), dags)
     with OpenAIServer() as server:
         side = OpenAISide(server.base_url, "sk-bench", emulated=True)
         env = side.connection() | allow_forms(folder)
-        with LocalAirflow(folder / "airflow", dags=dags, env=env) as airflow:
+        airflow = LocalAirflow(folder / "airflow", dags=dags, env=env)
+        with contextlib.ExitStack() as stack:
+            stack.callback(airflow.stop)
+            airflow.start(timeout_s=math.inf)  # it says what it waits for
             seconds: dict[str, list[float]] = {name: [] for name in (*OURS, PEER)}
             starts: Counter[str] = Counter()
             for number in range(rounds + 1):  # the first round warms up
                 for name in seconds:
-                    before = count_starts(airflow)
-                    conf = {"folder": str(split)} if name == PEER else our_conf(folder, source, name, number)
-                    began = time.perf_counter()
-                    run = airflow.trigger(name, conf)
-                    state = airflow.wait(run, timeout_s=600, every_s=0.25)
-                    took_s = time.perf_counter() - began
-                    if state != "success":
-                        raise SystemExit(f"{name} ended as {state}: {airflow.states(run)}")
+                    conf = {"folder": str(split)} if name == PEER else our_conf(folder, source, name)
+                    took_s, started = run_once(airflow, name, conf)
                     if number:
                         seconds[name].append(took_s)
-                        starts[name] += count_starts(airflow) - before
+                        starts[name] += started
     report(starts, seconds, shards, rounds)
 
 
-def our_conf(folder: Path, source: Path, name: str, number: int) -> dict[str, object]:
+def run_once(airflow: LocalAirflow, name: str, conf: dict[str, object]) -> tuple[float, int]:
+    """The seconds and the worker starts of a run that succeeds.
+
+    The provider's triggers fire before the process that deferred is gone, and then Airflow may take the end of that one
+    for the end of the task. Such a run counts for nobody.
+    """
+    airflow.wait_for_dag(name, timeout_s=PATIENCE_S)
+    for _ in range(TRIES):
+        before, began = count_starts(airflow), time.perf_counter()
+        run = airflow.trigger(name, conf)
+        state = airflow.wait(run, timeout_s=PATIENCE_S, every_s=0.25)
+        took_s = time.perf_counter() - began
+        if state == "success":
+            return took_s, count_starts(airflow) - before
+        bad = Counter(state for state in airflow.states(run).values() if state != "success")
+        print(f"{name} {state} ({dict(bad)}) and is run once more.", flush=True)
+    raise SystemExit(airflow.explain(run))
+
+
+def our_conf(folder: Path, source: Path, name: str) -> dict[str, object]:
     return {
         "input_uri": str(source),
-        "output_uri": f"file://{folder}/jobs/{name}-{number}",
+        "output_uri": f"file://{folder}/jobs/{name}-{{run_id}}",
         "max_requests_per_shard": PER_SHARD,
         "poll_interval": 1,
         "mode": "batch",
