@@ -15,7 +15,7 @@ OGX_PYTHON := $(shell PYTHONPATH=tests "$(PYTHON)" -c 'from release.pythons impo
 endif
 PIP := python -m pip install --quiet --quiet --disable-pip-version-check
 
-.PHONY: help setup demo up test test-long test-all distributed test-oldest test-client test-servers newest chaos simulate check release-check bench pictures clean
+.PHONY: help setup demo up test test-long test-all distributed test-oldest test-client test-servers newest chaos simulate check release-check bench million pictures clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
@@ -136,6 +136,9 @@ release-check: $(READY) ## build what is published and load it with each Python 
 
 bench: $(READY) ## measure beside the alternatives
 	PYTHONPATH=include:tests $(BIN)/python -m bench
+
+million: $(READY) ## a million requests through a real Airflow on PostgreSQL (half an hour; ARGS='--requests 100000' for fewer)
+	PYTHONPATH=include:tests $(BIN)/python -m bench million $(ARGS)
 
 pictures: $(READY) ## take the README's pictures of a running demo (4 minutes, needs Chromium)
 	PYTHONPATH=include:tests $(BIN)/python docs/pictures/take.py

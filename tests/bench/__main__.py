@@ -1,16 +1,27 @@
-"""All benchmarks, one after another: ``make bench``; or those that are named: ``python -m bench lanes drain``."""
+"""All benchmarks, one after another: ``make bench``; or those that are named: ``python -m bench lanes drain``.
+
+What takes too long for all is run where it is named: ``python -m bench million --requests 100000``. Whatever begins
+with a dash, and what comes after it, is told to each of them.
+"""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
+HERE = Path(__file__).parent
+NAMED_ONLY = {"million": "bench.million"}
+
 if __name__ == "__main__":
-    failed = 0
-    known = {script.stem.removeprefix("bench_") for script in Path(__file__).parent.glob("bench_*.py")}
-    if unknown := set(sys.argv[1:]) - known:
+    names = list(takewhile(lambda word: not word.startswith("-"), sys.argv[1:]))
+    options = sys.argv[1 + len(names) :]
+    usual = {path.stem.removeprefix("bench_"): f"bench.{path.stem}" for path in HERE.glob("bench_*.py")}
+    known = usual | NAMED_ONLY
+    if unknown := set(names) - known.keys():
         sys.exit(f"No such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}.")
-    for name in sys.argv[1:] or sorted(known):
-        failed |= subprocess.run([sys.executable, "-m", f"bench.bench_{name}"], check=False).returncode
+    failed = 0
+    for name in names or sorted(usual):
+        failed |= subprocess.run([sys.executable, "-m", known[name], *options], check=False).returncode
     sys.exit(failed)

@@ -1,0 +1,1 @@
+"""A million requests through a real Airflow: ``make million``."""
