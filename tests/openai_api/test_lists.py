@@ -13,6 +13,7 @@ import pytest
 from airflow_openai_batch.errors import ListError
 from airflow_openai_batch.openai_api.client import BatchClient
 from airflow_openai_batch.openai_api.paging import ListWalk
+from fixtures.gate import open_gate
 from fixtures.split_input import request_line
 
 if TYPE_CHECKING:
@@ -78,3 +79,37 @@ def test_a_full_page_that_repeats_is_no_list_without_pages() -> None:
     assert walk.advance(["c", "b", "a"], None)
     with pytest.raises(ListError, match=re.escape("after a and showed a again")):
         walk.advance(["c", "b", "a"], None)
+
+
+@pytest.mark.openai_server(list_page_most=3)
+def test_a_page_that_is_empty_though_there_is_more_ends_the_search_with_an_error(
+    openai_server: OpenAIServer,
+) -> None:
+    """What a gateway shows of rows that it cannot read any more."""
+    with open_gate(openai_server.base_url) as gate:
+        sdk = openai.OpenAI(base_url=gate.base_url, api_key="sk-test")
+        with BatchClient(sdk) as client:
+            create(client, 2)
+            gate.answer("GET /v1/batches", 200, {"object": "list", "data": [], "has_more": True})
+            with pytest.raises(ListError, match=r"there is more and shows none of it.* Nothing was created"):
+                client.find("0", since=0.0)
+    walk = ListWalk(what="batches", limit=3)
+    assert walk.advance(["c", "b", "a"], True)
+    with pytest.raises(ListError, match="there is more after a and shows none"):
+        walk.advance([], True)
+
+
+@pytest.mark.parametrize("size", [7, 3])
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5, 6], [6, 0, 5, 1, 4, 2, 3], [6, 5, 4, 3, 2, 1, 0]])
+def test_a_batch_is_found_in_whatever_order_a_server_lists_them(order: list[int], size: int) -> None:
+    """An hour apart, on pages of one size; what is looked for is the newest but one."""
+    made = [{"id": f"b{n}", "status": "completed", "created_at": 1_790_000_000 + 3_600 * n} for n in range(7)]
+    listed = [{**made[n], "metadata": {"job_key": str(n)}} for n in order]
+    pages = [
+        {"object": "list", "data": listed[at : at + size], "has_more": at + size < 7}
+        for at in range(0, 7, size)
+    ]
+    with open_gate() as gate, BatchClient(openai.OpenAI(base_url=gate.base_url, api_key="sk-test")) as client:
+        gate.answer("GET /v1/batches", 200, lambda _: pages[gate.calls["GET /v1/batches"] - 1])
+        found = [batch.id for batch in client.iter_batches(1_790_000_000.0 + 3_600 * 4)]
+        assert found == ["b6", "b5", "b4"]

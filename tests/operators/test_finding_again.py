@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import pytest
 from airflow.sdk import DAG
 
 from airflow_openai_batch.operators.create import OpenAIBatchCreateOperator
+from fixtures.gate import open_gate
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:
@@ -112,6 +114,22 @@ def test_a_list_that_goes_round_creates_nothing(
     assert len(openai_server.batches()) == 3
     openai_server.unscript()
     assert run_dag(ONE_TASK, job.conf()).state == "success"
+
+
+def test_an_empty_page_of_a_list_that_goes_on_creates_nothing(
+    run_dag: RunDag, openai_server: OpenAIServer, job: Job, define_connection: Callable[..., str]
+) -> None:
+    """As of a gateway that leaves out what it cannot read: the batch of the lost reply may be on the next page."""
+    with open_gate(openai_server.base_url) as gate:
+        define_connection("openai_default", conn_type="openai", password="sk-test", host=gate.base_url)
+        gate.lose("POST /v1/batches")
+        assert run_dag(ONE_TASK, job.conf()).state == "failed"
+        gate.answer("GET /v1/batches", 200, {"object": "list", "data": [], "has_more": True})
+        run = run_dag(ONE_TASK, job.conf())
+        assert "there is more and shows none of it" in run.errors("shard", map_index=0)
+        gate.let_pass("GET /v1/batches")
+        assert run_dag(ONE_TASK, job.conf()).state == "success"
+    assert len(openai_server.batches()) == 1
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
 
@@ -178,15 +179,24 @@ class BatchClient:
         :raises ListError: if the list cannot be read that far.
         """
         walk = ListWalk(what="batches", limit=PAGE)
-        while True:
+        oldest, lowest = since - LIST_MARGIN_S, math.inf
+        unordered: list[BatchView] | None = None
+        more = True
+        while more:
             page = RETRY(self._list, walk.after)
-            for batch in page.batches:
-                if batch.created_at < since - LIST_MARGIN_S:
+            new = [batch for batch in page.batches if walk.is_new(batch.id)]
+            for batch in new:
+                if batch.created_at > lowest + LIST_MARGIN_S and unordered is None:
+                    unordered = []  # a server with lists in another order: the first that is old ends nothing
+                lowest = min(lowest, batch.created_at)
+            if unordered is not None:
+                unordered += (batch for batch in new if batch.created_at >= oldest)
+            else:
+                yield from (batch for batch in new if batch.created_at >= oldest)
+                if lowest < oldest:
                     return
-                if walk.is_new(batch.id):
-                    yield batch
-            if not walk.advance([batch.id for batch in page.batches], page.has_more):
-                return
+            more = walk.advance([batch.id for batch in page.batches], page.has_more)
+        yield from sorted(unordered or (), key=lambda batch: batch.created_at, reverse=True)
 
     def _list(self, after: str | None) -> BatchPage:
         asked = self._server.list_arguments(limit=PAGE, after=after or openai.omit)

@@ -1,8 +1,8 @@
 """From page to page of a server's list: where the next one begins, and when there is none.
 
-Servers that speak OpenAI's language cap pages below the limit that was asked for, leave ``has_more`` out, or ignore
-``after``. What is looked for in a list decides whether something is paid for, so that a list that was not read to its
-end must never pass for one that was.
+Servers that speak OpenAI's language cap pages below the limit that was asked for, leave ``has_more`` out, ignore
+``after``, or leave out what they cannot read, until a page is empty. What is looked for in a list decides whether
+something is paid for, so that a list that was not read to its end must never pass for one that was.
 """
 
 from __future__ import annotations
@@ -38,20 +38,30 @@ class ListWalk:
 
         :param ids: of the page, in its order.
         :param has_more: what the server says; ``None`` where it says nothing.
-        :raises ListError: if the server says that there is more and shows what it has shown before.
+        :raises ListError: if the server says that there is more and shows nothing, or what it has shown before.
         """
-        if not ids or has_more is False:
+        if has_more is False or not (ids or has_more):
             return False
+        if not ids:
+            where = "" if self.after is None else f" after {self.after}"
+            raise self._explain(
+                f"the server says that there is more{where} and shows none of it", "why a page of it is empty"
+            )
         if ids[-1] in self._seen:
             # A server without pages shows all it has, whatever was asked for: that is less than a page could hold.
             if has_more is None and len(ids) < self.limit and self._seen.issuperset(ids):
                 return False
-            raise ListError(
-                f"listing {self.what}: the server was asked for what comes after {self.after} and showed "
-                f"{ids[-1]} again, so that the list cannot be read to its end ({len(self._seen):,} {self.what} were "
-                "seen). Nothing was created. Ask whoever runs the server, or a proxy before it, why lists "
-                "ignore 'after'; then clear the task."
+            raise self._explain(
+                f"the server was asked for what comes after {self.after} and showed {ids[-1]} again",
+                "why lists ignore 'after'",
             )
         self._seen.update(ids)
         self.after = ids[-1]
         return True
+
+    def _explain(self, what: str, why: str) -> ListError:
+        return ListError(
+            f"listing {self.what}: {what}, so that the list cannot be read to its end ({len(self._seen):,} "
+            f"{self.what} were seen). Nothing was created. Ask whoever runs the server, or a proxy before it, {why}; "
+            "then clear the task."
+        )
