@@ -249,6 +249,7 @@ REFUSALS: list[tuple[str, int, Any, dict[str, str], type[RemoteError], tuple[str
     (FETCH, 404, "404 page not found\n", {}, TransientError, ("nothing at http://127.0.0.1",)),
     (FETCH, 404, {"error": {"message": "Invalid URL (GET /batches)"}}, {}, TransientError, ("nothing at",)),
     (FETCH, 404, {"error": {"message": "No batch found with id."}}, {}, NotFoundError, ("not there",)),
+    (FETCH, 410, {"error": {"message": "Deleted.", "code": "gone"}}, {}, NotFoundError, ("410 gone", "not there")),
     (UPLOAD, 413, PAGE, {"content_type": "text/html"}, RequestRefusedError, ("200,000,000", "max_bytes_per_shard")),
     (CREATE, 400, f"odd {KEY} text", {}, RequestRefusedError, ("400", "odd *** text")),
     (CREATE, 422, {"detail": [{"msg": "field required"}]}, {}, RequestRefusedError, ("field required",)),

@@ -197,3 +197,13 @@ def test_one_line_that_is_no_json_is_one_row(run_dag: RunDag, openai_server: Ope
     assert job.rows()[1]["error_code"] == "unreadable_answer"
     assert openai_server.books.billed["batch"] == REQUESTS + 2  # as often as max_attempts allows
     assert json.loads((job.output / "failed.jsonl").read_text())["custom_id"] == "1"
+
+
+def test_a_file_that_the_server_says_was_deleted_is_one_that_is_gone(
+    run_dag: RunDag, openai_server: OpenAIServer, job: Job
+) -> None:
+    """Some answer 410 where OpenAI answers 404: neither ends a shard for ever."""
+    openai_server.script(http=CONTENT, status=410, code="file_deleted", message="It was deleted.", times=2)
+    run = run_dag(DAG, job.conf())
+    assert run.state == "success", run.failures
+    assert [row["status"] for row in job.rows()] == ["ok"] * REQUESTS

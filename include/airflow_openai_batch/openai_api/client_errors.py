@@ -42,6 +42,8 @@ STREAM_ERRORS = _find_stream_errors()
 _EXCHANGE = "token exchange"
 """What the client's errors say where the exchange of a token fails otherwise: there is no type for it."""
 _TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
+_MISSING_STATUS = frozenset({404, 410})
+"""Some servers tell what was deleted from what never was."""
 _NO_ROUTE_WORDS = frozenset({"not found", "404 page not found", "404 not found", "route not found"})
 """What web frameworks answer for an address that they do not have."""
 
@@ -122,7 +124,7 @@ def _judge_status(
         return TransientError, f". {_PROXY_LOGIN}"
     if status == 403:
         return FatalAccountError, _explain_forbidden(error, code)
-    if status == 404:
+    if status in _MISSING_STATUS:
         return _judge_missing(error)
     return RequestRefusedError, ""
 
@@ -162,7 +164,7 @@ def _explain_forbidden(error: openai.APIStatusError, code: str | None) -> str:
 
 
 def _judge_missing(error: openai.APIStatusError) -> tuple[type[RemoteError], str]:
-    """A 404 is about an object, or about the address itself."""
+    """It is about an object, or about the address itself."""
     said = _read_message(error)
     if not (said.startswith("Invalid URL") or said.strip(" .").lower() in _NO_ROUTE_WORDS):
         return (
