@@ -12,6 +12,7 @@ import pytest
 from airflow.sdk import DAG
 
 from airflow_openai_batch.operators.create import OpenAIBatchCreateOperator
+from airflow_openai_batch.sending.policy import Policy
 from fixtures.gate import open_gate
 from fixtures.job import Job, chat_line
 
@@ -188,3 +189,22 @@ def test_retry_after_is_obeyed_without_a_worker(
     assert time.monotonic() - began > 2.0
     assert openai_server.books.calls_of(route.replace(" ", " /v1")) == 2
     assert openai_server.books.billed["batch"] == 2
+
+
+@pytest.mark.openai_server(in_progress_s=1.5, list_lag_s=1.0)
+def test_a_second_batch_that_the_server_does_not_cancel_holds_up_nothing(
+    run_dag: RunDag,
+    openai_server: OpenAIServer,
+    job: Job,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """OpenAI says 409 of what is over already; others say 400, of what is nearly over, too."""
+    monkeypatch.setitem(Policy.__init__.__kwdefaults__, "create_timeout_s", 0.1)  # two minutes otherwise
+    openai_server.script(http="POST /batches", drop="after")
+    openai_server.script(
+        http="POST /batches/*/cancel", status=400, message="It cannot be cancelled.", times=None
+    )
+    run = run_dag(ONE_TASK, job.conf(), retries=2)
+    assert run.state == "success", run.failures
+    assert [batch["status"] for batch in openai_server.batches()] == ["completed"] * 2
+    assert [row["status"] for row in job.rows()] == ["ok"] * 2

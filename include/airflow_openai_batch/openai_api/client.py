@@ -216,6 +216,16 @@ class BatchClient:
                 return
         read_content(answer, doing)
 
+    def cancel_if_possible(self, batch_id: str) -> None:
+        """As `cancel`; but a batch that the server does not cancel goes on, and is waited for.
+
+        Many refuse it for what is nearly or already over, in other words than OpenAI's.
+        """
+        try:
+            self.cancel(batch_id)
+        except RequestRefusedError as error:
+            log.warning("%s goes on to its end: %s", batch_id, error)
+
     def embed(self, texts: list[str], **parameters: Any) -> list[list[float]]:
         """A vector for each text, in one call in real time.
 

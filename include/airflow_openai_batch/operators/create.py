@@ -84,7 +84,7 @@ class OpenAIBatchCreateOperator(ShardStepOperator):
         files = () if client.keeps_metadata else (input_file_id,)
         batch, duplicates = choose_kept(list(client.find(key, since, files=files)))
         for duplicate in duplicates:
-            client.cancel(duplicate.id)
+            client.cancel_if_possible(duplicate.id)
         if batch is not None:
             self.log.info("Resumed from created (%s), nothing sent again.", batch.id)
             return batch

@@ -205,7 +205,7 @@ class ShardActions:
             log.warning(
                 "%s: %s is a duplicate of %s: cancelling it.", self.files.name, duplicate.id, step.batch.id
             )
-            self.client.cancel(duplicate.id)
+            self.client.cancel_if_possible(duplicate.id)
             self._journal.record("duplicate", state, batch_id=duplicate.id)
             self.count("duplicates_cancelled")
         if step.batch.id != state.batch_id:
@@ -324,7 +324,7 @@ class ShardActions:
             step.batch.id,
             step.why,
         )
-        self.client.cancel(step.batch.id)
+        self.client.cancel_if_possible(step.batch.id)
         until = (self.policy.deadline_at or 0.0) if step.hurries else 0.0
         self._journal.record("cancelling", state, batch_id=step.batch.id, message=step.why, until=until)
         return Wait(step.batch)

@@ -59,7 +59,7 @@ def _cancel_forgotten(client: BatchClient, batches: Iterable[BatchView]) -> None
     for batch in batches:
         if not batch.status.is_final and batch.status is not BatchStatus.CANCELLING:
             log.warning("%s runs although its shard is done: cancelling it.", batch.id)
-            client.cancel(batch.id)
+            client.cancel_if_possible(batch.id)
 
 
 def iter_keys(plan: Plan, output_uri: str, sends: Mapping[int, int]) -> Iterator[str]:
