@@ -49,6 +49,13 @@ FINAL = {
     "after a hosted shell": [call("shell_call"), call("shell_call_output"), message(JSON_TEXT)],
     "after what nobody knows yet": [call("telepathy_call"), message(JSON_TEXT)],
     "after a kind that is no text": [{"type": ["odd"]}, message(JSON_TEXT)],
+    "begun anew in a second message": [message('{"mood":"go'), message(JSON_TEXT)],
+    "begun anew in a second part": [
+        {"type": "message", "content": [{"type": "output_text", "text": t} for t in ('{"mood"', JSON_TEXT)]}
+    ],
+    "given twice": [message('{"mood":"bad"}'), message(JSON_TEXT)],
+    "before a word of farewell": [message(JSON_TEXT), message("Done.")],
+    "in two halves": [message('{"mood":'), message('"good"}')],
     "beside a thought": [
         {
             "type": "message",
@@ -64,6 +71,21 @@ def test_the_final_message_alone_is_the_content_and_is_checked(name: str) -> Non
     assert (outcome.status, outcome.error_message, outcome.parsed) == ("ok", None, JSON_TEXT)
     assert outcome.answer is not None
     assert outcome.answer.content == JSON_TEXT
+
+
+def test_a_message_that_stands_twice_under_one_id_was_said_once() -> None:
+    twice = {"id": "msg_1", **message("It is good.")}
+    for output, content in (
+        ([twice, REASONING, twice], "It is good."),
+        ([message("Ha. "), message("Ha. ")], "Ha. Ha. "),
+        ([twice, {**twice, **message(" Really.")}], "It is good. Really."),
+    ):
+        outcome = judge(*output, schema=None)
+        assert outcome.answer is not None
+        assert (outcome.status, outcome.answer.content) == ("ok", content)
+    twice = {"id": "msg_1", **message(JSON_TEXT)}
+    outcome = judge(twice, twice)
+    assert (outcome.status, outcome.parsed) == ("ok", JSON_TEXT)
 
 
 WAITING = {

@@ -16,6 +16,7 @@ from airflow_openai_batch.openai_api.answer_parts import (
     CONTENT_FILTER,
     MISSING_PARTS,
     REFUSAL,
+    TEXT_PARTS,
     TRUNCATED,
     ResponseContent,
     find_text,
@@ -65,17 +66,23 @@ _response = ShapeReader(ResponseBody).read
 
 def read_response(body: bytes) -> ResponseContent:
     root = _response(body)
-    calls = _find_calls(root.output)
-    texts = _find_texts(root.output, has_calls=bool(calls))
-    refusals = [
-        text for part in _message_parts(root.output) if (text := string(part.get("refusal"))) is not None
+    items = _leave_out_repeated(root.output)
+    calls = _find_calls(items)
+    said = _choose_messages(items, has_calls=bool(calls))
+    texts = [text for item in said if (text := find_text(item.get("content"))) is not None]
+    pieces = [
+        text
+        for part in _message_parts(said)
+        if is_kind(part, TEXT_PARTS) and (text := string(part.get("text")))
     ]
-    drawings = [item for item in root.output if is_kind(item, _DRAWING)]
+    refusals = [text for part in _message_parts(items) if (text := string(part.get("refusal"))) is not None]
+    drawings = [item for item in items if is_kind(item, _DRAWING)]
     media = [found for item in drawings if (found := read_drawn(item)) is not None]
     if root.status == "completed" and not (texts or refusals or calls or drawings):
         raise OddShapeError("output has neither a message nor a call")
     answer = ResponseContent(
         content="".join(texts) if texts else None,
+        pieces=pieces if len(pieces) > 1 else None,
         refusal="".join(refusals) if refusals else None,
         structured=lenient_json.encode(calls) if calls else None,
         finish_reason=string(root.status),
@@ -125,15 +132,23 @@ def _is_result(item: Item) -> bool:
     return kind is not None and kind.endswith("_output")
 
 
-def _find_texts(items: Sequence[Item], *, has_calls: bool) -> list[str]:
-    """Of the final messages; of commentary only where nothing else was said and nothing is called."""
+def _leave_out_repeated(items: Sequence[Item]) -> list[Item]:
+    """OpenAI now and then writes a message twice, under one id: it was said once."""
+    kept: list[Item] = []
+    for item in items:
+        if not (is_kind(item, _MESSAGE) and item.get("id") and item in kept):
+            kept.append(item)
+    return kept
+
+
+def _choose_messages(items: Sequence[Item], *, has_calls: bool) -> list[Item]:
+    """The final ones; commentary only where nothing else was said and nothing is called."""
     messages = [item for item in items if is_kind(item, _MESSAGE)]
-    chosen = (
+    return (
         [item for item in messages if item.get("phase") == "final_answer"]
         or [item for item in messages if not _is_commentary(item)]
         or ([] if has_calls else messages)
     )
-    return [text for item in chosen if (text := find_text(item.get("content"))) is not None]
 
 
 def _message_parts(items: Sequence[Item]) -> list[Item]:

@@ -27,7 +27,7 @@ MISSING_PARTS = "missing_parts"
 MAX_TOKEN_COUNT = 2**53
 """A larger "number of tokens" is no number of tokens."""
 
-_TEXT_PARTS = frozenset({None, "text", "output_text"})
+TEXT_PARTS = frozenset({None, "text", "output_text"})
 """Others (what some models think aloud, what is not known yet) are no part of the answer's text."""
 
 
@@ -81,6 +81,8 @@ class ResponseContent(msgspec.Struct):
 
     content: str | None = None
     """Text of the first choice, or of the final message."""
+    pieces: list[str] | None = None
+    """Of which ``content`` consists, where there is more than one: messages and their parts."""
     choices: list[Choice] | None = None
     """All of them, where there is more than one."""
     refusal: str | None = None
@@ -151,7 +153,7 @@ def find_text(content: Any) -> str | None:
     if isinstance(content, str):
         return content
     if isinstance(content, list):
-        texts = [string(part.get("text")) for part in parts_of(content) if is_kind(part, _TEXT_PARTS)]
+        texts = [string(part.get("text")) for part in parts_of(content) if is_kind(part, TEXT_PARTS)]
         return "".join(text for text in texts if text is not None) if texts else None
     return None
 

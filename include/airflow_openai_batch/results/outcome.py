@@ -348,6 +348,9 @@ def _check_formats(
     outcome: Outcome, answer: ResponseContent, output_format: str, schema: bytes | None, rules: OutcomeRules
 ) -> None:
     """Hold the text, or those of all choices, against the format that was asked for."""
+    if answer.pieces and not _holds_json(answer.content or ""):
+        # A model that begins anew leaves the beginning of its answer before the whole one.
+        answer.content = next(filter(_holds_json, reversed(answer.pieces)), answer.content)
     choices = answer.choices or ([Choice(answer.content)] if answer.has_text else [])
     for number, choice in enumerate(choices):
         if choice.calls is not None or (choice.text is None and answer.defect is not None):
@@ -367,6 +370,13 @@ def _check_formats(
             outcome.error_message = which
             outcome.retryable = may_retry
             return
+
+
+def _holds_json(text: str) -> bool:
+    try:
+        return isinstance(lenient_json.decode(text), dict | list)
+    except lenient_json.UnreadableJSONError:
+        return False
 
 
 def _check_format(outcome: Outcome, choice: Choice, output_format: str, schema: bytes | None) -> str | None:
