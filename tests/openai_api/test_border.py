@@ -251,6 +251,10 @@ REFUSALS: list[tuple[str, int, Any, dict[str, str], type[RemoteError], tuple[str
     (FETCH, 404, {"error": {"message": "No batch found with id."}}, {}, NotFoundError, ("not there",)),
     (FETCH, 410, {"error": {"message": "Deleted.", "code": "gone"}}, {}, NotFoundError, ("410 gone", "not there")),
     (UPLOAD, 413, PAGE, {"content_type": "text/html"}, RequestRefusedError, ("200,000,000", "max_bytes_per_shard")),
+    (
+        UPLOAD, 413, {"error": {"message": "Request body too large. Maximum allowed: 10 MB"}}, {},
+        RequestRefusedError, ("max_bytes_per_shard", "The server says: Request body too large. Maximum allowed: 10 MB"),
+    ),
     (CREATE, 400, f"odd {KEY} text", {}, RequestRefusedError, ("400", "odd *** text")),
     (CREATE, 422, {"detail": [{"msg": "field required"}]}, {}, RequestRefusedError, ("field required",)),
 ]  # fmt: skip

@@ -113,7 +113,7 @@ def _judge_status(
         why = "The account cannot pay: check its credit and billing limit, then clear the task; nothing is sent twice."
         return FatalAccountError, f". {why}"
     if status == 413:
-        return RequestRefusedError, f": {_TOO_LARGE}"
+        return RequestRefusedError, f": {_TOO_LARGE}{_quote(error)}"
     if status == 401:
         return FatalAccountError, _explain_key(error, code)
     if status in _TRANSIENT_STATUS or status >= 500:
@@ -157,10 +157,13 @@ def _explain_forbidden(error: openai.APIStatusError, code: str | None) -> str:
             ": OpenAI does not serve the country or region that this request came from, which is that of the worker or "
             "of the proxy it goes through. Run workers and triggerers in, or route them through, a supported one."
         )
-    said = _read_message(error)
-    who = _name_server(error)
-    told = f" {who[0].upper()}{who[1:]} says: {said}" if said else ""
-    return f". The key may not do this: check its project and permissions.{told}"
+    return f". The key may not do this: check its project and permissions.{_quote(error)}"
+
+
+def _quote(error: openai.APIStatusError) -> str:
+    """A sentence of its own; "" where the server says nothing."""
+    said, who = _read_message(error), _name_server(error)
+    return f" {who[0].upper()}{who[1:]} says: {said}" if said else ""
 
 
 def _judge_missing(error: openai.APIStatusError) -> tuple[type[RemoteError], str]:
