@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.openai_api.error_codes import SPOILED_BODY
 from airflow_openai_batch.requests import json_schema, schema_check
 from airflow_openai_batch.results.outcome import Outcome, OutcomeRules, read_outcome
 from fixtures.shard_on_disk import CHAT, EMBEDDINGS, RESPONSES, answer, broken, chat_body, refused
@@ -55,6 +56,9 @@ def judge(
         (broken("a", "batch_expired"), "batch_expired", True, False),
         (broken("a", "batch_cancelled"), "batch_cancelled", True, False),
         (json.dumps({"custom_id": "a", "response": None, "error": None}).encode(), "no_response", True, True),
+        (refused("a", 400, None, f"{SPOILED_BODY}. (HINT: ...)"), "http_400", True, True),
+        (answer("a", {}, error={"code": "upstream", "message": "No."}), "upstream", True, True),
+        (answer("a", {}, error="No room."), "http_500", True, True),
         (refused("a", 400, "invalid_value"), "invalid_value", False, True),
         (refused("a", 404, "model_not_found"), "model_not_found", False, True),
         (refused("a", 400, "content_filter"), "content_filter", False, True),

@@ -24,7 +24,7 @@ from airflow_openai_batch.openai_api.answer_parts import (
     Choice,
     ResponseContent,
 )
-from airflow_openai_batch.openai_api.error_codes import ACCOUNT_CODES
+from airflow_openai_batch.openai_api.error_codes import ACCOUNT_CODES, SPOILED_BODY
 from airflow_openai_batch.openai_api.responses import read_answer, read_costs
 from airflow_openai_batch.openai_api.result_line import (
     FLEX_LINE,
@@ -175,8 +175,8 @@ def _judge_line(
         status_code = 200 if _looks_like_answer(body) else 0
     if 200 <= status_code < 300:
         answer = read_answer(endpoint, body, inputs=inputs, dimensions=dimensions)
-        error_within = _find_error_within(body) if answer.defect == UNREADABLE else None
-        if error_within is not None:
+        error_within = (_find_error_within(body) or error) if answer.defect == UNREADABLE else None
+        if error_within:
             outcome = _judge_refusal(_status_within(error_within), body, error_within)
         else:
             outcome = judge_answer(answer, output_format, schema, rules)
@@ -272,16 +272,17 @@ def _judge_refusal(status_code: int, body: bytes, error: Any) -> Outcome:
     if code is None and message is None:
         code, message = _read_error(error)
     code = code or (NO_RESPONSE if status_code == 0 else f"http_{status_code}")
-    account = status_code in (401, 403) or code in ACCOUNT_CODES
-    retryable = account or status_code in (0, 408, 409, 429) or status_code >= 500 or code in NOT_RUN_CODES
-    not_run = code in NOT_RUN_CODES
+    message = message or f"HTTP status {status_code} without a message."
+    account, not_run = status_code in (401, 403) or code in ACCOUNT_CODES, code in NOT_RUN_CODES
+    passing = status_code in (0, 408, 409, 429) or status_code >= 500 or message.startswith(SPOILED_BODY)
+    retryable = account or passing or not_run
     costs = read_costs(body)
     return Outcome(
         answer=costs if costs.usage is not None else None,
         rank=Rank.NOT_RUN if not_run else Rank.BROKEN if retryable else Rank.REFUSED,
         status="failed",
         error_code=code,
-        error_message=message or f"HTTP status {status_code} without a message.",
+        error_message=message,
         retryable=retryable,
         ran=not (not_run or account),
         account_error=account,
