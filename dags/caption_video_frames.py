@@ -5,28 +5,26 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, Param, TaskGroup, TriggerRule, task
+from airflow.sdk import DAG, Param, TaskGroup, TriggerRule, get_current_context, task
 
 from airflow_openai_batch.dag_params import (
     COMPARED_MODEL,
     DEFAULT_MODEL,
     find_output_root,
-    join_arguments,
     make_form,
     prepare_arguments,
     sample_path,
 )
-from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
-from airflow_openai_batch.operators.own_tasks import check_joined, make_path_safe, task_failures
+from airflow_openai_batch.operators.own_tasks import check_joined
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
-from airflow_openai_batch.recipes.captions.account_tier import TIERS, find_concurrency, find_queue_limit
+from airflow_openai_batch.recipes.captions import captioning
 from airflow_openai_batch.task_group import openai_batch_task_group
 
 DAG_ID = "caption_video_frames"
 SAMPLE = sample_path("video/four_scenes.mp4")
+PROMPT = "frame_caption.yaml"
 MODELS = {"model_1": DEFAULT_MODEL, "model_2": COMPARED_MODEL}
 """What the form begins with; ``None`` is a field that begins empty. Add a line for a third."""
-WAYS = ("realtime", "batch")
 BY_CONNECTION = "by connection"
 VIDEO = "{{ ti.xcom_pull(task_ids='extract_frames') or '' }}"
 """The directory of this video, in whatever task it stands."""
@@ -58,8 +56,8 @@ asks about 180.
 
 **Make it your own**
 1. `video_uri`, `start_s`, `every_s`, `max_frames`: an hour has 3,600 frames; begin with `max_frames` = 20.
-2. `include/prompts/frame_caption.yaml`: what is asked. `detail: low` there is the cheap way to look at a picture; with
-   `high`, set `max_side` to 1024 or so.
+2. `include/prompts/frame_caption.yaml`: what is asked; a file of that name beside this one takes its place. `detail:
+   low` there is the cheap way to look at a picture; with `high`, set `max_side` to 1024 or so.
 3. `tier`: the usage tier of your account. In the connection's extra, as `{"tier": "2"}`, it holds for all DAGs, and
    sets the requests and tokens per minute as well.
 4. A model of another server, say your own: its connection of type OpenAI as `model_2_conn_id` (named in the DAG or in
@@ -90,7 +88,7 @@ OWN = {
     ),
     "tier": Param(
         default=BY_CONNECTION,
-        enum=[BY_CONNECTION, *TIERS],
+        enum=[BY_CONNECTION, *captioning.TIERS],
         title="Tier",
         description="Usage tier of the account: how many real-time requests are in the air at once, and what the "
         "batch queue holds. by connection: what its extra says.",
@@ -164,12 +162,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     tags=["openai", "batch", "example"],
-    user_defined_filters={
-        "path_safe": make_path_safe,
-        # Empty: the connection says.
-        "concurrency": find_concurrency,
-        "queue_limit": find_queue_limit,
-    },
+    user_defined_filters=captioning.TIER_FILTERS,
     default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
     doc_md=DOC_MD,
     # A frame that is refused leaves a gap in the table, no more.
@@ -177,62 +170,38 @@ with DAG(
 ) as dag:
 
     @task
-    def extract_frames(output_uri: str, params: dict[str, Any] | None = None) -> str:
-        from airflow_openai_batch.recipes.captions import video_frames
-
-        given = params or {}
-        with task_failures():
-            sampling = video_frames.Sampling(
-                every_s=given["every_s"],
-                most=given["max_frames"],
-                max_side=given["max_side"],
-                start_s=given["start_s"],
-            )
-            return video_frames.extract_frames(given["video_uri"], output_uri, sampling)
+    def extract_frames() -> str:
+        return captioning.extract_frames(get_current_context())
 
     @task.branch
-    def choose(video: str, params: Any = None, run_id: Any = None, ti: Any = None) -> list[str]:
-        from airflow_openai_batch.recipes.captions import frame_rounds
-
-        restart = run_id if params["on_existing"] == "restart" else None
-        with task_failures():
-            models = frame_rounds.read_models(params, list(MODELS))
-            rounds = frame_rounds.open_rounds(
-                video, models, most=params["max_frames"], repair=params["repair"], restart_of=restart
-            )
-        for name, place in rounds.items():
-            ti.xcom_push(key=name, value=place)
-        return [f"{name}.prepare" for name in rounds]
+    def choose(video: str) -> list[str]:
+        return [
+            f"{name}.prepare" for name in captioning.begin_rounds(get_current_context(), video, [*MODELS])
+        ]
 
     @task(trigger_rule=TriggerRule.ALL_DONE)  # with what there is
     def compare(video: str) -> dict[str, Any] | None:
-        from airflow_openai_batch.recipes.captions.caption_report import compare_captions
-
-        with task_failures():
-            return compare_captions(video) if video else None
+        return captioning.compare_captions(video)
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)
-    def judge(params: dict[str, Any] | None = None) -> None:
-        if not (params or {})["sample_requests"]:
-            check_joined(*(f"{slot}_{way}.join" for slot in MODELS for way in WAYS))
+    def judge() -> None:
+        if not get_current_context()["params"]["sample_requests"]:
+            check_joined(*(f"{slot}_{way}.join" for slot in MODELS for way in captioning.WAYS))
 
-    frames = extract_frames("{{ params.output_uri.rstrip('/') | replace('{run_id}', run_id | path_safe) }}")
-    chosen = choose(VIDEO)
-    compared = compare(VIDEO)
+    chosen, compared, judged = choose(VIDEO), compare(VIDEO), judge()
+    extract_frames() >> chosen
     # The table is there whatever failed; the run is red all the same.
-    judged = judge()
-    frames >> chosen
     compared >> judged
 
     for slot in MODELS:
-        for way in WAYS:
+        for way in captioning.WAYS:
             place = f"{{{{ ti.xcom_pull(task_ids='choose', key='{slot}_{way}') or '' }}}}"
-            conn_id = f"{{{{ params.{slot}_conn_id or params.conn_id }}}}"
+            limit = f"params.enqueued_token_limit or (params.{slot} | queue_limit(params.tier))"
             with TaskGroup(f"{slot}_{way}"):
                 prepare = OpenAIBatchPrepareOperator(
                     task_id="prepare",
                     source=f"{place}/rows.jsonl",
-                    prompt="include/prompts/frame_caption.yaml",
+                    prompt=PROMPT,
                     prompt_overrides={"model": f"{{{{ params.{slot} }}}}"},
                     output_uri=f"{place}/prepared",
                     images_root=f"{VIDEO}/frames",
@@ -244,20 +213,13 @@ with DAG(
                     output_uri=f"{place}/job",
                     from_params=True,
                     repair=False,  # a round of its own has what is asked again
-                    conn_id=conn_id,
+                    conn_id=f"{{{{ params.{slot}_conn_id or params.conn_id }}}}",
                     send_mode=way,
                     realtime_concurrency="{{ params.realtime_concurrency or (params.tier | concurrency) }}",
-                    enqueued_token_limit="{{ params.enqueued_token_limit or "
-                    f"(params.{slot} | queue_limit(params.tier)) }}}}",
+                    enqueued_token_limit=f"{{{{ {limit} }}}}",
                 )
-                join = OpenAIBatchJoinOperator(
-                    task_id="join",
-                    prepared=f"{place}/prepared",
-                    job=caption.begun_job,
-                    output_uri=f"{place}/answers.jsonl",
-                    max_rejected_fraction=1,  # a gap in the table, no more
-                    trigger_rule=TriggerRule.ALL_DONE,
-                    **join_arguments(),
-                )
-                chosen >> prepare >> caption >> join >> compared
+                # A gap in the table, no more.
+                join = caption.join_rows(prepare, f"{place}/answers.jsonl", max_rejected_fraction=1)
+                chosen >> prepare
+                [join, caption.report] >> compared
                 caption.report >> judged

@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, BaseOperator, Param, TriggerRule, task
+from airflow.sdk import DAG, BaseOperator, Param, TriggerRule, get_current_context, task
 
 from airflow_openai_batch.dag_params import (
     DEFAULT_MODEL,
     find_output_root,
-    join_arguments,
     make_form,
     prepare_arguments,
     sample_path,
 )
-from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
-from airflow_openai_batch.operators.own_tasks import (
-    check_joined,
-    load_prompt,
-    make_path_safe,
-    task_failures,
-)
+from airflow_openai_batch.operators.own_tasks import check_joined
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
+from airflow_openai_batch.recipes.cds import cd_catalog
 from airflow_openai_batch.task_group import openai_batch_task_group
 
 DAG_ID = "catalog_cd_images"
 SAMPLES = sample_path("cd_covers")
-WORK = "{{ params.output_uri.rstrip('/') | replace('{run_id}', run_id | path_safe) }}"
-"""The directory that all steps share, in whatever task it stands."""
-
-READING = "include/prompts/cd_cover.yaml"
-JUDGING = "include/prompts/cd_choice.yaml"
+READING = "cd_cover.yaml"
+JUDGING = "cd_choice.yaml"
+FIRST_YEAR = 1982
+"""The first CD was sold in October 1982; what is older is a problem."""
 
 DOC_MD = """
 ### Photographs of CD covers -> a catalogue in Excel
@@ -56,7 +48,9 @@ as a batch, and the fewer choices in real time.
 **Run it again** with the same `output_uri`, which is what the form has by default: only photographs that are new,
 changed, or had no good answer are sent, and only choices that are new. Nothing is asked twice. Where nothing is left
 to ask, the steps of the model are skipped and the workbook is written anew. `repair` leaves new photographs for later,
-`on_existing` = restart asks about everything anew, and pays again. With `sample_requests` = 10 ten come first.
+`on_existing` = restart asks about everything anew, and pays again. **First ten photographs first**: with
+`sample_requests` = 10 the workbook has these, and the report of *read_covers* says what all would cost; the same output
+without it goes on with the others.
 
 **Run one step alone**: clear it, without what comes after it. Each step reads files and replaces its own as a whole, so
 it may run at any time and in any order; clear `clean_covers` with everything after it when you changed a rule, `check`
@@ -79,11 +73,12 @@ when all is done sends what failed once more.
 
    Where it wants tokens, as OCLC does: id and secret of the client as login and password, and in the extra
    `"token_url": "https://oauth.oclc.org/token", "scope": "..."`.
-3. `include/prompts/cd_cover.yaml`, `cd_choice.yaml`: what is asked. A property that you add to the schema is a column
-   of the workbook. Photographs of a phone are large; `max_side: 1024` there makes them smaller and cheaper. Without it
-   no pixel is sent that the model does not look at, where that is published. Answers to another prompt belong in
-   another `output_uri`.
-4. `recipes/cds/cd_covers.py` (cleaning, how a match is scored) and `recipes/cds/cd_checks.py` (what is a problem).
+3. `include/prompts/cd_cover.yaml`, `cd_choice.yaml`: what is asked; files of these names beside this one take their
+   place. A property that you add to the schema is a column of the workbook. Photographs of a phone are large;
+   `max_side: 1024` there makes them smaller and cheaper. Without it no pixel is sent that the model does not look at,
+   where that is published. Answers to another prompt belong in another `output_uri`.
+4. `FIRST_YEAR`, and `clean_covers(get_current_context(), clean=...)` with a function of yours, which may call
+   `cd_covers.clean_cover` first.
 """
 
 OWN = {
@@ -92,6 +87,14 @@ OWN = {
         type="string",
         title="Photographs",
         description="The directory or prefix that they lie below.",
+    ),
+    "sample_requests": Param(
+        default=None,
+        type=["null", "integer"],
+        minimum=1,
+        title="Sample",
+        description="So many photographs first, say 10, to look at the workbook and at what all would cost. Empty: "
+        "all; the same output then goes on with the others.",
     ),
     "output_uri": Param(
         default=f"{find_output_root()}/{DAG_ID}",
@@ -140,10 +143,8 @@ OWN = {
 }
 
 
-def ask(
-    noun: str, group_id: str, prompt: str, begun: Any, **how: Any
-) -> tuple[OpenAIBatchJoinOperator, BaseOperator]:
-    """One model step: prepare, send, join, within the round that ``list_<noun>`` began; all skipped without one."""
+def ask(noun: str, group_id: str, prompt: str, **how: Any) -> tuple[Any, BaseOperator, BaseOperator]:
+    """One model step, within the round that ``list_<noun>`` began: prepare, send, join; all skipped without one."""
     place = f"{{{{ ti.xcom_pull(task_ids='list_{noun}') }}}}"
     prepare = OpenAIBatchPrepareOperator(
         task_id=f"prepare_{noun}",
@@ -162,19 +163,9 @@ def ask(
         from_params=True,
         repair=False,  # a round of its own has what is asked again
     )
-    join = OpenAIBatchJoinOperator(
-        task_id=f"join_{noun}",
-        prepared=f"{place}/prepared",
-        job=send.begun_job,
-        output_uri=f"{place}/answers.jsonl",
-        max_rejected_fraction=1,  # a sheet of the workbook has the problems
-        trigger_rule=TriggerRule.ALL_DONE,
-        **join_arguments(),
-    )
-    # Beside the publish of the group, not after it: there is a workbook whatever failed, and the run is red.
-    begun >> prepare >> send
-    send.shards >> join
-    return join, send.report
+    # A sheet of the workbook has the problems: there is one whatever failed, and the run is red.
+    join = send.join_rows(prepare, f"{place}/answers.jsonl", task_id=f"join_{noun}", max_rejected_fraction=1)
+    return prepare, join, send.report
 
 
 with DAG(
@@ -185,7 +176,6 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     tags=["openai", "batch", "example"],
-    user_defined_filters={"path_safe": make_path_safe},
     default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
     doc_md=DOC_MD,
     # What has no good answer is a line in the sheet of problems, and is sent again by the next run.
@@ -193,81 +183,41 @@ with DAG(
 ) as dag:
 
     @task.short_circuit(ignore_downstream_trigger_rules=False)
-    def list_photos(photos_uri: str, output_uri: str, params: Any = None, run_id: Any = None) -> str | None:
-        from airflow_openai_batch.recipes.cds import cd_catalog
-
-        restart = run_id if params["on_existing"] == "restart" else None
-        with task_failures():
-            prompt = load_prompt(READING, {}, Path(__file__).parent)
-            return cd_catalog.list_photos(
-                photos_uri, output_uri, prompt, only_failed=params["repair"], restart_of=restart
-            )
+    def list_photos() -> str | None:
+        return cd_catalog.list_photos(get_current_context(), READING)
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)  # also where there was nothing new to read
-    def clean_covers(output_uri: str) -> dict[str, Any]:
-        from airflow_openai_batch.recipes.cds import cd_catalog
-
-        with task_failures():
-            return cd_catalog.clean_covers(output_uri)
+    def clean_covers() -> dict[str, Any]:
+        return cd_catalog.clean_covers(get_current_context())
 
     @task
-    def find_candidates(output_uri: str, catalogue_conn_id: str, catalogue_uri: str) -> dict[str, Any]:
-        from airflow_openai_batch.recipes.cds import cd_catalog
-
-        with task_failures():
-            return cd_catalog.search_catalogue(
-                output_uri, catalogue_conn_id=catalogue_conn_id, catalogue_uri=catalogue_uri
-            )
+    def find_candidates() -> dict[str, Any]:
+        return cd_catalog.search_catalogue(get_current_context())
 
     @task.short_circuit(ignore_downstream_trigger_rules=False)
-    def list_choices(output_uri: str, params: Any = None, run_id: Any = None) -> str | None:
-        from airflow_openai_batch.recipes.cds import cd_catalog
-
-        restart = run_id if params["on_existing"] == "restart" else None
-        with task_failures():
-            return cd_catalog.list_choices(output_uri, restart_of=restart)
+    def list_choices() -> str | None:
+        return cd_catalog.list_choices(get_current_context())
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)
-    def check(output_uri: str, year: str, min_confidence: str, min_match_score: str) -> dict[str, Any]:
-        from airflow_openai_batch.recipes.cds import cd_catalog
-        from airflow_openai_batch.recipes.cds.cd_checks import CheckLimits
-
-        with task_failures():
-            limits = CheckLimits(
-                year=int(year), min_confidence=float(min_confidence), min_match_score=float(min_match_score)
-            )
-            return cd_catalog.check_catalogue(output_uri, limits)
+    def check() -> dict[str, Any]:
+        return cd_catalog.check_catalogue(get_current_context(), FIRST_YEAR)
 
     @task
-    def write_workbook(output_uri: str) -> str:
-        from airflow_openai_batch.recipes.cds import cd_catalog
-
-        with task_failures():
-            return cd_catalog.write_catalogue(output_uri)
-
-    join_photos, photos_report = ask(
-        "photos",
-        "read_covers",
-        READING,
-        list_photos("{{ params.photos_uri }}", WORK),
-        images_root="{{ params.photos_uri }}",
-    )
-    candidates = find_candidates(WORK, "{{ params.catalogue_conn_id or '' }}", "{{ params.catalogue_uri }}")
-    choices = list_choices(WORK)
-    join_choices, choices_report = ask("choices", "judge", JUDGING, choices)
-    join_photos >> clean_covers(WORK) >> candidates >> choices
-    checked = check(
-        WORK,
-        "{{ dag_run.run_after.year }}",
-        "{{ params.min_confidence }}",
-        "{{ params.min_match_score }}",
-    )
-    workbook = write_workbook(WORK)
-    [candidates, join_choices] >> checked >> workbook
+    def write_workbook() -> str:
+        return cd_catalog.write_catalogue(get_current_context())
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)
-    def verdict(params: Any = None) -> None:
-        if not params["sample_requests"]:
+    def verdict() -> None:
+        if not get_current_context()["params"]["sample_requests"]:
             check_joined("join_photos", "join_choices")
 
+    reading, covers, photos_report = ask(
+        "photos", "read_covers", READING, images_root="{{ params.photos_uri }}"
+    )
+    judging, choices, choices_report = ask("choices", "judge", JUDGING)
+    candidates, workbook = find_candidates(), write_workbook()
+
+    list_photos() >> reading
+    covers >> clean_covers() >> candidates >> list_choices() >> judging
+    [candidates, choices] >> check() >> workbook
     [photos_report, choices_report, workbook] >> verdict()

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
-from airflow.sdk import DAG, Param, TriggerRule, task
+from airflow.sdk import DAG, Param, TriggerRule, get_current_context, task
 
-from airflow_openai_batch.dag_params import join_arguments, make_form, prepare_arguments, sample_path
-from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
-from airflow_openai_batch.operators.own_tasks import PromptSpec, check_joined, load_prompt, task_failures
+from airflow_openai_batch.dag_params import make_form, prepare_arguments, sample_path
+from airflow_openai_batch.operators.own_tasks import check_joined
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
-from airflow_openai_batch.recipes.job_folder import open_folder
-from airflow_openai_batch.recipes.qdrant.chunk_writing import TABLE, check_failed, write_chunks
-from airflow_openai_batch.recipes.qdrant.documents import CHUNKS, read_documents
-from airflow_openai_batch.recipes.qdrant.neighbours import report_neighbours
-from airflow_openai_batch.recipes.qdrant.qdrant_points import PointStore
+from airflow_openai_batch.recipes.qdrant.embedding import (
+    TABLE,
+    cut_documents,
+    judge_vectors,
+    show_neighbours,
+    write_vectors,
+)
 from airflow_openai_batch.task_group import openai_batch_task_group
 
 DAG_ID = "embed_documents"
-PROMPT = "include/prompts/embed_chunks.yaml"
+PROMPT = "embed_chunks.yaml"
 SAMPLES = sample_path("documents/guides")
 
 DOC_MD = """
@@ -110,15 +110,6 @@ OWN = {
     ),
 }
 
-
-def open_store(params: dict[str, Any]) -> PointStore:
-    return PointStore(collection=params["collection"], conn_id=params["qdrant_conn_id"] or "", name=DAG_ID)
-
-
-def read_prompt_file() -> PromptSpec:
-    return load_prompt(PROMPT, {}, Path(__file__).parent)
-
-
 with DAG(
     dag_id=DAG_ID,
     dag_display_name="Embed documents into Qdrant",
@@ -133,47 +124,25 @@ with DAG(
 ) as dag:
     # Where nothing is new, chunks may have gone all the same.
     @task.short_circuit(ignore_downstream_trigger_rules=False)
-    def read(params: Any = None, ti: Any = None) -> int:
-        with task_failures():
-            folder = open_folder(params["output_uri"], ti.run_id)
-            found = read_documents(
-                open_store(params),
-                folder,
-                read_prompt_file(),
-                source=params["documents"],
-                max_chars=params["max_chars"],
-                restart_of=ti.run_id if params["on_existing"] == "restart" else None,
-            )
-        ti.xcom_push("chunks", folder.child(CHUNKS).uri)
-        return found.new
+    def read() -> int:
+        return cut_documents(get_current_context(), PROMPT)
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)
-    def write(params: Any = None, run_id: Any = None) -> dict[str, Any]:
-        with task_failures():
-            folder = open_folder(params["output_uri"], run_id)
-            done = write_chunks(folder, open_store(params), read_prompt_file())
-        return {"written": done.written, "deleted": done.deleted, "cost_usd": done.cost_usd}
+    def write() -> dict[str, Any]:
+        return write_vectors(get_current_context(), PROMPT)
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)
-    def judge(written: Any, params: Any = None, run_id: Any = None) -> None:
+    def judge(written: Any) -> None:
+        context = get_current_context()
         if not written:
             raise AirflowSkipException("Nothing was written in this run.")
-        if not params["sample_requests"]:
+        if not context["params"]["sample_requests"]:
             check_joined("join")
-        with task_failures():
-            check_failed(open_folder(params["output_uri"], run_id), params["max_failed_fraction"])
+        judge_vectors(context)
 
     @task
-    def query(params: Any = None, run_id: Any = None) -> None:
-        with task_failures():
-            report_neighbours(
-                open_folder(params["output_uri"], run_id),
-                open_store(params),
-                params["queries"] or [],
-                read_prompt_file(),
-                params["conn_id"],
-                limit=params["neighbours"],
-            )
+    def query() -> None:
+        show_neighbours(get_current_context(), PROMPT)
 
     output: Any = "{{ params.output_uri.rstrip('/') }}"
     prepare = OpenAIBatchPrepareOperator(
@@ -191,19 +160,10 @@ with DAG(
         from_params=True,
         max_failed_fraction=1,  # what has a vector is written whatever became of the others; `judge` judges
     )
-    join = OpenAIBatchJoinOperator(
-        task_id="join",
-        prepared="{{ ti.xcom_pull(task_ids='prepare', key='prepared') }}",
-        job=embed.begun_job,
-        output_uri=f"{output}/{TABLE}",
-        max_rejected_fraction=1,  # `judge` judges
-        trigger_rule=TriggerRule.ALL_DONE,
-        **join_arguments(),
-    )
+    join = embed.join_rows(prepare, f"{output}/{TABLE}", max_rejected_fraction=1)  # `judge` judges
     written = write()
 
-    read() >> prepare >> embed
-    # Beside the group's publish, not after it: what has its vector is written whatever failed.
-    embed.shards >> join >> written >> query()
+    read() >> prepare
+    join >> written >> query()
     [embed.report, written] >> judge(written)
     embed.get_child_by_label("split") >> written  # where it failed there is nothing to write

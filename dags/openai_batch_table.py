@@ -8,12 +8,10 @@ from airflow.sdk import DAG, Param, TriggerRule, task
 
 from airflow_openai_batch.dag_params import (
     DEFAULT_MODEL,
-    join_arguments,
     make_form,
     prepare_arguments,
     sample_path,
 )
-from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.own_tasks import check_joined
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.task_group import openai_batch_task_group
@@ -217,21 +215,14 @@ with DAG(
         tooltip="One task per shard; each goes through upload, batch, download and what is left over.",
     )
 
-    join = OpenAIBatchJoinOperator(
-        task_id="join",
-        prepared="{{ ti.xcom_pull(task_ids='prepare', key='prepared') }}",
-        job=ask.begun_job,
-        output_uri=f"{output}/answers.{{{{ params.format }}}}",
+    # Also where no row could be asked, or a shard failed: the table then says why, row by row.
+    join = ask.join_rows(
+        prepare,
+        f"{output}/answers.{{{{ params.format }}}}",
         long_text="cut",
         raw_csv="{{ params.raw_csv }}",
         max_rejected_fraction="{{ params.max_rejected_fraction }}",
-        # Also where no row could be asked, or a shard failed: the table then says why, row by row.
-        trigger_rule=TriggerRule.ALL_DONE,
-        **join_arguments(),
     )
-
-    # Beside the group's publish, not after it: the table is written even where too many rows are bad.
-    ask.shards >> join
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)
     def judge(params: Any = None) -> None:

@@ -12,12 +12,10 @@ from airflow.sdk import DAG, Asset, Param, TriggerRule, get_current_context, tas
 from airflow_openai_batch.alerts import AlertOnFailure
 from airflow_openai_batch.dag_params import (
     find_output_root,
-    join_arguments,
     make_form,
     prepare_arguments,
     sample_path,
 )
-from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.own_tasks import check_joined
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.recipes.reviews.night_report import report_night
@@ -198,14 +196,11 @@ with DAG(
         from_params=True,
     )
 
-    join = OpenAIBatchJoinOperator(
-        task_id="join",
-        prepared=night["prepared"],
-        job=ask.begun_job,
-        output_uri=night["answers"],
+    join = ask.join_rows(
+        prepare,
+        night["answers"],
         max_rejected_fraction=1,  # `prepare` judges
         trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,  # the day's table is there whatever failed
-        **join_arguments(),
     )
 
     reported = report(night)

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
-from airflow.sdk import DAG, Param, TriggerRule, task
+from airflow.sdk import DAG, Param, TriggerRule, get_current_context, task
 
 from airflow_openai_batch.dag_params import make_form, prepare_arguments, sample_path
-from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
-from airflow_openai_batch.operators.own_tasks import PromptSpec, check_joined, load_prompt, task_failures
+from airflow_openai_batch.operators.own_tasks import check_joined
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
-from airflow_openai_batch.recipes.job_folder import open_folder
-from airflow_openai_batch.recipes.qdrant.qdrant_points import PointStore
-from airflow_openai_batch.recipes.qdrant.tag_choice import TagChoice
-from airflow_openai_batch.recipes.qdrant.tag_marks import Fields
-from airflow_openai_batch.recipes.qdrant.tag_writing import (
-    JOB,
-    PREPARED,
-    TABLE,
-    check_sample,
-    check_skipped,
-    write_summary,
-    write_tags,
-)
-from airflow_openai_batch.recipes.qdrant.transcripts import ROWS, read_transcripts, seed_transcripts
+from airflow_openai_batch.recipes.qdrant import tagging
 from airflow_openai_batch.task_group import openai_batch_task_group
 
 DAG_ID = "tag_transcripts"
-PROMPT = "include/prompts/tags.yaml"
-SAMPLES = Path(sample_path("transcripts"))
+PROMPT = "tags.yaml"
+RULES = tagging.TagRules(clean=tagging.clean_tag, max_tag_chars=40, max_summary_chars=500)
+"""What an answer must keep, besides the number of tags, which the prompt says."""
+SAMPLES = sample_path("transcripts")
 
 DOC_MD = """
 ### Transcripts in Qdrant → 3 to 5 tags and a summary, in the same points
@@ -64,9 +51,11 @@ from there.
 1. A connection of type Qdrant in *Qdrant* (`pip install 'airflow-provider-openai-batch[qdrant]'`), your *Collection*,
    and the keys of its payload in *Text* and *Title*; a list of texts or of segments (`[{"start": 0.0, "text": ...}]`)
    is one text. Files on this machine are for trying: one process at a time, all in memory.
-2. `include/prompts/tags.yaml` is the prompt. Raise its `version` with each change that should reach tagged points. To
-   try other words, type them into *Instructions*, with *Tag again* on `changed`.
-3. `recipes/qdrant/tags.py` has the rules for tags, `recipes/qdrant/tag_writing.py` what is written into the payload.
+2. `include/prompts/tags.yaml` is the prompt, and says how many tags there are; a file of that name beside this one
+   takes its place. Raise its `version` with each change that should reach tagged points. Words that it lists for the
+   tags (`enum`) are written as they are. To try other words, type them into *Instructions*, with *Tag again* on
+   `changed`.
+3. `RULES`: what makes a tag of the model's words (`clean=str.strip` leaves them), and how long they may be.
 4. A `schedule`, and constants in place of the parameters that nobody should type. A run without new transcripts ends at
    once and costs nothing. The task **seed_samples** can go.
 """
@@ -164,32 +153,6 @@ OWN = {
     ),
 }
 
-
-def open_store(params: dict[str, Any]) -> PointStore:
-    return PointStore(collection=params["collection"], conn_id=params["qdrant_conn_id"] or "", name=DAG_ID)
-
-
-def read_fields(params: dict[str, Any]) -> Fields:
-    return Fields(
-        text=params["text_field"],
-        title=params["title_field"] or "",
-        tags=params["tags_field"],
-        summary=params["summary_field"],
-        tagging=params["tagging_field"],
-    )
-
-
-def read_choice(params: dict[str, Any]) -> TagChoice:
-    return TagChoice(
-        retag=params["retag"], overwrite=params["overwrite"], retry_failed=params["retry_failed"]
-    )
-
-
-def read_prompt_file(params: dict[str, Any]) -> PromptSpec:
-    typed = {"model": params["model"], "system": params["instructions"]}
-    return load_prompt(PROMPT, typed, Path(__file__).parent)
-
-
 with DAG(
     dag_id=DAG_ID,
     dag_display_name="Tag transcripts in Qdrant",
@@ -205,63 +168,32 @@ with DAG(
 ) as dag:
 
     @task
-    def seed_samples(params: Any = None) -> int:
-        if params["qdrant_conn_id"]:
-            return 0
-        with task_failures():
-            return seed_transcripts(open_store(params), SAMPLES)
+    def seed_samples() -> int:
+        return tagging.seed_samples(get_current_context(), SAMPLES)
 
     # The report comes all the same: it says that there was nothing to do.
     @task.short_circuit(ignore_downstream_trigger_rules=False)
-    def read(params: Any = None, ti: Any = None) -> int:
-        with task_failures():
-            folder = open_folder(params["output_uri"], ti.run_id)
-            found = read_transcripts(
-                open_store(params),
-                folder,
-                read_prompt_file(params),
-                filters=params["filters"] or {},
-                fields=read_fields(params),
-                choice=read_choice(params),
-                restart_of=ti.run_id if params["on_existing"] == "restart" else None,
-            )
-        ti.xcom_push("rows", folder.child(ROWS).uri)
-        return found.read
+    def read() -> int:
+        return tagging.find_untagged(get_current_context(), PROMPT, RULES)
 
     @task.short_circuit(task_id="check_sample", ignore_downstream_trigger_rules=False)
-    def check(params: Any = None, run_id: Any = None) -> bool:
-        with task_failures():
-            folder = open_folder(params["output_uri"], run_id)
-            check_sample(folder, open_store(params), fields=read_fields(params))
-        return not params["only_sample"]
+    def check() -> bool:
+        return tagging.judge_sample(get_current_context(), PROMPT, RULES)
 
     @task
-    def write(params: Any = None, run_id: Any = None) -> dict[str, Any]:
-        with task_failures():
-            folder = open_folder(params["output_uri"], run_id)
-            done = write_tags(
-                folder, open_store(params), fields=read_fields(params), overwrite=params["overwrite"]
-            )
-        return {
-            "read": done.read,
-            "written": done.written,
-            "skipped": done.skipped,
-            "cost_usd": done.cost_usd,
-        }
+    def write() -> dict[str, Any]:
+        return tagging.write_answers(get_current_context(), PROMPT, RULES)
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)
-    def judge(written: Any, params: Any = None, run_id: Any = None) -> None:
+    def judge(written: Any) -> None:
         if not written:
             raise AirflowSkipException("Nothing was written in this run.")
         check_joined("join")
-        with task_failures():
-            check_skipped(open_folder(params["output_uri"], run_id), params["max_failed_fraction"])
+        tagging.judge_tags(get_current_context())
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)
-    def report(params: Any = None, run_id: Any = None) -> None:
-        with task_failures():
-            folder = open_folder(params["output_uri"], run_id)
-            write_summary(folder, store=open_store(params), prompt=read_prompt_file(params))
+    def report() -> None:
+        tagging.report_tags(get_current_context(), PROMPT)
 
     output: Any = "{{ params.output_uri.rstrip('/') }}"
     prepare = OpenAIBatchPrepareOperator(
@@ -270,13 +202,13 @@ with DAG(
         prompt=PROMPT,
         # Typed words hold templates over a transcript's columns at most, filled in in a sandbox.
         prompt_overrides={"model": "{{ params.model }}", "system": "{{ params.instructions or '' }}"},
-        output_uri=f"{output}/{PREPARED}",
+        output_uri=f"{output}/{tagging.PREPARED}",
         dedupe=True,
         **prepare_arguments(),
     )
     asking: dict[str, Any] = {
         "input_uri": prepare.output,
-        "output_uri": f"{output}/{JOB}",
+        "output_uri": f"{output}/{tagging.JOB}",
         "from_params": True,
         "max_failed_fraction": 1,  # good answers are written whatever became of the others; `judge` judges
     }
@@ -284,18 +216,10 @@ with DAG(
     few: Any = "{{ '' if params.repair else params.sample_requests }}"
     sample = openai_batch_task_group("sample", **asking, sample_requests=few)
     tag = openai_batch_task_group("tag", **asking, sample_requests=None)
-    join = OpenAIBatchJoinOperator(
-        task_id="join",
-        prepared="{{ ti.xcom_pull(task_ids='prepare', key='prepared') }}",
-        job=tag.begun_job,
-        output_uri=f"{output}/{TABLE}",
-        max_rejected_fraction=1,  # `judge` judges
-        trigger_rule=TriggerRule.ALL_DONE,
-        on_unfinished="keep",
-    )
+    # `judge` judges, once what has its answer is written.
+    join = tag.join_rows(prepare, f"{output}/{tagging.TABLE}", max_rejected_fraction=1)
     written = write()
 
     seed_samples() >> read() >> prepare >> sample >> check() >> tag
-    # Beside the group's publish, not after it: what has its answer is written whatever failed.
-    tag.shards >> join >> written >> report()
+    join >> written >> report()
     [tag.report, written] >> judge(written)

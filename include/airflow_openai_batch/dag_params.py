@@ -10,7 +10,6 @@ from airflow.sdk import Param
 from airflow_openai_batch.access.settings import find_output_root, find_samples
 from airflow_openai_batch.openai_api.models import COMPARED_MODEL, DEFAULT_MODEL
 from airflow_openai_batch.operators.form_arguments import (
-    join_arguments,
     landing_arguments,
     prepare_arguments,
     report_arguments,
@@ -26,7 +25,6 @@ __all__ = [
     "DOC_MD_ONE_TASK",
     "FLOW",
     "find_output_root",
-    "join_arguments",
     "landing_arguments",
     "make_form",
     "make_params",
@@ -137,7 +135,7 @@ def make_form(
 
     First its own parameters, then every one of `make_params` but ``input_uri``, so that no message advises what the
     form does not have; what stands in a section comes folded, below. `openai_batch_task_group` takes them with
-    ``from_params=True``, the operators before and after it with `prepare_arguments` and `join_arguments`.
+    ``from_params=True``, and so does its `join_rows`; the operator before it with `prepare_arguments`.
 
     :param own: one of a name that is there takes its place.
     :param leave_out: names of the shared ones that make no sense in this DAG.

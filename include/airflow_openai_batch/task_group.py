@@ -16,6 +16,7 @@ from airflow_openai_batch.dag_params import (
     sending_arguments,
     split_arguments,
 )
+from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
 from airflow_openai_batch.operators.shard import OpenAIBatchShardOperator
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
@@ -33,6 +34,9 @@ REPORT_OPTIONS = frozenset(OpenAIBatchReportOperator.template_fields) - {"job"}
 class OpenAIBatchTaskGroup(TaskGroup):
     """What `openai_batch_task_group` returns: a task group with a name for what comes out of it."""
 
+    from_params = False
+    """Whether it takes from the run's form what the call does not give."""
+
     @property
     def job(self) -> Any:
         """The job directory's URI, once all has landed: for a join or a task of one's own (an ``XComArg``)."""
@@ -45,8 +49,8 @@ class OpenAIBatchTaskGroup(TaskGroup):
 
     @property
     def begun_job(self) -> str:
-        """The job directory's URI as soon as the split knows it: for a join that writes its table whatever becomes of
-        the rows, with ``trigger_rule="all_done"`` and after `shards`. A template; empty where the split failed."""
+        """The job directory's URI as soon as the split knows it, for what does not wait for the verdict of the report;
+        see `join_rows`. A template; empty where the split failed."""
         return _pull(self._find(OpenAIBatchSplitOperator), "job")
 
     @property
@@ -59,6 +63,39 @@ class OpenAIBatchTaskGroup(TaskGroup):
     def report(self) -> BaseOperator:
         """The task that writes the report, and judges."""
         return self._find(OpenAIBatchReportOperator)
+
+    def join_rows(
+        self, prepare: BaseOperator, output_uri: str, *, task_id: str = "join", **options: Any
+    ) -> OpenAIBatchJoinOperator:
+        """A join beside the report, not after it: there is a table whatever becomes of the shards, and the report turns
+        the run red where it must. Rows without an answer say why; those of shards that are not done are ``unfinished``.
+
+        Who clears shards that failed clears the join, too, or has a table without their answers: a last task with
+        `check_joined` (`airflow_openai_batch.operators.own_tasks`) tells them.
+
+        :param prepare: the `OpenAIBatchPrepareOperator` whose requests the group sends.
+        :param output_uri: the file to write.
+        :param options: of `OpenAIBatchJoinOperator`.
+        """
+        join = OpenAIBatchJoinOperator(
+            task_id=task_id,
+            prepared=f"{{{{ ti.xcom_pull(task_ids='{prepare.task_id}', key='prepared') }}}}",
+            job=self.begun_job,
+            output_uri=output_uri,
+            **{
+                "on_unfinished": "keep",
+                "trigger_rule": TriggerRule.ALL_DONE,
+                **self._read_form(),
+                **options,
+            },
+        )
+        self.shards.set_downstream(join)
+        return join
+
+    def _read_form(self) -> dict[str, str]:
+        """What a form says of a table; that of `make_params` says nothing."""
+        is_there = self.from_params and "overwrite" in self.dag.params
+        return {"overwrite": "{{ params.overwrite }}"} if is_there else {}
 
     def _find(self, kind: type[BaseOperator]) -> BaseOperator:
         return next(task for task in self.children.values() if isinstance(task, kind))
@@ -101,6 +138,7 @@ def openai_batch_task_group(
     group = OpenAIBatchTaskGroup(
         group_id, prefix_group_id=prefix_group_id, tooltip=tooltip, default_args=defaults
     )
+    group.from_params = from_params
     with group:
         split = OpenAIBatchSplitOperator(task_id="split", **split_args)
         shard = OpenAIBatchShardOperator.partial(task_id="shard", **shard_args).expand(shard=split.output)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +13,14 @@ from PIL import Image, PngImagePlugin
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow.sdk import DAG
+
     from airflow_openai_batch.testing import OpenAIServer
     from fixtures.airflow_runs import FinishedRun, RunDag
 
 pytestmark = pytest.mark.usefixtures("openai_conn")
 
-ROOT = Path(__file__).resolve().parents[2]
+PROMPT = "cd_cover.yaml"
 MORE = """
     language:
       type: ["string", "null"]
@@ -54,29 +54,24 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def own_prompt(tmp_path: Path) -> Path:
-    """The reading prompt of a copy of the DAG with its prompts, changed as a user would."""
-    for name in ("dags", "include/prompts", "include/samples/cd_covers"):
-        shutil.copytree(ROOT / name, tmp_path / "own" / name)
-    prompt = tmp_path / "own/include/prompts/cd_cover.yaml"
-    text = prompt.read_text().replace("max_completion_tokens: 300", "max_completion_tokens: 999")
-    prompt.write_text(text.replace("\n    label:\n", MORE))
-    return prompt
+def dag(copied_dag: Callable[..., DAG]) -> DAG:
+    """A copy of the DAG with its reading prompt beside it, changed as a user would."""
+    change = ("max_completion_tokens: 300", "max_completion_tokens: 999")
+    return copied_dag("catalog_cd_images", PROMPT, change, ("\n    label:\n", MORE))
 
 
 @pytest.fixture
-def catalogue(run_dag: RunDag, own_prompt: Path, photos: Path, tmp_path: Path) -> Callable[..., FinishedRun]:
+def own_prompt(dag: DAG) -> Path:
+    return Path(dag.fileloc).with_name(PROMPT)
+
+
+@pytest.fixture
+def catalogue(run_dag: RunDag, dag: DAG, photos: Path, tmp_path: Path) -> Callable[..., FinishedRun]:
     """Run the copy."""
-    path = own_prompt.parents[2] / "dags" / "catalog_cd_images.py"
-    spec = importlib.util.spec_from_file_location("own_catalogue", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
 
     def run(**conf: Any) -> FinishedRun:
         form = {"photos_uri": str(photos), "output_uri": str(tmp_path / "out"), "poll_interval": 0.1}
-        return run_dag(module.dag, {**form, **conf})
+        return run_dag(dag, {**form, **conf})
 
     return run
 

@@ -14,6 +14,7 @@ from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.recipes.qdrant.qdrant_points import PointStore
 from airflow_openai_batch.recipes.qdrant.tag_marks import TAGGING, Fields
 from airflow_openai_batch.recipes.qdrant.tag_writing import write_tags
+from airflow_openai_batch.recipes.qdrant.tags import TagRules
 from airflow_openai_batch.recipes.qdrant.transcripts import seed_transcripts
 from airflow_openai_batch.storage.location import resolve_plain
 
@@ -184,7 +185,7 @@ def test_what_cannot_be_tagged_is_skipped_with_its_reason(
     with store.open() as points:
         points.set_payloads({numbers[1]: {"text": "Another text."}, numbers[2]: newer()})
         points.delete([numbers[3]])
-    done = write_tags(resolve_plain(str(tmp_path / "out")), store, fields=Fields())
+    done = write_tags(resolve_plain(str(tmp_path / "out")), store, fields=Fields(), rules=TagRules())
     assert done.reasons == {"failed": 1, "changed": 1, "tagged_meanwhile": 1, "gone": 1}
     assert done.written == 17
     lines = (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()

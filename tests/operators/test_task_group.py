@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.sdk import DAG, task
 
-from airflow_openai_batch.dag_params import make_params
+from airflow_openai_batch.dag_params import make_form, make_params
+from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.task_group import openai_batch_task_group
 from fixtures.job import Job, chat_line
 
@@ -105,3 +107,45 @@ def test_a_keyword_that_no_operator_knows_is_named_with_the_one_that_was_meant()
 def test_a_place_that_is_missing_is_named() -> None:
     with DAG("wrong", schedule=None), pytest.raises(TypeError, match="output_uri must be given"):
         openai_batch_task_group("label", input_uri="a")
+
+
+def test_rows_are_joined_whatever_becomes_of_the_shards(
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
+) -> None:
+    rows = "".join(f"{n},Review {n}: lovely.\n" for n in range(5))
+    (tmp_path / "reviews.csv").write_text(f"id,text\n{rows}")
+    openai_server.script(batch="failed", code="model_not_found", shard=2, times=None)
+    with DAG("joined", schedule=None) as dag:
+        prepare = OpenAIBatchPrepareOperator(
+            task_id="make_requests",
+            source=str(tmp_path / "reviews.csv"),
+            prompt={"name": "mood", "model": "gpt-6-luna", "user": "Good or bad? {{ text }}"},
+            output_uri=str(tmp_path / "prepared"),
+        )
+        ask = openai_batch_task_group(
+            "ask", input_uri=prepare.output, output_uri=str(tmp_path / "job"), **QUICK
+        )
+        ask.join_rows(prepare, str(tmp_path / "answers.jsonl"), task_id="write_table")
+    run = run_dag(dag)
+    assert run.states[("ask.publish", -1)] == "failed"
+    assert run.states[("write_table", -1)] == "success"
+    table = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["answer_status"]) for row in table] == [
+        *(("0", "ok"), ("1", "ok"), ("2", "ok"), ("3", "ok")),
+        ("4", "unfinished"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("own", "from_params", "said"),
+    [({}, True, "{{ params.overwrite }}"), ({}, False, False), (None, True, False)],
+    ids=["form", "code", "form without it"],
+)
+def test_a_join_takes_from_the_form_what_the_form_has(own: Any, from_params: bool, said: Any) -> None:
+    params = make_params() if own is None else make_form(own)
+    with DAG("formed", schedule=None, params=params):
+        prepare = OpenAIBatchPrepareOperator(
+            task_id="prepare", source="a", prompt="tags.yaml", output_uri="b"
+        )
+        ask = openai_batch_task_group("ask", input_uri="a", output_uri="b", from_params=from_params)
+        assert ask.join_rows(prepare, "c.csv").overwrite == said

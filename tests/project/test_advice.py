@@ -96,9 +96,16 @@ def list_sources(name: str) -> list[Path]:
 
 def list_recipe(name: str) -> list[Path]:
     """The files of the recipes that a DAG is made of."""
-    code = (ROOT / "dags" / f"{name}.py").read_text()
-    recipes = set(re.findall(r"airflow_openai_batch\.recipes\.(\w+)", code))
-    return list_files(*(f"recipes/{each}" for each in recipes if (PACKAGE / "recipes" / each).is_dir()))
+    recipes = find_recipes(ROOT / "dags" / f"{name}.py")
+    files = list_files(*(f"recipes/{each}" for each in recipes if (PACKAGE / "recipes" / each).is_dir()))
+    shared = find_recipes(*files)
+    return [*files, *(file for each in shared if (file := PACKAGE / "recipes" / f"{each}.py").exists())]
+
+
+def find_recipes(*files: Path) -> set[str]:
+    """Folders and files of recipes that they import from."""
+    code = "".join(file.read_text() for file in files)
+    return set(re.findall(r"airflow_openai_batch\.recipes\.(\w+)", code))
 
 
 @pytest.mark.parametrize("name", SENDING)

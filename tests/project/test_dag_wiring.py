@@ -19,14 +19,8 @@ from fixtures.documents import ROOT
 DAGS = sorted(ROOT.glob("dags/*.py"))
 MOST_LINES = 60
 MOST_NAMES = 12
-LONGER = {
-    "caption_video_frames": (80, 20),
-    "catalog_cd_images": (105, 17),
-    "embed_documents": (85, 21),
-    "openai_batch": (MOST_LINES, 13),  # shows each step of a shard as an operator of its own
-    "tag_transcripts": (105, 25),
-}
-"""Lines and names of those that are longer: no room to grow."""
+MORE_NAMES = {"openai_batch": 13}
+"""It shows each step of a shard as an operator of its own."""
 PACKAGE = "airflow_openai_batch"
 _NO_CODE = {
     tokenize.COMMENT,
@@ -81,14 +75,12 @@ def find_names(code: str) -> set[str]:
 
 @pytest.mark.parametrize("path", DAGS, ids=lambda path: path.stem)
 def test_the_wiring_of_a_dag_is_one_page(path: Path) -> None:
-    limit, _ = LONGER.get(path.stem, (MOST_LINES, 0))
-    assert count_wiring(path.read_text()) <= limit
+    assert count_wiring(path.read_text()) <= MOST_LINES
 
 
 @pytest.mark.parametrize("path", DAGS, ids=lambda path: path.stem)
 def test_a_dag_needs_few_names_of_the_package(path: Path) -> None:
-    _, limit = LONGER.get(path.stem, (0, MOST_NAMES))
-    assert len(find_names(path.read_text())) <= limit
+    assert len(find_names(path.read_text())) <= MORE_NAMES.get(path.stem, MOST_NAMES)
 
 
 def test_what_counts_as_wiring() -> None:

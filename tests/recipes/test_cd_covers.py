@@ -72,14 +72,14 @@ def judged(choice: object, status: str = "ok") -> dict[str, object]:
 def test_problems_are_found(
     given: dict[str, object], judgement: dict[str, object] | None, codes: list[str]
 ) -> None:
-    checked = Checker(CheckLimits(year=2026)).check(given, judgement)
+    checked = Checker(CheckLimits(first_year=1982, last_year=2026)).check(given, judgement)
     assert [found["code"] for found in checked["findings"]] == codes
     assert all(found["detail"] or found["code"] == "photo_rejected" for found in checked["findings"])
     assert (checked["state"] == "good") == (not codes)
 
 
 def test_the_second_of_two_photographs_of_a_cd_is_named_with_the_first() -> None:
-    checker = Checker(CheckLimits(year=2026))
+    checker = Checker(CheckLimits(first_year=1982, last_year=2026))
     assert checker.check(row(), judged(1))["problems"] is None
     second = checker.check(row(photo="2.png"), judged(1))
     assert [(found["code"], found["detail"]) for found in second["findings"]] == [
@@ -89,4 +89,4 @@ def test_the_second_of_two_photographs_of_a_cd_is_named_with_the_first() -> None
 
 def test_a_limit_that_is_none_is_named() -> None:
     with pytest.raises(ConfigError, match=r"min_confidence=60: must be 0 to 1"):
-        CheckLimits(year=2026, min_confidence=60)
+        CheckLimits(first_year=1982, last_year=2026, min_confidence=60)

@@ -42,13 +42,15 @@ def read_frames(uri: str) -> list[dict[str, Any]]:
 def test_frames_are_taken_at_equal_distances(
     tmp_path: Path, sampling: Sampling, seconds: list[float]
 ) -> None:
-    frames = read_frames(extract_frames(str(SAMPLE), str(tmp_path), sampling))
+    frames = read_frames(extract_frames(str(SAMPLE), resolve_plain(str(tmp_path)), sampling))
     assert [row["second"] for row in frames] == pytest.approx(seconds)
     assert [row["frame"] for row in frames] == list(range(len(seconds)))
 
 
 def test_pictures_are_whole_and_not_larger_than_asked(tmp_path: Path) -> None:
-    frames = read_frames(extract_frames(str(SAMPLE), str(tmp_path), Sampling(every_s=4, max_side=64)))
+    frames = read_frames(
+        extract_frames(str(SAMPLE), resolve_plain(str(tmp_path)), Sampling(every_s=4, max_side=64))
+    )
     for row in frames:
         with Image.open(row["image"].removeprefix("file://")) as image:
             image.load()
@@ -56,12 +58,12 @@ def test_pictures_are_whole_and_not_larger_than_asked(tmp_path: Path) -> None:
 
 
 def test_what_is_there_is_not_made_again_and_another_sampling_lies_apart(tmp_path: Path) -> None:
-    first = extract_frames(str(SAMPLE), str(tmp_path), Sampling(every_s=4))
+    first = extract_frames(str(SAMPLE), resolve_plain(str(tmp_path)), Sampling(every_s=4))
     picture = Path(read_frames(first)[0]["image"].removeprefix("file://"))
     picture.write_bytes(b"touched")
-    assert extract_frames(str(SAMPLE), str(tmp_path), Sampling(every_s=4)) == first
+    assert extract_frames(str(SAMPLE), resolve_plain(str(tmp_path)), Sampling(every_s=4)) == first
     assert picture.read_bytes() == b"touched"
-    assert extract_frames(str(SAMPLE), str(tmp_path), Sampling(every_s=2)) != first
+    assert extract_frames(str(SAMPLE), resolve_plain(str(tmp_path)), Sampling(every_s=2)) != first
 
 
 def test_what_has_no_frames_is_named(tmp_path: Path) -> None:
@@ -72,13 +74,13 @@ def test_what_has_no_frames_is_named(tmp_path: Path) -> None:
         file.setframerate(8_000)
         file.writeframes(b"\0\0" * 8_000)
     with pytest.raises(InputError, match=r"sound\.wav: has no video stream"):
-        extract_frames(str(sound), str(tmp_path / "out"), Sampling())
+        extract_frames(str(sound), resolve_plain(str(tmp_path / "out")), Sampling())
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(SAMPLE.read_bytes()[:300])
     with pytest.raises(InputError, match=r"cut\.mp4: cannot be read as a video"):
-        extract_frames(str(cut), str(tmp_path / "out"), Sampling())
+        extract_frames(str(cut), resolve_plain(str(tmp_path / "out")), Sampling())
     with pytest.raises(InputError, match="there is no such file"):
-        extract_frames(str(tmp_path / "none.mp4"), str(tmp_path / "out"), Sampling())
+        extract_frames(str(tmp_path / "none.mp4"), resolve_plain(str(tmp_path / "out")), Sampling())
 
 
 def test_a_missing_library_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +89,7 @@ def test_a_missing_library_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(importlib, "import_module", fail)
     with pytest.raises(ConfigError, match=r"airflow-provider-openai-batch\[video\]"):
-        extract_frames(str(SAMPLE), str(tmp_path), Sampling())
+        extract_frames(str(SAMPLE), resolve_plain(str(tmp_path)), Sampling())
 
 
 @pytest.mark.parametrize("wrong", [{"every_s": 0}, {"most": 0}, {"max_side": 5}])
@@ -107,9 +109,13 @@ def turn_quarter(path: Path) -> Path:
 
 
 def test_a_video_of_a_phone_held_upright_gives_upright_pictures(tmp_path: Path) -> None:
-    plain = read_frames(extract_frames(str(SAMPLE), str(tmp_path / "plain"), Sampling(every_s=4)))
+    plain = read_frames(
+        extract_frames(str(SAMPLE), resolve_plain(str(tmp_path / "plain")), Sampling(every_s=4))
+    )
     source = turn_quarter(tmp_path / "upright.mp4")
-    turned = read_frames(extract_frames(str(source), str(tmp_path / "turned"), Sampling(every_s=4)))
+    turned = read_frames(
+        extract_frames(str(source), resolve_plain(str(tmp_path / "turned")), Sampling(every_s=4))
+    )
     assert len(turned) == len(plain) == 2
     for before, after in zip(plain, turned, strict=True):
         first, second = (Image.open(row["image"].removeprefix("file://")) for row in (before, after))
@@ -123,10 +129,12 @@ def test_a_video_of_a_phone_held_upright_gives_upright_pictures(tmp_path: Path) 
 def test_a_start_within_the_video_keeps_its_seconds(
     tmp_path: Path, start_s: float, seconds: list[float]
 ) -> None:
-    rows = read_frames(extract_frames(str(SAMPLE), str(tmp_path), Sampling(every_s=2, start_s=start_s)))
+    rows = read_frames(
+        extract_frames(str(SAMPLE), resolve_plain(str(tmp_path)), Sampling(every_s=2, start_s=start_s))
+    )
     assert [row["second"] for row in rows] == pytest.approx(seconds)
     assert [row["frame"] for row in rows] == list(range(len(seconds)))
-    whole = read_frames(extract_frames(str(SAMPLE), str(tmp_path), Sampling(every_s=0.1)))
+    whole = read_frames(extract_frames(str(SAMPLE), resolve_plain(str(tmp_path)), Sampling(every_s=0.1)))
     same = {row["second"]: Path(row["image"].removeprefix("file://")).read_bytes() for row in whole}
     assert [Path(row["image"].removeprefix("file://")).read_bytes() for row in rows] == [
         same[row["second"]] for row in rows
@@ -135,20 +143,20 @@ def test_a_start_within_the_video_keeps_its_seconds(
 
 def test_a_start_after_the_end_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no frame that can be decoded at second 60 or later \(start_s\)"):
-        extract_frames(str(SAMPLE), str(tmp_path), Sampling(start_s=60))
+        extract_frames(str(SAMPLE), resolve_plain(str(tmp_path)), Sampling(start_s=60))
 
 
 def test_more_frames_are_added_to_those_that_are_there(tmp_path: Path) -> None:
-    first = extract_frames(str(SAMPLE), str(tmp_path), Sampling(most=2))
+    first = extract_frames(str(SAMPLE), resolve_plain(str(tmp_path)), Sampling(most=2))
     picture = Path(read_frames(first)[0]["image"].removeprefix("file://"))
     picture.write_bytes(b"touched")
     before = read_frames(first)
-    assert extract_frames(str(SAMPLE), str(tmp_path), Sampling(most=5)) == first
+    assert extract_frames(str(SAMPLE), resolve_plain(str(tmp_path)), Sampling(most=5)) == first
     assert read_frames(first)[:2] == before
     assert [row["second"] for row in read_frames(first)] == [0, 1, 2, 3, 4]
     assert picture.read_bytes() == b"touched"
     for most in (3, None, 100):
-        assert extract_frames(str(SAMPLE), str(tmp_path), Sampling(most=most)) == first
+        assert extract_frames(str(SAMPLE), resolve_plain(str(tmp_path)), Sampling(most=most)) == first
     assert len(read_frames(first)) == 8
 
 
@@ -160,5 +168,5 @@ def test_frames_of_an_older_release_are_gone_on_with(tmp_path: Path) -> None:
     former = tmp_path / f"four_scenes-{hashlib.blake2b(seen.encode(), digest_size=4).hexdigest()}"
     former.mkdir()
     (former / "frames.jsonl").write_text('{"frame": 0, "second": 0.0, "image": "x"}\n')
-    found = extract_frames(str(SAMPLE), str(tmp_path), Sampling(every_s=1, most=2))
+    found = extract_frames(str(SAMPLE), resolve_plain(str(tmp_path)), Sampling(every_s=1, most=2))
     assert found.removeprefix("file://") == str(former)

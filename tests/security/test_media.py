@@ -19,6 +19,7 @@ from PIL import Image
 from airflow_openai_batch.errors import InputError
 from airflow_openai_batch.recipes.captions import video_frames
 from airflow_openai_batch.recipes.captions.video_frames import Sampling, extract_frames
+from airflow_openai_batch.storage.location import resolve_plain
 from airflow_openai_batch.tables.preparation.image_check import ImageCheck
 from airflow_openai_batch.tables.prompts.templates import BadRowError
 
@@ -73,7 +74,7 @@ def test_a_playlist_fetches_no_address(tmp_path: Path, stranger: tuple[str, list
     address, asked = stranger
     source = write_playlist(tmp_path / name, f"{address}/part.ts")
     with pytest.raises(InputError, match="cannot be read as a video"):
-        extract_frames(str(source), str(tmp_path / "out"), Sampling())
+        extract_frames(str(source), resolve_plain(str(tmp_path / "out")), Sampling())
     assert asked == []
 
 
@@ -85,7 +86,7 @@ def test_a_playlist_opens_no_other_file(tmp_path: Path, outside: Path, kind: str
         source = tmp_path / "x.ffconcat"
         source.write_text(f"ffconcat version 1.0\nfile '{outside}'\n")
     with pytest.raises(InputError, match="cannot be read as a video"):
-        extract_frames(str(source), str(tmp_path / "out"), Sampling())
+        extract_frames(str(source), resolve_plain(str(tmp_path / "out")), Sampling())
     assert not list(tmp_path.glob("out/*/frames/*"))
 
 
@@ -94,7 +95,7 @@ def test_frames_larger_than_the_limit_are_not_decoded(
 ) -> None:
     monkeypatch.setattr(video_frames, "MAX_FRAME_PIXELS", 256 * 144 - 1)
     with pytest.raises(InputError, match="256 x 144 pixels, limit 36,863"):
-        extract_frames(str(SAMPLE), str(tmp_path / "out"), Sampling())
+        extract_frames(str(SAMPLE), resolve_plain(str(tmp_path / "out")), Sampling())
 
 
 def test_more_frames_than_the_limit_end_the_extraction(
@@ -102,8 +103,8 @@ def test_more_frames_than_the_limit_end_the_extraction(
 ) -> None:
     monkeypatch.setattr(video_frames, "MAX_FRAMES", 5)
     with pytest.raises(InputError, match=r"more than 5 frames.*max_frames"):
-        extract_frames(str(SAMPLE), str(tmp_path / "out"), Sampling())
-    assert extract_frames(str(SAMPLE), str(tmp_path / "out"), Sampling(most=5))
+        extract_frames(str(SAMPLE), resolve_plain(str(tmp_path / "out")), Sampling())
+    assert extract_frames(str(SAMPLE), resolve_plain(str(tmp_path / "out")), Sampling(most=5))
 
 
 def test_postscript_reaches_no_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,9 +66,3 @@ def prepare_arguments() -> dict[str, Any]:
     """The parameters of the form that `OpenAIBatchPrepareOperator` takes, as templates."""
     named = {name: f"{{{{ params.{name} }}}}" for name in ("on_existing", "on_empty")}
     return {**named, "openai_conn_id": "{{ params.conn_id }}"}
-
-
-def join_arguments() -> dict[str, Any]:
-    """What `OpenAIBatchJoinOperator` needs to write a table whatever became of the job; see
-    `OpenAIBatchTaskGroup.begun_job`."""
-    return {"overwrite": "{{ params.overwrite }}", "on_unfinished": "keep"}

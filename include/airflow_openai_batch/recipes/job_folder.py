@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-from airflow.sdk import get_current_context
 
 from airflow_openai_batch.access.givers import find_giver_of
 from airflow_openai_batch.access.locations import open_place
@@ -15,6 +14,8 @@ from airflow_openai_batch.errors import ConfigError, JobError
 from airflow_openai_batch.operators.task.run_place import place_of_run
 
 if TYPE_CHECKING:
+    from airflow.sdk import Context
+
     from airflow_openai_batch.storage.location import Location
 
 log = logging.getLogger(__name__)
@@ -34,16 +35,22 @@ _Note = TypeVar("_Note", bound=msgspec.Struct)
 _Reading = TypeVar("_Reading", bound=FolderReading)
 
 
-def open_folder(output_uri: str, run_id: str) -> Location:
-    """The directory that a form names; ``{run_id}`` stands for the run id, as for the operators.
+def open_folder(context: Context) -> Location:
+    """The directory that the form names as ``output_uri``; ``{run_id}`` stands for the run id, as for the operators.
 
     :raises ConfigError: if it is empty or may not be written.
     """
+    output_uri = str(context["params"]["output_uri"])
     pattern = output_uri.strip().rstrip("/")
     if not pattern:
         raise ConfigError("output_uri is empty: name a directory for the run.")
     giver = find_giver_of(output_uri, "output_uri")
-    return open_place(place_of_run(pattern, get_current_context()["ti"], giver), "output", giver)
+    return open_place(place_of_run(pattern, context["ti"], giver), "output", giver)
+
+
+def find_restart(context: Context) -> str | None:
+    """The id of the run where its form asks for everything anew (``on_existing``)."""
+    return context["run_id"] if context["params"]["on_existing"] == "restart" else None
 
 
 def read_note(place: Location, kind: type[_Note]) -> _Note | None:

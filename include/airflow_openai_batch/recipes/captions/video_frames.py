@@ -78,8 +78,8 @@ class Sampling:
         return f"Sampling(every_s={self.every_s!r}, most={self.most!r}, max_side={self.max_side!r})"
 
 
-def extract_frames(video_uri: str, output_uri: str, sampling: Sampling) -> str:
-    """Write frames and their index below ``output_uri``, in a directory of this video and distance.
+def extract_frames(video_uri: str, output: Location, sampling: Sampling) -> str:
+    """Write frames and their index below ``output``, in a directory of this video and distance.
 
     What is there is not made again, so that what was asked about it stays true; where more are wanted, those that are
     missing are added.
@@ -89,7 +89,6 @@ def extract_frames(video_uri: str, output_uri: str, sampling: Sampling) -> str:
     :raises ConfigError: if PyAV is missing.
     :raises InputError: if it is no video that can be read.
     """
-    output = open_place(output_uri.rstrip("/"), "output", find_giver_of(output_uri, "output_uri"))
     video = describe_file(open_place(video_uri, "input", find_giver_of(video_uri, "video_uri")))
     former = _find_place(output, video, sampling.describe_as_before())
     if not sampling.start_s and former.child(INDEX).exists():

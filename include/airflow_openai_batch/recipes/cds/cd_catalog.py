@@ -17,13 +17,12 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_openai_batch.access.givers import find_giver_of
-from airflow_openai_batch.access.locations import open_place
+from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.recipes.cds import cd_photos
 from airflow_openai_batch.recipes.cds.answer_extras import find_extras, name_columns, take_extras
 from airflow_openai_batch.recipes.cds.cd_catalogues import find_candidates, open_catalogue
@@ -32,12 +31,13 @@ from airflow_openai_batch.recipes.cds.cd_covers import FIELDS, Cover, clean_cove
 from airflow_openai_batch.recipes.cds.cd_photos import COVERS, PresentPhotos
 from airflow_openai_batch.recipes.cds.rounds import open_round, read_answers, read_latest
 from airflow_openai_batch.recipes.cds.workbook import WorkbookSheet, write_workbook
+from airflow_openai_batch.recipes.dag_prompt import Prompt, read_dag_prompt
+from airflow_openai_batch.recipes.job_folder import find_restart, open_folder
 from airflow_openai_batch.recipes.json_rows import Row, read_rows, write_rows
 from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.storage.location import Location
-    from airflow_openai_batch.tables.prompts import PromptSpec
+    from airflow.sdk import Context
 
 CLEANED = "cleaned.jsonl"
 CANDIDATES = "candidates.jsonl"
@@ -58,32 +58,39 @@ _PROBLEM_COLUMNS = ("photo", "title", "artist", "step", "code", "detail", "way_o
 log = logging.getLogger(__name__)
 
 
-def list_photos(
-    photos_uri: str,
-    output_uri: str,
-    prompt: PromptSpec | None = None,
-    *,
-    only_failed: bool = False,
-    restart_of: str | None = None,
-) -> str | None:
-    """See `cd_photos.list_photos`."""
-    output = _open(output_uri)
-    return cd_photos.list_photos(photos_uri, output, prompt, only_failed=only_failed, restart_of=restart_of)
+@task_failures()
+def list_photos(context: Context, prompt: Prompt) -> str | None:
+    """See `cd_photos.list_photos`. It reads the form: ``photos_uri``, ``repair``, ``on_existing``.
+
+    :param prompt: that reads the covers.
+    """
+    params = context["params"]
+    return cd_photos.list_photos(
+        params["photos_uri"],
+        open_folder(context),
+        read_dag_prompt(context, prompt),
+        only_failed=params["repair"],
+        restart_of=find_restart(context),
+    )
 
 
-def clean_covers(output_uri: str) -> dict[str, Any]:
-    """One clean line per photograph, from the answers of all rounds; an answer that failed says so."""
-    output = _open(output_uri)
+@task_failures()
+def clean_covers(context: Context, clean: Callable[[dict[str, Any]], Cover] = clean_cover) -> dict[str, Any]:
+    """One clean line per photograph, from the answers of all rounds; an answer that failed says so.
+
+    :param clean: makes of an answer what may be compared.
+    """
+    output = open_folder(context)
     counts: Counter[str] = Counter()
     extras = find_extras(output.child(COVERS), _ASKED)
     photos = PresentPhotos(output)
 
-    def clean() -> Iterator[Row]:
+    def clean_all() -> Iterator[Row]:
         for answer in read_latest(output.child(COVERS), lambda row: str(row["photo_uri"])):
             is_gone = photos.is_gone(answer["photo_uri"])
             counts[GONE if is_gone else answer["answer_status"]] += 1
             is_read = answer["answer_status"] == "ok"
-            cover = clean_cover(answer) if is_read else Cover()
+            cover = clean(answer) if is_read else Cover()
             yield {
                 **{name: answer[name] for name in ("photo", "photo_uri", "answer_status", "answer_error")},
                 **{name: getattr(cover, name) for name in FIELDS},
@@ -93,18 +100,22 @@ def clean_covers(output_uri: str) -> dict[str, Any]:
                 EXTRAS: take_extras(answer, extras),
             }
 
-    total = write_rows(output.child(CLEANED), clean())
+    total = write_rows(output.child(CLEANED), clean_all())
     log.info("%s cleaned: %s.", number_of(total, "cover"), _list(counts))
     return {"covers": total, "statuses": dict(counts)}
 
 
-def search_catalogue(output_uri: str, *, catalogue_conn_id: str, catalogue_uri: str) -> dict[str, Any]:
-    """Beside each cover the records of the catalogue that it may be; see `open_catalogue`."""
-    output = _open(output_uri)
+@task_failures()
+def search_catalogue(context: Context) -> dict[str, Any]:
+    """Beside each cover the records of the catalogue that it may be; see `open_catalogue`.
+
+    It reads the form: ``catalogue_conn_id``, ``catalogue_uri``.
+    """
+    output, params = open_folder(context), context["params"]
     counts: Counter[str] = Counter()
 
     def search() -> Iterator[Row]:
-        with open_catalogue(catalogue_conn_id, catalogue_uri) as catalogue:
+        with open_catalogue(params["catalogue_conn_id"] or "", params["catalogue_uri"]) as catalogue:
             for row in read_rows(output.child(CLEANED), made_by="clean_covers"):
                 found = [] if row.get("is_gone") else find_candidates(catalogue, Cover.from_row(row))
                 counts["with candidates" if found else "without"] += 1
@@ -119,13 +130,13 @@ def search_catalogue(output_uri: str, *, catalogue_conn_id: str, catalogue_uri: 
     return {"covers": total, "with_candidates": counts["with candidates"]}
 
 
-def list_choices(output_uri: str, *, restart_of: str | None = None) -> str | None:
+@task_failures()
+def list_choices(context: Context) -> str | None:
     """Begin a round with the covers that have candidates and no good judgement of just these yet.
 
-    :param restart_of: the id of a run that asks about all of them anew.
     :returns: the round's directory; None where there is nothing to ask.
     """
-    output = _open(output_uri)
+    output = open_folder(context)
     rows = (
         {
             "choice_key": _choice_key(row),
@@ -137,15 +148,30 @@ def list_choices(output_uri: str, *, restart_of: str | None = None) -> str | Non
         if row["candidates"]
     )
     place, asked = open_round(
-        output.child(CHOICES), rows, lambda row: str(row["choice_key"]), restart_of=restart_of
+        output.child(CHOICES),
+        rows,
+        lambda row: str(row["choice_key"]),
+        restart_of=find_restart(context),
     )
     log.info("%s to be judged.", number_of(asked, "cover"))
     return None if place is None else place.uri
 
 
-def check_catalogue(output_uri: str, limits: CheckLimits) -> dict[str, Any]:
-    """The result: what was chosen, and what is wrong with it. Holds the judgements in memory, about 500 bytes each."""
-    output = _open(output_uri)
+@task_failures()
+def check_catalogue(context: Context, first_year: int) -> dict[str, Any]:
+    """The result: what was chosen, and what is wrong with it. Holds the judgements in memory, about 500 bytes each.
+
+    It reads the form: ``min_confidence``, ``min_match_score``.
+
+    :param first_year: none is older.
+    """
+    output, params = open_folder(context), context["params"]
+    limits = CheckLimits(
+        first_year=first_year,
+        last_year=context["dag_run"].run_after.year,
+        min_confidence=params["min_confidence"],
+        min_match_score=params["min_match_score"],
+    )
     extras = find_extras(output.child(CHOICES), _JUDGED)
     judged: dict[str, Row] = {}
     for row in read_answers(output.child(CHOICES)):
@@ -174,12 +200,13 @@ def check_catalogue(output_uri: str, limits: CheckLimits) -> dict[str, Any]:
     return {"cds": total, "states": dict(counts), "problems": dict(codes)}
 
 
-def write_catalogue(output_uri: str) -> str:
+@task_failures()
+def write_catalogue(context: Context) -> str:
     """The workbook, with a sheet of results and one of problems. Returns its URI.
 
     What the prompts ask beyond what is worked with here has columns of its own.
     """
-    output = _open(output_uri)
+    output = open_folder(context)
     place = output.child(WORKBOOK)
     checked = output.child(CHECKED)
     extras = find_extras(output.child(COVERS), _ASKED)
@@ -210,10 +237,6 @@ def write_catalogue(output_uri: str) -> str:
     )
     log.info("%s: %s, %s.", place.uri, number_of(written[0], "CD"), number_of(written[1], "problem"))
     return place.uri
-
-
-def _open(output_uri: str) -> Location:
-    return open_place(output_uri.rstrip("/"), "output", find_giver_of(output_uri, "output_uri"))
 
 
 def _choice_key(row: Row) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_openai_batch.errors import ConfigError
-from airflow_openai_batch.recipes.cds.cd_covers import FIELDS, FIRST_CD_YEAR, Cover, score_match
+from airflow_openai_batch.recipes.cds.cd_covers import FIELDS, Cover, score_match
 
 if TYPE_CHECKING:
     from airflow_openai_batch.recipes.json_rows import Row
@@ -31,12 +31,13 @@ class Finding(NamedTuple):
 class CheckLimits:
     """What a CD is held against.
 
-    :param year: the last year that a CD may be of.
+    :param first_year: that a CD may be of.
     :param min_confidence: of the model, that it read the cover right; 0 to 1.
     :param min_match_score: of the record chosen, see `score_match`; 0 to 1.
     """
 
-    year: int
+    first_year: int
+    last_year: int
     min_confidence: float = 0.6
     min_match_score: float = 0.75
 
@@ -140,8 +141,8 @@ class Checker:
         final = read if record is None else record
         if final.year is None:
             yield Finding("check", "no_year", "neither cover nor catalogue says one", "Type it in.")
-        elif not FIRST_CD_YEAR <= final.year <= self._limits.year:
-            detail = f"{final.year} is not within {FIRST_CD_YEAR} to {self._limits.year}"
+        elif not self._limits.first_year <= final.year <= self._limits.last_year:
+            detail = f"{final.year} is not within {self._limits.first_year} to {self._limits.last_year}"
             yield Finding(
                 "check", "year_implausible", detail, "Is it the year of the recording, or of an LP?"
             )

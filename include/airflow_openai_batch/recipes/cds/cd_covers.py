@@ -7,9 +7,6 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
-FIRST_CD_YEAR = 1982
-"""The first CD was sold in October 1982."""
-
 _NOTHING = frozenset({"", "n/a", "na", "none", "null", "unknown", "unreadable", "not visible", "-", "?"})
 _SPACES = re.compile(r"\s+")
 _YEAR = re.compile(r"(?<!\d)(1[89]\d\d|20\d\d)(?!\d)")

@@ -24,6 +24,7 @@ from airflow_openai_batch.recipes.qdrant.qdrant_folder import (
 )
 
 if TYPE_CHECKING:
+    from airflow.sdk import Context
     from qdrant_client import QdrantClient, models
 
 PAGE_POINTS = 64
@@ -132,6 +133,17 @@ class PointStore:
             "grpc_port": extra.get("grpc_port") or 6334,
             "prefer_grpc": bool(extra.get("prefer_grpc") or extra.get("prefer_gprc")),  # sic, in the provider
         }
+
+
+def find_store(context: Context) -> PointStore:
+    """The collection that the form names, in ``collection`` and ``qdrant_conn_id``; files on this machine are called
+    as the DAG is."""
+    params = context["params"]
+    return PointStore(
+        collection=params["collection"],
+        conn_id=params["qdrant_conn_id"] or "",
+        name=context["dag"].dag_id,
+    )
 
 
 class Points:

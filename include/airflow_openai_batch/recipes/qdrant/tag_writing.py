@@ -24,7 +24,7 @@ from airflow_openai_batch.recipes.qdrant.tag_marks import (
     make_payload,
     mark_failure,
 )
-from airflow_openai_batch.recipes.qdrant.tags import Tagged, check_answer
+from airflow_openai_batch.recipes.qdrant.tags import Tagged, TagRules
 from airflow_openai_batch.recipes.qdrant.transcripts import NOTE as READING
 from airflow_openai_batch.recipes.qdrant.transcripts import (
     TranscriptReading,
@@ -118,7 +118,7 @@ class _Tally:
         )
 
 
-def check_sample(folder: Location, store: PointStore, *, fields: Fields) -> None:
+def check_sample(folder: Location, store: PointStore, *, fields: Fields, rules: TagRules) -> None:
     """Say in the log what a sample came to; ``sample.jsonl`` has its answers, for whoever wants to read them first.
 
     :param folder: has the preparation below `PREPARED` and the job, of which only a part was asked, below `JOB`.
@@ -134,7 +134,7 @@ def check_sample(folder: Location, store: PointStore, *, fields: Fields) -> None
             if row["answer_status"] in _UNASKED:
                 continue
             cost_usd += row["answer_cost_usd"] or 0.0
-            judged = _judge(row)
+            judged = _judge(row, rules)
             found: dict[str, Any] = {"point_id": row["point_id"]}
             if isinstance(judged, Tagged):
                 good += 1
@@ -161,7 +161,7 @@ def check_sample(folder: Location, store: PointStore, *, fields: Fields) -> None
 
 
 def write_tags(
-    folder: Location, store: PointStore, *, fields: Fields, overwrite: bool = False
+    folder: Location, store: PointStore, *, fields: Fields, rules: TagRules, overwrite: bool = False
 ) -> TagsWritten:
     """Set tags, summary and their origin in the payload of each point whose answer keeps the rules; nothing else of a
     point is touched. May be repeated: the same table writes the same.
@@ -184,7 +184,8 @@ def write_tags(
             known = points.fetch(list(page), [*fields.names, *fields.written])
             for point, row in page.items():
                 there = known.get(point)
-                judged = _find_obstacle(row, there, fields, origin, overwrite=overwrite) or _judge(row)
+                obstacle = _find_obstacle(row, there, fields, origin, overwrite=overwrite)
+                judged = obstacle or _judge(row, rules)
                 cost_usd = row["answer_cost_usd"] or 0.0
                 tally.cost_usd += cost_usd
                 if isinstance(judged, Tagged):
@@ -291,11 +292,11 @@ def _read_pages(table: Location) -> Iterator[dict[PointId, dict[str, Any]]]:
             yield {to_point_id(row["point_id"]): row for row in batch.to_pylist()}
 
 
-def _judge(row: Mapping[str, Any]) -> Tagged | tuple[str, str]:
+def _judge(row: Mapping[str, Any], rules: TagRules) -> Tagged | tuple[str, str]:
     """What can be written of a row, or the kind of reason why nothing can, and the reason."""
     if row["answer_status"] != "ok":
         return row["answer_status"], row["answer_error"] or "there is no answer"
-    judged = check_answer(row["tags"], row["summary"])
+    judged = rules.check_answer(row["tags"], row["summary"])
     return judged if isinstance(judged, Tagged) else ("against_the_rules", f"the answer {judged}")
 
 

@@ -1,17 +1,18 @@
-"""What a tag and a summary must be before they go into a database: cleaned where that is safe, refused where not."""
+"""What tags and a summary must be before they go into a database: cleaned where that is safe, refused where not."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-MIN_TAGS = 3
-MAX_TAGS = 5
-MAX_TAG_CHARS = 40
-MAX_SUMMARY_CHARS = 500
+from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.wording import number_of
 
+TAGS, SUMMARY = "tags", "summary"
+"""The properties of the prompt's answers."""
 _DROPPED = str.maketrans("", "", "'\u2019`")
 _BETWEEN = re.compile(r"[\W_]+")
 
@@ -29,17 +30,53 @@ def clean_tag(text: str) -> str:
     return _BETWEEN.sub("-", plain).strip("-")
 
 
-def check_answer(tags: Iterable[str] | None, summary: str | None) -> Tagged | str:
-    """The cleaned answer, or in words what is wrong with it, which quotes nothing of it."""
-    cleaned = list(dict.fromkeys(filter(None, (clean_tag(tag) for tag in tags or () if tag))))
-    if not MIN_TAGS <= len(cleaned) <= MAX_TAGS:
-        return f"has {len(cleaned)} different tags, must have {MIN_TAGS} to {MAX_TAGS}"
-    longest = max(map(len, cleaned))
-    if longest > MAX_TAG_CHARS:
-        return f"has a tag of {longest} characters, limit {MAX_TAG_CHARS}"
-    sentence = " ".join((summary or "").split())
-    if not sentence:
-        return "has no summary"
-    if len(sentence) > MAX_SUMMARY_CHARS:
-        return f"has a summary of {len(sentence):,} characters, limit {MAX_SUMMARY_CHARS}"
-    return Tagged(cleaned, sentence)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TagRules:
+    """What an answer must keep.
+
+    :param clean: makes one tag fit; "" for what is none.
+    :param min_tags: different ones, after cleaning. `read_schema` takes the numbers from the prompt.
+    """
+
+    clean: Callable[[str], str] = clean_tag
+    max_tag_chars: int = 40
+    max_summary_chars: int = 500
+    min_tags: int = 1
+    max_tags: int = 50
+
+    def read_schema(self, schema: Mapping[str, Any] | None) -> TagRules:
+        """With as many tags as the prompt asks for (``minItems``, ``maxItems``). Words that it lists (``enum``) stay as
+        they are.
+
+        :param schema: of the prompt's answers.
+        :raises ConfigError: if its answers have no tags or no summary.
+        """
+        properties: Mapping[str, Any] = (schema or {}).get("properties") or {}
+        if missing := [name for name in (TAGS, SUMMARY) if name not in properties]:
+            raise ConfigError(
+                f"The prompt's response_schema lacks {' and '.join(missing)}: its answers need the properties {TAGS} "
+                f"(a list of texts) and {SUMMARY} (a text). What they are called in the payload is up to the form."
+            )
+        tags = properties[TAGS]
+        return replace(
+            self,
+            clean=str.strip if "enum" in tags.get("items", {}) else self.clean,
+            min_tags=tags.get("minItems", self.min_tags),
+            max_tags=tags.get("maxItems", self.max_tags),
+        )
+
+    def check_answer(self, tags: Iterable[str] | None, summary: str | None) -> Tagged | str:
+        """The cleaned answer, or in words what is wrong with it, which quotes nothing of it."""
+        cleaned = list(dict.fromkeys(filter(None, (self.clean(tag) for tag in tags or () if tag))))
+        if not self.min_tags <= len(cleaned) <= self.max_tags:
+            found = number_of(len(cleaned), "different tag")
+            return f"has {found}, must have {self.min_tags} to {self.max_tags}"
+        longest = max(map(len, cleaned), default=0)
+        if longest > self.max_tag_chars:
+            return f"has a tag of {longest} characters, limit {self.max_tag_chars}"
+        sentence = " ".join((summary or "").split())
+        if not sentence:
+            return "has no summary"
+        if len(sentence) > self.max_summary_chars:
+            return f"has a summary of {len(sentence):,} characters, limit {self.max_summary_chars}"
+        return Tagged(cleaned, sentence)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.access.givers import find_giver_of
 from airflow_openai_batch.operators.task.failures import task_failures
-from airflow_openai_batch.operators.task.prompt_files import load_prompt
+from airflow_openai_batch.recipes.dag_prompt import Prompt, read_dag_prompt
 from airflow_openai_batch.recipes.reviews.day_rounds import open_round
 from airflow_openai_batch.recipes.reviews.day_words import read_words
 from airflow_openai_batch.recipes.reviews.nights import find_night
@@ -16,12 +15,12 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-def begin_night(context: Context, *, prompt: str, word: str, timezone: str) -> dict[str, str] | None:
+def begin_night(context: Context, *, prompt: Prompt, word: str, timezone: str) -> dict[str, str] | None:
     """What the tasks of a night hand to each other; None for a quiet one, without a file.
 
     It reads the form: ``reviews``, ``output_uri``, ``day``, ``model``, ``on_existing``, ``repair``.
 
-    :param prompt: file of the prompt.
+    :param prompt: that of the DAG's preparation.
     :param word: the property of its answers that is going to be counted.
     :param timezone: in which a day begins.
     """
@@ -29,9 +28,9 @@ def begin_night(context: Context, *, prompt: str, word: str, timezone: str) -> d
         return _begin(context, prompt, word, timezone)
 
 
-def _begin(context: Context, prompt: str, word: str, timezone: str) -> dict[str, str] | None:
+def _begin(context: Context, prompt: Prompt, word: str, timezone: str) -> dict[str, str] | None:
     params, run = context["params"], context["dag_run"]
-    spec = load_prompt(prompt, {"model": params["model"]}, Path(context["dag"].fileloc).parent)
+    spec = read_dag_prompt(context, prompt, {"model": params["model"]})
     read_words(spec.response_schema, word)
     night = find_night(
         params["reviews"],
