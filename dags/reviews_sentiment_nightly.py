@@ -33,6 +33,8 @@ REVIEWS = Asset("reviews_sentiment")
 PROMPT = "sentiment.yaml"
 WORD = "sentiment"
 """The property of the prompt's answers that is counted."""
+SQL, SQL_CONN_ID = "", ""
+"""In place of files: a query for the rows of a day, with ``{day}`` and ``{next_day}`` in it, and its connection."""
 
 DOC_MD = """
 ### Reviews of the day -> Positive, Negative or Neutral, every night at half price
@@ -63,7 +65,9 @@ of the DAG processor until you give `AlertOnFailure` a notifier of yours (Slack,
 
 **Make it your own**
 1. `reviews`: where your files lie, with `{day}` where the date stands (a glob is fine, and so is `s3://conn@bucket/...`).
-   For rows of a database give the prepare task `sql=` and `conn_id=` in place of `source=`.
+   For rows of a database `SQL`, for instance `SELECT id, text FROM reviews WHERE stored_at >= '{day}' AND stored_at <
+   '{next_day}'`, and `SQL_CONN_ID`. Take the time at which a row was stored, not that of the review: a row that comes
+   late then belongs to the night after it came. Otherwise nobody asks about it until its *day* is run again.
 2. `include/prompts/sentiment.yaml`: the words it may answer with (`enum`), and the column it reads (`text`). A file of
    that name beside this one takes its place. Another property than `sentiment` is named in `WORD`.
 3. `TIMEZONE` and the timetable below. `catchup=True` would run all nights since `start_date`, one after another, and so
@@ -149,8 +153,15 @@ with DAG(
 ) as dag:
 
     @task(task_id="find_night")
-    def find() -> dict[str, str]:
-        night = begin_night(get_current_context(), prompt=PROMPT, word=WORD, timezone=TIMEZONE)
+    def find(sql: str, sql_conn_id: str) -> dict[str, str]:
+        night = begin_night(
+            get_current_context(),
+            prompt=PROMPT,
+            word=WORD,
+            timezone=TIMEZONE,
+            sql=sql,
+            sql_conn_id=sql_conn_id,
+        )
         if night is None:
             raise AirflowSkipException("A quiet night: there is no file for it.")
         return night
@@ -174,7 +185,7 @@ with DAG(
         check_joined("join")
         context["outlet_events"][REVIEWS].extra = found
 
-    night: Any = find()
+    night: Any = find(SQL, SQL_CONN_ID)
 
     prepare = OpenAIBatchPrepareOperator(
         task_id="prepare",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +20,14 @@ from airflow_openai_batch.recipes.reviews.nights import Night, find_night
 from airflow_openai_batch.recipes.reviews.trend import NightFigures, describe_trend
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow_openai_batch.testing import OpenAIServer
     from fixtures.airflow_runs import FinishedRun, RunDag
     from fixtures.object_store import ObjectStore
 
 DAG_ID = "reviews_sentiment_nightly"
+PROMPT = "sentiment.yaml"
 NIGHTS = ("2025-06-02", "2025-06-03", "2025-06-04")
 BEFORE_SUNRISE = "T02:00:00+00:00"
 """Four o'clock in Berlin in June: the end of the interval of the day before."""
@@ -171,6 +176,40 @@ def test_late_and_corrected_rows_alone_are_asked_and_the_table_is_that_of_the_fi
     counts = json.loads((tmp_path / "nights" / "days" / "2025-06-20" / "report.json").read_text())
     assert counts["words"] == {"Positive": 1, "Neutral": 0, "Negative": 3}
     assert counts["cost_usd"] == pytest.approx(sum(row["answer_cost_usd"] or 0 for row in rows), rel=0.5)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("openai_conn")
+def test_rows_of_a_database_that_come_late_are_asked_when_the_day_is_run_again(
+    run_dag: RunDag,
+    openai_server: OpenAIServer,
+    tmp_path: Path,
+    copied_dag: Any,
+    define_connection: Callable[..., str],
+) -> None:
+    define_connection("shop", conn_type="sqlite", host=str(tmp_path / "shop.db"))
+
+    def store(*reviews: tuple[int, str, str]) -> None:
+        with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as shop, shop:
+            shop.execute("CREATE TABLE IF NOT EXISTS reviews (id INTEGER, text TEXT, stored_at TEXT)")
+            shop.executemany("INSERT INTO reviews VALUES (?, ?, ?)", reviews)
+
+    store((1, "Lovely jug.", "2025-06-20 09:00"), (2, "It broke.", "2025-06-20 10:00"))
+    store((3, "Of another day.", "2025-06-21 00:00"))
+    query = "SELECT id, text FROM reviews WHERE stored_at >= '{day}' AND stored_at < '{next_day}'"
+    dag = copied_dag(
+        DAG_ID, PROMPT, code=[('SQL, SQL_CONN_ID = "", ""', f'SQL, SQL_CONN_ID = "{query}", "shop"')]
+    )
+    form = {"day": "2025-06-20", "output_uri": f"file://{tmp_path}/nights", "poll_interval": 0.1}
+    run = run_dag(dag, form)
+    assert run.state == "success", run.failures
+    assert sum(openai_server.books.good.values()) == 2
+    store((4, "It came late.", "2025-06-20 11:00"))
+    run = run_dag(dag, form)
+    assert run.state == "success", run.failures
+    assert sum(openai_server.books.good.values()) == 2 + 1
+    table = pq.ParquetFile(tmp_path / "nights/table/day=2025-06-20/reviews.parquet").read().to_pylist()
+    assert [(row["id"], row["answer_status"]) for row in table] == [(1, "ok"), (2, "ok"), (4, "ok")]
 
 
 @pytest.mark.long

@@ -107,11 +107,12 @@ def test_rows_of_a_query(run_dag: RunDag, tmp_path: Path, database: Path) -> Non
     assert len(read_requests(tmp_path / "out")) == 2_500
 
 
-def test_a_query_in_another_order_does_not_change_a_job_under_way(
-    run_dag: RunDag, tmp_path: Path, database: Path
+def test_a_query_in_another_order_does_not_change_a_job_under_way_and_the_log_says_so(
+    run_dag: RunDag, tmp_path: Path, database: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     settings = {"sql": "SELECT id, text FROM reviews LIMIT 3", "conn_id": "shop"}
     assert run_prepare(run_dag, tmp_path, **settings).state == "success"
+    assert "is not asked again" not in "".join(capfd.readouterr())
     before = read_requests(tmp_path / "out")
     with sqlite3.connect(database) as connection:
         connection.execute("UPDATE reviews SET id = -id, text = 'other'")
@@ -120,6 +121,7 @@ def test_a_query_in_another_order_does_not_change_a_job_under_way(
     assert run.state == "success", run.failures
     assert read_requests(tmp_path / "out") == before
     assert run.xcom("prepare", key="counts")["requests"] == 3
+    assert "is not asked again: rows that came since are not among these 3" in "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,11 @@ class Night:
     def open_table(self) -> Location:
         return self.open_root().child(f"table/day={self.day}/reviews.parquet")
 
+    def check_bounds(self) -> None:
+        """That no link leads out of what is written by other tasks."""
+        for name in ("prepared", "job", "answers.parquet", "late"):
+            self.open_folder().child(name).check_bounds()
+
     @property
     def table(self) -> str:
         """Partitioned as Hive does it, so that any reader takes ``<root>/table`` as one table with a column day."""
@@ -94,10 +99,9 @@ def find_night(
         raise ConfigError(
             f"{pattern}: holds no {PLACEHOLDER}, so every night would ask about the same rows again."
         )
-    root = root.strip().rstrip("/")
-    check_uri(root, "output", find_giver_of(root, "output_uri"))
+    root = check_root(root)
     chosen = _read_day(day)
-    wanted = chosen or (interval_start or run_after).astimezone(ZoneInfo(timezone)).date()
+    wanted = find_day(run_after=run_after, interval_start=interval_start, timezone=timezone, day=day)
     if chosen is None and run_type not in _BY_ITSELF:
         own, wanted = wanted, _find_newest(_open_pattern(pattern), wanted) or wanted
         if own != wanted:
@@ -107,13 +111,32 @@ def find_night(
     found = _glob(place, place.path)
     for path in found:  # who prepares them takes what it gets from here
         place.at(path, path).check_bounds()
-    for name in ("prepared", "job", "answers.parquet", "late"):
-        night.open_folder().child(name).check_bounds()
     if not found:
         log.info("%s: there is no such file.", night.source)
         return None
+    night.check_bounds()
     log.info("The night of %s: %s", night.day, night.source)
     return night
+
+
+def find_day(
+    *, run_after: datetime, interval_start: datetime | None, timezone: str, day: str | None = None
+) -> date:
+    """The day on which a run's data interval begins, in ``timezone``, or that of ``run_after`` without one.
+
+    :param day: exactly this day, whatever the run is for.
+    """
+    return _read_day(day) or (interval_start or run_after).astimezone(ZoneInfo(timezone)).date()
+
+
+def check_root(root: str) -> str:
+    """Where all days lie, as everything below it begins.
+
+    :raises ConfigError: if it may not be written.
+    """
+    root = root.strip().rstrip("/")
+    check_uri(root, "output", find_giver_of(root, "output_uri"))
+    return root
 
 
 def find_newest_table(root: str) -> Night | None:

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
@@ -131,7 +132,8 @@ def prepare_requests(what: Preparation, output: Location) -> Prepared:
         )
     if manifest is not None and what.on_existing == "resume":
         _check_unchanged(manifest, what, output)
-        return Prepared(manifest, created=False)
+        notices = (_tell_of_query(manifest),) if manifest.source.kind == "sql" else ()
+        return Prepared(manifest, created=False, notices=notices)
     if manifest is not None:
         output.child(MANIFEST).remove()
     with what.open_table() as table:
@@ -139,6 +141,16 @@ def prepare_requests(what: Preparation, output: Location) -> Prepared:
         manifest = _Run(what, output, table).write()
     output.child(MANIFEST).write_bytes(manifest.to_json())
     return Prepared(manifest, created=True, notices=table.notices)
+
+
+def _tell_of_query(manifest: Manifest) -> str:
+    """Of a file it can be told that it has changed; what a query returns is not known until it is asked."""
+    asked = datetime.fromtimestamp(manifest.created_at, UTC)
+    return (
+        f"The query was asked on {asked:%Y-%m-%d at %H:%M:%S} UTC and is not asked again: rows that came since are not "
+        f"among these {manifest.counts.rows:,}. Another output_uri, say with {{run_id}}, asks about all that there are "
+        "now; so does on_existing=restart, which pays again."
+    )
 
 
 def _check_output(output: Location) -> None:
