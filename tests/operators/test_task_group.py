@@ -128,6 +128,9 @@ def test_rows_are_joined_whatever_becomes_of_the_shards(
         ask.join_rows(prepare, str(tmp_path / "answers.jsonl"), task_id="write_table")
     run = run_dag(dag)
     assert run.states[("ask.publish", -1)] == "failed"
+    assert "Clear their tasks, and write_table, written without these rows: nothing" in run.errors(
+        "ask.publish"
+    )
     assert run.states[("write_table", -1)] == "success"
     table = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     assert [(row["id"], row["answer_status"]) for row in table] == [

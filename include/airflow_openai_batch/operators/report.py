@@ -27,6 +27,7 @@ from airflow_openai_batch.job.shard_reader import ShardReader
 from airflow_openai_batch.job.shard_state import Content, ShardState, has_sample
 from airflow_openai_batch.openai_api.batch_durations import LOOK_BACK_S, UsualDurations, measure_past
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
+from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.task.base import OpenAIBatchOperator
 from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.operators.task.own_prices import find_own_prices
@@ -263,7 +264,7 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
             raise AirflowFailException(
                 f"{len(unfinished)} of {len(report.shards)} shards are not done "
                 f"({name_some([line.shard for line in unfinished])}), {report.counts.unfinished:,} requests without "
-                f"a row. {why}. Clear their tasks: nothing that was paid is sent again. {where}"
+                f"a row. {why}. Clear their tasks{self._name_joins()}: nothing that was paid is sent again. {where}"
             )
         counts = report.counts
         if counts.bad_fraction > allowed:
@@ -273,6 +274,17 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
                 "requests. Raise max_failed_fraction if this is good enough, or run it again with the same output and "
                 f"repair=true to ask for these alone. {where}"
             )
+
+    def _name_joins(self) -> str:
+        """Of tables that were written whatever became of the shards: who clears what failed alone leaves them as they
+        are."""
+        dag = self.get_dag()
+        joins = [
+            task.task_id
+            for task in (dag.tasks if dag else ())
+            if isinstance(task, OpenAIBatchJoinOperator) and task.upstream_task_ids & self.upstream_task_ids
+        ]
+        return f", and {' and '.join(joins)}, written without these rows" if joins else ""
 
 
 def _find_open(output: Location, plan: Plan, sample: int) -> list[int]:
