@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.recipes.cds.cd_covers import FIELDS, Cover, score_match
+from airflow_openai_batch.tables.join.answer_reader import UNFINISHED
 
 if TYPE_CHECKING:
     from airflow_openai_batch.recipes.json_rows import Row
@@ -83,7 +84,7 @@ class Checker:
             "confidence": row.get("confidence"),
             "as_read": str(read) or None,
             "reason": None if judgement is None else judgement.get("reason"),
-            "state": "good" if not findings else "not read" if row["answer_status"] != "ok" else "look at it",
+            "state": _name_state(row["answer_status"], findings),
             "problems": "; ".join(found.code for found in findings) or None,
             "cost_usd": _add(row.get("cost_usd"), None if judgement is None else judgement.get("cost_usd")),
             EXTRAS: {**(row.get(EXTRAS) or {}), **((judgement or {}).get(EXTRAS) or {})},
@@ -98,6 +99,11 @@ class Checker:
                 "photo_rejected",
                 error,
                 "Mend the file or the setting that it names, or take it again.",
+            )
+            return
+        if status == UNFINISHED:
+            yield Finding(
+                "read_covers", "not_asked", error, "Run again: it goes on with what was not asked yet."
             )
             return
         if status != "ok":
@@ -168,6 +174,12 @@ class Checker:
             yield Finding(
                 "check", "duplicate", f"the same CD as {first}", "Two copies, or one photographed twice?"
             )
+
+
+def _name_state(status: str, findings: list[Finding]) -> str:
+    if status == "ok":
+        return "look at it" if findings else "good"
+    return "not asked" if status == UNFINISHED else "not read"
 
 
 def _describe_gone(row: Row, read: Cover) -> Row:
