@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_openai_batch.sending import result_looks
+from fixtures.gate import open_gate
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:
@@ -207,3 +209,23 @@ def test_a_file_that_the_server_says_was_deleted_is_one_that_is_gone(
     run = run_dag(DAG, job.conf())
     assert run.state == "success", run.failures
     assert [row["status"] for row in job.rows()] == ["ok"] * REQUESTS
+
+
+def test_answers_under_ids_that_were_never_sent_are_not_paid_for_again(
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path, define_connection: Callable[..., str]
+) -> None:
+    """A gateway that cuts blanks off the ids: nothing says whose the answers are, and another batch ends the same."""
+    job = Job(tmp_path).write(chat_line(f" {n}") for n in range(REQUESTS))
+    with open_gate(openai_server.base_url) as gate:
+        define_connection("openai_default", conn_type="openai", password="sk-test", host=gate.base_url)
+        gate.change_contents(lambda content: content.replace(b'"custom_id":" ', b'"custom_id":"'))
+        run = run_dag(DAG, job.conf())
+        message = run.errors("shard", map_index=0)
+        assert "4 requests have no answer, and 4 lines have a custom_id that was not sent" in message
+        assert "Nothing is sent again" in message
+        assert openai_server.books.billed["batch"] == REQUESTS
+        gate.change_contents(bytes)
+        run = run_dag(DAG, job.conf(repair=True))
+    assert run.state == "success", run.failures
+    assert [row["status"] for row in job.rows()] == ["ok"] * REQUESTS
+    assert openai_server.books.billed["batch"] == 2 * REQUESTS

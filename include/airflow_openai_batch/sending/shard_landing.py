@@ -14,6 +14,7 @@ from airflow_openai_batch.job.ledger import Event
 from airflow_openai_batch.openai_api.results_check import RESULTS_UNPROVEN
 from airflow_openai_batch.results.landing_summary import ShardSummary
 from airflow_openai_batch.results.lanes import list_hurried
+from airflow_openai_batch.results.outcome import MISSING
 from airflow_openai_batch.results.phases import measure_phases
 from airflow_openai_batch.sending.landing_metrics import tell_landing
 
@@ -27,6 +28,22 @@ if TYPE_CHECKING:
     from airflow_openai_batch.sending.shard_journal import ShardJournal
 
 log = logging.getLogger(__name__)
+
+
+def _check_ids(landed: LandingSummary, state: ShardState) -> None:
+    """Whether answers have come for ids that were never sent, in the place of those that are missing: something on the
+    way changes ids, and whatever is sent again would be paid again, and be as nameless.
+
+    :raises UnprovenError: if so.
+    """
+    missing = sum(problem.count for problem in landed.problems if problem.code == MISSING)
+    if len(state.ended) == 1 and 0 < missing <= landed.strays:
+        raise UnprovenError(
+            f"{state.ended[0].batch_id}: {missing:,} requests have no answer, and {landed.strays:,} lines have a "
+            "custom_id that was not sent, so that something between here and the model changes ids, as by cutting "
+            "blanks off",
+            code=RESULTS_UNPROVEN,
+        )
 
 
 @dataclass(kw_only=True)
@@ -73,6 +90,8 @@ class ShardLanding:
                     return
                 self.files.collect_videos(state, self.client(), gives_up)
                 landing = self.files.land(state, final=final, own_prices=self.own_prices())
+                if RESULTS_UNPROVEN not in gives_up:
+                    _check_ids(landing.landed, state)
         except UnprovenError as error:
             log.warning("%s: %s.", self.files.name, error)
             self.journal.record("doubted", state, code=error.code, message=str(error)[:500])
