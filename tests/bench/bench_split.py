@@ -183,7 +183,9 @@ def describe_shards(output: Path, limit: int) -> str:
     if not limit:
         return f"{max(shard.bytes for shard in plan.shards) / 1e6:.0f} MB"
     largest = max(plan.shards, key=lambda shard: shard.input_tokens)
-    tokens = sum(count(line.line) for line in ShardReader(plan, largest, place, resolve_plain).lines())
+    tokens = sum(
+        count(line.line) for line in ShardReader(plan.sources, largest, place, resolve_plain).lines()
+    )
     if tokens > limit:
         return f"{tokens:,} tokens: OVER the limit"
     return f"{tokens / limit:.1%} of the limit"

@@ -21,6 +21,7 @@ from airflow_openai_batch.costs.spending import (
 )
 from airflow_openai_batch.errors import BudgetError
 from airflow_openai_batch.job.ledger import Event
+from airflow_openai_batch.job.open_plan import OpenPlan
 from airflow_openai_batch.job.plan import Counts, Limits, OutputBound, Plan, Shard
 from airflow_openai_batch.results.landing_summary import LandingSummary, ShardSummary, Spending, Tokens
 from airflow_openai_batch.storage.location import Location, resolve_plain
@@ -211,7 +212,10 @@ def test_means_are_kept_by_model(output: Location) -> None:
     record_spending(output, 0, 1, make_landed(1, answers=1_000, output=50_000))
     record_spending(output, 1, 1, make_landed(1, answers=1_000, output=70_000))
     record_spending(output, 2, 1, make_landed(1, answers=10, output=10))
-    assert measure_means(plan, read_spending(output)) == {(MINI, CHAT): 60.0, ("gpt-4o", CHAT): 1.0}
+    assert measure_means(plan, plan.shards, read_spending(output)) == {
+        (MINI, CHAT): 60.0,
+        ("gpt-4o", CHAT): 1.0,
+    }
 
 
 def test_what_is_open_leaves_out_what_is_answered_or_done(output: Location) -> None:
@@ -246,7 +250,7 @@ def test_what_a_repair_has_reopened_is_open_until_it_is_done_again(output: Locat
 
 
 def budget(output: Location, max_cost_usd: float, plan: Plan = TWO) -> Budget:
-    return Budget(output=output, plan=plan, max_cost_usd=max_cost_usd)
+    return Budget(output=output, plan=OpenPlan.of(plan), max_cost_usd=max_cost_usd)
 
 
 def send(of: Budget, shard: int, number: int = 1, requests: int = 1_000, **options: Any) -> None:

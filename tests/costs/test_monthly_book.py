@@ -15,6 +15,7 @@ from airflow_openai_batch.costs.estimate import estimate_plan
 from airflow_openai_batch.costs.monthly_book import MonthlyBook, month_end
 from airflow_openai_batch.costs.monthly_budget import MonthlyBudget, SendOf
 from airflow_openai_batch.errors import BudgetError, ConfigError
+from airflow_openai_batch.job.open_plan import OpenPlan
 from airflow_openai_batch.job.plan import Counts, Limits, OutputBound, Plan, Shard
 from airflow_openai_batch.job.shard_state import Claim, Content, ShardState
 from airflow_openai_batch.openai_api.account_limits import read_account_limits
@@ -118,6 +119,19 @@ def make_send(
     bounded: bool = True,
     in_realtime: bool = False,
 ) -> SendOf:
+    plan = make_plan(number, model=model, bounded=bounded)
+    content = Content(sha256="", bytes=1, requests=1_000, input_tokens=1_000_000)
+    return SendOf(
+        key=key(number),
+        plan=OpenPlan.of(plan),
+        output=folder.child("job"),
+        shard=plan.shards[0],
+        state=ShardState(content=content),
+        in_realtime=in_realtime,
+    )
+
+
+def make_plan(number: int, *, model: str = "gpt-4o-mini", bounded: bool = True) -> Plan:
     """1,000 requests; as batch 0.225 dollars at most: a million tokens in, half a million out."""
     shard = Shard(
         shard=number,
@@ -137,7 +151,7 @@ def make_send(
         unbounded_requests=0 if bounded else 1_000,
         unbounded_choices=0 if bounded else 1_000,
     )
-    plan = Plan(
+    return Plan(
         fingerprint="f",
         created_at=0.0,
         sources=(),
@@ -145,15 +159,6 @@ def make_send(
         counts=Counts(positions=1_000, requests=1_000, rejected=0, blank=0),
         shards=(shard,),
         outputs=(output,),
-    )
-    content = Content(sha256="", bytes=1, requests=1_000, input_tokens=1_000_000)
-    return SendOf(
-        key=key(number),
-        plan=plan,
-        output=folder.child("job"),
-        shard=shard,
-        state=ShardState(content=content),
-        in_realtime=in_realtime,
     )
 
 
@@ -251,12 +256,12 @@ def test_what_cannot_be_known_is_refused(book: MonthlyBook, folder: Location, ho
 
 
 def test_a_split_warns_of_what_may_not_fit(book: MonthlyBook, folder: Location) -> None:
-    estimate = estimate_plan(make_send(folder, 1).plan)
+    estimate = estimate_plan(make_plan(1))
     assert make_budget(book, 0.3).foresee(estimate, NOON) == ""
     book.reserve(key(9), 0.2, NOON)
     assert "may cost up to $0.2250" in make_budget(book, 0.3).foresee(estimate, NOON)
     with pytest.raises(BudgetError, match="no price is known for unheard-of"):
-        make_budget(book, 9).foresee(estimate_plan(make_send(folder, 1, model="unheard-of").plan), NOON)
+        make_budget(book, 9).foresee(estimate_plan(make_plan(1, model="unheard-of")), NOON)
 
 
 @pytest.mark.parametrize("store", ["disk", "s3"])

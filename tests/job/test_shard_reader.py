@@ -30,7 +30,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def reader(plan: Plan, job: Path, shard: int = 0) -> ShardReader:
-    return ShardReader(plan, plan.shards[shard], resolve_plain(str(job)), resolve_plain)
+    return ShardReader(plan.sources, plan.shards[shard], resolve_plain(str(job)), resolve_plain)
 
 
 def change_without_a_trace(path: Path, old: str, new: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from airflow_openai_batch.errors import InputError
 from airflow_openai_batch.job.plan import Plan, ShardLimits
+from airflow_openai_batch.job.plan_layout import encode_plan
 from airflow_openai_batch.openai_api.model_ends import ModelEnds
 from airflow_openai_batch.planning.split import split_job
 from airflow_openai_batch.storage.location import resolve_plain
@@ -101,6 +102,6 @@ def test_a_job_that_was_planned_in_time_and_not_begun_is_refused_once_its_model_
 
 def test_a_plan_without_ends_is_one_of_an_older_release(tmp_path: Path) -> None:
     job = Job(tmp_path).write([chat_line("a", model="gpt-5")])
-    content = json.loads(plan(job, now=NOVEMBER).to_json())
+    content = json.loads(encode_plan(plan(job, now=NOVEMBER)))
     del content["model_ends"]
     assert Plan.from_json(json.dumps(content).encode()).model_ends == ()

@@ -111,7 +111,7 @@ def check_shards(plan: Plan, job: Path, limits: dict[str, Any]) -> None:
     """Bytes and digests are those of the upload; no limit is broken; no shard was closed too early."""
     output = resolve_plain(str(job))
     for shard in plan.shards:
-        upload = ShardReader(plan, shard, output, resolve_plain).open_upload().read()
+        upload = ShardReader(plan.sources, shard, output, resolve_plain).open_upload().read()
         requests = [json.loads(line) for line in upload.splitlines(keepends=False) if line]
         assert len(upload) == shard.bytes <= limits["max_bytes"]
         assert upload.endswith(b"\n")
@@ -124,7 +124,7 @@ def check_shards(plan: Plan, job: Path, limits: dict[str, Any]) -> None:
         assert shard.input_tokens == tokens  # so small an input is always counted
         assert not can_bind(limits) or tokens <= limits["max_tokens"]
     for before, after in zip(plan.shards, plan.shards[1:], strict=False):
-        first = ShardReader(plan, after, output, resolve_plain)
+        first = ShardReader(plan.sources, after, output, resolve_plain)
         line = next(iter(first.lines())).line + b"\n"
         body = json.loads(line)["body"]
         tokens = count_request_tokens(body, after.endpoint).tokens if can_bind(limits) else len(line) - 1

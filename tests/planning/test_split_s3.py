@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_openai_batch.errors import InputChangedError, InputError
+from airflow_openai_batch.errors import InputChangedError, InputError, JobError
 from airflow_openai_batch.job.inputs import list_sources
+from airflow_openai_batch.job.open_plan import open_plan
 from airflow_openai_batch.job.shard_reader import ShardReader
 from airflow_openai_batch.storage.location import Location
 from airflow_openai_batch.storage.sources import describe_file
@@ -48,19 +49,37 @@ def test_a_job_on_an_object_store(s3: ObjectStore, resolve: Callable[[str], Loca
     assert s3.keys() == ["in/a.jsonl", "in/b.jsonl.gz", "job/plan.json", "job/staged/00001.jsonl"]
     shards = read_shards(plan, output, resolve)
     assert [line.line.decode() for shard in shards for line in shard] == LINES
-    uploads = [ShardReader(plan, shard, output, resolve).open_upload().read() for shard in plan.shards]
+    uploads = [
+        ShardReader(plan.sources, shard, output, resolve).open_upload().read() for shard in plan.shards
+    ]
     assert b"".join(uploads) == joined(LINES)
     assert not split([s3.uri("in/*")], output, resolve=resolve, max_requests=1_500).created
 
     s3.put("in/a.jsonl", joined(LINES[:2_000]).replace(b"x", b"y", 1))
     with pytest.raises(InputChangedError, match="SHA-256"):
-        next(ShardReader(plan, plan.shards[0], output, resolve).lines())
+        next(ShardReader(plan.sources, plan.shards[0], output, resolve).lines())
     with pytest.raises(InputChangedError, match="on_existing=restart"):
         split([s3.uri("in/*")], output, resolve=resolve)
     again = split([s3.uri("in/*")], output, resolve=resolve, on_existing="restart", run_key="dag/2").plan
     assert again.generation == 2
     assert "job/generations/0001/plan.json" in set(s3.keys())
     assert "job/generations/0001/staged/00001.jsonl" in set(s3.keys())
+
+
+def test_a_plan_on_an_object_store_is_read_in_parts(
+    s3: ObjectStore, resolve: Callable[[str], Location]
+) -> None:
+    s3.put("in.jsonl", joined(LINES))
+    output = resolve(s3.uri("job"))
+    plan = split([s3.uri("in.jsonl")], output, resolve=resolve, max_requests=10).plan
+    found = open_plan(output)
+    assert found is not None
+    assert found.shards[299] == plan.shards[299]
+    assert found.sources[0] == plan.sources[0]
+    assert open_plan(resolve(s3.uri("nothing"))) is None
+    s3.put("job/plan.json", b"")  # S3 knows no range of an empty object
+    with pytest.raises(JobError, match="no plan of this package"):
+        open_plan(output)
 
 
 def test_a_store_that_does_not_answer_is_named_and_worth_another_try(s3: ObjectStore) -> None:

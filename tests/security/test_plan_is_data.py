@@ -16,6 +16,7 @@ from airflow_openai_batch.errors import JobError
 from airflow_openai_batch.job import directory as names
 from airflow_openai_batch.job.ledger import Event, ShardLedger
 from airflow_openai_batch.job.plan import Plan, ShardLimits
+from airflow_openai_batch.job.plan_layout import encode_plan
 from airflow_openai_batch.operators.shard import OpenAIBatchShardOperator
 from airflow_openai_batch.planning.split import split_job
 from airflow_openai_batch.recipes.inbox.inbox import open_inbox
@@ -199,4 +200,4 @@ def test_a_manifest_names_only_files_that_a_preparation_writes(tmp_path: Path, n
 def test_what_we_write_is_a_plan(job: Job) -> None:
     plan = names.read_plan(resolve_plain(job.uri))
     assert plan is not None
-    assert Plan.from_json(plan.to_json()) == plan
+    assert Plan.from_json(encode_plan(plan)) == plan

@@ -15,6 +15,7 @@ from airflow_openai_batch.costs.monthly_book import MonthlyBook
 from airflow_openai_batch.costs.monthly_budget import MonthlyBudget
 from airflow_openai_batch.costs.spending import read_spending, to_micro
 from airflow_openai_batch.errors import BudgetError
+from airflow_openai_batch.job.open_plan import OpenPlan
 from airflow_openai_batch.openai_api.client import BatchClient
 from airflow_openai_batch.report.job_status import describe_failure, describe_waiting
 from airflow_openai_batch.report.repair import find_repair, reopen_shards
@@ -94,7 +95,7 @@ class Shards:
     def _make_check(self, shard: int, max_cost_usd: float | None) -> Callable[..., None] | None:
         if max_cost_usd is None:
             return None
-        budget = Budget(output=self._job, plan=self._plan, max_cost_usd=max_cost_usd)
+        budget = Budget(output=self._job, plan=OpenPlan.of(self._plan), max_cost_usd=max_cost_usd)
         return lambda state, in_realtime: budget.check_state(self._plan.shards[shard], state, in_realtime)
 
     def _count(self, name: str, value: int = 1, **tags: str) -> None:

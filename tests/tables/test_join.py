@@ -12,6 +12,7 @@ import pytest
 
 from airflow_openai_batch.errors import AccountingError, ConfigError, JobError
 from airflow_openai_batch.job.plan import Plan
+from airflow_openai_batch.job.plan_layout import encode_plan
 from airflow_openai_batch.tables.join.answer_reader import AnswerReader
 from airflow_openai_batch.tables.join.typed_answers import read_answers
 from fixtures.prepared_job import PreparedJob, result, vector
@@ -232,7 +233,7 @@ def test_a_job_of_another_preparation_is_refused(tmp_path):
     job = PreparedJob(tmp_path, {"text": list("abc")}, results=[result(0), result(1), result(2)]).write()
     plan = Plan.from_json(job.job.child("plan.json").read_bytes())
     counts = msgspec.structs.replace(plan.counts, positions=4)
-    job.job.child("plan.json").write_bytes(msgspec.structs.replace(plan, counts=counts).to_json())
+    job.job.child("plan.json").write_bytes(encode_plan(msgspec.structs.replace(plan, counts=counts)))
     with pytest.raises(JobError, match="ran on 4 requests"):
         job.join()
 

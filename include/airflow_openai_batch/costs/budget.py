@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from airflow_openai_batch.costs.estimate import Estimate, UnboundedOutputs
-    from airflow_openai_batch.job.plan import Plan, Shard
+    from airflow_openai_batch.job.open_plan import OpenPlan
+    from airflow_openai_batch.job.plan import Shard
     from airflow_openai_batch.job.shard_state import ShardState
     from airflow_openai_batch.storage.location import Location
 
@@ -88,7 +89,7 @@ def describe_unbounded(unbounded: Sequence[UnboundedOutputs]) -> Iterator[str]:
 
 
 def estimate_next(
-    plan: Plan,
+    plan: OpenPlan,
     output: Location,
     shard: Shard,
     state: ShardState,
@@ -100,15 +101,15 @@ def estimate_next(
 
     Costs a listing where requests say nothing of the length of their outputs, which is then taken from the answers.
     """
-    bounds = {(bound.model, bound.endpoint): bound.unbounded_requests for bound in plan.outputs}
+    bounds = {(bound.model, bound.endpoint): bound.unbounded_requests for bound in plan.head.outputs}
     unbounded = bounds.get((shard.model, shard.endpoint), 1)
     return estimate_send(
-        plan,
+        plan.head,
         shard,
         requests=state.content.requests,
         input_tokens=state.content.input_tokens,
         in_realtime=in_realtime,
-        means=measure_means(plan, read_spending(output)) if unbounded else None,
+        means=measure_means(plan.head, plan.shards, read_spending(output)) if unbounded else None,
         own_prices=own_prices,
     )
 
@@ -123,7 +124,7 @@ class Budget:
     """The running check, before each send."""
 
     output: Location
-    plan: Plan
+    plan: OpenPlan
     max_cost_usd: float
     own_prices: OwnPrices = field(default_factory=OwnPrices)
 
@@ -152,12 +153,12 @@ class Budget:
         """
         spent = read_spending(self.output)
         cost_usd = estimate_send(
-            self.plan,
+            self.plan.head,
             shard,
             requests=requests,
             input_tokens=input_tokens,
             in_realtime=in_realtime,
-            means=measure_means(self.plan, spent),
+            means=measure_means(self.plan.head, self.plan.shards, spent),
             own_prices=self.own_prices,
         )
         if cost_usd is None:

@@ -16,7 +16,7 @@ from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
 from airflow_openai_batch.openai_api.prices import estimate_cost
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.job.plan import Plan, Shard
+    from airflow_openai_batch.job.plan import Plan, PlanHead, Shard
 
 Name = tuple[str, str]
 """Model and endpoint."""
@@ -88,7 +88,7 @@ def estimate_plan(
     :param in_realtime: whether so many requests of a shard go out in real time, at the standard price.
     :param own_prices: of the connection.
     """
-    outputs = OutputLengths(plan, means or {}, own_prices.deployments)
+    outputs = OutputLengths(plan.outputs, means or {}, own_prices.deployments)
     sums = _CostSums(own_prices)
     requests_by_name: Counter[Name] = Counter()
     for shard in plan.shards:
@@ -117,9 +117,11 @@ def estimate_plan(
 class OutputLengths:
     """How many output tokens a request of each model and endpoint has: at most, and by what was measured."""
 
-    def __init__(self, plan: Plan, means: Means, deployments: Deployments = NO_DEPLOYMENTS) -> None:
+    def __init__(
+        self, bounds: Iterable[OutputBound], means: Means, deployments: Deployments = NO_DEPLOYMENTS
+    ) -> None:
         self._deployments = deployments
-        self._bounds = {(bound.model, bound.endpoint): bound for bound in plan.outputs}
+        self._bounds = {(bound.model, bound.endpoint): bound for bound in bounds}
         self._means = means
 
     def most(self, name: Name) -> float | None:
@@ -221,7 +223,7 @@ class _CostSums:
 
 
 def estimate_send(
-    plan: Plan,
+    plan: PlanHead,
     shard: Shard,
     *,
     requests: int,
@@ -241,7 +243,10 @@ def estimate_send(
     share = requests / shard.requests
     if input_tokens is not None and shard.input_tokens:
         share = input_tokens / shard.input_tokens
-    outputs, name = OutputLengths(plan, means or {}, own_prices.deployments), (shard.model, shard.endpoint)
+    outputs, name = (
+        OutputLengths(plan.outputs, means or {}, own_prices.deployments),
+        (shard.model, shard.endpoint),
+    )
     size, way = (
         (shard, requests, shard.expected_tokens * share),
         (in_realtime, outputs.find_dearer_share(name)),

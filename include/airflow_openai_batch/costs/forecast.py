@@ -134,7 +134,7 @@ def forecast_costs(
     :param own_prices: of the connection.
     """
     spent = read_spending(output)
-    means = measure_means(plan, spent)
+    means = measure_means(plan, plan.shards, spent)
     wanted = choose_sample(plan, sample_requests)
     open_requests = {
         **(find_open_requests(output, spent, wanted) if spent.paid else wanted),

@@ -23,7 +23,8 @@ from airflow_openai_batch.openai_api.own_prices import OwnPrices, describe_price
 if TYPE_CHECKING:
     from airflow_openai_batch.costs.estimate import Estimate
     from airflow_openai_batch.job.ledger import Event
-    from airflow_openai_batch.job.plan import Plan, Shard
+    from airflow_openai_batch.job.open_plan import OpenPlan
+    from airflow_openai_batch.job.plan import Shard
     from airflow_openai_batch.job.shard_state import ShardState
     from airflow_openai_batch.storage.location import Location
 
@@ -148,7 +149,7 @@ class SendOf:
 
     key: str
     """Its ``job_key``."""
-    plan: Plan
+    plan: OpenPlan
     output: Location
     shard: Shard
     state: ShardState
@@ -163,7 +164,7 @@ class ShardMonth:
     :param find: the budget of the connection; asked once, and only where something is sent or has landed.
     """
 
-    plan: Plan
+    plan: OpenPlan
     output: Location
     shard: Shard
     find: Callable[[], MonthlyBudget | None]

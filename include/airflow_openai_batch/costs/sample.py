@@ -103,7 +103,7 @@ def extrapolate(
     :param choose_lane: how a send of so many requests of a shard goes out.
     :param own_prices: of the connection.
     """
-    means = measure_means(plan, spent)
+    means = measure_means(plan, plan.shards, spent)
     if not means:
         return None
     measured = _replace_doubtful_input(plan, spent)

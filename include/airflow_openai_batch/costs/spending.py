@@ -19,7 +19,8 @@ from airflow_openai_batch.job.ledger import JobLedger
 from airflow_openai_batch.results.landing_summary import ShardSummary, count_bad
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.job.plan import Plan
+    from airflow_openai_batch.job.open_plan import Rows
+    from airflow_openai_batch.job.plan import PlanHead, Shard
     from airflow_openai_batch.results.landing_summary import LandingSummary
     from airflow_openai_batch.storage.location import Location
 
@@ -140,16 +141,22 @@ def read_spending(output: Location) -> Spent:
     return Spent(paid, {shard: found for shard, found in reserved.items() if found.send > last.get(shard, 0)})
 
 
-def measure_means(plan: Plan, spent: Spent) -> dict[tuple[str, str], float]:
-    """Output tokens per answered request, by model and endpoint."""
+def measure_means(plan: PlanHead, shards: Rows[Shard], spent: Spent) -> dict[tuple[str, str], float]:
+    """Output tokens per answered request, by model and endpoint.
+
+    :param shards: of the plan; looked at only where they are not of one kind.
+    """
+    paid = {number: each for number, each in spent.paid.items() if number < len(shards)}
+    kinds = [(bound.model, bound.endpoint) for bound in plan.outputs]
+    if paid and len(kinds) != 1:
+        kinds = [(shard.model, shard.endpoint) for shard in shards]
     answers: Counter[tuple[str, str]] = Counter()
     tokens: Counter[tuple[str, str]] = Counter()
-    for number, paid in spent.paid.items():
-        if number < len(plan.shards):
-            shard = plan.shards[number]
-            answers[shard.model, shard.endpoint] += paid.answers
-            tokens[shard.model, shard.endpoint] += paid.output_tokens
-    return {name: tokens[name] / count for name, count in answers.items() if count}
+    for number, each in paid.items():
+        kind = kinds[number] if len(kinds) > 1 else kinds[0]
+        answers[kind] += each.answers
+        tokens[kind] += each.output_tokens
+    return {kind: tokens[kind] / count for kind, count in answers.items() if count}
 
 
 def find_open_requests(output: Location, spent: Spent, wanted: dict[int, int]) -> dict[int, int]:

@@ -7,17 +7,19 @@ No name is made from anything that stands in the input.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from airflow_openai_batch.errors import JobError, NewerReleaseError
-from airflow_openai_batch.job.plan import SCHEMA_VERSION, Plan
+from airflow_openai_batch.job.plan import SCHEMA_VERSION, Plan, PlanHead
 from airflow_openai_batch.openai_api.endpoints import BY_URL
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.plan import Segment, Shard
     from airflow_openai_batch.storage.location import Location
+
+_Part = TypeVar("_Part", bound=PlanHead)
 
 PLAN = "plan.json"
 REJECTED = "rejected.jsonl"
@@ -118,6 +120,17 @@ def parse_plan(place: Location, data: bytes) -> Plan:
 
     :raises JobError: as `read_plan`.
     """
+    plan = decode_plan(place, data, Plan)
+    if (problem := find_foreign(plan)) is not None:
+        raise make_foreign_error(place, f"it says {problem}")
+    return plan
+
+
+def decode_plan(place: Location, data: bytes, kind: type[_Part]) -> _Part:
+    """A plan or its head, as it stands there.
+
+    :raises JobError: as `read_plan`.
+    """
     try:
         version = msgspec.json.decode(data, type=_PlanVersion).schema_version
         if version > SCHEMA_VERSION:  # before anything else is read, which may have changed
@@ -125,15 +138,15 @@ def parse_plan(place: Location, data: bytes) -> Plan:
                 f"{place.uri}: has schema version {version}, this release reads up to {SCHEMA_VERSION}. "
                 "Upgrade airflow-provider-openai-batch where this task runs."
             )
-        plan = Plan.from_json(data)
+        plan = msgspec.json.decode(data, type=kind)
     except msgspec.DecodeError as error:
-        raise _make_foreign_error(place, str(error)) from error
-    if (problem := find_foreign(plan)) is not None:
-        raise _make_foreign_error(place, f"it says {problem}")
+        raise make_foreign_error(place, str(error)) from error
+    if plan.generation < 1:
+        raise make_foreign_error(place, f"it says generation {plan.generation}")
     return plan
 
 
-def _make_foreign_error(place: Location, why: str) -> JobError:
+def make_foreign_error(place: Location, why: str) -> JobError:
     return JobError(
         f"{place.uri}: is there but is no plan of this package ({why}). "
         "Use an empty output directory, or remove the file if nobody needs it."
@@ -146,14 +159,19 @@ def find_foreign(plan: Plan) -> str | None:
     It is read from a place that others may write to as well: a name in it becomes a path, an endpoint the address that
     the account's key is sent to. So there are only those that are known, and a shard has its own.
     """
-    if plan.generation < 1:
-        return f"generation {plan.generation}"
-    for number, shard in enumerate(plan.shards):
-        if shard.shard != number:
-            return f"shard {shard.shard} in the place of shard {number}"
-        if (problem := _find_in_shard(shard, len(plan.sources))) is not None:
-            return f"shard {number}: {problem}"
-    return None
+    found = (find_foreign_shard(shard, number, len(plan.sources)) for number, shard in enumerate(plan.shards))
+    return next(filter(None, found), None)
+
+
+def find_foreign_shard(shard: Shard, number: int, sources: int) -> str | None:
+    """As `find_foreign`, of the shard that stands in a place.
+
+    :param sources: how many the plan has.
+    """
+    if shard.shard != number:
+        return f"shard {shard.shard} in the place of shard {number}"
+    problem = _find_in_shard(shard, sources)
+    return None if problem is None else f"shard {number}: {problem}"
 
 
 def _find_in_shard(shard: Shard, sources: int) -> str | None:

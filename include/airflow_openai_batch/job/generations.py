@@ -10,9 +10,10 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.job import directory
+from airflow_openai_batch.job.open_plan import open_plan
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.job.plan import Plan
+    from airflow_openai_batch.job.plan import PlanHead
     from airflow_openai_batch.storage.location import Location
 
 
@@ -23,15 +24,15 @@ def last_generation(output: Location) -> int:
     return max((int(number) for number in numbers if number.isdigit()), default=0)
 
 
-def read_last_plan(output: Location) -> Plan | None:
-    """The plan, or where a restart was cut off, the one that it had put aside already; None where there is neither.
+def read_last_head(output: Location) -> PlanHead | None:
+    """Of the plan, or where a restart was cut off, of that which it had put aside already; None where there is neither.
 
-    :raises JobError: as `directory.read_plan`.
+    :raises JobError: as `open_plan`.
     """
-    plan = directory.read_plan(output)
+    plan = open_plan(output)
     if plan is None and (generation := last_generation(output)):
-        plan = directory.read_plan(output.child(directory.generation_folder(generation)))
-    return plan
+        plan = open_plan(output.child(directory.generation_folder(generation)))
+    return None if plan is None else plan.head
 
 
 def put_aside(output: Location, generation: int) -> None:

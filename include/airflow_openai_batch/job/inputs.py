@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from airflow_openai_batch.errors import ConfigError, InputError, JobError
 from airflow_openai_batch.job import directory
+from airflow_openai_batch.job.open_plan import open_plan
 from airflow_openai_batch.server_words import clean_words
 from airflow_openai_batch.storage.sources import SourceFile, describe_file, explained
 
@@ -120,7 +121,7 @@ class _JobDirectories:
     def _is_job(self, path: str) -> bool:
         if path not in self._known:
             try:
-                self._known[path] = directory.read_plan(self._pattern.at(path, path)) is not None
+                self._known[path] = open_plan(self._pattern.at(path, path)) is not None
             except (JobError, OSError):
                 self._known[path] = False
         return self._known[path]

@@ -130,8 +130,8 @@ class OutputBound(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that ask for a service tier above the standard price, which they get one by one."""
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of ``plan.json``."""
+class PlanHead(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plan says of the job as a whole: it does not grow with the input."""
 
     schema_version: int = SCHEMA_VERSION
     fingerprint: str
@@ -142,10 +142,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Unix seconds. The only field, with ``created_by``, that differs between two equal splits."""
     created_by: str = ""
     """The run that wrote it (``dag_id/run_id``), so that a retried restart does not restart again."""
-    sources: tuple[Source, ...]
     limits: Limits
     counts: Counts
-    shards: tuple[Shard, ...]
     outputs: tuple[OutputBound, ...] = ()
     """By model and endpoint; empty in plans of releases that did not look at it. No part of the fingerprint."""
     count_images: CountImages = "formula"
@@ -158,8 +156,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """Short, for ledgers: the same wherever the job directory is moved."""
         return f"{self.fingerprint[:16]}.{self.generation}"
 
-    def to_json(self) -> bytes:
-        return msgspec.json.format(msgspec.json.encode(self), indent=1)
+
+class Plan(PlanHead, frozen=True, kw_only=True):
+    """The content of ``plan.json``, which `plan_layout` writes."""
+
+    sources: tuple[Source, ...]
+    shards: tuple[Shard, ...]
 
     @classmethod
     def from_json(cls, data: bytes) -> Plan:

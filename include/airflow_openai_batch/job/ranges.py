@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 from airflow_openai_batch.errors import InputChangedError
@@ -13,6 +13,9 @@ from airflow_openai_batch.storage.sources import explained
 if TYPE_CHECKING:
     from airflow_openai_batch.job.plan import Segment
     from airflow_openai_batch.storage.location import Location
+
+    Object = tuple[Location, Compression | None]
+    Objects = Sequence[Object] | Mapping[int, Object]
 
 
 class RangeReader:
@@ -77,7 +80,7 @@ class SegmentReader:
     :param objects: where ``Segment.source`` points to.
     """
 
-    def __init__(self, objects: Sequence[tuple[Location, Compression | None]]) -> None:
+    def __init__(self, objects: Objects) -> None:
         self._objects = objects
         self._reader: RangeReader | None = None
         self._source = -1
@@ -103,9 +106,7 @@ class SegmentReader:
             self._reader = None
 
 
-def join_segments(
-    segments: Iterable[Segment], objects: Sequence[tuple[Location, Compression | None]]
-) -> Iterator[bytes]:
+def join_segments(segments: Iterable[Segment], objects: Objects) -> Iterator[bytes]:
     """The bytes of a shard: its segments one after another, each request ended by a newline."""
     with contextlib.closing(SegmentReader(objects)) as reader:
         for segment in segments:

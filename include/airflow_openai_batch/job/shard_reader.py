@@ -17,13 +17,15 @@ import msgspec
 
 from airflow_openai_batch.errors import InputChangedError, InputError
 from airflow_openai_batch.job import directory
-from airflow_openai_batch.job.plan import Plan, Segment, Shard
+from airflow_openai_batch.job.plan import Segment
 from airflow_openai_batch.job.ranges import RangeReader, join_segments
 from airflow_openai_batch.job.request_line import RequestLine
 from airflow_openai_batch.storage.compression import BLOCK_BYTES
 from airflow_openai_batch.storage.sources import describe_file
 
 if TYPE_CHECKING:
+    from airflow_openai_batch.job.open_plan import Rows
+    from airflow_openai_batch.job.plan import Shard, Source
     from airflow_openai_batch.storage.compression import Compression
     from airflow_openai_batch.storage.location import Location, Resolver
 
@@ -166,12 +168,13 @@ class CheckedStream(io.RawIOBase):
 class ShardReader:
     """Reads one shard of a plan.
 
+    :param sources: of the plan.
     :param output: the job directory, for staged shards and leftovers.
     :param resolve: how the URIs of the plan become places.
     """
 
-    def __init__(self, plan: Plan, shard: Shard, output: Location, resolve: Resolver) -> None:
-        self._plan = plan
+    def __init__(self, sources: Rows[Source], shard: Shard, output: Location, resolve: Resolver) -> None:
+        self._sources = sources
         self._shard = shard
         self._output = output
         self._resolve = resolve
@@ -187,7 +190,7 @@ class ShardReader:
             segments = msgspec.json.decode(place.read_bytes(), type=tuple[Segment, ...])
         except (FileNotFoundError, msgspec.DecodeError):
             segments = ()
-        if not segments or directory.find_foreign_segment(segments, len(self._plan.sources)) is not None:
+        if not segments or directory.find_foreign_segment(segments, len(self._sources)) is not None:
             raise InputChangedError(
                 f"{place.uri}: is missing or damaged. Split again with on_existing=restart."
             )
@@ -201,7 +204,7 @@ class ShardReader:
         """
         lines = _split_lines(self._checked_blocks())
         for segment in self.segments:
-            uri = self._plan.sources[segment.source].uri
+            uri = self._sources[segment.source].uri
             for index in range(segment.requests):
                 line = next(lines, None)
                 if line is None:
@@ -213,7 +216,7 @@ class ShardReader:
     def open_upload(self) -> CheckedStream:
         """The shard as a file of `Shard.bytes` bytes; nothing is read before the first ``read``."""
         shard = self._shard
-        is_near = all(location.is_local for location, _ in self._objects)
+        is_near = all(location.is_local for location, _ in self._objects.values())
         return CheckedStream(
             f"shard {shard.shard}",
             shard.bytes,
@@ -259,10 +262,15 @@ class ShardReader:
         return tuple(msgspec.structs.replace(segment, source=0) for segment in self.segments)
 
     @cached_property
-    def _objects(self) -> list[tuple[Location, Compression | None]]:
+    def _objects(self) -> dict[int, tuple[Location, Compression | None]]:
         if self._shard.staged is not None:
-            return [(self._output.child(self._shard.staged), None)]
-        return [(self._resolve(source.uri), source.compression) for source in self._plan.sources]
+            return {0: (self._output.child(self._shard.staged), None)}
+        sources = {index: self._sources[index] for index in self._named_sources}
+        return {index: (self._resolve(source.uri), source.compression) for index, source in sources.items()}
+
+    @property
+    def _named_sources(self) -> list[int]:
+        return sorted({segment.source for segment in self.segments})
 
     def _check_objects(self) -> bool:
         """:returns: whether all versions are those of the plan.
@@ -273,8 +281,8 @@ class ShardReader:
             self._check_size(self._objects[0][0], self._shard.bytes)
             return True
         same = True
-        for index in sorted({segment.source for segment in self.segments}):
-            planned = self._plan.sources[index]
+        for index in self._named_sources:
+            planned = self._sources[index]
             same &= self._check_size(self._objects[index][0], planned.size) == planned.etag
         return same
 

@@ -323,7 +323,7 @@ def _read_shards(
     output: Location, plan: Plan, numbers: list[int], resolve: Resolver
 ) -> Iterator[tuple[Iterator[RequestLine], Location]]:
     for number in numbers:
-        reader = ShardReader(plan, plan.shards[number], output, resolve)
+        reader = ShardReader(plan.sources, plan.shards[number], output, resolve)
         yield reader.lines(), output.child(directory.part(number))
 
 

@@ -22,6 +22,7 @@ from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.generations import last_generation, put_aside
 from airflow_openai_batch.job.inputs import Listing, list_sources
 from airflow_openai_batch.job.plan import Limits, Plan, ShardLimits
+from airflow_openai_batch.job.plan_layout import encode_plan
 from airflow_openai_batch.job.rejected import SourceNames, write_rejected
 from airflow_openai_batch.openai_api.model_ends import (
     NO_MODEL_ENDS,
@@ -334,7 +335,7 @@ class SplitRun:
 
     def _commit(self, plan: Plan) -> SplitResult:
         """Write the plan, unless another splitter was faster."""
-        if self.output.child(directory.PLAN).create_exclusive(plan.to_json()):
+        if self.output.child(directory.PLAN).create_exclusive(encode_plan(plan)):
             return SplitResult(plan, created=True, notices=tuple(self.notices))
         return self._join(directory.read_plan(self.output), plan.fingerprint)
 

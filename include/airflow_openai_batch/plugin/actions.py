@@ -20,6 +20,7 @@ from airflow_openai_batch.access.locations import open_place
 from airflow_openai_batch.access.permissions import check_conn_id
 from airflow_openai_batch.errors import NotFoundError
 from airflow_openai_batch.job import directory
+from airflow_openai_batch.job.open_plan import open_plan
 from airflow_openai_batch.openai_api.batch import BatchStatus
 from airflow_openai_batch.operators.task.ownership import find_other_owner
 from airflow_openai_batch.plugin.access import GetUserDep, check_origin
@@ -29,7 +30,7 @@ from airflow_openai_batch.plugin.odd_requests import MOST_NAME_CHARS, MOST_NUMBE
 from airflow_openai_batch.sending.batch_search import is_of_job
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.job.plan import Plan
+    from airflow_openai_batch.job.plan import PlanHead
     from airflow_openai_batch.storage.location import Location
 
 CHUNK_BYTES = 1 << 20
@@ -88,15 +89,15 @@ def cancel(
         raise HTTPException(404, "Airflow does not know the job's connection any more.")
     # What a split pushed: it has looked at who gave it.
     check_conn_id(conn_id, Giver.CODE)
-    plan = directory.read_plan(open_place(row.uri, "output", Giver.CODE))
-    if plan is not None and (owner := find_other_owner(plan.created_by, job_id.dag_id)):
+    plan = open_plan(open_place(row.uri, "output", Giver.CODE))
+    if plan is not None and (owner := find_other_owner(plan.head.created_by, job_id.dag_id)):
         rights.check_edit(owner)
-    status = _cancel(conn_id, wish.batch_id, row.uri, plan)
+    status = _cancel(conn_id, wish.batch_id, row.uri, None if plan is None else plan.head)
     _note(job_id, user, wish.batch_id)
     return {"batch_id": wish.batch_id, "status": status}
 
 
-def _cancel(conn_id: str, batch_id: str, uri: str, plan: Plan | None) -> str:
+def _cancel(conn_id: str, batch_id: str, uri: str, plan: PlanHead | None) -> str:
     from airflow_openai_batch.hooks.openai_batch import OpenAIBatchHook  # the client's imports take a second
 
     with OpenAIBatchHook(conn_id).get_batch_client() as client:
@@ -137,10 +138,10 @@ def get_failed(rights: AllRights, job_id: OneJob) -> StreamingResponse:
     with create_session(scoped=False) as session:
         row = read_row(session, job_id)
     output = open_place(row.uri, "output", Giver.CODE)
-    plan = directory.read_plan(output)
+    plan = open_plan(output)
     if plan is None:
         raise HTTPException(404, NO_FILE)
-    if owner := find_other_owner(plan.created_by, job_id.dag_id):
+    if owner := find_other_owner(plan.head.created_by, job_id.dag_id):
         rights.check_contents(owner)
     place = output.child(directory.FAILED)
     try:

@@ -161,7 +161,7 @@ def _sum_up(rows: int, requests: int, good: int | None, spent: Spent) -> str:
 
 def _price(plan: Plan, parts: Mapping[int, int], spent: Spent) -> str:
     """Of so many requests of each shard."""
-    estimate = estimate_plan(plan, parts=parts, means=measure_means(plan, spent))
+    estimate = estimate_plan(plan, parts=parts, means=measure_means(plan, plan.shards, spent))
     if not estimate.requests:
         return "Going on costs nothing."
     what = f"Asking for the {number_of(estimate.requests, 'request')} left costs"

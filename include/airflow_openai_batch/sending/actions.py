@@ -285,7 +285,7 @@ class ShardActions:
             return Observations(batch=self.client.fetch(step.batch_id))
         except NotFoundError:
             # One 404 is not enough to pay again: believe it only where the list does not know the batch either.
-            since = state.first_file_at or (self.files.plan.created_at - CLOCK_MARGIN_S)
+            since = state.first_file_at or (self.files.plan.head.created_at - CLOCK_MARGIN_S)
             listed = self._find(state, since)
             found = next((batch for batch in listed if batch.id == step.batch_id), None)
             return Observations(batch=found, vanished=found is None)

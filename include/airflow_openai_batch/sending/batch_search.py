@@ -21,7 +21,7 @@ from airflow_openai_batch.openai_api.batch import CLOCK_MARGIN_S, LIST_MARGIN_S
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from airflow_openai_batch.job.plan import Plan
+    from airflow_openai_batch.job.plan import PlanHead
     from airflow_openai_batch.job.shard_state import ShardState
     from airflow_openai_batch.openai_api.batch import BatchView
     from airflow_openai_batch.openai_api.client import BatchClient
@@ -41,7 +41,7 @@ def find_sent(client: BatchClient, files: ShardFiles, state: ShardState) -> tupl
 
     :raises ListError: if the list of batches cannot be read to its end.
     """
-    place, plan = files.output.child(directory.KNOWN_BATCHES), files.plan
+    place, plan = files.output.child(directory.KNOWN_BATCHES), files.plan.head
     since = plan.created_at - CLOCK_MARGIN_S  # that is the clock of the worker that split
     known = read_known(place, plan)
     key = files.key(state.send)
@@ -103,7 +103,7 @@ class KnownBatches(msgspec.Struct, frozen=True, kw_only=True):
         return KnownBatches(plan=self.plan, newest=newest.id, listed_at=newest.created_at, batches=batches)
 
 
-def read_known(place: Location, plan: Plan) -> KnownBatches:
+def read_known(place: Location, plan: PlanHead) -> KnownBatches:
     """Nothing, as of the split, where no search of this plan has written anything yet."""
     nothing = KnownBatches(plan=plan.name, newest="", listed_at=plan.created_at, batches={})
     try:
@@ -118,7 +118,7 @@ def write_known(place: Location, known: KnownBatches) -> None:
     place.write_bytes(msgspec.json.encode(known))
 
 
-def is_of_job(batch: BatchView, uri: str, plan: Plan) -> bool:
+def is_of_job(batch: BatchView, uri: str, plan: PlanHead) -> bool:
     """Whether the key that the batch carries is one of this job's; which run created it does not matter.
 
     Metadata may be anybody's: only the key tells.
@@ -127,9 +127,7 @@ def is_of_job(batch: BatchView, uri: str, plan: Plan) -> bool:
         shard, send = int(batch.metadata["shard"]), int(batch.metadata["send"])
     except (KeyError, ValueError):
         return False
-    return batch.job_key == job_key(uri, plan.fingerprint, plan.generation, shard, send) and (
-        0 <= shard < len(plan.shards)
-    )
+    return batch.job_key == job_key(uri, plan.fingerprint, plan.generation, shard, send)
 
 
 def _name(shard: int | str, send: int | str) -> str:

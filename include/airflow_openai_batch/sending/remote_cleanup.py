@@ -13,14 +13,14 @@ from airflow_openai_batch.job.plan import job_key
 from airflow_openai_batch.openai_api.batch import CLOCK_MARGIN_S, BatchStatus
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.job.plan import Plan
+    from airflow_openai_batch.job.plan import PlanHead
     from airflow_openai_batch.openai_api.batch import BatchView
     from airflow_openai_batch.openai_api.client import BatchClient
 
 log = logging.getLogger(__name__)
 
 
-def sweep_files(client: BatchClient, plan: Plan, output_uri: str, sends: Mapping[int, int]) -> int:
+def sweep_files(client: BatchClient, plan: PlanHead, output_uri: str, sends: Mapping[int, int]) -> int:
     """Delete what finished shards left at OpenAI, and return how many files that were. What still runs is cancelled.
 
     Two listings of files (10,000 a call), one of the batches since the plan was written (100 a call), and a call for
@@ -62,7 +62,7 @@ def _cancel_forgotten(client: BatchClient, batches: Iterable[BatchView]) -> None
             client.cancel_if_possible(batch.id)
 
 
-def iter_keys(plan: Plan, output_uri: str, sends: Mapping[int, int]) -> Iterator[str]:
+def iter_keys(plan: PlanHead, output_uri: str, sends: Mapping[int, int]) -> Iterator[str]:
     """The job_keys of all sends of these shards."""
     for shard, last in sends.items():
         for send in range(1, last + 1):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from airflow_openai_batch.errors import JobError, NoPlanError, RemoteError
 from airflow_openai_batch.job import directory
+from airflow_openai_batch.job.open_plan import open_plan
 from airflow_openai_batch.job.plan import job_key
 from airflow_openai_batch.job.request_line import RequestLine
 from airflow_openai_batch.job.shard_reader import CheckedStream, ShardReader
@@ -30,7 +31,8 @@ from airflow_openai_batch.sending.video_files import VideoCollector, check_colle
 from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.job.plan import Plan, Shard
+    from airflow_openai_batch.job.open_plan import OpenPlan
+    from airflow_openai_batch.job.plan import Shard
     from airflow_openai_batch.job.shard_state import Content, Ended, ShardState
     from airflow_openai_batch.openai_api.client import BatchClient
     from airflow_openai_batch.openai_api.server_objects import FileView
@@ -68,7 +70,7 @@ class ShardFiles:
     """Where one shard's bytes come from and go to."""
 
     output: Location
-    plan: Plan
+    plan: OpenPlan
     shard: Shard
     resolve: Resolver
     rules: LandingRules
@@ -80,7 +82,7 @@ class ShardFiles:
 
     def key(self, send: int) -> str:
         """The ``job_key`` of a send, by which its batch is found."""
-        plan = self.plan
+        plan = self.plan.head
         return job_key(self.output.uri, plan.fingerprint, plan.generation, self.shard.shard, send)
 
     def describe(self, state: ShardState) -> dict[str, str]:
@@ -100,7 +102,7 @@ class ShardFiles:
 
     @cached_property
     def reader(self) -> ShardReader:
-        return ShardReader(self.plan, self.shard, self.output, self.resolve)
+        return ShardReader(self.plan.sources, self.shard, self.output, self.resolve)
 
     def upload(self, name: str, state: ShardState, client: BatchClient) -> FileView:
         """Upload what the current send carries.
@@ -271,7 +273,7 @@ class ShardFiles:
 def open_shard(output: Location, number: int, resolve: Resolver, rules: LandingRules) -> ShardFiles:
     """:raises NoPlanError: if there is no plan.
     :raises JobError: if it has no such shard."""
-    plan = directory.read_plan(output)
+    plan = open_plan(output)
     if plan is None:
         raise NoPlanError(output.uri)
     if not 0 <= number < len(plan.shards):

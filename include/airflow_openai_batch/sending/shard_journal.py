@@ -36,7 +36,7 @@ class ShardJournal:
     def read_state(self) -> ShardState:
         """:raises LedgerError: if the ledger is there but cannot be read, or is that of another plan."""
         events = self._ledger.read()
-        if any(event.plan != self.files.plan.name for event in events):
+        if any(event.plan != self.files.plan.head.name for event in events):
             raise LedgerError(
                 f"{self.files.state_folder.uri}: belongs to another plan, since plan.json was removed or replaced by "
                 "hand. Nothing was sent. Use an empty directory for another input, or restore plan.json."
@@ -54,7 +54,7 @@ class ShardJournal:
                 send=send,
                 at=self.clock(),
                 by=self.caller.by,
-                plan=self.files.plan.name,
+                plan=self.files.plan.head.name,
                 **fields,
             )
         )

@@ -90,6 +90,14 @@ class Location:
         self.check_bounds()
         return cast("bytes", self.fs.cat_file(self.path))
 
+    def read_range(self, start: int, end: int) -> bytes:
+        """The bytes from ``start`` to ``end`` (exclusive), or what there is of them.
+
+        :raises FileNotFoundError: if it is not there.
+        """
+        self.check_bounds()
+        return cast("bytes", self.fs.cat_file(self.path, start=start, end=end))
+
     def read_at_most(self, size: int) -> bytes:
         """The file, or one byte more than so many: on a disk a file may hold more than it says, or never end."""
         self.check_bounds()

@@ -10,7 +10,7 @@ from airflow_openai_batch.access.givers import Giver
 from airflow_openai_batch.access.permissions import find_roots
 from airflow_openai_batch.access.settings import describe_option, read_list
 from airflow_openai_batch.errors import ForeignJobError, JobError
-from airflow_openai_batch.job.generations import read_last_plan
+from airflow_openai_batch.job.generations import read_last_head
 from airflow_openai_batch.storage.uris import parse_uri
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def check_job_owner(output: Location, dag_id: str) -> None:
 
     :raises ForeignJobError: if the job is another DAG's.
     """
-    plan = read_last_plan(output)
+    plan = read_last_head(output)
     if plan is not None:
         check_owner(plan.created_by, output.uri, dag_id)
 
@@ -59,7 +59,7 @@ def check_folders_above(output: Location, dag_id: str, giver: Giver) -> None:
             return
         plan = None
         with contextlib.suppress(JobError):  # a file of somebody's that happens to be called plan.json
-            plan = read_last_plan(replace(output, path=path, uri=uri, bounds=None))
+            plan = read_last_head(replace(output, path=path, uri=uri, bounds=None))
         if plan is not None:
             check_owner(plan.created_by, uri, dag_id)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_openai_batch.access.locations import absolute_uri, resolve_location
 from airflow_openai_batch.access.permissions import check_uri
 from airflow_openai_batch.errors import ConfigError, JobError
-from airflow_openai_batch.job import directory
+from airflow_openai_batch.job.open_plan import open_plan
 
 if TYPE_CHECKING:
     from airflow_openai_batch.access.givers import Giver
@@ -88,7 +88,7 @@ def _clean(run_id: str) -> str:
 
 def _is_planned_by(uri: str, run_key: str) -> bool:
     try:
-        plan = directory.read_plan(resolve_location(uri))
+        plan = open_plan(resolve_location(uri))
     except (JobError, OSError):  # whoever uses it will be told
         return False
-    return plan is not None and plan.created_by in ("", run_key)  # the oldest did not note it
+    return plan is not None and plan.head.created_by in ("", run_key)  # the oldest did not note it

@@ -203,7 +203,7 @@ class ShardStepOperator(ShardOperator):
 
     def _open_driver(self, context: Context) -> ShardDriver:
         caller = make_caller(context)
-        check_owner(self.files.plan.created_by, self.files.output.uri, caller.dag_id)
+        check_owner(self.files.plan.head.created_by, self.files.output.uri, caller.dag_id)
         return ShardDriver(
             files=self.files,
             connect=self._connect,
@@ -314,7 +314,7 @@ class ShardStepOperator(ShardOperator):
     def _place_in_line(self) -> float:
         """Jobs in the order of their plans, shards in theirs, also after a refusal: who lets the small ones in first
         by chance needs up to 1.7 times as long for all."""
-        return self.files.plan.created_at + self.files.shard.shard * 1e-3
+        return self.files.plan.head.created_at + self.files.shard.shard * 1e-3
 
     @property
     def _holder(self) -> str:
