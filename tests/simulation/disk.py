@@ -54,9 +54,9 @@ class DiskView:
         content = self._content(path)
         return {"name": path, "size": len(content), "type": "file", "ETag": md5(content).hexdigest()}  # noqa: S324
 
-    def cat_file(self, path: str) -> bytes:
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
         self._reach("read", path)
-        return self._content(path)
+        return self._content(path)[start:end]
 
     def find(self, path: str, maxdepth: int | None = None) -> list[str]:
         self._reach("list", path)
