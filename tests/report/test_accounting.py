@@ -55,7 +55,7 @@ class JobOnDisk:
         )
 
     def part(self, shard: int) -> Location:
-        return resolve_plain(str(self.folder / f"part-{shard:05d}.parquet"))
+        return resolve_plain(f"{self.folder}/results/part-{shard:05d}.parquet")
 
     def write(self) -> None:
         for shard, positions in enumerate(self.shards):
@@ -74,8 +74,7 @@ class JobOnDisk:
         (self.folder / "rejected.jsonl").write_text("".join(lines))
 
     def check(self, plan: Plan, unfinished: set[int] | None = None) -> RowCheck:
-        rejected = resolve_plain(str(self.folder / "rejected.jsonl"))
-        return check_accounts(plan, self.part, rejected, unfinished=unfinished or set())
+        return check_accounts(plan, resolve_plain(str(self.folder)), unfinished=unfinished or set())
 
 
 @pytest.fixture

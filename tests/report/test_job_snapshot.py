@@ -15,7 +15,9 @@ from airflow_openai_batch.job.ledger import Event, ShardLedger
 from airflow_openai_batch.job.plan import Plan, ShardLimits, job_key
 from airflow_openai_batch.planning.split import split_job
 from airflow_openai_batch.report.progress import ProgressReader
+from airflow_openai_batch.report.report import build_report
 from airflow_openai_batch.report.snapshot import MOST_EVENTS, JobSnapshot, SnapshotReader
+from airflow_openai_batch.results.landing_summary import ShardSummary
 from airflow_openai_batch.storage.location import Location, resolve_plain
 from fixtures.job import chat_line
 
@@ -149,18 +151,37 @@ def test_reading_does_not_grow_with_the_shards(tmp_path: Path) -> None:
         planned.note(shard, "refused" if shard % 4 else "created")
     opened = Counting()
     reader = SnapshotReader(Location(opened, planned.output.path, planned.output.uri))
-    for most in (MOST_EVENTS + 1, MOST_EVENTS // 2 + 1, 1):  # the plan each time
+    for most in (MOST_EVENTS + 2, MOST_EVENTS // 2 + 1, 1):  # the begin of the plan each time, all of it once
         opened.reads = 0
         reader.read()
         assert opened.reads == most
+
+
+def test_a_look_at_what_has_not_changed_reads_the_begin_of_plan_and_report(tmp_path: Path) -> None:
+    """A page that stays open looks every few seconds."""
+    planned = Planned(tmp_path, 300)
+    summaries = [ShardSummary(shard=shard) for shard in range(300)]
+    report = build_report(planned.plan, summaries, job_uri=planned.output.uri, created_at=3.0)
+    planned.output.child(directory.REPORT_JSON).write_bytes(report.to_json())
+    opened = Counting()
+    reader = SnapshotReader(Location(opened, planned.output.path, planned.output.uri))
+    assert reader.read().report == report
+    opened.bytes_read = 0
+    assert reader.read().report == report
+    assert opened.bytes_read < 40_000
+    later = build_report(planned.plan, summaries, job_uri=planned.output.uri, created_at=4.0)
+    planned.output.child(directory.REPORT_JSON).write_bytes(later.to_json())
+    assert reader.read().report == later
 
 
 class Counting(fsspec.get_filesystem_class("file")):  # type: ignore[misc]
     """A local disk that counts what is read."""
 
     cachable = False
-    reads = 0
+    reads = bytes_read = 0
 
     def cat_file(self, path: str, *args: Any, **how: Any) -> Any:
+        data = super().cat_file(path, *args, **how)
         self.reads += 1
-        return super().cat_file(path, *args, **how)
+        self.bytes_read += len(data)
+        return data

@@ -124,7 +124,7 @@ def _read_events(output: Location, shard: int) -> list[Event]:
 
 
 def _read_rows(plan: Plan, output: Location) -> list[JSON]:
-    check_accounts(plan, lambda shard: output.child(names.part(shard)), output.child(names.REJECTED))
+    check_accounts(plan, output)
     rows: list[JSON] = []
     for shard in plan.shards:
         with output.child(names.part(shard.shard)).open_read() as file:

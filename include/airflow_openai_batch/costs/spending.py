@@ -92,11 +92,11 @@ def record_spending(output: Location, shard: int, send: int, landed: LandingSumm
 
 
 def find_paid_before(output: Location, shard: int, send: int) -> float:
-    """What a shard had cost before this send landed, in US dollars. One listing, none for its first send."""
+    """What a shard had cost before this send landed, in US dollars. One short listing, none for its first send."""
     if send <= 1:
         return 0.0
-    found = (_PAID.fullmatch(name) for name in output.child(directory.SPENT).names())
-    paid = [each for each in found if each and int(each[1]) == shard and int(each[2]) < send]
+    found = (_PAID.fullmatch(name) for name in output.child(directory.SPENT).names(prefix=f"{shard:05d}."))
+    paid = [each for each in found if each and int(each[2]) < send]
     return max((int(each[3]) for each in paid), default=0) / MICRO
 
 
@@ -108,11 +108,11 @@ def reserve(output: Location, shard: int, send: int, cost_usd: float) -> Locatio
 
 
 def drop_reserved(output: Location, shard: int, *, after: int) -> None:
-    """Let go of what later sends of a shard than this one reserved and never went out. One listing."""
+    """Let go of what later sends of a shard than this one reserved and never went out. One short listing."""
     folder = output.child(directory.SPENT)
-    for name in folder.names():
+    for name in folder.names(prefix=f"{shard:05d}."):
         found = _RESERVED.fullmatch(name)
-        if found and int(found[1]) == shard and int(found[2]) > after:
+        if found and int(found[2]) > after:
             folder.child(name).remove()
 
 
@@ -168,7 +168,7 @@ def find_open_requests(output: Location, spent: Spent, wanted: dict[int, int]) -
     :param wanted: by shard, as in `estimate.estimate_plan`.
     :raises LedgerError: if the ledger of a reopened shard cannot be read.
     """
-    ledger = JobLedger(output.child(directory.STATE))
+    ledger = JobLedger(output.child(directory.STATE), max(wanted, default=-1) + 1)
     return {
         shard: min(requests, _count_open(ledger, spent, shard, requests))
         for shard, requests in wanted.items()

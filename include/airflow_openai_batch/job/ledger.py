@@ -14,9 +14,10 @@ import msgspec
 
 from airflow_openai_batch.errors import LedgerError, NewerReleaseError
 from airflow_openai_batch.server_words import describe_error
+from airflow_openai_batch.storage.read_ahead import read_ahead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from airflow_openai_batch.storage.location import Location
 
@@ -180,12 +181,15 @@ def is_done(kinds: Iterable[str]) -> bool:
 
 
 class JobLedger:
-    """The ledgers of all shards of a job, from one listing."""
+    """The ledgers of all shards of a job, from one listing.
 
-    def __init__(self, state: Location) -> None:
+    :param shards: that the plan has.
+    """
+
+    def __init__(self, state: Location, shards: int) -> None:
         self._state = state
         self._names: dict[int, list[str]] = {}
-        for name in state.names(recursive=True):
+        for name in _list_names(state, shards):
             folder, _, file = name.partition("/")
             if folder.isdigit() and _NAME.fullmatch(file):
                 self._names.setdefault(int(folder), []).append(name)
@@ -230,6 +234,18 @@ class JobLedger:
         if not found:
             return None
         return _decode(self._state.child(found[-1]))
+
+
+def _list_names(state: Location, shards: int) -> Iterator[str]:
+    """In the order of the events of each shard. A list has 1,000 names a page, and tells where the next one begins only
+    at its end: the ledgers of a hundred shards, about a page, are listed beside those of others."""
+    if not state.lists_by_prefix:
+        yield from state.names(recursive=True)
+        return
+    prefixes = [f"{number:05d}"[:-2] for number in range(0, shards, 100)]
+    lists = read_ahead(lambda prefix: state.names(recursive=True, prefix=prefix), prefixes, state)
+    for prefix, names in zip(prefixes, lists, strict=True):
+        yield from (name for name in names if name.find("/") == len(prefix) + 2)
 
 
 def _decode(place: Location) -> Event:

@@ -46,6 +46,7 @@ from airflow_openai_batch.report.report import Report, SampleLine, asset_extra, 
 from airflow_openai_batch.report.row_check import check_accounts
 from airflow_openai_batch.report.shard_words import NOT_BEGUN
 from airflow_openai_batch.results.landing_summary import ShardSummary, read_done
+from airflow_openai_batch.storage.read_ahead import read_ahead
 from airflow_openai_batch.wording import name_some
 
 if TYPE_CHECKING:
@@ -216,12 +217,7 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
         """:raises AccountingError: if a request is in no row or in two; no report is written then."""
         done = {summary.shard: summary for summary in summaries if summary.landed is not None}
         unfinished = {shard.shard for shard in plan.shards} - done.keys()
-        accounts = check_accounts(
-            plan,
-            lambda shard: output.child(directory.part(shard)),
-            output.child(directory.REJECTED),
-            unfinished=unfinished,
-        )
+        accounts = check_accounts(plan, output, unfinished=unfinished)
         bad = [number for number, summary in done.items() if _has_bad_rows(summary)]
         written = write_failed(_read_shards(output, plan, bad, resolve), output.child(directory.FAILED))
         if written:
@@ -289,7 +285,7 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
 
 def _find_open(output: Location, plan: Plan, sample: int) -> list[int]:
     """Shards whose part of the sample has not landed."""
-    ledger = JobLedger(output.child(directory.STATE))
+    ledger = JobLedger(output.child(directory.STATE), len(plan.shards))
     wanted = choose_sample(plan, sample)
     return [
         number for number, first in wanted.items() if not has_sample(_read_state(ledger, plan, number), first)
@@ -303,14 +299,15 @@ def _read_state(ledger: JobLedger, plan: Plan, shard: int) -> ShardState:
 
 
 def _read_summaries(output: Location, plan: Plan) -> Iterator[ShardSummary]:
-    ledger = JobLedger(output.child(directory.STATE))
-    for shard in plan.shards:
-        done = read_done(ledger, shard.shard, plan)
-        if done is not None:
-            yield done
-            continue
-        last = ledger.read_last(shard.shard)
-        yield ShardSummary(shard=shard.shard, state=_describe_unfinished(last) if last else NOT_BEGUN.phase)
+    ledger = JobLedger(output.child(directory.STATE), len(plan.shards))
+
+    def read(shard: int) -> ShardSummary:
+        if (done := read_done(ledger, shard, plan)) is not None:
+            return done
+        last = ledger.read_last(shard)
+        return ShardSummary(shard=shard, state=_describe_unfinished(last) if last else NOT_BEGUN.phase)
+
+    return read_ahead(read, range(len(plan.shards)), output)
 
 
 def _describe_unfinished(last: Event) -> str:

@@ -175,7 +175,7 @@ def _price(plan: Plan, parts: Mapping[int, int], spent: Spent) -> str:
 
 def _find_oldest(output: Location, shards: list[int]) -> tuple[float, int, str] | None:
     """Creation in Unix seconds, shard and id of the batch that was created first among those that have not landed."""
-    ledger = JobLedger(output.child(directory.STATE))
+    ledger = JobLedger(output.child(directory.STATE), max(shards, default=-1) + 1)
     found = []
     for shard in shards:
         newest, made = ledger.read_last(shard), ledger.read_last(shard, "created")

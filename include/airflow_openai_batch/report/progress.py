@@ -74,7 +74,7 @@ class ProgressReader:
 
         :raises LedgerError: if the ledger is there but cannot be read.
         """
-        ledger = JobLedger(self._output.child(directory.STATE))
+        ledger = JobLedger(self._output.child(directory.STATE), len(self._plan.shards))
         states: Counter[str] = Counter()
         rows: Counter[str] = Counter()
         refusals: dict[str, None] = {}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.ledger import Event, JobLedger, ShardLedger
 from airflow_openai_batch.results.landing_summary import read_done
+from airflow_openai_batch.storage.read_ahead import read_ahead
 from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:
@@ -51,19 +52,20 @@ def find_repair(plan: Plan, output: Location, run_key: str) -> Repair:
     :param run_key: ``dag_id/run_id``: what this run has reopened and seen to its end is not opened once more.
     :raises LedgerError: if a ledger is there but cannot be read.
     """
-    ledger = JobLedger(output.child(directory.STATE))
+    ledger = JobLedger(output.child(directory.STATE), len(plan.shards))
     bad: dict[int, int] = {}
     unfinished, doubted = [], []
-    for shard in plan.shards:
-        done = read_done(ledger, shard.shard, plan)
+    numbers = range(len(plan.shards))
+    found = read_ahead(lambda shard: read_done(ledger, shard, plan), numbers, output)
+    for shard, done in zip(numbers, found, strict=True):
         if done is None:
-            unfinished.append(shard.shard)
-            if ledger.list_kinds(shard.shard)[-2:] == ["doubted", "stopped"]:
-                doubted.append(shard.shard)
+            unfinished.append(shard)
+            if ledger.list_kinds(shard)[-2:] == ["doubted", "stopped"]:
+                doubted.append(shard)
             continue
         rows = 0 if done.landed is None else done.landed.requests - done.landed.rows.get("ok", 0)
-        if rows and not _was_opened(ledger, shard.shard, run_key):
-            bad[shard.shard] = rows
+        if rows and not _was_opened(ledger, shard, run_key):
+            bad[shard] = rows
     return Repair(bad, tuple(unfinished), tuple(doubted))
 
 

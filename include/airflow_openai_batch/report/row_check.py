@@ -1,27 +1,32 @@
 """The last check before a report: every position of the input stands in one row or in rejected.jsonl.
 
 Positions are compared as they stream by. Parts in shard order are in input order, and so are the
-rejected lines, so nothing is held but one batch of positions.
+rejected lines, so nothing is held but the positions of a few parts.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 
 from airflow_openai_batch.errors import AccountingError
+from airflow_openai_batch.job import directory
+from airflow_openai_batch.storage.read_ahead import read_ahead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator
+    from collections.abc import Container, Iterator, Sequence
 
     import numpy.typing as npt
 
     from airflow_openai_batch.job.plan import Plan, Shard
     from airflow_openai_batch.storage.location import Location
+
+    _PartRows: TypeAlias = tuple[npt.NDArray[np.int64], dict[str, int]]
+    """Positions, and how many rows have which status."""
 
 BATCH_ROWS = 65_536
 
@@ -37,27 +42,24 @@ class RowCheck(msgspec.Struct, frozen=True, kw_only=True):
     """Requests of shards that have no part yet."""
 
 
-def check_accounts(
-    plan: Plan,
-    part_of: Callable[[int], Location],
-    rejected: Location | None,
-    *,
-    unfinished: Container[int] = (),
-) -> RowCheck:
+def check_accounts(plan: Plan, output: Location, *, unfinished: Container[int] = ()) -> RowCheck:
     """Hold the parts and ``rejected.jsonl`` against the plan.
 
-    :param part_of: where the part of a shard lies, by its number.
-    :param rejected: ``rejected.jsonl``; each line has a ``position``. None or absent: nothing was rejected.
+    :param output: the job directory.
     :param unfinished: shards whose part is not expected; their requests are counted, not looked at.
     :raises AccountingError: naming the first position that is in no row or in two, and the counts.
     """
-    check = _Check(plan, _read_rejected(rejected))
-    for index, shard in enumerate(plan.shards):
-        if shard.shard in unfinished:
-            following = plan.shards[index + 1 :]
-            check.skip(shard, following[0].first_position if following else plan.counts.positions)
+    check = _Check(plan, _read_rejected(output.child(directory.REJECTED)))
+    landed = [number for number in range(len(plan.shards)) if number not in unfinished]
+    places = [output.child(directory.part(number)) for number in landed]
+    parts = dict(zip(landed, places, strict=True))
+    contents = read_ahead(_read_part, places, output)
+    ends = [*(shard.first_position for shard in plan.shards[1:]), plan.counts.positions]
+    for shard, end in zip(plan.shards, ends, strict=True):
+        if shard.shard in parts:
+            check.add_part(shard, parts[shard.shard], next(contents))
         else:
-            check.add_part(shard, part_of(shard.shard))
+            check.skip(shard, end)
     return check.finish()
 
 
@@ -72,15 +74,14 @@ class _Check:
         self._unfinished = 0
         self._by_status: Counter[str] = Counter()
 
-    def add_part(self, shard: Shard, part: Location) -> None:
+    def add_part(self, shard: Shard, part: Location, content: Sequence[_PartRows] | None) -> None:
         rows = 0
-        try:
-            for positions, statuses in _read_part(part):
-                self._add(positions, part.uri)
-                rows += len(positions)
-                self._by_status.update(statuses)
-        except FileNotFoundError:
+        if content is None:
             self._fail(f"{part.uri}: the part of shard {shard.shard} is not there")
+        for positions, statuses in content:
+            self._add(positions, part.uri)
+            rows += len(positions)
+            self._by_status.update(statuses)
         self._rows += rows
         if rows != shard.requests:
             self._fail(
@@ -148,7 +149,7 @@ class _Check:
         if previous is not None and self._next_rejected is not None and self._next_rejected <= previous:
             self._fail(f"rejected.jsonl: position {self._next_rejected:,} stands there twice or out of order")
 
-    def _fail(self, what: str) -> None:
+    def _fail(self, what: str) -> NoReturn:
         counts = self._plan.counts
         raise AccountingError(
             f"{what}. Counted so far: {self._rows:,} rows, {self._rejected_seen:,} rejected, "
@@ -158,11 +159,19 @@ class _Check:
         )
 
 
-def _read_part(part: Location) -> Iterator[tuple[npt.NDArray[np.int64], Iterable[str]]]:
-    with part.open_read() as file:
-        for batch in pq.ParquetFile(file).iter_batches(BATCH_ROWS, columns=["position", "status"]):
-            positions = batch.column("position").to_numpy()
-            yield positions, _expand(batch.column("status").value_counts().to_pylist())
+def _read_part(part: Location) -> list[_PartRows] | None:
+    """Of a shard's rows two columns, 0.5 MB at most; None where it is not there."""
+    try:
+        with part.open_read() as file:
+            return [
+                (
+                    batch.column("position").to_numpy(),
+                    _expand(batch.column("status").value_counts().to_pylist()),
+                )
+                for batch in pq.ParquetFile(file).iter_batches(BATCH_ROWS, columns=["position", "status"])
+            ]
+    except FileNotFoundError:
+        return None
 
 
 def _expand(counts: list[dict[str, int | str]]) -> dict[str, int]:

@@ -15,6 +15,7 @@ from airflow_openai_batch.costs.spending import Spent, read_spending
 from airflow_openai_batch.errors import JobError
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.ledger import Event, JobLedger, is_done
+from airflow_openai_batch.job.open_plan import read_begin
 from airflow_openai_batch.job.plan import Plan, job_key
 from airflow_openai_batch.report.report import Report, ShardLine
 from airflow_openai_batch.report.shard_words import ShardWords, find_words
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 MOST_EVENTS = 100
 """Events that one look reads; the next look goes on with the others."""
 MOST_SENDS = 50
+_REPORT_BEGIN_BYTES = 4_096
+"""They say which report it is, and when it was written."""
 
 _TOLD = frozenset({"refused", "stopped", "declined", "crowded"})
 
@@ -114,13 +117,15 @@ class SnapshotReader:
     def __init__(self, output: Location) -> None:
         self._output = output
         self._plan: tuple[bytes, Plan] | None = None
+        """With the bytes that tell them from others."""
         self._report: tuple[bytes, Report | None] | None = None
         self._events: dict[tuple[int, int], Event | None] = {}
         """By shard and number."""
         self._keys: dict[tuple[int, int], str] = {}
 
     def read(self) -> JobSnapshot:
-        """Three listings, the plan, the report, and new events of shards that were refused or stopped.
+        """Three listings, the first bytes of plan and report, which are read whole when they have changed, and new
+        events of shards that were refused or stopped.
 
         :raises JobError: if there is no plan (any more), or one that this release cannot read.
         """
@@ -150,28 +155,26 @@ class SnapshotReader:
         place = self._output.child(directory.PLAN)
         self._output.fs.invalidate_cache()
         try:
-            data = place.read_bytes()
+            begin = read_begin(place)
+            if self._plan is None or self._plan[0] != begin:
+                plan = directory.parse_plan(place, place.read_bytes())
+                self._plan, self._events, self._keys = (begin, plan), {}, {}
         except FileNotFoundError:
             raise JobError(f"{place.uri} is not there (any more).") from None
-        if self._plan is None or self._plan[0] != data:
-            self._plan, self._events, self._keys = (data, directory.parse_plan(place, data)), {}, {}
         return self._plan[1]
 
     def _read_report(self) -> Report | None:
+        place = self._output.child(directory.REPORT_JSON)
         try:
-            data = self._output.child(directory.REPORT_JSON).read_bytes()
+            begin = place.read_range(0, _REPORT_BEGIN_BYTES)
+            if self._report is None or self._report[0] != begin:
+                self._report = (begin, _parse_report(place.read_bytes()))
         except FileNotFoundError:
             return None
-        if self._report is None or self._report[0] != data:
-            try:
-                report = Report.from_json(data)
-            except msgspec.DecodeError:  # of another release: the page can do without
-                report = None
-            self._report = (data, report)
         return self._report[1]
 
     def _read_shards(self, plan: Plan) -> tuple[ShardSnapshot, ...]:
-        ledger = JobLedger(self._output.child(directory.STATE))
+        ledger = JobLedger(self._output.child(directory.STATE), len(plan.shards))
         left = MOST_EVENTS
         shards = []
         for planned in plan.shards:
@@ -191,6 +194,13 @@ class SnapshotReader:
                 )
             )
         return tuple(shards)
+
+
+def _parse_report(data: bytes) -> Report | None:
+    try:
+        return Report.from_json(data)
+    except msgspec.DecodeError:  # of another release: the page can do without
+        return None
 
 
 def _read_last(ledger: JobLedger, shard: int) -> Event | None:

@@ -12,6 +12,7 @@ from airflow_openai_batch.job.ledger import JobLedger
 from airflow_openai_batch.results.lanes import HurriedSend, LaneSpending  # noqa: TC001 - msgspec reads them
 from airflow_openai_batch.results.media_files import MediaCount
 from airflow_openai_batch.server_words import clean_words
+from airflow_openai_batch.storage.read_ahead import read_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -228,7 +229,7 @@ def read_done(ledger: JobLedger, shard: int, plan: Plan) -> ShardSummary | None:
 
 def find_unfinished(plan: Plan, output: Location) -> Iterator[int]:
     """The shards that are not done. One listing, and one small file for each shard."""
-    ledger = JobLedger(output.child(directory.STATE))
-    for shard in plan.shards:
-        if read_done(ledger, shard.shard, plan) is None:
-            yield shard.shard
+    ledger = JobLedger(output.child(directory.STATE), len(plan.shards))
+    numbers = range(len(plan.shards))
+    found = read_ahead(lambda shard: read_done(ledger, shard, plan), numbers, output)
+    yield from (shard for shard, done in zip(numbers, found, strict=True) if done is None)

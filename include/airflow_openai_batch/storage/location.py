@@ -64,6 +64,11 @@ class Location:
         return "file" in self._protocols
 
     @property
+    def lists_by_prefix(self) -> bool:
+        """Whether `names` with a prefix costs less than all names."""
+        return self._is_s3
+
+    @property
     def _is_s3(self) -> bool:
         return "s3" in self._protocols
 
@@ -196,17 +201,24 @@ class Location:
                 discard()
             raise
 
-    def names(self, *, recursive: bool = False) -> list[str]:
-        """Names of the files below, relative to here, sorted; temporary files left out. Never cached."""
+    def names(self, *, recursive: bool = False, prefix: str = "") -> list[str]:
+        """Names of the files below, relative to here, sorted; temporary files left out. Never cached.
+
+        :param prefix: that a name must begin with, in a folder without folders. S3 lists no others; elsewhere they
+            are left out.
+        """
         self.check_bounds()
         self.fs.invalidate_cache()
+        depth: dict[str, Any] = {"maxdepth": None if recursive else 1}
+        if prefix and self.lists_by_prefix:
+            depth = {"prefix": prefix}  # some releases take no depth beside it
         try:
-            found = self.fs.find(self.path, maxdepth=None if recursive else 1)
+            found = self.fs.find(self.path, **depth)
         except FileNotFoundError:
             return []
         root = self.path.rstrip("/") + "/"
         names = (path[path.index(root) + len(root) :] if root in path else path for path in found)
-        return sorted(name for name in names if not name.endswith(".tmp"))
+        return sorted(name for name in names if name.startswith(prefix) and not name.endswith(".tmp"))
 
     def sizes(self) -> dict[str, int]:
         """Bytes of the files directly below, by name; temporary files left out. Never cached."""

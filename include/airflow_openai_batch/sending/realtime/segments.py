@@ -87,7 +87,7 @@ class Segments:
     def _list(self) -> list[int]:
         folder, _, prefix = self._name(self._shard, self._send, None).removesuffix("jsonl").rpartition("/")
         name = re.compile(re.escape(prefix) + r"(\d{4,})\.jsonl")
-        found = (name.fullmatch(file) for file in self._output.child(folder).names())
+        found = (name.fullmatch(file) for file in self._output.child(folder).names(prefix=prefix))
         return sorted(int(match[1]) for match in found if match)
 
 
