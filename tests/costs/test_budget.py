@@ -14,6 +14,7 @@ from airflow_openai_batch.costs.estimate import estimate_plan, estimate_send
 from airflow_openai_batch.costs.spending import (
     drop_reserved,
     find_open_requests,
+    find_paid_before,
     measure_means,
     read_spending,
     record_spending,
@@ -364,6 +365,10 @@ def test_the_books_are_kept_on_an_object_store(s3: ObjectStore) -> None:
     send(tight, 1)
     spent = read_spending(output)
     assert (spent.paid_usd, spent.reserved.keys()) == (pytest.approx(0.2), {1})
+    assert find_paid_before(output, 0, 2) == pytest.approx(0.2)
+    assert find_paid_before(output, 1, 2) == 0.0
+    drop_reserved(output, 1, after=0)
+    assert read_spending(output).reserved == {}
 
 
 def test_a_restart_begins_with_nothing_spent(tmp_path: Path, output: Location) -> None:

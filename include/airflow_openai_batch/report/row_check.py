@@ -168,7 +168,9 @@ def _read_part(part: Location) -> list[_PartRows] | None:
                     batch.column("position").to_numpy(),
                     _expand(batch.column("status").value_counts().to_pylist()),
                 )
-                for batch in pq.ParquetFile(file).iter_batches(BATCH_ROWS, columns=["position", "status"])
+                for batch in pq.ParquetFile(file).iter_batches(
+                    BATCH_ROWS, columns=["position", "status"], use_threads=False
+                )
             ]
     except FileNotFoundError:
         return None
