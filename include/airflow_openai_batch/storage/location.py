@@ -209,16 +209,20 @@ class Location:
         """
         self.check_bounds()
         self.fs.invalidate_cache()
-        depth: dict[str, Any] = {"maxdepth": None if recursive else 1}
-        if prefix and self.lists_by_prefix:
-            depth = {"prefix": prefix}  # some releases take no depth beside it
         try:
-            found = self.fs.find(self.path, **depth)
-        except FileNotFoundError:
+            found = self._find(recursive=recursive, prefix=prefix)
+        except (FileNotFoundError, NotADirectoryError):
             return []
         root = self.path.rstrip("/") + "/"
         names = (path[path.index(root) + len(root) :] if root in path else path for path in found)
         return sorted(name for name in names if name.startswith(prefix) and not name.endswith(".tmp"))
+
+    def _find(self, *, recursive: bool, prefix: str) -> list[str]:
+        if self.is_local:
+            return list(_iter_paths(self.path, recursive))
+        if prefix and self.lists_by_prefix:
+            return list(self.fs.find(self.path, prefix=prefix))  # some releases take no depth beside it
+        return list(self.fs.find(self.path, maxdepth=None if recursive else 1))
 
     def sizes(self) -> dict[str, int]:
         """Bytes of the files directly below, by name; temporary files left out. Never cached."""
@@ -248,6 +252,17 @@ class Location:
         self.check_bounds()
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self.path)
+
+
+def _iter_paths(folder: str, recursive: bool) -> Iterator[str]:
+    """Of all that is no folder. fsspec takes ten times as long, and passes over folders that it may not read."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                yield entry.path
+            elif recursive:
+                with contextlib.suppress(FileNotFoundError):  # somebody has just moved it away
+                    yield from _iter_paths(entry.path, recursive)
 
 
 Resolver = Callable[[str], Location]
