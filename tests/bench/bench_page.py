@@ -20,8 +20,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from airflow_openai_batch.job import directory
-from airflow_openai_batch.job.ledger import Event, ShardLedger
+from airflow_openai_batch.job.ledger import Event
 from airflow_openai_batch.job.plan import Plan, ShardLimits, job_key
 from airflow_openai_batch.planning.split import split_job
 from airflow_openai_batch.storage.location import Location, resolve_plain
@@ -86,12 +88,16 @@ def write_job(output: Location, home: Path, shards: int) -> Plan:
     plan = split_job(
         str(home / "in.jsonl"), output, resolve=resolve_plain, limits=limits, now=time.time()
     ).plan
+    job = home / "job"
+    (job / directory.SPENT).mkdir()
     for shard in range(shards):
-        ledger = ShardLedger(output.child(directory.state_folder(shard)))
-        for kind in STORY[: (0, 1, 3, 6)[shard % 4]]:
-            ledger.append(Event(kind=kind, send=1, at=plan.created_at, plan=plan.name))  # type: ignore[arg-type]
+        ledger = job / directory.state_folder(shard)
+        ledger.mkdir(parents=True)
+        for place, kind in enumerate(STORY[: (0, 1, 3, 6)[shard % 4]], start=1):
+            event = Event(kind=kind, send=1, at=plan.created_at, plan=plan.name)  # type: ignore[arg-type]
+            (ledger / f"{place:04d}-{kind}.json").write_bytes(msgspec.json.encode(event))
         if shard % 4 == 3:
-            output.child(f"{directory.SPENT}/{shard:05d}.1.paid.1234.2.100.50.json").write_bytes(b"{}")
+            (job / directory.SPENT / f"{shard:05d}.1.paid.1234.2.100.50.json").write_bytes(b"{}")
     return plan
 
 
