@@ -30,8 +30,8 @@ from airflow_openai_batch.job.plan_layout import encode_plan
 from airflow_openai_batch.openai_api.endpoints import Endpoint
 from airflow_openai_batch.results.landing_summary import LandingSummary, ShardSummary
 from bench.bench_split import ROOT
-from bench.distant_disk import DistantDisk
 from bench.table import print_table
+from fixtures.distant_disk import DistantDisk
 
 if TYPE_CHECKING:
     from airflow_openai_batch.storage.location import Location

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,6 +19,7 @@ from airflow_openai_batch.job.plan import Counts, Limits, Plan, Shard
 from airflow_openai_batch.report.row_check import RowCheck, check_accounts
 from airflow_openai_batch.results.result_rows import ResultRow, ResultsWriter
 from airflow_openai_batch.storage.location import Location, resolve_plain
+from fixtures.distant_disk import DistantDisk
 
 
 @dataclass
@@ -175,3 +179,19 @@ def test_any_change_of_any_job_is_noticed(tmp_path: Path, data: st.DataObject, s
     job.write_part(shard, positions)
     with pytest.raises(AccountingError):
         job.check(plan)
+
+
+def test_of_a_large_part_two_columns_are_read(tmp_path: Path) -> None:
+    """Many are read side by side, so that none may hold much of what it does not look at."""
+    job = JobOnDisk(tmp_path, [list(range(2_000))], [])
+    answers = pa.array(os.urandom(4_000).hex() for _ in range(2_000))
+    rows = pa.table(
+        {"position": pa.array(range(2_000), pa.int64()), "content": answers, "status": ["ok"] * 2_000}
+    )
+    place = Path(job.part(0).path)
+    place.parent.mkdir()
+    pq.write_table(rows, place)
+    assert place.stat().st_size > 15_000_000
+    disk = DistantDisk(delay_s=0.0)
+    assert check_accounts(job.plan(), disk.locate(tmp_path)).rows == 2_000
+    assert disk.bytes_read < 500_000

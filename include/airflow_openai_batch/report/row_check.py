@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     """Positions, and how many rows have which status."""
 
 BATCH_ROWS = 65_536
+_AHEAD_BYTES = 65_536
+"""Of a part two columns are read, and what lies between them is not."""
 
 
 class RowCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,7 +164,7 @@ class _Check:
 def _read_part(part: Location) -> list[_PartRows] | None:
     """Of a shard's rows two columns, 0.5 MB at most; None where it is not there."""
     try:
-        with part.open_read() as file:
+        with part.open_read(ahead_bytes=_AHEAD_BYTES) as file:
             return [
                 (
                     batch.column("position").to_numpy(),

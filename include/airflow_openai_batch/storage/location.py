@@ -116,12 +116,13 @@ class Location:
         self.fs.invalidate_cache()
         return int(self.fs.info(self.path)["size"])
 
-    def open_read(self) -> BinaryIO:
-        """A seekable reader. Read-ahead only: a plan's ranges are read in order."""
+    def open_read(self, *, ahead_bytes: int = WRITE_BLOCK_BYTES) -> BinaryIO:
+        """A seekable reader. Read-ahead only: a plan's ranges are read in order.
+
+        :param ahead_bytes: that each request to the store asks for beyond what is wanted.
+        """
         self.check_bounds()
-        return cast(
-            "BinaryIO", self.fs.open(self.path, "rb", cache_type="readahead", block_size=WRITE_BLOCK_BYTES)
-        )
+        return cast("BinaryIO", self.fs.open(self.path, "rb", cache_type="readahead", block_size=ahead_bytes))
 
     def write_bytes(self, data: bytes) -> None:
         """Replace the file as a whole; a reader sees the old or the new, never a part."""
