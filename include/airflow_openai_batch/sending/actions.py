@@ -99,9 +99,8 @@ class ShardActions:
         )
         self._declined = DeclinedCalls(journal=self._journal, month=self._month, policy=self.policy)
         self._flex = FlexKnowledge(self.files.output, self.files.shard)
-        self._hurry = Hurry(
-            self.files.output, len(self.files.plan.shards), self.policy, self._flex, self.find_pace
-        )
+        shards = len(self.files.plan.shards)
+        self._hurry = Hurry(self.files.output, shards, self.policy, self._flex, self.find_pace)
         self._landing = ShardLanding(
             files=self.files,
             journal=self._journal,
@@ -146,9 +145,8 @@ class ShardActions:
         """Whether it matters if there is flex: to look takes a read."""
         if state.done is not None or state.batch_id is not None:
             return False
-        late = is_late(
-            self.clock(), self.policy, rest_s=self._hurry.find_rest_s(state), hurried_for=state.hurried_for
-        )
+        rest_s = self._hurry.find_rest_s(state)
+        late = is_late(self.clock(), self.policy, rest_s=rest_s, hurried_for=state.hurried_for)
         lane = self.policy.choose_lane(state.content.requests, late=late, has_flex=self._has_flex(state))
         return lane == "flex"
 
@@ -186,18 +184,14 @@ class ShardActions:
     def _(self, step: steps.Find, state: ShardState) -> Observations | Waiting:
         looked_at = self.clock()
         candidates = self._find(state, step.since)
-        return Observations(
-            candidates=candidates,
-            looked_at=looked_at,
-            batch=next((each for each in candidates if each.id == state.batch_id), None),
-        )
+        batch = next((each for each in candidates if each.id == state.batch_id), None)
+        return Observations(candidates=candidates, looked_at=looked_at, batch=batch)
 
     def _find(self, state: ShardState, since: float | None) -> tuple[BatchView, ...]:
         if since is None:  # it was never sent, as far as the ledger goes
             return find_sent(self.client, self.files, state)
-        return self.client.find(
-            self.files.key(state.send), since, files=state.sent_files, former=state.former_batches
-        )
+        key = self.files.key(state.send)
+        return self.client.find(key, since, files=state.sent_files, former=state.former_batches)
 
     @_carry_out.register
     def _(self, step: steps.Adopt, state: ShardState) -> Observations | Waiting:
