@@ -25,6 +25,15 @@ READING = "cd_cover.yaml"
 JUDGING = "cd_choice.yaml"
 FIRST_YEAR = 1982
 """The first CD was sold in October 1982; what is older is a problem."""
+CATALOGUE_COLUMNS = {
+    "id": "id",
+    "title": "title",
+    "artist": "artist",
+    "year": "year",
+    "label": "label",
+    "catalogue_number": "catalogue_number",
+}
+"""Of a catalogue that is a file: what each is called there."""
 
 DOC_MD = """
 ### Photographs of CD covers -> a catalogue in Excel
@@ -61,7 +70,8 @@ when all is done sends what failed once more.
 1. `photos_uri`: where your pictures lie (`s3://conn@bucket/covers/`): .png, .jpg, .webp, .gif, and converted .tif,
    .avif, .bmp, .jp2 and, with the extra `heic`, .heic. They are sent upright. One that is rejected is tried again when
    the prompt's `images` change or the extra is installed; one that is gone leaves the results, with a note.
-2. `catalogue_conn_id`: a connection of type HTTP to a catalogue that answers with JSON; its extra says how to ask. For
+2. `catalogue_uri`: your catalogue as a table, with its columns in `CATALOGUE_COLUMNS`. Or `catalogue_conn_id`: a
+   connection of type HTTP to a catalogue that answers with JSON; its extra says how to ask. For
    MusicBrainz, say, with host `https://musicbrainz.org`:
 
    ```
@@ -120,7 +130,7 @@ OWN = {
         default=f"{SAMPLES}/catalogue.jsonl",
         type="string",
         title="Catalogue as a file",
-        description="JSON Lines with id, title, artist, year, label, catalogue_number.",
+        description="A .csv, .jsonl, .parquet or .xlsx with id, title, artist, year, label, catalogue_number.",
     ),
     "min_confidence": Param(
         default=0.6,
@@ -192,7 +202,7 @@ with DAG(
 
     @task
     def find_candidates() -> dict[str, Any]:
-        return cd_catalog.search_catalogue(get_current_context())
+        return cd_catalog.search_catalogue(get_current_context(), CATALOGUE_COLUMNS)
 
     @task.short_circuit(ignore_downstream_trigger_rules=False)
     def list_choices() -> str | None:

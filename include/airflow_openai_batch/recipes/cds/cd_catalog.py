@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -106,16 +106,19 @@ def clean_covers(context: Context, clean: Callable[[dict[str, Any]], Cover] = cl
 
 
 @task_failures()
-def search_catalogue(context: Context) -> dict[str, Any]:
+def search_catalogue(context: Context, columns: Mapping[str, str]) -> dict[str, Any]:
     """Beside each cover the records of the catalogue that it may be; see `open_catalogue`.
 
     It reads the form: ``catalogue_conn_id``, ``catalogue_uri``.
+
+    :param columns: of a catalogue that is a file, by the names that they have here.
     """
     output, params = open_folder(context), context["params"]
     counts: Counter[str] = Counter()
 
     def search() -> Iterator[Row]:
-        with open_catalogue(params["catalogue_conn_id"] or "", params["catalogue_uri"]) as catalogue:
+        conn_id = params["catalogue_conn_id"] or ""
+        with open_catalogue(conn_id, params["catalogue_uri"], columns) as catalogue:
             for row in read_rows(output.child(CLEANED), made_by="clean_covers"):
                 found = [] if row.get("is_gone") else find_candidates(catalogue, Cover.from_row(row))
                 counts["with candidates" if found else "without"] += 1

@@ -11,18 +11,16 @@ import msgspec
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_openai_batch.access.givers import find_giver_of
-from airflow_openai_batch.access.locations import open_place
 from airflow_openai_batch.access.permissions import check_conn_id
-from airflow_openai_batch.errors import ConfigError, InputError, OpenAIBatchError
+from airflow_openai_batch.errors import ConfigError, OpenAIBatchError
 from airflow_openai_batch.openai_api.connection_settings import check_conn_type
-from airflow_openai_batch.recipes.cds.cd_covers import FIELDS, Cover, fold, read_year, score_match
-from airflow_openai_batch.recipes.json_rows import read_rows
+from airflow_openai_batch.recipes.cds.cd_covers import FIELDS, Cover, score_match
+from airflow_openai_batch.recipes.cds.file_catalogue import FileCatalogue
 from airflow_openai_batch.server_words import remember_connection
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from airflow_openai_batch.storage.location import Location
 
 MOST_CANDIDATES = 5
 """A model that judges more of them judges worse, and each costs tokens."""
@@ -71,46 +69,17 @@ def find_candidates(catalogue: Catalogue, read: Cover) -> list[Candidate]:
     return sorted(found.values(), key=lambda each: (-each.score, each.id))[:MOST_CANDIDATES]
 
 
-def open_catalogue(conn_id: str, file_uri: str) -> Catalogue:
+def open_catalogue(conn_id: str, file_uri: str, columns: Mapping[str, str] | None = None) -> Catalogue:
     """The catalogue behind an HTTP connection, or, without one, a file of records.
 
     :param conn_id: an Airflow connection of type HTTP; see `HttpCatalogue`.
-    :param file_uri: JSON Lines with ``id`` and the fields of `Cover`.
+    :param file_uri: of a table of records; see `FileCatalogue`.
+    :param columns: of that, by the names that they have here.
     :raises ConfigError: if neither can be used.
     """
     if conn_id.strip().lower() not in ("", "none"):
         return HttpCatalogue.from_connection(conn_id.strip())
-    return FileCatalogue(open_place(file_uri, "input", find_giver_of(file_uri, "catalogue_uri")))
-
-
-class FileCatalogue:
-    """Records in a file, all in memory: about 1 KB each. For trying, and for catalogues of some ten thousand."""
-
-    def __init__(self, place: Location) -> None:
-        self._records: list[tuple[str, Cover]] = []
-        self._by_word: dict[str, list[int]] = {}
-        for row in read_rows(place, made_by="that makes it"):
-            if not row.get("id"):
-                raise InputError(
-                    f"{place.uri}: a record has no id. Each needs one, beside {', '.join(FIELDS)}."
-                )
-            self._records.append((str(row["id"]), Cover.from_row(row)))
-            for word in fold(row.get("title")) | fold(row.get("artist")):
-                self._by_word.setdefault(word, []).append(len(self._records) - 1)
-
-    def search(self, read: Cover) -> Iterator[tuple[str, Cover]]:
-        """Every record that shares a word with title or artist."""
-        numbers = {
-            number for word in fold(read.title) | fold(read.artist) for number in self._by_word.get(word, ())
-        }
-        for number in sorted(numbers):
-            yield self._records[number]
-
-    def __enter__(self) -> FileCatalogue:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
+    return FileCatalogue.read(file_uri, find_giver_of(file_uri, "catalogue_uri"), columns or {})
 
 
 @dataclass(slots=True)
@@ -191,10 +160,8 @@ class HttpCatalogue:
         for record in found:
             identity = _dig(record, self.fields.get("id", "id"))
             if identity is not None:
-                values: dict[str, Any] = {name: _dig(record, self.fields.get(name, name)) for name in FIELDS}
-                year = values.pop("year")
-                texts = {name: None if value is None else str(value) for name, value in values.items()}
-                yield str(identity), Cover(**texts, year=read_year(None if year is None else str(year)))
+                values = {name: _dig(record, self.fields.get(name, name)) for name in FIELDS}
+                yield str(identity), Cover.from_record(values)
 
     def _get(self, read: Cover) -> Any:
         import httpx

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,13 @@ class Cover:
     def from_row(cls, row: dict[str, Any]) -> Cover:
         """:param row: with these names among its keys, clean already."""
         return cls(**{name: row.get(name) for name in FIELDS})
+
+    @classmethod
+    def from_record(cls, values: Mapping[str, Any]) -> Cover:
+        """:param values: of a library's record, by these names, in whatever type they have there."""
+        texts = {name: str(value) for name, value in values.items() if value not in (None, "")}
+        year = read_year(texts.pop("year", None))
+        return cls(**texts, year=year)
 
     def __str__(self) -> str:
         """``Title, Artist, 1994, Label, TW 1042``."""
