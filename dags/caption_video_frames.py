@@ -57,7 +57,8 @@ asks about 180.
 **Make it your own**
 1. `video_uri`, `start_s`, `every_s`, `max_frames`: an hour has 3,600 frames; begin with `max_frames` = 20.
 2. `include/prompts/frame_caption.yaml`: what is asked; a file of that name beside this one takes its place. `detail:
-   low` there is the cheap way to look at a picture; with `high`, set `max_side` to 1024 or so.
+   low` there is the cheap way to look at a picture; with `high`, set `max_side` to 1024 or so. With a `response_schema`
+   its property `caption` is compared, and each other one (the shot, who is there) is a column of the workbook.
 3. `tier`: the usage tier of your account. In the connection's extra, as `{"tier": "2"}`, it holds for all DAGs, and
    sets the requests and tokens per minute as well.
 4. A model of another server, say your own: its connection of type OpenAI as `model_2_conn_id` (named in the DAG or in

@@ -54,7 +54,7 @@ from there.
 2. `include/prompts/tags.yaml` is the prompt, and says how many tags there are; a file of that name beside this one
    takes its place. Raise its `version` with each change that should reach tagged points. Words that it lists for the
    tags (`enum`) are written as they are. To try other words, type them into *Instructions*, with *Tag again* on
-   `changed`.
+   `changed`. A property that you add to its schema stands below *Mark*, in `answers`: filter by `tagging.answers.mood`.
 3. `RULES`: what makes a tag of the model's words (`clean=str.strip` leaves them), and how long they may be.
 4. A `schedule`, and constants in place of the parameters that nobody should type. A run without new transcripts ends at
    once and costs nothing. The task **seed_samples** can go.

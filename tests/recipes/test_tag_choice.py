@@ -163,6 +163,10 @@ def test_keys_that_cannot_be_written_are_refused(fields: dict[str, str], words: 
         ("one", "one"),
         (["one", " ", 2, "two"], "one\ntwo"),
         ([{"start": 0.0, "text": " one"}, {"start": 1.0, "words": []}, {"text": "two "}], "one\ntwo"),
+        (
+            [{"speaker": "Ann", "text": "one"}, {"speaker": " ", "text": "two"}, {"speaker": "Bo"}],
+            "Ann: one\ntwo",
+        ),
         ([{"start": 0.0}], None),
         (7, None),
         ({"text": "one"}, None),

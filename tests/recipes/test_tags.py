@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_openai_batch.errors import ConfigError
-from airflow_openai_batch.recipes.qdrant.tags import Tagged, TagRules, clean_tag
+from airflow_openai_batch.recipes.qdrant.tags import Tagged, TagRules, clean_tag, read_more
 
 RULES = TagRules(min_tags=3, max_tags=5)
 
@@ -71,3 +71,11 @@ def test_words_that_the_prompt_lists_are_written_as_they_are() -> None:
 def test_a_prompt_whose_answers_have_no_tags_is_refused_before_anything_is_asked(schema: object) -> None:
     with pytest.raises(ConfigError, match="response_schema lacks tags"):
         TagRules().read_schema(schema)  # type: ignore[arg-type]
+
+
+def test_what_a_prompt_asks_beyond_tags_and_summary_is_kept() -> None:
+    assert read_more('{"tags": ["a"], "summary": "s", "mood": "calm", "resolved": true}') == {
+        "mood": "calm",
+        "resolved": True,
+    }
+    assert read_more("no object") == read_more("[1]") == read_more(None) == {}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
 
 from airflow_openai_batch.access.givers import find_giver_of
 from airflow_openai_batch.access.locations import open_place
@@ -22,6 +25,7 @@ from airflow_openai_batch.recipes.captions.frame_rounds import (
     read_captioned,
 )
 from airflow_openai_batch.recipes.captions.video_frames import read_frames
+from airflow_openai_batch.recipes.cds.answer_extras import to_cell
 from airflow_openai_batch.recipes.cds.workbook import WorkbookSheet, write_workbook
 from airflow_openai_batch.report.markdown import escape
 from airflow_openai_batch.report.report import Report
@@ -35,6 +39,8 @@ REPORT = "report.md"
 WORKBOOK = "captions.xlsx"
 PROBLEMS = "problems"
 """Column of the workbook: which caption is missing, and why."""
+CAPTION = "caption"
+"""Of a prompt with a schema: the property that is compared; the others have columns of their own."""
 _SHOWN = 10
 """Frames whose captions stand in the report; the workbook has all."""
 
@@ -112,7 +118,8 @@ def compare_captions(video_uri: str) -> dict[str, Any]:
     ]
     report = "\n".join(_describe(outcomes, _pair(place, outcomes, captions))) + "\n"
     place.child(REPORT).write_bytes(report.encode())
-    names = ["frame", "second", *(each.name for each in outcomes), PROBLEMS]
+    more = _name_more(outcomes, captions)
+    names = ["frame", "second", *(each.name for each in outcomes), *more, PROBLEMS]
     written = write_workbook(
         place.child(WORKBOOK),
         (
@@ -169,10 +176,12 @@ def _read_times(output: Location, shard: int) -> list[float]:
 
 
 class _Caption(NamedTuple):
-    """``text`` is None where there is no good answer; then ``problem`` says why."""
+    """``text`` is None where there is no good answer; then ``problem`` says why. ``more`` is what a prompt with a
+    schema asks beside the caption."""
 
     text: str | None
     problem: str = ""
+    more: Mapping[str, Any] = MappingProxyType({})
 
 
 _NOT_ASKED = _Caption(None, "not asked about")
@@ -186,8 +195,32 @@ def _read_captions(folder: Location) -> Captions:
 
 def _to_caption(row: Row) -> _Caption:
     if row["answer_status"] == "ok" and row["answer"]:
-        return _Caption(row["answer"].strip())
+        return _read_caption(row["answer"].strip())
     return _Caption(None, ", ".join(filter(None, (row["answer_status"], row["answer_error"]))))
+
+
+def _read_caption(answer: str) -> _Caption:
+    """Of an answer with properties the one that is called so, else the first text, is the caption."""
+    try:
+        said = msgspec.json.decode(answer) if answer.startswith("{") else None
+    except msgspec.DecodeError:
+        said = None
+    texts = [name for name, value in said.items() if isinstance(value, str)] if said else []
+    if not said or not texts:
+        return _Caption(answer)
+    main = CAPTION if CAPTION in texts else texts[0]
+    return _Caption(said[main], more={name: to_cell(value) for name, value in said.items() if name != main})
+
+
+def _name_more(outcomes: Sequence[CaptionOutcome], captions: Sequence[Captions]) -> list[str]:
+    """Columns of what was asked beside captions."""
+    found = (
+        f"{outcome.name}: {name}"
+        for outcome, each in zip(outcomes, captions, strict=True)
+        for told in each.values()
+        for name in told.more
+    )
+    return list(dict.fromkeys(found))
 
 
 def _pair(place: Location, outcomes: Sequence[CaptionOutcome], captions: Sequence[Captions]) -> Iterator[Row]:
@@ -200,6 +233,9 @@ def _pair(place: Location, outcomes: Sequence[CaptionOutcome], captions: Sequenc
         missing = [f"{name}: {each.problem}" for name, each in told.items() if each.text is None]
         row: Row = {"frame": frame["frame"], "second": frame["second"], PROBLEMS: "; ".join(missing) or None}
         row.update((name, each.text) for name, each in told.items())
+        row.update(
+            (f"{name}: {key}", value) for name, each in told.items() for key, value in each.more.items()
+        )
         yield row
 
 

@@ -37,7 +37,7 @@ def take_extras(answer: Row, names: Sequence[str]) -> dict[str, Any]:
         said = msgspec.json.decode(answer["answer"] or "")
     except msgspec.DecodeError:
         return {}
-    return {name: _to_cell(said[name]) for name in names if name in said} if isinstance(said, dict) else {}
+    return {name: to_cell(said[name]) for name in names if name in said} if isinstance(said, dict) else {}
 
 
 def name_columns(names: Sequence[str], taken: Collection[str]) -> dict[str, str]:
@@ -45,7 +45,8 @@ def name_columns(names: Sequence[str], taken: Collection[str]) -> dict[str, str]
     return dict(zip(names, find_free_names(names, taken, "answer_"), strict=True))
 
 
-def _to_cell(value: Any) -> Any:
+def to_cell(value: Any) -> Any:
+    """As a workbook holds it."""
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         return "; ".join(value)
     return msgspec.json.encode(value).decode() if isinstance(value, list | dict) else value

@@ -21,7 +21,8 @@ _DEEPEST_KEY = 3
 
 def read_field(payload: Mapping[str, Any], name: str) -> str | None:
     """Text at a key of the payload, ``a.b`` looks into an object; None where there is none. Pieces are joined by lines:
-    texts, or segments as programs that transcribe write them (``[{"start": 0.0, "text": "..."}]``).
+    texts, or segments as programs that transcribe write them (``[{"start": 0.0, "speaker": "A", "text": "..."}]``),
+    with who speaks before each.
     """
     found: Any = payload
     for part in name.split("."):
@@ -54,9 +55,15 @@ def check_text_field(points: Points, where: models.Filter | None, name: str, mat
 
 def _read_text(found: Any) -> str | None:
     if isinstance(found, list):
-        pieces = (piece.get("text") if isinstance(piece, Mapping) else piece for piece in found)
-        found = "\n".join(piece.strip() for piece in pieces if isinstance(piece, str) and piece.strip())
+        found = "\n".join(filter(None, map(_read_piece, found)))
     return found if isinstance(found, str) and found.strip() else None
+
+
+def _read_piece(piece: Any) -> str:
+    """Empty where it has no text."""
+    said, speaker = (piece.get("text"), piece.get("speaker")) if isinstance(piece, Mapping) else (piece, None)
+    text = said.strip() if isinstance(said, str) else ""
+    return f"{speaker.strip()}: {text}" if text and isinstance(speaker, str) and speaker.strip() else text
 
 
 def _may_be_text(payload: Mapping[str, Any], name: str) -> bool:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 TAGS, SUMMARY, TAGGING = "tags", "summary", "tagging"
 """The keys of the payload by default; the third says by which prompt a point was tagged."""
+ANSWERS = "answers"
+"""Below the mark: what the prompt asks beyond tags and summary."""
 FAILED = "failed"
 """Below the mark: the last question in vain."""
 _OUTPUT_KEY = re.compile(r"[\w-]{1,100}")
@@ -130,6 +132,8 @@ def make_payload(
     }
     if not fields.are_usual:
         mark["keys"] = list(fields.values)
+    if tagged.more:
+        mark[ANSWERS] = dict(tagged.more)
     return {fields.tags: tagged.tags, fields.summary: tagged.summary, fields.tagging: mark}
 
 

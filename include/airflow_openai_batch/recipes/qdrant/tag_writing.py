@@ -24,7 +24,7 @@ from airflow_openai_batch.recipes.qdrant.tag_marks import (
     make_payload,
     mark_failure,
 )
-from airflow_openai_batch.recipes.qdrant.tags import Tagged, TagRules
+from airflow_openai_batch.recipes.qdrant.tags import Tagged, TagRules, read_more
 from airflow_openai_batch.recipes.qdrant.transcripts import NOTE as READING
 from airflow_openai_batch.recipes.qdrant.transcripts import (
     TranscriptReading,
@@ -55,6 +55,7 @@ NOTE = "written.json"
 _COLUMNS = [
     "point_id",
     "text",
+    "answer",
     "answer_status",
     "answer_error",
     "answer_model",
@@ -138,7 +139,7 @@ def check_sample(folder: Location, store: PointStore, *, fields: Fields, rules: 
             found: dict[str, Any] = {"point_id": row["point_id"]}
             if isinstance(judged, Tagged):
                 good += 1
-                found |= judged._asdict()
+                found |= {"tags": judged.tags, "summary": judged.summary, **judged.more}
             else:
                 wrong.append(_Wrong(to_point_id(row["point_id"]), row["text"], *judged))
                 found |= {"problem": judged[1]}
@@ -297,7 +298,9 @@ def _judge(row: Mapping[str, Any], rules: TagRules) -> Tagged | tuple[str, str]:
     if row["answer_status"] != "ok":
         return row["answer_status"], row["answer_error"] or "there is no answer"
     judged = rules.check_answer(row["tags"], row["summary"])
-    return judged if isinstance(judged, Tagged) else ("against_the_rules", f"the answer {judged}")
+    if isinstance(judged, Tagged):
+        return judged._replace(more=read_more(row["answer"]))
+    return "against_the_rules", f"the answer {judged}"
 
 
 def _read_manifest(folder: Location) -> Manifest:

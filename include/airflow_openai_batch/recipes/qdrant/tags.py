@@ -6,7 +6,10 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
+
+import msgspec
 
 from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.wording import number_of
@@ -22,12 +25,25 @@ class Tagged(NamedTuple):
 
     tags: list[str]
     summary: str
+    more: Mapping[str, Any] = MappingProxyType({})
+    """What the prompt asks beyond these, by property."""
 
 
 def clean_tag(text: str) -> str:
     """Lower case, words joined by hyphens, letters and digits of any script: ``Café culture!`` is ``café-culture``."""
     plain = unicodedata.normalize("NFKC", text).lower().translate(_DROPPED)
     return _BETWEEN.sub("-", plain).strip("-")
+
+
+def read_more(answer: str | None) -> dict[str, Any]:
+    """The properties of an answer beyond tags and summary."""
+    try:
+        said = msgspec.json.decode(answer or "")
+    except msgspec.DecodeError:
+        return {}
+    return (
+        {name: said[name] for name in said if name not in (TAGS, SUMMARY)} if isinstance(said, dict) else {}
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
