@@ -56,8 +56,8 @@ from there.
    tags (`enum`) are written as they are. To try other words, type them into *Instructions*, with *Tag again* on
    `changed`. A property that you add to its schema stands below *Mark*, in `answers`: filter by `tagging.answers.mood`.
 3. `RULES`: what makes a tag of the model's words (`clean=str.strip` leaves them), and how long they may be.
-4. A `schedule`, and constants in place of the parameters that nobody should type. A run without new transcripts ends at
-   once and costs nothing. The task **seed_samples** can go.
+4. A `schedule`, and `const=` in those parameters that nobody should type, with the same value as `default=`. A run
+   without new transcripts ends at once and costs nothing. The task **seed_samples** can go.
 """
 
 

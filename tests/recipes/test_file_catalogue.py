@@ -16,6 +16,7 @@ EXPORT = """Signatur;Titel;Interpret;Jahr;Verlag
 UB1;Samba da Chuva;Os Navegantes;1971;Mar Azul
 UB2;Winterreise;Schubert;(P) 1961;
 ;Without a number;Nobody;1970;
+UB4;With; a semicolon;Nobody;1970;
 """
 COLUMNS = {"id": "Signatur", "title": "Titel", "artist": "Interpret", "year": "Jahr", "label": "Verlag"}
 
@@ -38,7 +39,7 @@ def test_an_export_has_its_own_columns(tmp_path: Path, caplog: pytest.LogCapture
     ]
     ((_, second),) = catalogue.search(Cover(artist="Schubert"))
     assert (second.year, second.label) == (1961, None)
-    assert "1 record without an id" in caplog.text
+    assert "2 records left out. record 3: has no id; record 4: " in caplog.text
     assert "has no column catalogue_number; nothing is known of these" in caplog.text
 
 

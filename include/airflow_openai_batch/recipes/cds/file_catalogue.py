@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from airflow_openai_batch.access.givers import Giver
 
 ID = "id"
+_NAMED = 3
+"""Records that are left out, with the reason."""
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,8 @@ class FileCatalogue:
         catalogue = cls()
         written = open_place(uri, "input", giver).child("none")  # nothing of ours lies below a file
         found = find_row_files([uri], written, make_resolver("input", giver))
-        unread = 0
+        first_unread: list[str] = []
+        rows = unread = 0
         with open_row_files(found) as table:
             names = {name: columns.get(name, name) for name in (ID, *FIELDS)}
             _check_columns(uri, names, table.schema.names)
@@ -46,14 +49,15 @@ class FileCatalogue:
                 for at, row in enumerate(read_rows(block, table.schema.names)):
                     record = {name: row.get(column) for name, column in names.items()}
                     identity = record.pop(ID)
+                    rows += 1
                     if at in block.problems or identity in (None, ""):
                         unread += 1
+                        if len(first_unread) < _NAMED:
+                            first_unread.append(f"record {rows:,}: {block.problems.get(at, 'has no id')}")
                     else:
                         catalogue.add(str(identity), Cover.from_record(record))
         if unread:
-            log.warning(
-                "%s: %s without an id, or that cannot be read, left out.", uri, number_of(unread, "record")
-            )
+            log.warning("%s: %s left out. %s.", uri, number_of(unread, "record"), "; ".join(first_unread))
         return catalogue
 
     def add(self, identity: str, record: Cover) -> None:
