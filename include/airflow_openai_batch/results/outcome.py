@@ -32,7 +32,7 @@ from airflow_openai_batch.openai_api.result_line import (
     ResultResponse,
     read_result_line,
 )
-from airflow_openai_batch.requests.schema_check import CheckLimitError, UnusableSchemaError, find_violation
+from airflow_openai_batch.results.format_check import check_format
 from airflow_openai_batch.results.torn_lines import make_out_costs
 from airflow_openai_batch.server_words import clean_code, hide_secrets, hide_secrets_bytes
 
@@ -56,9 +56,6 @@ UNUSABLE_CODES = frozenset({UNREADABLE, MISSING_PARTS})
 """Nothing of the answer can be used: ``invalid_output``, as one that breaks its schema."""
 
 ANSWER_CODES = frozenset({CONTENT_FILTER, REFUSAL, TRUNCATED, INVALID_OUTPUT})
-
-
-_NOT_JSON = "The answer is not JSON, which the request's format asks for."
 
 
 class Rank(IntEnum):
@@ -356,20 +353,20 @@ def _check_formats(
     for number, choice in enumerate(choices):
         if choice.calls is not None or (choice.text is None and answer.defect is not None):
             continue
-        may_retry = INVALID_OUTPUT in rules.retry
-        try:
-            violation = _check_format(outcome, choice, output_format, schema)
-        except CheckLimitError as error:
-            violation, may_retry = str(error), False  # another answer is checked against the same schema
-        if number == 0 and violation != _NOT_JSON:
-            outcome.parsed = choice.text
-        if violation is not None:
-            which = f"Choice {number + 1} of {len(choices)}: {violation}" if len(choices) > 1 else violation
+        found = check_format(choice.text or "", output_format, schema)
+        if found.text is not None:
+            choice.text = found.text
+        outcome.unchecked |= found.unchecked
+        if number == 0:
+            outcome.parsed = found.text
+        if found.violation is not None:
+            several = f"Choice {number + 1} of {len(choices)}: " if len(choices) > 1 else ""
             outcome.rank = Rank.DEFECTIVE
             outcome.status = INVALID_OUTPUT
             outcome.error_code = INVALID_OUTPUT
-            outcome.error_message = which
-            outcome.retryable = may_retry
+            outcome.error_message = several + found.violation
+            # Another answer is checked against the same schema.
+            outcome.retryable = INVALID_OUTPUT in rules.retry and not found.beyond_limits
             return
 
 
@@ -378,22 +375,3 @@ def _holds_json(text: str) -> bool:
         return isinstance(lenient_json.decode(text), dict | list)
     except lenient_json.UnreadableJSONError:
         return False
-
-
-def _check_format(outcome: Outcome, choice: Choice, output_format: str, schema: bytes | None) -> str | None:
-    """What is wrong with a text; it then is JSON that every reader takes.
-
-    :raises CheckLimitError: if the check takes too much.
-    """
-    try:
-        value, choice.text = lenient_json.read(choice.text or "")
-    except lenient_json.UnreadableJSONError:
-        return _NOT_JSON
-    if output_format == "json_schema" and schema is not None:
-        try:
-            return find_violation(schema, value, len(choice.text))
-        except UnusableSchemaError:
-            outcome.unchecked = True
-    elif output_format == "json_object" and not isinstance(value, dict):
-        return "The answer is JSON but no object, which the request's format asks for."
-    return None
