@@ -27,6 +27,7 @@ __all__ = [
     "models",
     "own_prices",
     "paging",
+    "plain_answers",
     "prices",
     "rate_limits",
     "rates",

@@ -17,7 +17,7 @@ from genai_prices.types import TieredPrices
 from airflow_openai_batch.openai_api.endpoints import IMAGES, Endpoint
 from airflow_openai_batch.openai_api.models import find_price_entry
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices, find_own_price
-from airflow_openai_batch.openai_api.rates import DEARER_TIERS, MediaRate, MediaTokens, Rate, Rates
+from airflow_openai_batch.openai_api.rates import DEARER_TIERS, MediaRate, MediaTokens, Numbers, Rate, Rates
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -81,6 +81,30 @@ def price_answer(
     tokens = (input_tokens, cached_tokens, written_tokens, output_tokens, media, written_long_tokens)
     full = standard.at(input_tokens).price(*tokens)
     return Cost(full if rates is standard else rates.at(input_tokens).price(*tokens), full)
+
+
+def price_texts(
+    model: str,
+    inputs: Numbers,
+    cached: Numbers,
+    written: Numbers,
+    outputs: Numbers,
+    *,
+    at: float | None,
+    asked: str,
+    own_prices: OwnPrices,
+) -> tuple[Numbers, Numbers] | None:
+    """(actual_usd, standard_usd) of each of many answers of a batch by one model that are text alone.
+
+    The numbers are tokens; all else as of `price_answer`.
+    """
+    found = _find_prices(model, asked, at, BATCH, own_prices)
+    if found is None:
+        return None
+    standard, rates = found
+    tokens = (inputs, cached, written, outputs)
+    full = standard.price_texts(*tokens)
+    return full if rates is standard else rates.price_texts(*tokens), full
 
 
 def _has_seconds(rates: Rates) -> bool:

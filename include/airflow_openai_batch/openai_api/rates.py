@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+Numbers = npt.NDArray[np.float64]
+
 DEARER_TIERS = frozenset({"priority", "fast"})
 """Service tiers above the standard price, by how much depends on the model. Others that an answer may name cost the
 standard, or less."""
@@ -87,6 +92,14 @@ class Rate(NamedTuple):
             dollars += self.media.price_more(media, self.input, self.output)
         return (dollars + output_tokens * self.output) / 1_000_000
 
+    def price_texts(self, inputs: Numbers, cached: Numbers, written: Numbers, outputs: Numbers) -> Numbers:
+        """What `price` says of each of many answers that are text alone."""
+        cached = np.minimum(cached, inputs)
+        plain = inputs - cached
+        written = np.minimum(written, plain)
+        dollars = (plain - written) * self.input + cached * self.cached + written * self.written
+        return (dollars + outputs * self.output) / 1_000_000
+
     def halved(self) -> Rate:
         """Of the same tokens in a batch, where nothing else is said."""
         media = None if self.media is None else self.media.halved()
@@ -106,6 +119,14 @@ class Rates(NamedTuple):
             if input_tokens > start:
                 rate = higher
         return rate
+
+    def price_texts(self, inputs: Numbers, cached: Numbers, written: Numbers, outputs: Numbers) -> Numbers:
+        """See `Rate.price_texts`; each at the rate of its input."""
+        dollars = self.base.price_texts(inputs, cached, written, outputs)
+        for start, rate in self.tiers:
+            dearer = rate.price_texts(inputs, cached, written, outputs)
+            dollars = np.where(inputs > start, dearer, dollars)
+        return dollars
 
     def halved(self) -> Rates:
         """See `Rate.halved`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from airflow_openai_batch.job.request_line import RequestLine
 
 
-class Asked(NamedTuple):
+_BY_INPUTS = frozenset({Endpoint.EMBEDDINGS, Endpoint.MODERATIONS})
+"""Their answers have a part for each input."""
+
+
+class Asked(msgspec.Struct, frozen=True, gc=False):
     """The id of a request and the format its answer must have."""
 
     custom_id: str
@@ -56,19 +60,16 @@ def read_asked(request: RequestLine, endpoint: str) -> Asked:
         found = read_fields(request.line)
     except READ_ERRORS:
         return _read_odd(request)
-    if endpoint in (Endpoint.EMBEDDINGS, Endpoint.MODERATIONS):
+    if endpoint in _BY_INPUTS:
         return _read_inputs(found)
     if endpoint in IMAGES:
         return Asked(found.custom_id, inputs=count_choices(found.body.n))
-    if endpoint == "/v1/chat/completions":
+    raw = b""
+    if endpoint == "/v1/chat/completions" and found.body.response_format:
         raw = bytes(found.body.response_format)
     elif endpoint == "/v1/responses" and found.body.text:
         raw = _find_text_format(bytes(found.body.text))
-    else:
-        raw = b""
-    if not raw:
-        return Asked(found.custom_id)
-    return Asked(found.custom_id, *_read_format(raw))
+    return Asked(found.custom_id, *_read_format(raw)) if raw else Asked(found.custom_id)
 
 
 def _read_inputs(found: RequestFields) -> Asked:

@@ -117,7 +117,7 @@ def find_violation(schema: bytes, value: Any, size: int) -> str | None:
     :raises CheckLimitError: if the check goes beyond a limit.
     """
     looked = _look_at(schema)
-    if looked.check is not None and looked.subschemas * size <= _MOST_WORK:
+    if looked.check is not None and is_checked_here(schema, size):
         found = _check_here(looked.check, value)
     else:
         found = _check_apart(schema, value)
@@ -125,6 +125,12 @@ def find_violation(schema: bytes, value: Any, size: int) -> str | None:
         return None
     path, keyword = found
     return f"{path[:PATH_CHARS]}: breaks '{keyword}' of the request's schema"
+
+
+def is_checked_here(schema: bytes, size: int) -> bool:
+    """Whether `find_violation` checks an answer of ``size`` characters without a process of its own."""
+    looked = _look_once(schema)
+    return looked.check is not None and looked.subschemas * size <= _MOST_WORK
 
 
 def _check_here(check: Check, value: Any) -> tuple[str, str] | None:

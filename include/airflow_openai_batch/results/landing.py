@@ -7,8 +7,8 @@ shard, one row group, one line.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.errors import AccountingError
 from airflow_openai_batch.openai_api.answer_media import leave_out_media
@@ -16,14 +16,16 @@ from airflow_openai_batch.openai_api.answer_parts import ResponseContent, Usage
 from airflow_openai_batch.openai_api.endpoints import IMAGES, Endpoint
 from airflow_openai_batch.openai_api.lenient_json import clean
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
-from airflow_openai_batch.openai_api.prices import Cost, SentAs, price_answer
+from airflow_openai_batch.openai_api.plain_answers import PLAIN_READERS
+from airflow_openai_batch.openai_api.prices import BATCH, Cost, SentAs, price_answer
 from airflow_openai_batch.openai_api.rates import MediaTokens
 from airflow_openai_batch.results.landing_summary import LandingSummary, ProblemTally, SpendingTally
 from airflow_openai_batch.results.lanes import LaneTally
 from airflow_openai_batch.results.leftovers import LeftoverWriter, make_again
 from airflow_openai_batch.results.outcome import NOT_SENT, Outcome
+from airflow_openai_batch.results.plain_rows import PlainRowMaker, PlainRows
 from airflow_openai_batch.results.raw_index import RawAnswers, SendFiles
-from airflow_openai_batch.results.reconcile import Judged, Settled, describe_missing, settle_requests
+from airflow_openai_batch.results.reconcile import Judged, Settled, Settler, describe_missing, take_batches
 from airflow_openai_batch.results.result_rows import ResultRow, ResultsWriter
 
 if TYPE_CHECKING:
@@ -63,13 +65,25 @@ def land_shard(
     """
     unsent = _TOO_LATE if leftover is None else _NOT_SAMPLED
     landing = _Landing(sends, shard, media, keep_response_body, own_prices, unsent)
-    with RawAnswers(sends) as raw, part.open_write() as file:
+    # The body of an answer is more than what is read of a plain one.
+    reader = None if keep_response_body else PLAIN_READERS.get(shard.endpoint)
+    with (
+        RawAnswers(sends, reader=reader) as raw,
+        Settler(raw, endpoint=shard.endpoint, rules=rules) as settler,
+        part.open_write() as file,
+    ):
+        plain = PlainRowMaker(raw, settler, shard, own_prices)
         writer = ResultsWriter(file)
         with writer:
-            for settled in settle_requests(requests, raw, endpoint=shard.endpoint, rules=rules):
-                writer.write(landing.to_row(settled))
-                if leftover is not None and settled.retryable:
-                    leftover.write(make_again(settled))
+            for batch in take_batches(requests, raw, shard.endpoint):
+                for found in plain.make_rows(batch):
+                    if isinstance(found, PlainRows):
+                        writer.write_columns(landing.count(found))
+                        continue
+                    settled = settler.settle(batch, found)
+                    writer.write(landing.to_row(settled))
+                    if leftover is not None and settled.retryable:
+                        leftover.write(make_again(settled))
         if writer.rows != shard.requests:
             raise AccountingError(
                 f"shard {shard.shard}: the plan says {shard.requests:,} requests, {writer.rows:,} were read "
@@ -123,6 +137,16 @@ class _Landing:
         self._refused_for_account = 0
         self._retryable = self._duplicates = self._account_errors = self._unchecked = 0
         self._missing = describe_missing(sends)
+
+    def count(self, rows: PlainRows) -> Mapping[str, Sequence[Any]]:
+        """Returns the columns."""
+        self._rows["ok"] += rows.spending.answers
+        self._attempts.update(rows.columns["attempts"])
+        self._spending.add_all(rows.spending)
+        cost = Cost(rows.spending.cost_usd, rows.spending.standard_cost_usd)
+        self._lanes.add(BATCH, cost, answers=rows.spending.answers)
+        self._unpriced_models.update(model[:100] for model in rows.unpriced_models)
+        return rows.columns
 
     def to_row(self, settled: Settled) -> ResultRow:
         self._attempts[settled.attempts] += 1
@@ -222,7 +246,7 @@ class _Landing:
             _find_lane(send, outcome),
             send.batch_id,
             outcome.request_id,
-            None if send.completed_at is None else int(send.completed_at * 1000),
+            send.completed_at_ms,
             None if body is None else body.decode("utf-8", "replace"),
         )
 

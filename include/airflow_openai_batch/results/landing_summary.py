@@ -177,6 +177,18 @@ class SpendingTally:
             self.cost_usd += cost.actual_usd
             self.standard_cost_usd += cost.standard_usd
 
+    def add_all(self, spending: Spending) -> None:
+        """Many answers."""
+        self.answers += spending.answers
+        self.input += spending.tokens.input
+        self.cached += spending.tokens.cached
+        self.written += spending.tokens.written
+        self.output += spending.tokens.output
+        self.reasoning += spending.tokens.reasoning
+        self.unpriced += spending.unpriced
+        self.cost_usd += spending.cost_usd
+        self.standard_cost_usd += spending.standard_cost_usd
+
     def sum(self) -> Spending:
         return Spending(
             answers=self.answers,

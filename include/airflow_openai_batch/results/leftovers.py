@@ -55,7 +55,7 @@ def find_leftover(
 def make_again(settled: Settled) -> RequestLine:
     """A request as it is sent again: of embeddings that came in part, the inputs whose vectors did not come."""
     outcome = None if settled.chosen is None else settled.chosen.outcome
-    return settled.request._replace(line=cut_to_missing(settled.request.line, outcome))
+    return msgspec.structs.replace(settled.request, line=cut_to_missing(settled.request.line, outcome))
 
 
 class LeftoverWriter:

@@ -1,7 +1,8 @@
 """The raw files of a shard's sends, indexed by custom_id, so that rows can be made in input order.
 
 Lines come in any order. What is held in memory is the ids and where their lines stand (about 200
-bytes a line); files in object storage are copied to a temporary file for random access.
+bytes a line), or, of the first plain answers, what they say: a line that has been read need not be read again.
+Files in object storage are copied to a temporary file for random access.
 """
 
 from __future__ import annotations
@@ -16,15 +17,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from airflow_openai_batch.openai_api.lenient_json import UnreadableJSONError
+from airflow_openai_batch.openai_api.plain_answers import PlainAnswer
 from airflow_openai_batch.openai_api.result_line import read_custom_id
 from airflow_openai_batch.results.torn_lines import make_out_id
 
 if TYPE_CHECKING:
+    from airflow_openai_batch.openai_api.plain_answers import PlainReader
     from airflow_openai_batch.storage.location import Location
 
 log = logging.getLogger(__name__)
 
+ANSWER_BYTES = 500
+"""Roughly what is kept of a plain answer beside its text or vector."""
 READ_BYTES = 4 * 2**20
+KEPT_BYTES = 64 * 2**20
+"""So much of plain answers stays in memory until they are taken; by then rows take their place."""
 _LENGTH_BITS, _OFFSET_BITS = 32, 48
 _FILE_SHIFT = _LENGTH_BITS + _OFFSET_BITS
 _LENGTH_MASK, _OFFSET_MASK = 2**_LENGTH_BITS - 1, 2**_OFFSET_BITS - 1
@@ -61,10 +68,38 @@ class SendFiles:
     """Output and error files and segments, those that exist. Order does not matter for different
     requests; of equal lines for one request the first counts."""
 
+    @property
+    def completed_at_ms(self) -> int | None:
+        return None if self.completed_at is None else int(self.completed_at * 1000)
+
+    @property
+    def may_be_plain(self) -> bool:
+        """Of a send one by one each line says how it came, and is priced by that; of one with other lines than the
+        input's, vectors may have to be put together."""
+        return self.sent_as == "batch" and not self.hurried and self.leftover is None
+
 
 Place = int
 """Where a line stands: file, offset and length in one integer, since 50,000 tuples are what the garbage
 collector would walk through again and again."""
+
+
+Found = Place | PlainAnswer | Sequence[Place]
+"""The lines for a request: a single one, or one that was read already, or any number."""
+
+
+def list_places(found: Found) -> Sequence[Place]:
+    """Where the lines stand, in the order of sends."""
+    if isinstance(found, int):
+        return (found,)
+    return (found.place,) if isinstance(found, PlainAnswer) else found
+
+
+def measure(found: Found) -> int:
+    """Bytes that are still to be read for a request."""
+    if isinstance(found, PlainAnswer):
+        return 0
+    return sum(place & _LENGTH_MASK for place in list_places(found))
 
 
 class RawAnswers:
@@ -73,9 +108,16 @@ class RawAnswers:
     A line that is no JSON stands for the request whose custom_id can be made out in it.
 
     :param sha256: by send, what its files have to be; of others nothing is taken.
+    :param reader: of plain answers.
     """
 
-    def __init__(self, sends: Sequence[SendFiles], sha256: Sequence[str | None] = ()) -> None:
+    def __init__(
+        self,
+        sends: Sequence[SendFiles],
+        sha256: Sequence[str | None] = (),
+        *,
+        reader: PlainReader | None = None,
+    ) -> None:
         self.sends = sends
         self._sha256 = sha256
         self.nameless = 0
@@ -83,7 +125,9 @@ class RawAnswers:
         self._files: list[BinaryIO] = []
         self._descriptors: list[int] = []
         self._sends_of_files: list[int] = []
-        self._places: dict[str, Place | list[Place]] = {}
+        self._found: dict[str, Place | PlainAnswer | list[Place]] = {}
+        self._readers = [reader if send.may_be_plain else None for send in sends]
+        self._keep_bytes = KEPT_BYTES
 
     def __enter__(self) -> RawAnswers:
         try:
@@ -99,10 +143,21 @@ class RawAnswers:
         for file in self._files:
             file.close()
 
-    def take(self, custom_id: str) -> Sequence[Place]:
-        """The lines for one request, in the order of sends; each request can be taken once."""
-        places = self._places.pop(custom_id, ())
-        return _as_list(places)
+    def take(self, custom_id: str) -> Found:
+        """The lines for one request; each request can be taken once."""
+        return self._found.pop(custom_id, ())
+
+    def read_plain(self, found: Found) -> PlainAnswer | None:
+        """What the only line for a request says, if it is plain."""
+        if isinstance(found, PlainAnswer):
+            return found
+        reader = self._readers[self.send_of(found)] if isinstance(found, int) else None
+        if reader is None or not isinstance(found, int):
+            return None
+        answer = reader.read(self.read(found))
+        if answer is not None:
+            answer.place = found
+        return answer
 
     def read(self, place: Place) -> bytes:
         file = self._descriptors[place >> _FILE_SHIFT]
@@ -115,9 +170,7 @@ class RawAnswers:
     @property
     def strays(self) -> int:
         """Lines that no request has taken."""
-        return self.nameless + sum(
-            1 if isinstance(found, int) else len(found) for found in self._places.values()
-        )
+        return self.nameless + sum(len(list_places(found)) for found in self._found.values())
 
     def _add(self, send: int, location: Location) -> None:
         file = len(self._files)
@@ -134,61 +187,64 @@ class RawAnswers:
             self._descriptors.append(self._files[-1].fileno())
             expected = self._sha256[send] if self._sha256 else None
             digest = None if expected is None else hashlib.sha256()
-            for offset, line in _read_lines(source, copy, digest):
-                if not line or line.isspace():
-                    continue
-                custom_id = _read_id(line)
-                if custom_id is None:
-                    self.nameless += 1
-                    continue
-                self._remember(custom_id, file << _FILE_SHIFT | offset << _LENGTH_BITS | len(line))
+            offset = 0
+            for lines in _read_lines(source, copy, digest):
+                offset = self._add_lines(lines, file, offset)
             if digest is not None and digest.hexdigest() != expected:
                 self._forget(file)
                 log.warning(
                     "%s is not what was sent any more: of its answers only whole ones count.", location.uri
                 )
 
+    def _add_lines(self, lines: Sequence[bytes], file: int, offset: int) -> int:
+        """Returns the offset of what follows them."""
+        reader = self._readers[self._sends_of_files[file]]
+        for line in lines:
+            place = file << _FILE_SHIFT | offset << _LENGTH_BITS | len(line)
+            offset += len(line) + 1
+            if reader is not None and self._keep_bytes > 0 and (answer := reader.read(line)) is not None:
+                answer.place = place
+                self._keep_bytes -= ANSWER_BYTES + reader.measure(answer.value)
+                self._remember(answer.custom_id, answer)
+            elif (custom_id := _read_id(line)) is not None:
+                self._remember(custom_id, place)
+            elif line and not line.isspace():
+                self.nameless += 1
+        return offset
+
+    def _remember(self, custom_id: str, line: Place | PlainAnswer) -> None:
+        known = self._found.setdefault(custom_id, line)
+        if known is not line:
+            self._found[custom_id] = [*list_places(known), *list_places(line)]
+
     def _forget(self, file: int) -> None:
-        for custom_id, found in list(self._places.items()):
-            places = [place for place in _as_list(found) if place >> _FILE_SHIFT != file]
-            del self._places[custom_id]
+        for custom_id, found in list(self._found.items()):
+            places = [place for place in list_places(found) if place >> _FILE_SHIFT != file]
+            del self._found[custom_id]
             if places:
-                self._places[custom_id] = places
-
-    def _remember(self, custom_id: str, place: Place) -> None:
-        known = self._places.setdefault(custom_id, place)
-        if isinstance(known, list):
-            known.append(place)
-        elif known != place:
-            self._places[custom_id] = [known, place]
-
-
-def _as_list(places: Place | Sequence[Place]) -> Sequence[Place]:
-    return (places,) if isinstance(places, int) else places
+                self._found[custom_id] = places
 
 
 def _read_lines(
     source: BinaryIO, copy: BinaryIO | None, digest: hashlib._Hash | None
-) -> Iterator[tuple[int, bytes]]:
-    """Offset and bytes of each line, split on b"\n" only; ``copy`` and ``digest`` get all bytes."""
+) -> Iterator[list[bytes]]:
+    """All lines, split on b"\n" only, as they come; ``copy`` and ``digest`` get all bytes."""
     rest: list[bytes] = []
-    offset = 0
     while block := source.read(READ_BYTES):
         if copy is not None:
             copy.write(block)
         if digest is not None:
             digest.update(block)
-        first, *others = block.split(b"\n")
-        rest.append(first)
-        for following in others:
-            line = b"".join(rest)
-            yield offset, line
-            offset += len(line) + 1
-            rest = [following]
+        lines = block.split(b"\n")
+        rest.append(lines[0])
+        if len(lines) > 1:
+            lines[0] = b"".join(rest)
+            rest = [lines.pop()]
+            yield lines
     if copy is not None:
         copy.flush()
     if line := b"".join(rest):
-        yield offset, line
+        yield [line]
 
 
 def _read_id(line: bytes) -> str | None:

@@ -12,12 +12,16 @@ from airflow_openai_batch.openai_api.endpoints import Endpoint
 from airflow_openai_batch.openai_api.results_check import RESULT_FILE_GONE
 from airflow_openai_batch.requests.answer_format import Asked, read_asked
 from airflow_openai_batch.results.outcome import MISSING, Outcome, OutcomeRules, Rank, read_outcome
-from airflow_openai_batch.results.raw_index import RawAnswers
+from airflow_openai_batch.results.raw_index import RawAnswers, list_places, measure
 from airflow_openai_batch.results.vector_pieces import VectorPieces, count_vectors, lacks_some, read_inputs
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.request_line import RequestLine
-    from airflow_openai_batch.results.raw_index import Place, SendFiles
+    from airflow_openai_batch.results.raw_index import Found, Place, SendFiles
+
+BATCH_REQUESTS = 1_000
+BATCH_BYTES = 2**20
+"""Of requests and lines that are looked at together."""
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -47,34 +51,92 @@ class Settled(msgspec.Struct, kw_only=True):
     duplicates: int = 0
 
 
+class Batch(msgspec.Struct, frozen=True):
+    """Some requests in a row, and where their lines stand."""
+
+    first: int
+    """Of the shard's requests the number of its first one, 0-based."""
+    requests: list[RequestLine] = []
+    asked: list[Asked] = []
+    found: list[Found] = []
+
+
+def take_batches(requests: Iterable[RequestLine], raw: RawAnswers, endpoint: str) -> Iterator[Batch]:
+    """All requests, in their order, each with the lines for it. Memory: `BATCH_BYTES`, and one line."""
+    batch, size = Batch(0), 0
+    for number, request in enumerate(requests, start=1):
+        asked = read_asked(request, endpoint)
+        found = raw.take(asked.custom_id)
+        batch.requests.append(request)
+        batch.asked.append(asked)
+        batch.found.append(found)
+        size += len(request.line) + measure(found)
+        if size >= BATCH_BYTES or len(batch.requests) == BATCH_REQUESTS:
+            yield batch
+            batch, size = Batch(number), 0
+    if batch.requests:
+        yield batch
+
+
 def settle_requests(
     requests: Iterable[RequestLine], raw: RawAnswers, *, endpoint: str, rules: OutcomeRules
 ) -> Iterator[Settled]:
     """What became of each request, in the order of the requests. A pure function of its arguments."""
-    sends = raw.sends
-    carried = [dataclasses.replace(send, files=send.leftover or ()) for send in sends]
-    with RawAnswers(carried, [send.leftover_sha256 for send in sends]) as leftovers:
-        for number, request in enumerate(requests):
-            asked = read_asked(request, endpoint)
-            places = raw.take(asked.custom_id)
-            cut = _find_cut(request, asked, leftovers)
-            told = _judge_sends(asked, places, raw, endpoint, rules, cut)
-            best, pieces = _put_together(request, asked, told, cut, rules)
-            attempts, open_ = _count_attempts(number, best, sends, rules.max_attempts)
-            chosen = _choose(best)
-            used = pieces.get(chosen, ()) if chosen is not None else ()
-            yield Settled(
-                request=request,
-                custom_id=asked.custom_id,
-                chosen=None if chosen is None else Judged(chosen, best[chosen]),
-                attempts=attempts,
-                retryable=open_,
-                unsent=chosen is None and not any(_carries(send, number) for send in sends),
-                pieces=tuple(Judged(send, told[send]) for send in used) if len(used) > 1 else (),
-                others=_find_others(told, {chosen, *used}) if len(told) > 1 else (),
-                # Of a video there is what the batch said, and what was found later.
-                duplicates=0 if endpoint == Endpoint.VIDEOS else len(places) - len(told),
-            )
+    with Settler(raw, endpoint=endpoint, rules=rules) as settler:
+        for batch in take_batches(requests, raw, endpoint):
+            for index in range(len(batch.requests)):
+                yield settler.settle(batch, index)
+
+
+class Settler:
+    """Finds out what became of requests. A context manager: it holds files open."""
+
+    def __init__(self, raw: RawAnswers, *, endpoint: str, rules: OutcomeRules) -> None:
+        self._raw = raw
+        self._sends = raw.sends
+        self._endpoint = endpoint
+        self._rules = rules
+        carried = [dataclasses.replace(send, files=send.leftover or ()) for send in raw.sends]
+        self._leftovers = RawAnswers(carried, [send.leftover_sha256 for send in raw.sends])
+
+    def __enter__(self) -> Settler:
+        self._leftovers.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._leftovers.__exit__()
+
+    def settle(self, batch: Batch, index: int) -> Settled:
+        """What became of one request of a batch."""
+        number, request, asked = batch.first + index, batch.requests[index], batch.asked[index]
+        places, rules = list_places(batch.found[index]), self._rules
+        cut = _find_cut(request, asked, self._leftovers)
+        told = _judge_sends(asked, places, self._raw, self._endpoint, rules, cut)
+        best, pieces = _put_together(request, asked, told, cut, rules)
+        attempts, open_ = _count_attempts(number, best, self._sends, rules.max_attempts)
+        chosen = _choose(best)
+        used = pieces.get(chosen, ()) if chosen is not None else ()
+        return Settled(
+            request=request,
+            custom_id=asked.custom_id,
+            chosen=None if chosen is None else Judged(chosen, best[chosen]),
+            attempts=attempts,
+            retryable=open_,
+            unsent=chosen is None and not any(_carries(send, number) for send in self._sends),
+            pieces=tuple(Judged(send, told[send]) for send in used) if len(used) > 1 else (),
+            others=_find_others(told, {chosen, *used}) if len(told) > 1 else (),
+            # Of a video there is what the batch said, and what was found later.
+            duplicates=0 if self._endpoint == Endpoint.VIDEOS else len(places) - len(told),
+        )
+
+    def count_attempts(self, number: int, send: int) -> int:
+        """Of a request that has one answer, which is good.
+
+        :param number: of the request in its shard, 0-based.
+        :param send: of the answer, an index into the sends.
+        """
+        best = {send: Outcome(rank=Rank.GOOD, status="ok")}
+        return _count_attempts(number, best, self._sends, self._rules.max_attempts)[0]
 
 
 _Cut = dict[int, list[bytes] | None]
@@ -85,7 +147,7 @@ def _find_cut(request: RequestLine, asked: Asked, leftovers: RawAnswers) -> _Cut
     if all(send.leftover is None for send in leftovers.sends):
         return {}
     cut: _Cut = {index: None for index, send in enumerate(leftovers.sends) if send.leftover is not None}
-    for place in leftovers.take(asked.custom_id):
+    for place in list_places(leftovers.take(asked.custom_id)):
         line = leftovers.read(place)
         if line == request.line:
             cut.pop(leftovers.send_of(place), None)

@@ -6,6 +6,7 @@ Rows go out in row groups by bytes, not by count: 50,000 rows of text are 50 MB,
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from airflow_openai_batch.results.media_files import MediaFile
 
 ROW_GROUP_BYTES = 16 * 2**20
+_CHUNK_BYTES = 2**20
+"""So much waits as Python's objects before it becomes Arrow's, which take a fraction of the memory."""
 ROW_BYTES = 200
 """Roughly what the short columns of one row take."""
 
@@ -124,8 +127,10 @@ class ResultsWriter:
     def __init__(self, file: BinaryIO, *, row_group_bytes: int = ROW_GROUP_BYTES) -> None:
         self._sink = _HashingSink(file)
         self._row_group_bytes = row_group_bytes
-        self._rows: list[ResultRow] = []
+        self._columns: list[list[Any]] = [[] for _ in SCHEMA]
         self._pending_bytes = 0
+        self._chunks: list[pa.RecordBatch] = []
+        self._chunk_bytes = 0
         self._writer = pq.ParquetWriter(
             self._sink,
             SCHEMA,
@@ -146,11 +151,17 @@ class ResultsWriter:
         return self._sink.hash.hexdigest()
 
     def write(self, row: ResultRow) -> None:
-        self._rows.append(row)
-        self.rows += 1
-        self._pending_bytes += _size_of(row)
-        if self._pending_bytes >= self._row_group_bytes:
-            self._flush()
+        for column, value in zip(self._columns, row, strict=True):
+            column.append(value)
+        self._count(1, _size_of(row))
+
+    def write_columns(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Several rows of plain answers at once; columns that are not there are null."""
+        rows = len(columns["custom_id"])
+        nulls = [None] * rows
+        for column, name in zip(self._columns, SCHEMA.names, strict=True):
+            column += columns.get(name, nulls)
+        self._count(rows, _measure_columns(columns))
 
     def __enter__(self) -> ResultsWriter:
         return self
@@ -162,20 +173,33 @@ class ResultsWriter:
             self._flush()
         self._writer.close()
 
-    def _flush(self) -> None:
-        if not self._rows:
-            return
-        columns = list(zip(*self._rows, strict=True))
-        self._rows = []
+    def _count(self, rows: int, size: int) -> None:
+        self.rows += rows
+        self._pending_bytes += size
+        if self._chunk_bytes + self._pending_bytes >= self._row_group_bytes:
+            self._flush()
+        elif self._pending_bytes >= _CHUNK_BYTES:
+            self._close_chunk()
+
+    def _close_chunk(self) -> None:
+        columns = self._columns
+        self._columns = [[] for _ in SCHEMA]
+        self._chunk_bytes += self._pending_bytes
         self._pending_bytes = 0
-        arrays = []
-        for index, field in enumerate(SCHEMA):
-            values = columns[index]
-            columns[index] = ()
-            arrays.append(
-                _to_nested_array(values) if field.name == "embeddings" else pa.array(values, field.type)
-            )
-        self._writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
+        arrays = [_to_array(values, field) for values, field in zip(columns, SCHEMA, strict=True)]
+        self._chunks.append(pa.record_batch(arrays, schema=SCHEMA))
+
+    def _flush(self) -> None:
+        if self._pending_bytes:
+            self._close_chunk()
+        chunks, self._chunks, self._chunk_bytes = self._chunks, [], 0
+        if chunks:
+            table = pa.Table.from_batches(chunks)
+            self._writer.write_table(table, row_group_size=len(table))
+
+
+def _to_array(values: list[Any], field: pa.Field) -> pa.Array:
+    return _to_nested_array(values) if field.name == "embeddings" else pa.array(values, field.type)
 
 
 def _size_of(row: ResultRow) -> int:
@@ -190,7 +214,17 @@ def _size_of(row: ResultRow) -> int:
     return size + len(row.custom_id)
 
 
-def _to_nested_array(rows: tuple[list[Vector | None] | None, ...]) -> pa.Array:
+def _measure_columns(columns: Mapping[str, Sequence[Any]]) -> int:
+    """As `_size_of`."""
+    size = ROW_BYTES * len(columns["custom_id"])
+    for name in ("custom_id", "content", "parsed"):
+        size += sum(map(len, filter(None, columns.get(name, ()))))
+    for vectors in columns.get("embeddings", ()):
+        size += sum(vector.nbytes for vector in vectors)
+    return size
+
+
+def _to_nested_array(rows: list[list[Vector | None] | None]) -> pa.Array:
     """list<list<float32>> without a Python object per number."""
     if not any(rows):
         return pa.nulls(len(rows), pa.list_(pa.list_(pa.float32())))
