@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -122,7 +123,10 @@ class ResultRow(NamedTuple):
 
 
 class ResultsWriter:
-    """Writes rows to one part file; memory is bounded by one row group and one row."""
+    """Writes rows to one part file; memory is bounded by two row groups and one row.
+
+    One row group is compressed, without Python's lock, while the rows of the next are made.
+    """
 
     def __init__(self, file: BinaryIO, *, row_group_bytes: int = ROW_GROUP_BYTES) -> None:
         self._sink = _HashingSink(file)
@@ -139,6 +143,8 @@ class ResultsWriter:
             use_dictionary=REPETITIVE,
             write_statistics=["position", "status", "custom_id", "line_number"],
         )
+        self._thread = ThreadPoolExecutor(1, "results-writer")
+        self._writing: Future[None] | None = None
         self.rows = 0
 
     @property
@@ -169,8 +175,10 @@ class ResultsWriter:
     def __exit__(
         self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._flush()
+        with self._thread:
+            if kind is None:
+                self._flush()
+                self._wait()
         self._writer.close()
 
     def _count(self, rows: int, size: int) -> None:
@@ -195,7 +203,13 @@ class ResultsWriter:
         chunks, self._chunks, self._chunk_bytes = self._chunks, [], 0
         if chunks:
             table = pa.Table.from_batches(chunks)
-            self._writer.write_table(table, row_group_size=len(table))
+            self._wait()
+            self._writing = self._thread.submit(self._writer.write_table, table, row_group_size=len(table))
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
 
 
 def _to_array(values: list[Any], field: pa.Field) -> pa.Array:
