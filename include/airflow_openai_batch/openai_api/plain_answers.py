@@ -88,22 +88,22 @@ class _ChatBody(msgspec.Struct, gc=False):
     service_tier: str | None = None
 
 
-class _Text(msgspec.Struct, gc=False):
+class _OutputText(msgspec.Struct, gc=False):
     type: Literal["output_text"]
     text: str
     refusal: None = None
 
 
-class _Message(msgspec.Struct, gc=False, tag_field="type", tag="message"):
-    content: tuple[_Text]
+class _OutputMessage(msgspec.Struct, gc=False, tag_field="type", tag="message"):
+    content: tuple[_OutputText]
 
 
-class _Reasoning(msgspec.Struct, gc=False, tag_field="type", tag="reasoning"):
+class _OutputReasoning(msgspec.Struct, gc=False, tag_field="type", tag="reasoning"):
     pass
 
 
 class _ResponseBody(msgspec.Struct, gc=False):
-    output: list[_Message | _Reasoning]
+    output: list[_OutputMessage | _OutputReasoning]
     status: Literal["completed"]
     model: str
     usage: _ResponseUsage
@@ -155,8 +155,8 @@ class PlainAnswer(msgspec.Struct, gc=False):
     """Of the input, written to the cache."""
     output_tokens: int | None
     reasoning_tokens: int | None
-    place: int = -1
-    """Where the line stands, for those who keep it."""
+    send: int = -1
+    """Which send brought it, for those who keep it."""
 
 
 class PlainReader(NamedTuple):
@@ -202,7 +202,7 @@ def _take_choice(body: _ChatBody) -> str:
 
 
 def _take_message(body: _ResponseBody) -> str | None:
-    messages = [item for item in body.output if isinstance(item, _Message)]
+    messages = [item for item in body.output if isinstance(item, _OutputMessage)]
     return messages[0].content[0].text if len(messages) == 1 else None
 
 

@@ -7,8 +7,8 @@ shard, one row group, one line.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from airflow_openai_batch.errors import AccountingError
 from airflow_openai_batch.openai_api.answer_media import leave_out_media
@@ -29,6 +29,8 @@ from airflow_openai_batch.results.reconcile import Judged, Settled, Settler, des
 from airflow_openai_batch.results.result_rows import ResultRow, ResultsWriter
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from airflow_openai_batch.job.plan import Shard
     from airflow_openai_batch.job.request_line import RequestLine
     from airflow_openai_batch.results.media_files import MediaFile, MediaWriter
@@ -76,14 +78,14 @@ def land_shard(
         writer = ResultsWriter(file)
         with writer:
             for batch in take_batches(requests, raw, shard.endpoint):
-                for found in plain.make_rows(batch):
-                    if isinstance(found, PlainRows):
-                        writer.write_columns(landing.count(found))
-                        continue
-                    settled = settler.settle(batch, found)
-                    writer.write(landing.to_row(settled))
+                made, odd = plain.make(batch)
+                rows = []
+                for index in odd:
+                    settled = settler.settle(batch, index)
+                    rows.append(landing.to_row(settled))
                     if leftover is not None and settled.retryable:
                         leftover.write(make_again(settled))
+                writer.write_mixed(None if made is None else landing.count(made), rows, odd)
         if writer.rows != shard.requests:
             raise AccountingError(
                 f"shard {shard.shard}: the plan says {shard.requests:,} requests, {writer.rows:,} were read "
@@ -138,15 +140,16 @@ class _Landing:
         self._retryable = self._duplicates = self._account_errors = self._unchecked = 0
         self._missing = describe_missing(sends)
 
-    def count(self, rows: PlainRows) -> Mapping[str, Sequence[Any]]:
-        """Returns the columns."""
-        self._rows["ok"] += rows.spending.answers
-        self._attempts.update(rows.columns["attempts"])
-        self._spending.add_all(rows.spending)
-        cost = Cost(rows.spending.cost_usd, rows.spending.standard_cost_usd)
-        self._lanes.add(BATCH, cost, answers=rows.spending.answers)
-        self._unpriced_models.update(model[:100] for model in rows.unpriced_models)
-        return rows.columns
+    def count(self, made: PlainRows) -> pa.RecordBatch:
+        """Returns the rows."""
+        spending = made.spending
+        self._rows["ok"] += spending.answers
+        self._attempts.update(made.attempts)
+        self._spending.add_all(spending)
+        cost = Cost(spending.cost_usd, spending.standard_cost_usd)
+        self._lanes.add(BATCH, cost, answers=spending.answers)
+        self._unpriced_models.update(model[:100] for model in made.unpriced_models)
+        return made.rows
 
     def to_row(self, settled: Settled) -> ResultRow:
         self._attempts[settled.attempts] += 1

@@ -1,7 +1,7 @@
 """The raw files of a shard's sends, indexed by custom_id, so that rows can be made in input order.
 
 Lines come in any order. What is held in memory is the ids and where their lines stand (about 200
-bytes a line), or, of the first plain answers, what they say: a line that has been read need not be read again.
+bytes a line), and, of the first plain answers, what they say: a line that has been read need not be read again.
 Files in object storage are copied to a temporary file for random access.
 """
 
@@ -17,21 +17,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from airflow_openai_batch.openai_api.lenient_json import UnreadableJSONError
-from airflow_openai_batch.openai_api.plain_answers import PlainAnswer
 from airflow_openai_batch.openai_api.result_line import read_custom_id
+from airflow_openai_batch.results.kept_answers import KeptAnswers
 from airflow_openai_batch.results.torn_lines import make_out_id
 
 if TYPE_CHECKING:
-    from airflow_openai_batch.openai_api.plain_answers import PlainReader
+    from airflow_openai_batch.openai_api.plain_answers import PlainAnswer, PlainReader
     from airflow_openai_batch.storage.location import Location
 
 log = logging.getLogger(__name__)
 
-ANSWER_BYTES = 500
+_ANSWER_BYTES = 200
 """Roughly what is kept of a plain answer beside its text or vector."""
-READ_BYTES = 4 * 2**20
-KEPT_BYTES = 64 * 2**20
-"""So much of plain answers stays in memory until they are taken; by then rows take their place."""
+READ_BYTES = 2**20
+KEPT_BYTES = 32 * 2**20
+"""So much of plain answers stays in memory."""
 _LENGTH_BITS, _OFFSET_BITS = 32, 48
 _FILE_SHIFT = _LENGTH_BITS + _OFFSET_BITS
 _LENGTH_MASK, _OFFSET_MASK = 2**_LENGTH_BITS - 1, 2**_OFFSET_BITS - 1
@@ -84,22 +84,9 @@ Place = int
 collector would walk through again and again."""
 
 
-Found = Place | PlainAnswer | Sequence[Place]
-"""The lines for a request: a single one, or one that was read already, or any number."""
-
-
-def list_places(found: Found) -> Sequence[Place]:
-    """Where the lines stand, in the order of sends."""
-    if isinstance(found, int):
-        return (found,)
-    return (found.place,) if isinstance(found, PlainAnswer) else found
-
-
-def measure(found: Found) -> int:
-    """Bytes that are still to be read for a request."""
-    if isinstance(found, PlainAnswer):
-        return 0
-    return sum(place & _LENGTH_MASK for place in list_places(found))
+Found = int | Sequence[Place]
+"""The lines for a request: where the only one stands; a number below zero, where it has been read and kept; or where
+several stand, or none."""
 
 
 class RawAnswers:
@@ -125,7 +112,8 @@ class RawAnswers:
         self._files: list[BinaryIO] = []
         self._descriptors: list[int] = []
         self._sends_of_files: list[int] = []
-        self._found: dict[str, Place | PlainAnswer | list[Place]] = {}
+        self.kept = KeptAnswers()
+        self._found: dict[str, int | list[Place]] = {}
         self._readers = [reader if send.may_be_plain else None for send in sends]
         self._keep_bytes = KEPT_BYTES
 
@@ -137,6 +125,7 @@ class RawAnswers:
         except BaseException:
             self.__exit__()
             raise
+        self.kept.close()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -147,16 +136,25 @@ class RawAnswers:
         """The lines for one request; each request can be taken once."""
         return self._found.pop(custom_id, ())
 
-    def read_plain(self, found: Found) -> PlainAnswer | None:
-        """What the only line for a request says, if it is plain."""
-        if isinstance(found, PlainAnswer):
+    def list_places(self, found: Found) -> Sequence[Place]:
+        """Where the lines stand, in the order of sends."""
+        if not isinstance(found, int):
             return found
-        reader = self._readers[self.send_of(found)] if isinstance(found, int) else None
-        if reader is None or not isinstance(found, int):
-            return None
-        answer = reader.read(self.read(found))
+        return (found if found >= 0 else self.kept.places[~found],)
+
+    def measure(self, found: Found) -> int:
+        """Bytes that are still to be read for a request."""
+        if isinstance(found, int):
+            return found & _LENGTH_MASK if found >= 0 else 0
+        return sum(place & _LENGTH_MASK for place in found)
+
+    def read_plain(self, place: Place) -> PlainAnswer | None:
+        """What a line says that is the only one for its request, if it is plain."""
+        send = self.send_of(place)
+        reader = self._readers[send]
+        answer = None if reader is None else reader.read(self.read(place))
         if answer is not None:
-            answer.place = found
+            answer.send = send
         return answer
 
     def read(self, place: Place) -> bytes:
@@ -170,7 +168,7 @@ class RawAnswers:
     @property
     def strays(self) -> int:
         """Lines that no request has taken."""
-        return self.nameless + sum(len(list_places(found)) for found in self._found.values())
+        return self.nameless + sum(len(self.list_places(found)) for found in self._found.values())
 
     def _add(self, send: int, location: Location) -> None:
         file = len(self._files)
@@ -198,28 +196,29 @@ class RawAnswers:
 
     def _add_lines(self, lines: Sequence[bytes], file: int, offset: int) -> int:
         """Returns the offset of what follows them."""
-        reader = self._readers[self._sends_of_files[file]]
+        send = self._sends_of_files[file]
+        reader = self._readers[send]
         for line in lines:
             place = file << _FILE_SHIFT | offset << _LENGTH_BITS | len(line)
             offset += len(line) + 1
             if reader is not None and self._keep_bytes > 0 and (answer := reader.read(line)) is not None:
-                answer.place = place
-                self._keep_bytes -= ANSWER_BYTES + reader.measure(answer.value)
-                self._remember(answer.custom_id, answer)
+                answer.send = send
+                self._keep_bytes -= _ANSWER_BYTES + reader.measure(answer.value)
+                self._remember(answer.custom_id, ~self.kept.add(answer, place))
             elif (custom_id := _read_id(line)) is not None:
                 self._remember(custom_id, place)
             elif line and not line.isspace():
                 self.nameless += 1
         return offset
 
-    def _remember(self, custom_id: str, line: Place | PlainAnswer) -> None:
+    def _remember(self, custom_id: str, line: int) -> None:
         known = self._found.setdefault(custom_id, line)
         if known is not line:
-            self._found[custom_id] = [*list_places(known), *list_places(line)]
+            self._found[custom_id] = [*self.list_places(known), *self.list_places(line)]
 
     def _forget(self, file: int) -> None:
         for custom_id, found in list(self._found.items()):
-            places = [place for place in list_places(found) if place >> _FILE_SHIFT != file]
+            places = [place for place in self.list_places(found) if place >> _FILE_SHIFT != file]
             del self._found[custom_id]
             if places:
                 self._found[custom_id] = places

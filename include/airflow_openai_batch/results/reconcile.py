@@ -12,7 +12,7 @@ from airflow_openai_batch.openai_api.endpoints import Endpoint
 from airflow_openai_batch.openai_api.results_check import RESULT_FILE_GONE
 from airflow_openai_batch.requests.answer_format import Asked, read_asked
 from airflow_openai_batch.results.outcome import MISSING, Outcome, OutcomeRules, Rank, read_outcome
-from airflow_openai_batch.results.raw_index import RawAnswers, list_places, measure
+from airflow_openai_batch.results.raw_index import RawAnswers
 from airflow_openai_batch.results.vector_pieces import VectorPieces, count_vectors, lacks_some, read_inputs
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Settled(msgspec.Struct, kw_only=True):
     duplicates: int = 0
 
 
-class Batch(msgspec.Struct, frozen=True):
+class RequestBatch(msgspec.Struct, frozen=True):
     """Some requests in a row, and where their lines stand."""
 
     first: int
@@ -61,19 +61,19 @@ class Batch(msgspec.Struct, frozen=True):
     found: list[Found] = []
 
 
-def take_batches(requests: Iterable[RequestLine], raw: RawAnswers, endpoint: str) -> Iterator[Batch]:
+def take_batches(requests: Iterable[RequestLine], raw: RawAnswers, endpoint: str) -> Iterator[RequestBatch]:
     """All requests, in their order, each with the lines for it. Memory: `BATCH_BYTES`, and one line."""
-    batch, size = Batch(0), 0
+    batch, size = RequestBatch(0), 0
     for number, request in enumerate(requests, start=1):
         asked = read_asked(request, endpoint)
         found = raw.take(asked.custom_id)
         batch.requests.append(request)
         batch.asked.append(asked)
         batch.found.append(found)
-        size += len(request.line) + measure(found)
+        size += len(request.line) + raw.measure(found)
         if size >= BATCH_BYTES or len(batch.requests) == BATCH_REQUESTS:
             yield batch
-            batch, size = Batch(number), 0
+            batch, size = RequestBatch(number), 0
     if batch.requests:
         yield batch
 
@@ -106,10 +106,10 @@ class Settler:
     def __exit__(self, *_: object) -> None:
         self._leftovers.__exit__()
 
-    def settle(self, batch: Batch, index: int) -> Settled:
+    def settle(self, batch: RequestBatch, index: int) -> Settled:
         """What became of one request of a batch."""
         number, request, asked = batch.first + index, batch.requests[index], batch.asked[index]
-        places, rules = list_places(batch.found[index]), self._rules
+        places, rules = self._raw.list_places(batch.found[index]), self._rules
         cut = _find_cut(request, asked, self._leftovers)
         told = _judge_sends(asked, places, self._raw, self._endpoint, rules, cut)
         best, pieces = _put_together(request, asked, told, cut, rules)
@@ -147,7 +147,7 @@ def _find_cut(request: RequestLine, asked: Asked, leftovers: RawAnswers) -> _Cut
     if all(send.leftover is None for send in leftovers.sends):
         return {}
     cut: _Cut = {index: None for index, send in enumerate(leftovers.sends) if send.leftover is not None}
-    for place in list_places(leftovers.take(asked.custom_id)):
+    for place in leftovers.list_places(leftovers.take(asked.custom_id)):
         line = leftovers.read(place)
         if line == request.line:
             cut.pop(leftovers.send_of(place), None)

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from airflow_openai_batch.results.media_files import MediaFile
 
 ROW_GROUP_BYTES = 16 * 2**20
-_CHUNK_BYTES = 2**20
-"""So much waits as Python's objects before it becomes Arrow's, which take a fraction of the memory."""
 ROW_BYTES = 200
 """Roughly what the short columns of one row take."""
 
@@ -131,10 +129,9 @@ class ResultsWriter:
     def __init__(self, file: BinaryIO, *, row_group_bytes: int = ROW_GROUP_BYTES) -> None:
         self._sink = _HashingSink(file)
         self._row_group_bytes = row_group_bytes
-        self._columns: list[list[Any]] = [[] for _ in SCHEMA]
+        self._rows: list[ResultRow] = []
+        self._tables: list[pa.Table] = []
         self._pending_bytes = 0
-        self._chunks: list[pa.RecordBatch] = []
-        self._chunk_bytes = 0
         self._writer = pq.ParquetWriter(
             self._sink,
             SCHEMA,
@@ -157,17 +154,32 @@ class ResultsWriter:
         return self._sink.hash.hexdigest()
 
     def write(self, row: ResultRow) -> None:
-        for column, value in zip(self._columns, row, strict=True):
-            column.append(value)
+        self._rows.append(row)
         self._count(1, _size_of(row))
 
-    def write_columns(self, columns: Mapping[str, Sequence[Any]]) -> None:
-        """Several rows of plain answers at once; columns that are not there are null."""
-        rows = len(columns["custom_id"])
-        nulls = [None] * rows
-        for column, name in zip(self._columns, SCHEMA.names, strict=True):
-            column += columns.get(name, nulls)
-        self._count(rows, _measure_columns(columns))
+    def write_mixed(
+        self, made: pa.RecordBatch | None, rows: Sequence[ResultRow], places: Sequence[int]
+    ) -> None:
+        """Rows that are made already, and others between them.
+
+        :param places: of the others among all of these, in their order.
+        """
+        if made is None:
+            for row in rows:
+                self.write(row)
+            return
+        self._close_rows()
+        parts, total = [made], len(made) + len(rows)
+        if rows:
+            parts.append(_to_batch(rows))
+        table = pa.Table.from_batches(parts)
+        if rows:
+            order = np.empty(total, np.int64)
+            order[list(places)] = np.arange(len(made), total)
+            order[np.delete(np.arange(total), places)] = np.arange(len(made))
+            table = table.take(order)
+        self._tables.append(table)
+        self._count(total, table.nbytes)
 
     def __enter__(self) -> ResultsWriter:
         return self
@@ -184,25 +196,19 @@ class ResultsWriter:
     def _count(self, rows: int, size: int) -> None:
         self.rows += rows
         self._pending_bytes += size
-        if self._chunk_bytes + self._pending_bytes >= self._row_group_bytes:
+        if self._pending_bytes >= self._row_group_bytes:
             self._flush()
-        elif self._pending_bytes >= _CHUNK_BYTES:
-            self._close_chunk()
 
-    def _close_chunk(self) -> None:
-        columns = self._columns
-        self._columns = [[] for _ in SCHEMA]
-        self._chunk_bytes += self._pending_bytes
-        self._pending_bytes = 0
-        arrays = [_to_array(values, field) for values, field in zip(columns, SCHEMA, strict=True)]
-        self._chunks.append(pa.record_batch(arrays, schema=SCHEMA))
+    def _close_rows(self) -> None:
+        if self._rows:
+            self._tables.append(pa.Table.from_batches([_to_batch(self._rows)]))
+            self._rows = []
 
     def _flush(self) -> None:
-        if self._pending_bytes:
-            self._close_chunk()
-        chunks, self._chunks, self._chunk_bytes = self._chunks, [], 0
-        if chunks:
-            table = pa.Table.from_batches(chunks)
+        self._close_rows()
+        tables, self._tables, self._pending_bytes = self._tables, [], 0
+        if tables:
+            table = pa.concat_tables(tables)
             self._wait()
             self._writing = self._thread.submit(self._writer.write_table, table, row_group_size=len(table))
 
@@ -212,8 +218,19 @@ class ResultsWriter:
             self._writing = None
 
 
-def _to_array(values: list[Any], field: pa.Field) -> pa.Array:
-    return _to_nested_array(values) if field.name == "embeddings" else pa.array(values, field.type)
+def fill_columns(columns: Mapping[str, pa.Array | Sequence[Any]], rows: int) -> pa.RecordBatch:
+    """Columns in the order of `SCHEMA`; those that are not there are null."""
+    arrays = [
+        pa.array(columns[field.name], field.type) if field.name in columns else pa.nulls(rows, field.type)
+        for field in SCHEMA
+    ]
+    return pa.record_batch(arrays, schema=SCHEMA)
+
+
+def _to_batch(rows: Sequence[ResultRow]) -> pa.RecordBatch:
+    columns: dict[str, Any] = dict(zip(SCHEMA.names, zip(*rows, strict=True), strict=True))
+    columns["embeddings"] = _to_nested_array(columns["embeddings"])
+    return fill_columns(columns, len(rows))
 
 
 def _size_of(row: ResultRow) -> int:
@@ -228,17 +245,7 @@ def _size_of(row: ResultRow) -> int:
     return size + len(row.custom_id)
 
 
-def _measure_columns(columns: Mapping[str, Sequence[Any]]) -> int:
-    """As `_size_of`."""
-    size = ROW_BYTES * len(columns["custom_id"])
-    for name in ("custom_id", "content", "parsed"):
-        size += sum(map(len, filter(None, columns.get(name, ()))))
-    for vectors in columns.get("embeddings", ()):
-        size += sum(vector.nbytes for vector in vectors)
-    return size
-
-
-def _to_nested_array(rows: list[list[Vector | None] | None]) -> pa.Array:
+def _to_nested_array(rows: Sequence[list[Vector | None] | None]) -> pa.Array:
     """list<list<float32>> without a Python object per number."""
     if not any(rows):
         return pa.nulls(len(rows), pa.list_(pa.list_(pa.float32())))

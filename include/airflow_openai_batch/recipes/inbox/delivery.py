@@ -24,7 +24,7 @@ from airflow_openai_batch.openai_api.lenient_json import UnreadableJSONError
 from airflow_openai_batch.openai_api.result_line import read_result_line, write_error_line
 from airflow_openai_batch.recipes.inbox.pending_files import hash_file
 from airflow_openai_batch.results.landing_summary import find_unfinished
-from airflow_openai_batch.results.raw_index import RawAnswers, SendFiles, list_places
+from airflow_openai_batch.results.raw_index import RawAnswers, SendFiles
 from airflow_openai_batch.storage.sources import describe_file
 from airflow_openai_batch.wording import number_of
 
@@ -114,7 +114,7 @@ def _write(plan: Plan, place: Location, output: Location, error: Location) -> De
 def _write_shard(place: Location, shard: int, good: BinaryIO, bad: BinaryIO, found: Delivery) -> None:
     with RawAnswers(_find_sends(place, shard)) as raw:
         for row in _read_rows(place.child(directory.part(shard))):
-            line = _choose(raw, list_places(raw.take(row["custom_id"])), row["openai_request_id"])
+            line = _choose(raw, raw.list_places(raw.take(row["custom_id"])), row["openai_request_id"])
             answered = line is not None and row["status_code"] == _OK
             if line is None:
                 line = _make_error(row["position"], row["custom_id"], row["error_code"], row["error_message"])
