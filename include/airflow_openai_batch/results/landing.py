@@ -1,7 +1,7 @@
 """Landing: from the raw files of a shard's sends to one row per request, in input order.
 
-A pure function of plan and raw files: landing again writes the same part. Memory: the ids of the
-shard, one row group, one line.
+A pure function of plan and raw files: landing again writes the same part. Plain answers become rows many at once,
+each other one by itself. Memory: the ids of the shard, `raw_index.KEPT_BYTES` of answers, two row groups, one line.
 """
 
 from __future__ import annotations
