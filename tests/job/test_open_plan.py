@@ -136,6 +136,14 @@ def open_key(job: PlannedJob, shard: int) -> str:
     return open_shard(job.output, shard, job.store.resolve, LandingRules()).key(1)
 
 
+def test_what_another_tool_has_written_anew_is_read_whole(job: PlannedJob) -> None:
+    """``jq . plan.json`` moves the rows."""
+    content = json.loads(encode_plan(job.plan))
+    for text in (json.dumps(content), json.dumps(content, indent=2), msgspec.json.encode(content).decode()):
+        job.write(text.encode())
+        assert job.open().shards[300] == job.plan.shards[300]
+
+
 def test_a_plan_of_nothing(job: PlannedJob) -> None:
     empty = msgspec.structs.replace(job.plan, sources=(), shards=())
     assert Plan.from_json(encode_plan(empty)) == empty

@@ -60,7 +60,7 @@ def open_plan(output: Location) -> OpenPlan | None:
         if len(begin) != BEGIN_BYTES:
             return _open_whole(place, begin)
         size = find_head(begin)
-        if size is None:  # an older release has written it
+        if size is None:  # an older release has written it, or somebody after us
             return _open_whole(place, place.read_bytes())
         rest = place.read_range(BEGIN_BYTES, size) if size > BEGIN_BYTES else b""
         return _open_head(place, begin[:size] + rest)

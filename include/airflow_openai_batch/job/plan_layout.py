@@ -21,7 +21,8 @@ BLOCK_BYTES = 8 * 2**10
 """A block ends with the row that reaches this."""
 
 _FIRST = b'{"head_bytes":%10d,'
-_HEAD_BYTES = re.compile(rb'\{"head_bytes": *(\d{1,10}),')
+_HEAD_BYTES = re.compile(rb'\{"head_bytes":( {0,9}\d{1,10}),')
+"""Not as a tool for JSON would write it that has read the file: where rows lie is not true any more then."""
 
 
 class Block(msgspec.Struct, frozen=True, array_like=True):
@@ -70,9 +71,9 @@ def encode_plan(plan: Plan) -> bytes:
 
 
 def find_head(begin: bytes) -> int | None:
-    """How many bytes the head of a ``plan.json`` has that begins so; None where an older release has written it."""
+    """How many bytes the head of a ``plan.json`` has that begins so; None where it is not laid out like this."""
     found = _HEAD_BYTES.match(begin)
-    return None if found is None else int(found[1])
+    return int(found[1]) if found is not None and len(found[0]) == len(_FIRST % 0) else None
 
 
 def _encode_rows(rows: Sequence[Source] | Sequence[Shard]) -> list[bytes]:
