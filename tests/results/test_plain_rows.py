@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import pytest
 
 from airflow_openai_batch.openai_api.own_prices import OwnPrice, OwnPrices
 from airflow_openai_batch.openai_api.plain_answers import PLAIN_READERS
+from airflow_openai_batch.results.raw_index import KEPT_BYTES
 from fixtures.odd_answers import BODIES, MODELS, draw_odd_shard, list_odd_responses
-from fixtures.shard_on_disk import ShardOnDisk, answer, request
+from fixtures.shard_on_disk import ShardOnDisk, answer, chat_body, request
 
 SHARDS = int(os.environ.get("ODD_SHARDS", "40"))
 
@@ -78,3 +80,25 @@ def test_odd_answers_make_the_same_rows_both_ways(tmp_path: Path) -> None:
         assert summary == approximate(expected_summary), f"seed {seed}"
         plain += sum(row["status"] == "ok" for row in rows)
     assert plain > 10 * SHARDS
+
+
+def test_answers_beyond_what_is_kept_in_memory_are_read_when_their_row_is_made(tmp_path: Path) -> None:
+    """Plain ones of both kinds, and odd ones, stand between each other in the input."""
+    shard = ShardOnDisk(tmp_path)
+    numbers = list(range(KEPT_BYTES // 90_000))
+    shard.requests = [request(f"r{number}") for number in numbers]
+    random.Random(7).shuffle(numbers)
+    for half in (numbers[::2], numbers[1::2]):
+        shard.add_send(
+            [
+                answer(
+                    f"r{number}",
+                    chat_body(f"{number} " * 40_000, finish_reason="length" if number % 5 == 0 else "stop"),
+                )
+                for number in half
+            ]
+        )
+    (rows, summary), (expected, expected_summary) = land_both_ways(shard, OwnPrices())
+    assert [row["custom_id"] for row in rows] == [f"r{number}" for number in range(len(numbers))]
+    assert rows == expected
+    assert summary == approximate(expected_summary)

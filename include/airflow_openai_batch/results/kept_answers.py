@@ -37,6 +37,7 @@ class KeptAnswers:
         self._waiting: list[PlainAnswer] = []
         self._chunks: list[pa.RecordBatch] = []
         self._answers: pa.RecordBatch
+        self.mean_bytes = 0
 
     def add(self, answer: PlainAnswer, place: int) -> int:
         """Returns its number: 0, 1, 2 ..."""
@@ -49,9 +50,11 @@ class KeptAnswers:
     def close(self) -> None:
         """No more are added."""
         self._close_chunk()
-        chunks, self._chunks = self._chunks, []
-        if chunks:
-            (self._answers,) = pa.Table.from_batches(chunks).combine_chunks().to_batches()
+        if self._chunks:
+            (self._answers,) = pa.Table.from_batches(self._chunks).combine_chunks().to_batches()
+            self.mean_bytes = self._answers.nbytes // len(self._answers)
+            self._chunks = []
+            pa.default_memory_pool().release_unused()
 
     def take(self, numbers: Sequence[int]) -> pa.RecordBatch:
         """As `make_columns` makes them."""

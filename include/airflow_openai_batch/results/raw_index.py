@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 _ANSWER_BYTES = 200
 """Roughly what is kept of a plain answer beside its text or vector."""
 READ_BYTES = 2**20
-KEPT_BYTES = 20 * 2**20
+KEPT_BYTES = 32 * 2**20
 """So much of plain answers stays in memory."""
 _LENGTH_BITS, _OFFSET_BITS = 32, 48
 _FILE_SHIFT = _LENGTH_BITS + _OFFSET_BITS
@@ -143,9 +143,9 @@ class RawAnswers:
         return (found if found >= 0 else self.kept.places[~found],)
 
     def measure(self, found: Found) -> int:
-        """Bytes that are still to be read for a request."""
+        """Bytes of the lines for a request; of what has been read and kept, what such answers take in the mean."""
         if isinstance(found, int):
-            return found & _LENGTH_MASK if found >= 0 else 0
+            return found & _LENGTH_MASK if found >= 0 else self.kept.mean_bytes
         return sum(place & _LENGTH_MASK for place in found)
 
     def read_plain(self, place: Place) -> PlainAnswer | None:

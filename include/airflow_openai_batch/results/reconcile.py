@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from airflow_openai_batch.job.request_line import RequestLine
     from airflow_openai_batch.results.raw_index import Found, Place, SendFiles
 
-BATCH_REQUESTS = 1_000
-BATCH_BYTES = 2**20
-"""Of requests and lines that are looked at together."""
+BATCH_REQUESTS = 4_000
+BATCH_BYTES = 4 * 2**20
+"""Of requests and answers that are looked at together."""
 
 
 class Judged(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_openai_batch.openai_api.answer_parts import Vector
     from airflow_openai_batch.results.media_files import MediaFile
 
-ROW_GROUP_BYTES = 16 * 2**20
+ROW_GROUP_BYTES = 8 * 2**20
 ROW_BYTES = 200
 """Roughly what the short columns of one row take."""
 
