@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 _ANSWER_BYTES = 200
 """Roughly what is kept of a plain answer beside its text or vector."""
 READ_BYTES = 2**20
-KEPT_BYTES = 32 * 2**20
+KEPT_BYTES = 20 * 2**20
 """So much of plain answers stays in memory."""
 _LENGTH_BITS, _OFFSET_BITS = 32, 48
 _FILE_SHIFT = _LENGTH_BITS + _OFFSET_BITS
