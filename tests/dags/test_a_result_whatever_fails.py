@@ -206,7 +206,7 @@ def test_a_shard_of_covers_that_never_landed_goes_on_in_the_next_run(
     problems = {
         (row["photo"], row["code"]) for row in read_sheet(tmp_path / "out/catalogue.xlsx", "problems")
     }
-    assert {("scan_003.png", "not_read"), ("scan_004.png", "not_read")} <= problems
+    assert {("scan_003.png", "not_yet_read"), ("scan_004.png", "not_yet_read")} <= problems
     openai_server.unscript(rule)
     run = trigger("catalog_cd_images", **form)
     assert run.state == "success", run.failures

@@ -145,10 +145,10 @@ def test_the_first_photographs_first_and_then_the_others(
     run = catalogue(sample_requests=1, mode="batch")
     assert run.state == "success", run.failures
     states = {row["photo"]: row["state"] for row in read_sheet(tmp_path, "results")}
-    assert states == {"a.png": "good", "b.png": "not asked"}
+    assert states == {"a.png": "good", "b.png": "not yet read"}
     assert sum(openai_server.books.good.values()) == 2, "a cover and its choice"
     (missing,) = (row for row in read_sheet(tmp_path, "problems") if row["photo"] == "b.png")
-    assert missing["code"] == "not_asked"
+    assert missing["code"] == "not_yet_read"
     assert "not part of the sample" in missing["detail"]
 
     run = catalogue(sample_requests=None, mode="batch")

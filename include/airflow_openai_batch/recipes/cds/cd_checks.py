@@ -103,7 +103,7 @@ class Checker:
             return
         if status == UNFINISHED:
             yield Finding(
-                "read_covers", "not_asked", error, "Run again: it goes on with what was not asked yet."
+                "read_covers", "not_yet_read", error, "Run again: it goes on with what has no answer yet."
             )
             return
         if status != "ok":
@@ -179,7 +179,7 @@ class Checker:
 def _name_state(status: str, findings: list[Finding]) -> str:
     if status == "ok":
         return "look at it" if findings else "good"
-    return "not asked" if status == UNFINISHED else "not read"
+    return "not yet read" if status == UNFINISHED else "not read"
 
 
 def _describe_gone(row: Row, read: Cover) -> Row:
