@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from airflow_openai_batch.openai_api.response_bodies import Details, TokenDetails, UsageBody
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from airflow_openai_batch.openai_api import response_bodies
 
-Vector = npt.NDArray[np.float32]
+    Vector = npt.NDArray[np.float32]
 
 CONTENT_FILTER = "content_filter"
 REFUSAL = "refusal"

@@ -7,14 +7,12 @@ import binascii
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import orjson
 
 from airflow_openai_batch.openai_api import lenient_json
 from airflow_openai_batch.openai_api.answer_parts import (
     MISSING_PARTS,
     ResponseContent,
-    Vector,
     read_usage,
     string,
 )
@@ -28,6 +26,8 @@ from airflow_openai_batch.openai_api.response_bodies import (
 
 if TYPE_CHECKING:
     import msgspec
+
+    from airflow_openai_batch.openai_api.answer_parts import Vector
 
 _NAMED = 10
 """So many indexes are named in a message."""
@@ -102,6 +102,8 @@ def _check_lengths(vectors: Sequence[Vector], dimensions: int | None) -> None:
 
 
 def _read_vector(raw: msgspec.Raw) -> Vector:
+    import numpy as np  # for nothing where a DAG is parsed
+
     try:
         value = orjson.loads(memoryview(raw))
         if isinstance(value, str):

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
-
-from genai_prices.types import TieredPrices
 
 from airflow_openai_batch.openai_api.endpoints import IMAGES, Endpoint
 from airflow_openai_batch.openai_api.models import find_price_entry
@@ -20,9 +19,7 @@ from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices,
 from airflow_openai_batch.openai_api.rates import DEARER_TIERS, MediaRate, MediaTokens, Numbers, Rate, Rates
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
-    from genai_prices.types import ModelInfo, ModelPrice
+    from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 
     Price = Decimal | TieredPrices | None
 
@@ -219,7 +216,8 @@ def _read_rates(model: str, day: int, context: dict[str, str]) -> Rates | None:
     cached = prices.input_mtok if prices.cache_read_mtok is None else prices.cache_read_mtok
     written = prices.input_mtok if prices.cache_write_mtok is None else prices.cache_write_mtok
     kinds = (prices.input_mtok, cached, written, prices.output_mtok)
-    starts = {tier.start for price in kinds if isinstance(price, TieredPrices) for tier in price.tiers}
+    tiered = [price for price in kinds if price is not None and not isinstance(price, Decimal)]
+    starts = {tier.start for price in tiered for tier in price.tiers}
     tiers = tuple((start, _read_rate_at(kinds, start + 1)) for start in sorted(starts))
     # No model has both, tiers and a price for pictures or sound.
     return Rates(_read_rate_at(kinds, 0)._replace(media=_read_media_rate(prices)), tiers)
@@ -251,7 +249,7 @@ def _list_variants(model: ModelInfo, moment: datetime, context: dict[str, str]) 
 def _read_rate(price: Price, input_tokens: int) -> float:
     if price is None:
         return 0.0
-    if isinstance(price, TieredPrices):
-        reached = [tier.price for tier in price.tiers if input_tokens > tier.start]
-        return float(reached[-1] if reached else price.base)
-    return float(price)
+    if isinstance(price, Decimal):
+        return float(price)
+    reached = [tier.price for tier in price.tiers if input_tokens > tier.start]
+    return float(reached[-1] if reached else price.base)

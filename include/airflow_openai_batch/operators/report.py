@@ -40,10 +40,8 @@ from airflow_openai_batch.operators.task.parameters import (
 )
 from airflow_openai_batch.operators.task.plan_costs import foresee_lane, read_lanes
 from airflow_openai_batch.operators.task.source_access import make_source_resolver
-from airflow_openai_batch.report.failed_requests import write_failed
 from airflow_openai_batch.report.markdown import write_markdown
 from airflow_openai_batch.report.report import Report, SampleLine, asset_extra, build_report
-from airflow_openai_batch.report.row_check import check_accounts
 from airflow_openai_batch.report.shard_words import NOT_BEGUN
 from airflow_openai_batch.results.landing_summary import ShardSummary, read_done
 from airflow_openai_batch.storage.read_ahead import read_ahead
@@ -215,6 +213,11 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
         usual: UsualDurations,
     ) -> Report:
         """:raises AccountingError: if a request is in no row or in two; no report is written then."""
+        from airflow_openai_batch.report.failed_requests import (  # pyarrow, for nothing where a DAG is parsed
+            write_failed,
+        )
+        from airflow_openai_batch.report.row_check import check_accounts
+
         done = {summary.shard: summary for summary in summaries if summary.landed is not None}
         unfinished = {shard.shard for shard in plan.shards} - done.keys()
         accounts = check_accounts(plan, output, unfinished=unfinished)

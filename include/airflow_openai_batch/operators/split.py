@@ -38,7 +38,6 @@ from airflow_openai_batch.operators.task.run_conf import describe_unknown_keys
 from airflow_openai_batch.operators.task.run_place import find_shared_place, make_path_safe, place_of_run
 from airflow_openai_batch.operators.task.skipping import skip_rest
 from airflow_openai_batch.planning.first_models import peek_models
-from airflow_openai_batch.planning.split import ChooseLimits, Counting, split_job
 from airflow_openai_batch.report.repair import Repair, find_repair, reopen_shards
 from airflow_openai_batch.sending.queue.room import QUEUE_SHARE
 from airflow_openai_batch.wording import number_of
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
 
     from airflow_openai_batch.hooks.openai_batch import OpenAIBatchHook
     from airflow_openai_batch.openai_api.account_limits import QueueLimit
+    from airflow_openai_batch.planning.split import ChooseLimits
     from airflow_openai_batch.storage.location import Location, Resolver
     from airflow_openai_batch.storage.sources import SourceFile
 
@@ -301,6 +301,11 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
         return make_resolver("input", self._givers.input)
 
     def _split(self, output: Location, run_key: str) -> Plan:
+        from airflow_openai_batch.planning.split import (  # numpy, for nothing where a DAG is parsed
+            Counting,
+            split_job,
+        )
+
         result = split_job(
             self._inputs,
             output,

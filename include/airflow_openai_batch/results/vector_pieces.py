@@ -8,13 +8,17 @@ sent for, by the bytes of that input.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from airflow_openai_batch.job.request_line import READ_ERRORS, read_fields
-from airflow_openai_batch.openai_api.answer_parts import MISSING_PARTS, ResponseContent, Usage, Vector
+from airflow_openai_batch.openai_api.answer_parts import MISSING_PARTS, ResponseContent, Usage
 from airflow_openai_batch.openai_api.answer_vectors import describe_missing
 from airflow_openai_batch.results.outcome import Outcome, OutcomeRules, Rank, judge_answer
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.openai_api.answer_parts import Vector
 
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

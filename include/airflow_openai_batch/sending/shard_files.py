@@ -20,7 +20,6 @@ from airflow_openai_batch.openai_api.batch import final_time
 from airflow_openai_batch.openai_api.endpoints import Endpoint
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
 from airflow_openai_batch.openai_api.results_check import VIDEOS_UNFINISHED
-from airflow_openai_batch.results.landing import land_shard
 from airflow_openai_batch.results.leftovers import Leftover, LeftoverWriter, find_leftover, write_leftover
 from airflow_openai_batch.results.media_files import MediaWriter
 from airflow_openai_batch.results.outcome import NOT_SENT, OutcomeRules
@@ -196,6 +195,10 @@ class ShardFiles:
         :param own_prices: of the connection that paid.
         :raises AccountingError: if input, plan and rows do not agree.
         """
+        from airflow_openai_batch.results.landing import (
+            land_shard,  # numpy and pyarrow: nobody else here needs them
+        )
+
         place = self.output.child(directory.leftover(self.shard.shard, state.send + 1))
         with LeftoverWriter(place, shard=self.shard) as writer:
             landed = land_shard(
