@@ -98,7 +98,7 @@ class ShardActions:
             clock=self.clock,
         )
         self._declined = DeclinedCalls(journal=self._journal, month=self._month, policy=self.policy)
-        self._flex = FlexKnowledge(self.files.output, self.files.shard)
+        self._flex = FlexKnowledge(self.files.output, self.files.shard, self.policy)
         shards = len(self.files.plan.shards)
         self._hurry = Hurry(self.files.output, shards, self.policy, self._flex, self.find_pace)
         self._landing = ShardLanding(
@@ -137,18 +137,14 @@ class ShardActions:
     def _without_flex(self) -> str:
         return self._flex.find_refusal(since=self.caller.run_started_at)
 
-    def _has_flex(self, state: ShardState) -> bool:
-        """Where nobody asks, the prices need not be read for it: that takes as long as all else that a task sends."""
-        return self.policy.may_choose_flex(state.content.requests) and self._flex.has_flex
-
     def _may_use_flex(self, state: ShardState) -> bool:
         """Whether it matters if there is flex: to look takes a read."""
         if state.done is not None or state.batch_id is not None:
             return False
         rest_s = self._hurry.find_rest_s(state)
         late = is_late(self.clock(), self.policy, rest_s=rest_s, hurried_for=state.hurried_for)
-        lane = self.policy.choose_lane(state.content.requests, late=late, has_flex=self._has_flex(state))
-        return lane == "flex"
+        requests = state.content.requests
+        return self.policy.choose_lane(requests, late=late, has_flex=self._flex.offers(requests)) == "flex"
 
     def _look_around(self, state: ShardState) -> StepContext:
         return StepContext(
@@ -160,7 +156,7 @@ class ShardActions:
             tokens_at_most=self.files.shard.tokens == "upper",
             # read only where something may be sent: a finished shard needs no connection
             limit=self._limit if state.done is None else QueueLimit(),
-            has_flex=self._has_flex(state),
+            has_flex=self._flex.offers(state.content.requests),
             without_flex=self._without_flex if self._may_use_flex(state) else "",
             rest_s=self._hurry.find_rest_s(state),
             realtime_per_s=self._hurry.find_realtime_per_s(state),

@@ -18,6 +18,7 @@ from airflow_openai_batch.openai_api.prices import has_flex
 if TYPE_CHECKING:
     from airflow_openai_batch.errors import NoFlexError
     from airflow_openai_batch.job.plan import Shard
+    from airflow_openai_batch.sending.policy import Policy
     from airflow_openai_batch.storage.location import Location
 
 
@@ -40,11 +41,17 @@ class FlexKnowledge:
 
     output: Location
     shard: Shard
+    policy: Policy
 
     @property
     def has_flex(self) -> bool:
         """Whether it is known to be there."""
         return self.shard.endpoint in FLEX_ENDPOINTS and has_flex(self.shard.model)
+
+    def offers(self, requests: int) -> bool:
+        """Whether it is known to be there, where that matters for a send of so many. Where it does not, the prices need
+        not be read for it, which takes as long as all else that a task does that sends."""
+        return self.policy.may_choose_flex(requests) and self.has_flex
 
     def find_refusal(self, *, since: float) -> str:
         """Why there is no flex, where that is certain; otherwise an empty text. One read.
