@@ -16,6 +16,8 @@ import statistics
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_openai_batch.testing.server import OpenAIServer
@@ -29,10 +31,18 @@ OURS = ("openai_batch", "openai_batch_one_task", "whole_job")
 PEER = "provider_batches"
 PLACES = (ROOT / "dags", HERE / "airflow_dags")
 PER_SHARD = 10
-TRIES = 5
 PATIENCE_S = 3600.0
 """With a run, on a machine that is busy with other things."""
 _TAKEN_UP = re.compile(r"method=PATCH path=/execution/task-instances/[0-9a-f-]+/run .*status_code=200")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one run of a DAG took."""
+
+    wall_s: float
+    starts: int
+    """Of workers."""
 
 
 def main() -> None:
@@ -64,35 +74,30 @@ def measure(folder: Path, shards: int, rounds: int) -> None:
         with contextlib.ExitStack() as stack:
             stack.callback(airflow.stop)
             airflow.start(timeout_s=math.inf)  # it says what it waits for
-            seconds: dict[str, list[float]] = {name: [] for name in (*OURS, PEER)}
-            starts: Counter[str] = Counter()
-            for number in range(rounds + 1):  # the first round warms up
-                for name in seconds:
+            runs: dict[str, list[Run | None]] = {name: [] for name in (*OURS, PEER)}
+            for _ in range(rounds + 1):
+                for name, found in runs.items():
                     conf = {"folder": str(split)} if name == PEER else our_conf(folder, source, name)
-                    took_s, started = run_once(airflow, name, conf)
-                    if number:
-                        seconds[name].append(took_s)
-                        starts[name] += started
-    report(starts, seconds, shards, rounds)
+                    found.append(run_once(airflow, name, conf))
+    report({name: found[1:] for name, found in runs.items()}, shards)  # the first round warms up
 
 
-def run_once(airflow: LocalAirflow, name: str, conf: dict[str, object]) -> tuple[float, int]:
-    """The seconds and the worker starts of a run that succeeds.
+def run_once(airflow: LocalAirflow, name: str, conf: dict[str, object]) -> Run | None:
+    """What a run took that succeeded.
 
-    The provider's triggers fire before the process that deferred is gone, and then Airflow may take the end of that one
-    for the end of the task. Such a run counts for nobody.
+    Not each of the provider's does: its triggers may fire before the process that deferred is gone, and Airflow then takes
+    the end of that one for the end of the task.
     """
     airflow.wait_for_dag(name, timeout_s=PATIENCE_S)
-    for _ in range(TRIES):
-        before, began = count_starts(airflow), time.perf_counter()
-        run = airflow.trigger(name, conf)
-        state = airflow.wait(run, timeout_s=PATIENCE_S, every_s=0.25)
-        took_s = time.perf_counter() - began
-        if state == "success":
-            return took_s, count_starts(airflow) - before
-        bad = Counter(state for state in airflow.states(run).values() if state != "success")
-        print(f"{name} {state} ({dict(bad)}) and is run once more.", flush=True)
-    raise SystemExit(airflow.explain(run))
+    before, began = count_starts(airflow), time.perf_counter()
+    run = airflow.trigger(name, conf)
+    state = airflow.wait(run, timeout_s=PATIENCE_S, every_s=0.25)
+    took_s = time.perf_counter() - began
+    if state == "success":
+        return Run(took_s, count_starts(airflow) - before)
+    bad = Counter(state for state in airflow.states(run).values() if state != "success")
+    print(f"{name} {state}: {dict(bad)}", flush=True)
+    return None
 
 
 def our_conf(folder: Path, source: Path, name: str) -> dict[str, object]:
@@ -114,23 +119,33 @@ def count_starts(airflow: LocalAirflow) -> int:
     return len(_TAKEN_UP.findall(log.read_text(errors="replace")))
 
 
-def report(starts: Counter[str], seconds: dict[str, list[float]], shards: int, rounds: int) -> None:
-    peer_s = statistics.median(seconds[PEER])
-    rows = []
-    for name, took in seconds.items():
-        median_s = statistics.median(took)
-        rows.append(
-            (
-                name,
-                f"{starts[name] / rounds:.0f}",
-                f"{starts[name] / rounds / shards:.2f}",
-                f"{median_s:.1f}",
-                f"{median_s / shards:.2f}",
-                f"{median_s / peer_s:.2f}",
-            )
+def report(runs: Mapping[str, Sequence[Run | None]], shards: int) -> None:
+    """Of the runs that succeeded."""
+    good = {name: [run for run in found if run is not None] for name, found in runs.items()}
+    seconds = {name: statistics.median(run.wall_s for run in each) for name, each in good.items() if each}
+    rows = [
+        (
+            name,
+            f"{statistics.mean(run.starts for run in each):.0f}",
+            f"{statistics.mean(run.starts for run in each) / shards:.2f}",
+            f"{seconds[name]:.1f}",
+            f"{seconds[name] / shards:.2f}",
+            f"{seconds[name] / seconds[PEER]:.2f}" if PEER in seconds else "-",
+            f"{len(runs[name]) - len(each)} of {len(runs[name])}",
         )
-    head = ("DAG", "worker starts", "per shard", "wall s", "s per shard", "to the provider's")
-    print_table(f"{shards} shards that end at once, median of {rounds}", head, rows)
+        for name, each in good.items()
+        if each
+    ]
+    head = (
+        "DAG",
+        "worker starts",
+        "per shard",
+        "wall s",
+        "s per shard",
+        "to the provider's",
+        "runs that failed",
+    )
+    print_table(f"{shards} shards that end at once, median of the runs", head, rows)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ from airflow_openai_batch.job.shard_reader import ShardReader
 from airflow_openai_batch.job.shard_state import Content, ShardState, has_sample
 from airflow_openai_batch.openai_api.batch_durations import LOOK_BACK_S, UsualDurations, measure_past
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
-from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.task.base import OpenAIBatchOperator
 from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.operators.task.own_prices import find_own_prices
@@ -277,6 +276,10 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
     def _name_joins(self) -> str:
         """Of tables that were written whatever became of the shards: who clears what failed alone leaves them as they
         are."""
+        from airflow_openai_batch.operators.join import (  # pyarrow, for nothing where a DAG is parsed
+            OpenAIBatchJoinOperator,
+        )
+
         dag = self.get_dag()
         joins = [
             task.task_id
