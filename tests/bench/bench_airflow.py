@@ -85,7 +85,7 @@ def measure(folder: Path, shards: int, rounds: int) -> None:
 def run_once(airflow: LocalAirflow, name: str, conf: dict[str, object]) -> Run | None:
     """What a run took that succeeded.
 
-    Not each of the provider's does: its triggers may fire before the process that deferred is gone, and Airflow then takes
+    Not each of the provider's does: its triggers may fire before the process that deferred is gone, and Airflow takes
     the end of that one for the end of the task.
     """
     airflow.wait_for_dag(name, timeout_s=PATIENCE_S)
