@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from airflow_openai_batch.openai_api.endpoints import IMAGES, Endpoint
 from airflow_openai_batch.openai_api.models import find_price_entry
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices, find_own_price
-from airflow_openai_batch.openai_api.rates import DEARER_TIERS, MediaRate, MediaTokens, Numbers, Rate, Rates
+from airflow_openai_batch.openai_api.rates import DEARER_TIERS, MediaRate, MediaTokens, Rate, Rates
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
+
+    from airflow_openai_batch.openai_api.rates import Numbers
 
     Price = Decimal | TieredPrices | None
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
-Numbers = npt.NDArray[np.float64]
+    Numbers = npt.NDArray[np.float64]
 
 DEARER_TIERS = frozenset({"priority", "fast"})
 """Service tiers above the standard price, by how much depends on the model. Others that an answer may name cost the
@@ -94,6 +95,8 @@ class Rate(NamedTuple):
 
     def price_texts(self, inputs: Numbers, cached: Numbers, written: Numbers, outputs: Numbers) -> Numbers:
         """What `price` says of each of many answers that are text alone."""
+        import numpy as np  # for nothing where a DAG is parsed
+
         cached = np.minimum(cached, inputs)
         plain = inputs - cached
         written = np.minimum(written, plain)
@@ -122,6 +125,8 @@ class Rates(NamedTuple):
 
     def price_texts(self, inputs: Numbers, cached: Numbers, written: Numbers, outputs: Numbers) -> Numbers:
         """See `Rate.price_texts`; each at the rate of its input."""
+        import numpy as np  # for nothing where a DAG is parsed
+
         dollars = self.base.price_texts(inputs, cached, written, outputs)
         for start, rate in self.tiers:
             dearer = rate.price_texts(inputs, cached, written, outputs)

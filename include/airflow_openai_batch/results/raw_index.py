@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from airflow_openai_batch.openai_api.lenient_json import UnreadableJSONError
 from airflow_openai_batch.openai_api.result_line import read_custom_id
-from airflow_openai_batch.results.kept_answers import KeptAnswers
 from airflow_openai_batch.results.torn_lines import make_out_id
 
 if TYPE_CHECKING:
@@ -105,6 +104,8 @@ class RawAnswers:
         *,
         reader: PlainReader | None = None,
     ) -> None:
+        from airflow_openai_batch.results.kept_answers import KeptAnswers  # pyarrow, only to land
+
         self.sends = sends
         self._sha256 = sha256
         self.nameless = 0
