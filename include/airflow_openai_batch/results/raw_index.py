@@ -198,21 +198,22 @@ class RawAnswers:
     def _add_lines(self, lines: Sequence[bytes], file: int, offset: int) -> int:
         """Returns the offset of what follows them."""
         send = self._sends_of_files[file]
-        reader = self._readers[send]
         for line in lines:
+            reader = self._readers[send] if self._keep_bytes > 0 else None
             place = file << _FILE_SHIFT | offset << _LENGTH_BITS | len(line)
             offset += len(line) + 1
-            if reader is not None and self._keep_bytes > 0 and (answer := reader.read(line)) is not None:
+            if reader is not None and (answer := reader.read(line)) is not None:
                 answer.send = send
                 self._keep_bytes -= _ANSWER_BYTES + reader.measure(answer.value)
                 self._remember(answer.custom_id, ~self.kept.add(answer, place))
             elif (custom_id := _read_id(line)) is not None:
-                self._remember(custom_id, place)
+                # What is known not to be plain stands like one of several, so that nobody tries again.
+                self._remember(custom_id, place if reader is None else [place])
             elif line and not line.isspace():
                 self.nameless += 1
         return offset
 
-    def _remember(self, custom_id: str, line: int) -> None:
+    def _remember(self, custom_id: str, line: int | list[Place]) -> None:
         known = self._found.setdefault(custom_id, line)
         if known is not line:
             self._found[custom_id] = [*self.list_places(known), *self.list_places(line)]
