@@ -39,6 +39,7 @@ def fill(folder: Path, outside: Path) -> None:
         (folder / name).write_bytes(data)
     outside.write_text("key of the cellar")
     (folder / "link.txt").symlink_to(outside)
+    (folder / "blank.txt").write_text(" \n")
 
 
 def read_chunks(store: PointStore) -> dict[str, list[tuple[Any, str]]]:
@@ -76,7 +77,8 @@ def test_every_format_is_embedded_by_pages_and_what_cannot_be_read_is_listed(
 
     with (form_roots / "out" / "unread.csv").open(newline="", encoding="utf-8-sig") as file:
         unread = {row["name"]: row["reason"] for row in csv.DictReader(file)}
-    assert unread.keys() == {"scan.pdf", "'=bomb.docx", "logo.png", "link.txt"}
+    assert unread.keys() == {"scan.pdf", "'=bomb.docx", "logo.png", "link.txt", "blank.txt"}
+    assert unread["blank.txt"] == "has no text"
     assert "only pictures of pages" in unread["scan.pdf"]
     assert "bytes unpacked" in unread["'=bomb.docx"]
     assert unread["logo.png"] == "is a picture"

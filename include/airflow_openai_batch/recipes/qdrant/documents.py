@@ -53,6 +53,8 @@ class DocumentReading(FolderReading, frozen=True, kw_only=True):
     documents: int
     unreadable: int
     """`UNREAD` names them; their chunks stay as they are."""
+    empty: int = 0
+    """Without a word of text; `UNREAD` names them, too, and their chunks go."""
     chunks: int
     new: int
     """Chunks without a vector of the prompt's model, which stand in the table."""
@@ -139,6 +141,9 @@ def read_documents(
                     cut_pages(((page.number, page.text) for page in file.pages), max_chars=max_chars),
                 )
             )
+            if not chunks:
+                counts["empty"] += 1
+                unread.add(file._replace(problem="has no text"))
             document = Document(
                 uri=file.uri,
                 name=file.name,
@@ -156,6 +161,7 @@ def read_documents(
         asked=asked,
         documents=counts["documents"],
         unreadable=counts["unreadable"],
+        empty=counts["empty"],
         chunks=counts["chunks"],
         new=counts["new"],
         restarted_by=restart_of or "",
@@ -166,9 +172,11 @@ def read_documents(
 
 
 def describe_reading(found: DocumentReading) -> str:
-    unreadable = f" ({found.unreadable:,} of them cannot be read, see {UNREAD})" if found.unreadable else ""
+    kinds = {"cannot be read": found.unreadable, "without text": found.empty}
+    left_out = ", ".join(f"{count:,} {what}" for what, count in kinds.items() if count)
+    named = f" ({left_out}: see {UNREAD})" if left_out else ""
     return (
-        f"{number_of(found.documents, 'document')}{unreadable}, {number_of(found.chunks, 'chunk')}, "
+        f"{number_of(found.documents, 'document')}{named}, {number_of(found.chunks, 'chunk')}, "
         f"{found.new:,} of them new or changed"
     )
 
