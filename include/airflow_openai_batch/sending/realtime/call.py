@@ -101,7 +101,7 @@ class RealtimeCaller:
         self.in_air: set[asyncio.Task[Any]] = set()
         """The tasks whose request is out."""
         self.stopping = False
-        """Set from outside: nothing new is sent."""
+        """Nothing new is sent; set from outside, too."""
         self.slowest_s = 0.0
         """What the slowest call has taken."""
         self.answered = 0
@@ -117,6 +117,15 @@ class RealtimeCaller:
         :raises NoFlexError: if there is no flex for this model.
         :raises StoppedError: if the send ended meanwhile.
         """
+        try:
+            return await self._ask(call)
+        except StoppedError:
+            raise
+        except Exception:
+            self.stopping = True  # before whoever takes the place of this call asks in vain, too
+            raise
+
+    async def _ask(self, call: Pending) -> bytes:
         served_before = self._served
 
         def remember(_: tenacity.RetryCallState) -> None:
