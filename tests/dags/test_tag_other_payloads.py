@@ -100,7 +100,7 @@ def test_answers_go_under_the_keys_that_the_form_names_and_nothing_else_changes(
     summary = (tmp_path / "out" / "summary.md").read_text()
     assert "1 left alone with tags or a summary of their own (topics of 1" in summary
     requests = b"".join(path.read_bytes() for path in (tmp_path / "out" / "prepared").glob("requests-*"))
-    assert b"good morning, call 7.\\nMy boiler in the cellar of house 7 drips" in requests
+    assert b"good morning, call 7.\\nb: My boiler in the cellar of house 7 drips" in requests
 
 
 @pytest.mark.long

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
@@ -96,7 +97,7 @@ def test_every_request_is_in_one_shard_in_order(
     plan = split(sources, job, on_bad_line="reject", on_empty="skip", **limits).plan
 
     shards = read_shards(plan, job)
-    assert [tuple(line) for shard in shards for line in shard] == expected
+    assert [msgspec.structs.astuple(line) for shard in shards for line in shard] == expected
     assert [(line["source"], line["line_number"]) for line in read_rejected(job)] == rejected
     assert plan.counts.positions == position == len(expected) + len(rejected)
     assert (plan.counts.requests, plan.counts.rejected) == (len(expected), len(rejected))
