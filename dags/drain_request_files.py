@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Param, TriggerRule, XComArg, get_current_context, task, task_group
 
 from airflow_openai_batch.dag_params import (
@@ -149,3 +150,6 @@ with DAG(
     ).expand(job=list_jobs(XComArg(split, key="job"), found))
 
     drain.expand(shard=collect(split.output)) >> publish
+
+    # Red is the split of a bad file alone, but the run is not green: this cannot begin then. It runs nothing.
+    split >> EmptyOperator(task_id="all_files_split")

@@ -33,9 +33,9 @@ Trigger it as it stands: it asks a small sample of reviews. Then put in your own
 You find `answers.csv` (or what *Format* says) in the output directory: all rows in their order, each with `answer`,
 `answer_status`, `answer_error`, `answer_model`, `answer_cost_usd` and the answer's columns. Rows that could not be
 asked or answered say why; a row with an empty cell that the prompt names is one of these, unless the prompt says
-`{{ price or "unknown" }}`. Where more than 5% could not be asked about, the run is red once the table is written. Up to
-10 rows go out in real time, more as a batch at half the price (*Sending*, `mode`). The emulator of `make up` makes its
-answers up: only OpenAI's mean something.
+`{{ price | default("unknown") }}`. Where more than 5% could not be asked about, the run is red once the table is
+written. Up to 10 rows go out in real time, more as a batch at half the price (*Sending*, `mode`). The emulator of
+`make up` makes its answers up: only OpenAI's mean something.
 
 ### Make it your own
 Copy the file. Give `source`, `prompt` and `output_uri` as constants, a `schedule`, and drop the parameters that nobody

@@ -116,9 +116,10 @@ def test_compressed_files_and_names_in_capitals_are_drained_and_a_bad_file_is_re
     write(inbox / "LOUD.jsonl.gz", "not packed, and of the same output as the one above", 1)
     (inbox / "broken.jsonl").write_text("not json\n")
     run = drain(max_requests_per_shard=50)
-    assert [
+    assert {
         (task, state) for (task, _), state in run.states.items() if state not in ("success", "skipped")
-    ] == [("split", "failed")]
+    } == {("split", "failed"), ("all_files_split", "upstream_failed")}
+    assert run.state == "failed"
     assert names(inbox) == [
         "LOUD.JSONL",
         "LOUD.jsonl.gz",
@@ -146,6 +147,13 @@ def test_a_file_that_may_still_grow_waits_and_the_log_says_for_how_long(
     (told,) = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
     assert "shard-001-of-002.jsonl was written" in told
     assert "left for the next run" in told
+
+
+def test_an_empty_file_may_be_skipped(drain: Any, inbox: Path) -> None:
+    (inbox / "shard-001-of-002.jsonl").write_text("\n\n")
+    run = drain(max_requests_per_shard=50, on_empty="skip")
+    assert run.state == "success", run.failures
+    assert len(read(inbox / "shard-000-of-002.output.jsonl")) == 4
 
 
 @pytest.mark.long

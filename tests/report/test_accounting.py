@@ -111,6 +111,14 @@ def test_missing_part_is_named(job: JobOnDisk) -> None:
         job.check(job.plan())
 
 
+def test_a_job_without_shards_adds_up(tmp_path: Path) -> None:
+    """All lines were rejected, or there were none."""
+    job = JobOnDisk(tmp_path, [], [0, 1, 2])
+    job.write()
+    accounts = job.check(job.plan())
+    assert (accounts.positions, accounts.rows, accounts.rejected) == (3, 0, 3)
+
+
 def test_absent_file_of_rejected_lines_means_none(tmp_path: Path) -> None:
     job = JobOnDisk(tmp_path, [[0, 1, 2]])
     job.write_part(0, [0, 1, 2])

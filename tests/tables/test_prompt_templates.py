@@ -36,6 +36,8 @@ def render(values: dict[str, Any], number: int = 0, **changes: Any) -> Any:
         ("{% if title is defined %}{{ title }}{% else %}none{% endif %}", "none"),
         ("{{ title | default('none') }}", "none"),
         ("{{ other | default('none') }}", "none"),
+        ("{{ row['other'] | default('none') }}", "none"),
+        ("{{ row['title'] or 'none' }}", "none"),
         ("{% for name in row %}{{ name }};{% endfor %}", "text;title;Review text;n;tags;day;"),
         ("{% for i in range(2) %}{{ i }}{% endfor %}", "01"),
         ("No template at all", "No template at all"),
@@ -80,6 +82,13 @@ def test_a_row_that_cannot_be_rendered_says_why_and_shows_nothing(template: str,
         ),
         ("system", "{{ nothing }}", "system: needs the column 'nothing'.* It has: Review text, day, n,"),
         ("user", "{{ Review + text }}", r"the column 'Review', .* Did you mean row\['Review text'\]?"),
+        ("user", "{{ row['texd'] or 'none' }}", "user: needs the column 'texd', .* Did you mean 'text'?"),
+        (
+            "user",
+            "{{ row['texd'] }}{{ row | length }}",
+            "user: needs the column 'texd', .* Did you mean 'text'?",
+        ),
+        ("user", "{{ row.texd }}", "user: needs the column 'texd', .* Did you mean 'text'?"),
         ("user", "{{ Review text }}", r"written {{ row\['Its name'\] }}"),
         ("user", "{{ text }", "user: no valid template in line 1"),
         ("custom_id", "{% if %}", "custom_id: no valid template in line 1"),
@@ -103,7 +112,10 @@ def test_what_no_row_can_mend_stops_the_prompt(field: str, template: str, messag
 
 def test_only_what_is_named_is_looked_at() -> None:
     assert Renderer(ask(), COLUMNS).columns == ["text"]
-    assert Renderer(ask(user="{{ row['n'] }}"), COLUMNS).columns == COLUMNS
+    assert Renderer(ask(user="{{ row['n'] }} {{ row['day'] }}"), COLUMNS).columns == ["n", "day"]
+    assert Renderer(ask(user="{{ text }} {{ row['n'] }}"), COLUMNS).columns == ["text", "n"]
+    assert Renderer(ask(user="{{ row['n'] }} {{ row | length }}"), COLUMNS).columns == COLUMNS
+    assert Renderer(ask(user="{% set key = 'n' %}{{ row[key] }}"), COLUMNS).columns == COLUMNS
     assert Renderer(ask(user="{{ row }}"), ["row", "x"]).columns == ["row"]
 
 

@@ -56,8 +56,8 @@ def check_accounts(plan: Plan, output: Location, *, unfinished: Container[int] =
     places = [output.child(directory.part(number)) for number in landed]
     parts = dict(zip(landed, places, strict=True))
     contents = read_ahead(_read_part, places, output)
-    ends = [*(shard.first_position for shard in plan.shards[1:]), plan.counts.positions]
-    for shard, end in zip(plan.shards, ends, strict=True):
+    starts = [*(shard.first_position for shard in plan.shards), plan.counts.positions]
+    for shard, end in zip(plan.shards, starts[1:], strict=True):
         if shard.shard in parts:
             check.add_part(shard, parts[shard.shard], next(contents))
         else:

@@ -171,7 +171,7 @@ def _open_late_round(
         log.info("%s has changed; nothing in it is new to the prompt.", night.source)
         return None
     write_note(late.place.child("round.json"), RoundNote(columns=columns))
-    log.info("%s has changed: %s came late or were corrected.", night.source, number_of(written, "row"))
+    log.info("%s has changed: %s new or corrected.", night.source, number_of(written, "row"))
     return late
 
 

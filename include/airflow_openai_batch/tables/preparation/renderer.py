@@ -73,8 +73,8 @@ class Renderer:
         images = {each.column for each in spec.images}
         if unknown := sorted(images - set(columns)):
             raise UnknownColumnError(f"images.column: {describe_unknown(unknown[0], columns)}")
-        wanted = images.union(self._filling.named)
-        self.columns: list[str] = [name for name in columns if self._filling.is_whole or name in wanted]
+        wanted = images.union(self._filling.columns)
+        self.columns: list[str] = [name for name in columns if name in wanted]
         """Those of the table that it looks at."""
 
     def render_all(self, rows: Iterable[Row]) -> Generator[Rendered]:

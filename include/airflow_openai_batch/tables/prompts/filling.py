@@ -26,14 +26,23 @@ class Filling:
         self._known = known_names(columns)
         names = frozenset(chain.from_iterable(each.names for each in self._templates))
         self.named = tuple(name for name in columns if name in names)
-        """The columns that they name."""
-        self.is_whole = WHOLE_ROW in names and WHOLE_ROW not in columns
-        """Whether they name the whole row."""
+        """The columns that they name by themselves, not as a key of the row."""
+        self._has_row = WHOLE_ROW in names and WHOLE_ROW not in columns
+        self.columns = self._find_columns(columns)
+        """Those of the table that they look at."""
         self.is_harmless = all(each.is_harmless for each in self._templates)
+
+    def _find_columns(self, columns: list[str]) -> list[str]:
+        if not self._has_row:
+            return list(self.named)
+        if any(each.takes_row for each in self._templates):
+            return columns
+        wanted = set(self.named).union(*(each.keys for each in self._templates))
+        return [name for name in columns if name in wanted]
 
     def fill(self, number: int, values: Mapping[str, Any]) -> Texts:
         """:raises BadRowError: if the row lacks what they need.
         :raises ConfigError: if no row could have it.
         """
-        context = RowContext(values, number, self._known, self.named, whole=self.is_whole)
+        context = RowContext(values, number, self._known, self.named, whole=self._has_row)
         return {template.field: template.fill(context) for template in self._templates}

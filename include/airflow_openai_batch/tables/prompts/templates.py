@@ -55,6 +55,8 @@ class _WholeRow(dict[str, Any]):
         """Columns of the table, of which the row may lack some; the sandbox asks for these, too."""
 
     def __getitem__(self, name: str) -> Any:
+        if name not in self._known:
+            return jinja2.StrictUndefined(name=name)  # as for a name without ``row``
         value = super().get(name)
         return empty_cell(name) if value is None else value
 
@@ -91,6 +93,7 @@ class Template:
             raise ConfigError(f"{field}: the template is nested too deeply. Write it flatter.") from None
         self._blank = self._template.new_context({}, shared=True)
         self.names = _find_names(tree)
+        self.keys, self.takes_row = _find_keys(tree)
         self._constant = None if has_code else _text_of(tree)
 
     @staticmethod
@@ -146,7 +149,7 @@ class Template:
 
     def _find_unknown(self, context: RowContext, said: str) -> str | None:
         """The name that was missing, if no row can have it; an empty cell says something else."""
-        for name in self.names - context.known - set(GLOBALS):
+        for name in (self.names | self.keys) - context.known - set(GLOBALS):
             if said == f"{name!r} is undefined":
                 return describe_unknown(name, context.known - {ROW_NUMBER, WHOLE_ROW})
         return None
@@ -170,6 +173,23 @@ def _find_names(tree: nodes.Template) -> frozenset[str]:
     tracker = _NameTracker(_environment)
     tracker.visit(tree)
     return frozenset(tracker.undeclared_identifiers)
+
+
+def _find_keys(tree: nodes.Template) -> tuple[frozenset[str], bool]:
+    """What is asked of ``row`` by names that stand there, and whether the row is used in any other way than
+    ``row['Its name']``."""
+    attributes = {each.attr for each in tree.find_all(nodes.Getattr) if _is_row(each.node)}
+    keys = {
+        id(each.node): each.arg.value
+        for each in tree.find_all(nodes.Getitem)
+        if _is_row(each.node) and isinstance(each.arg, nodes.Const) and isinstance(each.arg.value, str)
+    }
+    takes_row = any(id(name) not in keys for name in tree.find_all(nodes.Name) if _is_row(name))
+    return frozenset(keys.values()) | attributes, takes_row
+
+
+def _is_row(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.Name) and node.name == WHOLE_ROW
 
 
 def _text_of(tree: nodes.Template) -> str:
