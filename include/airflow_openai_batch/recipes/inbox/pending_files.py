@@ -142,8 +142,8 @@ def _is_pending(inbox: Inbox, name: str, file: SourceFile, outputs: set[str]) ->
     has_error = inbox.error(name).path.rpartition("/")[2] in outputs
     if note is None and (has_output or has_error):
         log.info(
-            "%s has an output or error file that was not written for it: left alone. Rename it where it shares that name "
-            "with another file (a.jsonl and a.jsonl.gz do), or remove what is there to drain it.",
+            "%s has an output or error file that was not written for it: left alone. Rename it where it shares that "
+            "name with another file (a.jsonl and a.jsonl.gz do), or remove what is there to drain it.",
             name,
         )
         return False
