@@ -21,7 +21,7 @@ from fixtures.browser import open_browser
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Locator, Page
 
     from demo.standalone import LocalAirflow
 
@@ -73,6 +73,18 @@ def finished(local_airflow: LocalAirflow, job: Job) -> Run:
     return run
 
 
+def open_until_seen(page: Page, url: str, what: Locator) -> None:
+    """As a person does, who loads a page of Airflow's again that stays half empty on a busy machine."""
+    from playwright.sync_api import TimeoutError as PatienceError
+
+    page.goto(url)
+    try:
+        what.wait_for()
+    except PatienceError:
+        page.reload()
+        what.wait_for()
+
+
 def test_the_dag_explains_itself(page: Page, local_airflow: LocalAirflow, shoot: Shoot) -> None:
     page.goto(f"{local_airflow.url}/dags/openai_batch")
     page.get_by_role("button", name="Dag Docs").click()
@@ -117,8 +129,9 @@ def test_the_pages_of_a_finished_run(
     page: Page, local_airflow: LocalAirflow, finished: Run, shoot: Shoot
 ) -> None:
     run_page = f"{local_airflow.url}/dags/openai_batch/runs/{quote(finished.run_id)}"
-    page.goto(run_page)
-    page.get_by_role("button", name="Expand all task groups").click()
+    expand = page.get_by_role("button", name="Expand all task groups")
+    open_until_seen(page, run_page, expand)
+    expand.click()
     page.get_by_role("link", name="resend_leftovers [ ]").wait_for()
     shoot("grid")
     page.get_by_role("button", name="Show Graph").click()
