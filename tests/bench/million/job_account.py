@@ -65,8 +65,9 @@ def read_times(
 def read_hand_times(job: Path) -> list[tuple[float, float]]:
     """From when till when the server had each of the batches, by the ledgers."""
     place = resolve_plain(f"file://{job}")
-    plan, ledger = read_plan(place), JobLedger(place.child("state"))
+    plan = read_plan(place)
     assert isinstance(plan, Plan)
+    ledger = JobLedger(place.child("state"), len(plan.shards))
     found = []
     for shard in plan.shards:
         began = 0.0
