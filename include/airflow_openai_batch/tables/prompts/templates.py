@@ -94,6 +94,7 @@ class Template:
         self._blank = self._template.new_context({}, shared=True)
         self.names = _find_names(tree)
         self.keys, self.takes_row = _find_keys(tree)
+        """What it asks of ``row`` by name, and whether it uses the row in any other way than ``row['Its name']``."""
         self._constant = None if has_code else _text_of(tree)
 
     @staticmethod
@@ -176,8 +177,7 @@ def _find_names(tree: nodes.Template) -> frozenset[str]:
 
 
 def _find_keys(tree: nodes.Template) -> tuple[frozenset[str], bool]:
-    """What is asked of ``row`` by names that stand there, and whether the row is used in any other way than
-    ``row['Its name']``."""
+    """See `Template.keys` and `Template.takes_row`."""
     attributes = {each.attr for each in tree.find_all(nodes.Getattr) if _is_row(each.node)}
     keys = {
         id(each.node): each.arg.value
