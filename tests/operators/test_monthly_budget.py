@@ -198,7 +198,8 @@ def test_the_book_may_lie_in_a_bucket(
     budget(1)
     assert run_dag("openai_batch", make_job(tmp_path, "bucket", requests=5).conf()).state == "success"
     names = [key.removeprefix("accounts/.books/openai_default/").split(".") for key in s3.keys()]  # noqa: SIM118
-    assert sorted(name[1] for name in names if len(name) > 2 and name[1] in ("paid", "reserved")) == [
+    # Right after midnight a zero is written for the day before, too.
+    assert sorted(name[1] for name in names if name[1] in ("paid", "reserved") and name[2] != "0") == [
         "paid",
         "reserved",
     ]
