@@ -8,6 +8,7 @@ happened.
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
@@ -192,7 +193,8 @@ class JobLedger:
         for name in _list_names(state, shards):
             folder, _, file = name.partition("/")
             if folder.isdigit() and _NAME.fullmatch(file):
-                self._names.setdefault(int(folder), []).append(name)
+                # Most shards have events of the same names: one text for all of them.
+                self._names.setdefault(int(folder), []).append(sys.intern(file))
 
     def list_kinds(self, shard: int) -> list[str]:
         """Of all events, oldest first; those that this release does not know, too."""
@@ -207,7 +209,7 @@ class JobLedger:
 
         :raises LedgerError: if one is there but cannot be read.
         """
-        return [_decode(self._state.child(name)) for name in self._find_names(shard)]
+        return [_decode(self._place(shard, name)) for name in self._find_names(shard)]
 
     def count(self, shard: int, kind: Kind) -> int:
         """Events of a kind.
@@ -221,7 +223,7 @@ class JobLedger:
         names = self._names.get(shard, [])
         for name in names:
             if _read_kind(name) not in _KINDS:
-                raise _make_kind_error(self._state.child(name))
+                raise _make_kind_error(self._place(shard, name))
         return names
 
     def read_last(self, shard: int, kind: Kind | None = None) -> Event | None:
@@ -233,7 +235,10 @@ class JobLedger:
         found = names if kind is None else [name for name in names if name.endswith(f"-{kind}.json")]
         if not found:
             return None
-        return _decode(self._state.child(found[-1]))
+        return _decode(self._place(shard, found[-1]))
+
+    def _place(self, shard: int, name: str) -> Location:
+        return self._state.child(f"{shard:05d}/{name}")
 
 
 def _list_names(state: Location, shards: int) -> Iterator[str]:
