@@ -24,6 +24,8 @@ from airflow_openai_batch.triggers.stall import Stall
 
 log = logging.getLogger(__name__)
 
+SOONER_AT_FIRST = 10
+"""Times: how much sooner than after an interval a batch is looked at first."""
 NOT_FOUND_TIMES = 3
 """A batch is gone only after so many cycles in a row that say so."""
 AT_A_TIME = 25
@@ -78,14 +80,15 @@ class BatchWatcher:
         self._stall: Stall | None = None
 
     async def follow(self, batch_id: str, poll_interval_s: float) -> AsyncIterator[Sighting]:
-        """Every sight of a batch that a cycle brings, until the caller stops; the first after one interval.
+        """Every sight of a batch that a cycle brings, until the caller stops; the first after a tenth of an interval,
+        so that a triggerer that was started anew knows soon, and waits that begin together share a look.
 
         Faults of the network and of the key are waited out, with a line in the caller's log.
 
         :raises NotFoundError: when OpenAI said several times in a row that it does not know the batch.
         :raises Exception: whatever ended the loop, which is a defect of ours and must not hang a task.
         """
-        due_at = asyncio.get_running_loop().time() + poll_interval_s
+        due_at = asyncio.get_running_loop().time() + poll_interval_s / SOONER_AT_FIRST
         with self._waiting(_Waiter(batch_id, poll_interval_s, due_at)) as waiter:
             while True:
                 message = await _receive(waiter)
