@@ -13,6 +13,8 @@ CLIENTS ?= 2.37 3.57
 ifneq ($(filter test-servers test-all,$(MAKECMDGOALS)),)
 OGX_PYTHON := $(shell PYTHONPATH=tests "$(PYTHON)" -c 'from release.pythons import find_python; print(find_python("3.12") or "")')
 endif
+# Every task of Airflow is a process of its own; without bytecode each compiles all that it imports.
+export PYTHONDONTWRITEBYTECODE :=
 PIP := python -m pip install --quiet --quiet --disable-pip-version-check
 
 .PHONY: help setup demo up test test-long test-all distributed test-oldest test-client test-servers newest chaos simulate check release-check bench million pictures clean

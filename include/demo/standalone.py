@@ -99,9 +99,9 @@ class LocalAirflow(AirflowApi):
         serve = ["airflow", "api-server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
         names = ["triggerer", *(f"triggerer-{n}" for n in range(2, self.triggerers + 1))]
         return {
-            "scheduler": ["demo.scheduler", "--skip-serve-logs"],
+            "scheduler": ["airflow_openai_batch.warm", "scheduler", "--skip-serve-logs"],
             **{name: ["airflow", "triggerer", "--skip-serve-logs"] for name in names},
-            "dag-processor": ["airflow", "dag-processor"],
+            "dag-processor": ["airflow_openai_batch.warm", "dag-processor"],
             "api-server": serve,
         }
 

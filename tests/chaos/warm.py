@@ -23,7 +23,6 @@ from typing import Any
 
 MODULES = (
     "airflow_openai_batch.warm",
-    "demo.scheduler",
     "airflow.cli.commands.api_server_command",
     "airflow.cli.commands.dag_processor_command",
     "airflow.cli.commands.db_command",

@@ -188,13 +188,18 @@ def test_the_shim_registers_the_plugin_only_where_the_package_is_not_installed()
     exec(shim, namespace)  # noqa: S102 - as Airflow executes it
     assert "OpenAIBatchPlugin" not in namespace
 
-    bare = (
-        "import importlib.metadata as m; m.entry_points = lambda **_: []\n"
-        + shim
-        + "\nprint(OpenAIBatchPlugin.name)"
+    not_installed = (
+        "import importlib.metadata as m\n"
+        "find = m.distribution\n"
+        "def lose(name):\n"
+        "    if name == 'airflow-provider-openai-batch':\n"
+        "        raise m.PackageNotFoundError(name)\n"
+        "    return find(name)\n"
+        "m.distribution = lose\n"
     )
+    bare = not_installed + shim.replace("from __future__ import annotations", "")
     done = subprocess.run(
-        [sys.executable, "-c", bare.replace("from __future__ import annotations", "")],
+        [sys.executable, "-c", f"{bare}\nprint(OpenAIBatchPlugin.name)"],
         capture_output=True,
         text=True,
         check=True,

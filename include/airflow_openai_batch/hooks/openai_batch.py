@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.providers.openai.hooks.openai import OpenAIHook
 
 from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.hooks.certificates import read_certificates
 from airflow_openai_batch.openai_api.account_limits import AccountLimits, read_account_limits
 from airflow_openai_batch.openai_api.client import AsyncBatchClient, BatchClient
 from airflow_openai_batch.openai_api.client_arguments import check_client_arguments, check_made_arguments
@@ -78,6 +79,7 @@ class OpenAIBatchHook(OpenAIHook):
     def _client_kwargs(self, conn: Any, extras: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a synchronous client."""
         settings = self._read_settings(conn, extras)
+        settings["http_client"] = openai.DefaultHttpxClient(verify=read_certificates())
         credential = settings.get("api_key")
         return {**settings, "api_key": credential.get} if isinstance(credential, EntraTokens) else settings
 

@@ -18,7 +18,7 @@ SUPERVISORS = "LocalExecutor, a supervisor for each task"
 _TASK = re.compile(r"airflow worker -- ([0-9a-f-]{36})")
 _SUPERVISOR = "airflow worker -- LocalExecutor"
 _TITLES = (
-    ("scheduler", "demo.scheduler"),
+    ("scheduler", "warm scheduler"),
     ("triggerer", " triggerer"),
     ("DAG processor", "dag-processor"),
     ("API server", "api-server"),
