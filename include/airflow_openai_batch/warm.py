@@ -7,6 +7,7 @@ docs/many-machines.md, "Workers that fork". ``python -m airflow_openai_batch.war
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 
@@ -68,7 +69,9 @@ def warm_up(*protocols: str) -> None:
 
 def _import(modules: tuple[str, ...]) -> None:
     for module in modules:
-        importlib.import_module(module)
+        # Modules of others have other places in other releases.
+        with contextlib.suppress(*() if module.startswith(f"{__package__}.") else (ModuleNotFoundError,)):
+            importlib.import_module(module)
 
 
 def main() -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from airflow_openai_batch import warm
+
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 SEE = """
 import runpy, sys
@@ -39,3 +41,9 @@ def test_it_is_the_command_that_it_is_given(tmp_path: Path) -> None:
 def test_the_main_dag_needs_no_import_more(tmp_path: Path, begin: str, heavy: str) -> None:
     code = SEE.format(begin=begin, dag=str(DAGS / "openai_batch.py"))
     assert run_python("-c", code, home=tmp_path).splitlines()[-2:] == ["imported:", f"heavy:{heavy}"]
+
+
+def test_a_module_of_others_may_be_elsewhere_in_another_release_and_none_of_ours() -> None:
+    warm._import(("airflow.of_another_release",))
+    with pytest.raises(ModuleNotFoundError):
+        warm._import(("airflow_openai_batch.gone",))
