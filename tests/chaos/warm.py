@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 MODULES = (
+    "airflow.__main__",
     "airflow_openai_batch.warm",
     "airflow.cli.commands.api_server_command",
     "airflow.cli.commands.dag_processor_command",
