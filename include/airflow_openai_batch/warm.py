@@ -24,6 +24,7 @@ IN_DAG_FILES = (
     "airflow_openai_batch.plugin",
     "airflow_openai_batch.sensors.batch",
 )
+"""What the main DAG imports, and its parsing: light, since a DAG processor has no use for more."""
 IN_TASKS = (
     *IN_DAG_FILES,
     "airflow_openai_batch.operators.prepare",

@@ -192,7 +192,7 @@ async def test_each_is_served_at_its_own_pace_without_a_call_more_than_the_faste
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert 5 <= looks[quick] <= 8
+    assert 6 <= looks[quick] <= 8  # the first comes sooner
     assert looks[slow] >= 2
     assert count_calls(openai_server) in (looks[quick], looks[quick] + 1)
 
