@@ -33,9 +33,8 @@ with DAG(
     doc_md=DOC_MD,
     default_args={
         "retry_delay": timedelta(minutes=1),
-        # A shard goes through one step after another before the next shard starts, so that results
-        # come early and a failed shard holds up no other.
-        "weight_rule": "upstream",
+        # Shards in their order, so that results come early and a failed shard holds up no other.
+        "weight_rule": "absolute",
     },
     max_active_tasks=64,
 ) as dag:
@@ -47,7 +46,8 @@ with DAG(
         landing: dict[str, Any] = {**sending, **landing_arguments()}
         (
             OpenAIBatchUploadOperator(task_id="upload", **sending)
-            >> OpenAIBatchCreateOperator(task_id="create", **sending)
+            # Before all else that is ready: OpenAI is at it meanwhile.
+            >> OpenAIBatchCreateOperator(task_id="create", priority_weight=2, **sending)
             >> OpenAIBatchSensor(task_id="wait", **sending)
             >> OpenAIBatchDownloadOperator(task_id="download", **landing)
             >> OpenAIBatchResendOperator(task_id="resend_leftovers", **landing)
@@ -58,8 +58,8 @@ with DAG(
         job="{{ ti.xcom_pull(task_ids='split', key='job') or '' }}",
         asset_uri="{{ ti.xcom_pull(task_ids='split', key='asset') or '' }}",
         **report_arguments(),
-        # Whatever became of the shards; not where the split failed or there is nothing to publish.
-        trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
+        # Whatever became of the shards, leftovers that were not there included. It looks at the split itself.
+        trigger_rule=TriggerRule.ALL_DONE,
     )
 
     process.expand(shard=split.output) >> publish

@@ -118,7 +118,7 @@ def _conf(folder: Path, name: str, **more: int) -> dict[str, object]:
 def _is_under_way(states: Mapping[tuple[str, int], str]) -> bool:
     """The first shards are done, and all others wait: for their batches, or for room."""
     done = sum(
-        task.endswith("resend_leftovers") and state == "success" for (task, _), state in states.items()
+        task.endswith("resend_leftovers") and state == "skipped" for (task, _), state in states.items()
     )
     busy = {"scheduled", "queued", "running", "restarting"} & set(states.values())
     return done >= QUICK_SHARDS and not busy

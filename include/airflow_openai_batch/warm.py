@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import platform
 import sys
+from importlib.metadata import PackageNotFoundError, distribution
 
 IN_DAG_FILES = (
     "airflow.sdk.definitions.decorators",
@@ -54,16 +56,27 @@ def warm_up(*protocols: str) -> None:
     """
     _import(IN_TASKS)
     import fsspec
+    import msgspec
     import openai
     from airflow.sdk.io.fs import has_fs
+    from openai.pagination import SyncCursorPage
+    from openai.types import Batch
 
     from airflow_openai_batch.hooks.certificates import read_certificates
+    from airflow_openai_batch.job.ledger import Event
+    from airflow_openai_batch.job.plan import Plan, PlanHead
     from airflow_openai_batch.openai_api.models import list_priced_models
 
     has_fs("file")  # reads what all providers say of themselves
     http = openai.DefaultHttpxClient(verify=read_certificates())
     openai.OpenAI(api_key="none", http_client=http).close()  # imports what the first client needs
+    SyncCursorPage[Batch]  # pydantic makes the class of a list of batches at the first one
+    platform.platform()  # which the client tells its server: asks another program
+    with contextlib.suppress(PackageNotFoundError):
+        distribution("airflow-provider-openai-batch")  # which the plugin's shim looks for
     list_priced_models()  # reads the prices
+    for kind in (Plan, PlanHead, Event):
+        msgspec.json.Decoder(kind)  # looks at the fields, once a process
     for protocol in protocols:
         fsspec.get_filesystem_class(protocol)
 

@@ -154,7 +154,7 @@ def test_only_references_go_through_xcom(run_dag: RunDag, job: Job) -> None:
     uri = job.conf()["output_uri"]
     refs = [{"job": uri, "shard": 0}, {"job": uri, "shard": 1}]
     assert run.xcom("split") == refs
-    for task_id in ("upload", "create", "wait", "download", "resend_leftovers"):
+    for task_id in ("upload", "create", "wait", "download"):
         assert [run.xcom(f"shard.{task_id}", map_index=index) for index in (0, 1)] == refs
 
 

@@ -76,7 +76,7 @@ def test_two_jobs_share_a_budget_and_what_is_over_is_refused_before_it_is_sent(
     run = run_dag("openai_batch", second.conf())
     assert run.state == "failed"
     # One after another each takes little in the end; the last ones may not fit.
-    done = [index for index in range(4) if run.states[("shard.resend_leftovers", index)] == "success"]
+    done = [index for index in range(4) if run.states[("shard.download", index)] == "success"]
     assert done, run.failures
     refused = "\n".join(text for task, _, text in run.failures if task.startswith("shard."))
     budget_text = f"monthly_budget_usd={cost_usd + 1.5 * SHARD_USD:g}"

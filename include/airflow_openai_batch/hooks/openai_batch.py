@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
 import os
@@ -136,7 +137,7 @@ class OpenAIBatchHook(OpenAIHook):
 
         :raises ConfigError: for what is no price, or no deployment.
         """
-        where, (extra, host) = f"connection {self.conn_id!r}", self._read_connection()
+        where, (extra, host) = f"connection {self.conn_id!r}", self._connection
         server = read_server(extra, host, where)
         return read_own_prices(extra, where, has_deployments=server.has_deployments)
 
@@ -162,10 +163,11 @@ class OpenAIBatchHook(OpenAIHook):
 
     def _read_extra(self) -> dict[str, Any]:
         """Empty where the connection does not exist."""
-        return self._read_connection()[0]
+        return self._connection[0]
 
-    def _read_connection(self) -> tuple[dict[str, Any], str | None]:
-        """Its extra and its host, as they are written there."""
+    @functools.cached_property
+    def _connection(self) -> tuple[dict[str, Any], str | None]:
+        """Its extra and its host, as they are written there; read once a hook, since a task asks for much of it."""
         try:
             conn = self.get_connection(self.conn_id)
         except AirflowNotFoundException:

@@ -64,7 +64,7 @@ class OpenAIBatchCreateOperator(ShardStepOperator):
         if not self.input_file_id:
             raise ConfigError("either shard (an item of the split's output) or input_file_id must be given.")
         check_conn_id(self.conn_id, find_giver(context, "conn_id"))
-        if find_monthly_budget(self.conn_id) is not None:
+        if find_monthly_budget(self.hook) is not None:
             raise BudgetError(
                 f"connection {self.conn_id!r} has a monthly_budget_usd, and what {self.input_file_id} may cost is not "
                 "known. Nothing was sent. Use a connection without a budget, or give the requests to a split."

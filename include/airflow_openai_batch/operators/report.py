@@ -27,7 +27,9 @@ from airflow_openai_batch.job.shard_reader import ShardReader
 from airflow_openai_batch.job.shard_state import Content, ShardState, has_sample
 from airflow_openai_batch.openai_api.batch_durations import LOOK_BACK_S, UsualDurations, measure_past
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
-from airflow_openai_batch.operators.task.base import OpenAIBatchOperator
+from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
+from airflow_openai_batch.operators.task.base import OpenAIBatchOperator, add_outlets
+from airflow_openai_batch.operators.task.done_steps import check_upstream_ran
 from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.operators.task.own_prices import find_own_prices
 from airflow_openai_batch.operators.task.ownership import check_owner
@@ -104,11 +106,13 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
         max_failed_fraction: float | str = 0.0,
         send_mode: Literal["auto", "batch", "flex", "realtime"] | str | None = None,
         realtime_threshold: int | str | None = None,
+        outlets: Any = None,
         retries: int = 3,
         retry_delay: timedelta | float = timedelta(minutes=1),
         **kwargs: Any,
     ) -> None:
-        super().__init__(retries=retries, retry_delay=retry_delay, **kwargs)
+        outlets = add_outlets(type(self), outlets)
+        super().__init__(retries=retries, retry_delay=retry_delay, outlets=outlets, **kwargs)
         self.conn_id = conn_id
         self.keep_remote_files = keep_remote_files
         self.sample_requests = sample_requests
@@ -119,6 +123,7 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
         self.realtime_threshold = realtime_threshold
 
     def execute(self, context: Context) -> dict[str, Any]:
+        check_upstream_ran(self, context, OpenAIBatchSplitOperator)
         with task_failures():
             allowed = read_number("max_failed_fraction", self.max_failed_fraction, minimum=0.0)
             sample = read_optional_int("sample_requests", self.sample_requests)

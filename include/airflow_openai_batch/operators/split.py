@@ -23,7 +23,6 @@ from airflow_openai_batch.operators.task.caller import make_caller
 from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.operators.task.local_disk import SPLIT_HOST, describe_local_paths, find_host
 from airflow_openai_batch.operators.task.monthly_budget import find_monthly_budget
-from airflow_openai_batch.operators.task.own_prices import find_own_prices
 from airflow_openai_batch.operators.task.ownership import check_folders_above, check_job_owner, check_owner
 from airflow_openai_batch.operators.task.parameters import (
     DEFAULT_CONN_ID,
@@ -188,10 +187,10 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
                 reopening=found.bad if found else {},
                 in_realtime=costs.policy.sends_in_realtime,
                 choose_lane=functools.partial(foresee_lane, costs.policy),
-                own_prices=find_own_prices(self.conn_id),
+                own_prices=self._hook.get_own_prices(),
             )
             self.log.info("%s", forecast)
-            for notice in costs.check(forecast, find_monthly_budget(self.conn_id), plan_only=plan_only):
+            for notice in costs.check(forecast, find_monthly_budget(self._hook), plan_only=plan_only):
                 self.log.warning("%s", notice)
             refs = self._reopen(plan, output, found, context, plan_only) if found else forecast.refs
         if output.is_local:
@@ -271,13 +270,13 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
             raise ConfigError(
                 f"{job_uri}: cannot be written ({problem}). Choose another output_uri or grant the access."
             )
-        find_own_prices(self.conn_id)  # what is no price is said before the scan
+        self._hook.get_own_prices()  # what is no price is said before the scan
         if not plan_only:
             with self._hook.get_batch_client() as client:
                 client.check_key()
         return output
 
-    @property
+    @functools.cached_property
     def _hook(self) -> OpenAIBatchHook:
         from airflow_openai_batch.hooks.openai_batch import (
             OpenAIBatchHook,  # a second of imports, see `DEFAULT_CONN_ID`
@@ -314,7 +313,7 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
             counting=Counting(
                 mode=read_choice("count_tokens", self.count_tokens, ("auto", "exact", "bound")),
                 count_images=read_choice("count_images", self.count_images, ("formula", "text")),
-                deployments=find_own_prices(self.conn_id).deployments,
+                deployments=self._hook.get_own_prices().deployments,
             ),
             on_bad_line=read_choice("on_bad_line", self.on_bad_line, ("fail", "reject")),
             on_empty=read_choice("on_empty", self.on_empty, ("fail", "skip")),

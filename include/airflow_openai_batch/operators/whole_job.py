@@ -19,6 +19,7 @@ from airflow_openai_batch.job import directory
 from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
 from airflow_openai_batch.operators.shard import LandingOperator, OpenAIBatchShardOperator
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
+from airflow_openai_batch.operators.task.base import add_outlets
 from airflow_openai_batch.operators.task.failures import OpenAIBatchException, task_failures
 from airflow_openai_batch.operators.task.parameters import read_optional_int
 from airflow_openai_batch.operators.task.run_place import find_shared_place, place_of_run
@@ -92,9 +93,11 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
         max_failed_fraction: float | str = 0.0,
         asset_uri: str | None = None,
         map_index_template: str | None = None,
+        outlets: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(map_index_template=map_index_template, **kwargs)
+        outlets = add_outlets(type(self), outlets)
+        super().__init__(map_index_template=map_index_template, outlets=outlets, **kwargs)
         self.input_uri = input_uri
         self.output_uri = output_uri
         self.max_requests_per_shard = max_requests_per_shard

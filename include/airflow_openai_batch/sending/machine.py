@@ -159,15 +159,18 @@ def _has_files_to_delete(state: ShardState) -> bool:
 
 def _get_batch(state: ShardState, seen: Observations, goal: Goal, where: StepContext, policy: Policy) -> Step:
     """Find before create: whoever died before writing it down may have created the batch."""
-    if seen.candidates is None:
+    late = is_late(where.now, policy, rest_s=where.rest_s, hurried_for=state.hurried_for)
+    # What was never sent, as far as the ledger goes, is uploaded without: the task that creates looks anyway. Where the
+    # ledger was lost, that is one file too many; where it was not, one list of batches less for each shard.
+    may_upload = goal is Goal.UPLOADED and _since(state) is None and not late
+    if seen.candidates is None and not may_upload:
         return Find(_since(state))
-    kept, duplicates = choose_kept(list(seen.candidates))
+    kept, duplicates = choose_kept(list(seen.candidates or ()))
     if kept is not None:
         return Adopt(kept, tuple(duplicates))
     if seen.candidates:  # all failed validation: that is the answer to this send
         return Adopt(max(seen.candidates, key=lambda batch: (batch.created_at, batch.id)))
     uploaded = state.file_id is not None and state.file_sha256 == state.content.sha256
-    late = is_late(where.now, policy, rest_s=where.rest_s, hurried_for=state.hurried_for)
     if late and policy.on_deadline != "fail" and (wait := _await_lost_reply(state, seen, where, policy)):
         return wait
     if late and policy.on_deadline == "publish" and not state.realtime:

@@ -31,10 +31,8 @@ class OpenAIBatchOperator(BaseOperator):
     """Base of all operators and sensors of this package."""
 
     own_outlets: ClassVar[Sequence[Any]] = ()
-    """Outlets that the operator fills whatever ``outlets`` names."""
-
-    def __init__(self, *, outlets: Any = None, **kwargs: Any) -> None:
-        super().__init__(outlets=add_outlets(type(self), outlets), **kwargs)
+    """Outlets that the operator fills whatever ``outlets`` names: its ``__init__`` adds them, with `add_outlets`. Not
+    one for all operators: at each ``__init__`` Airflow copies the DAG's whole form."""
 
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:

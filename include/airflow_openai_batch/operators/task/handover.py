@@ -57,7 +57,7 @@ def begin_in_triggerer(operator: Any, *, timeout: float | None = None) -> None:
     plain = all(value is None or isinstance(value, str | int | float) for value in given.values())
     if not (AIRFLOW_V_3_3_PLUS and operator.deferrable and operator.shard is not None and plain):
         return
-    if _has_work_at_its_begin(operator) or has_work_at_its_end(operator):
+    if not does_our_work_alone(operator) or _has_listeners():
         return
     arguments = {
         **given,
@@ -73,16 +73,21 @@ def begin_in_triggerer(operator: Any, *, timeout: float | None = None) -> None:
     operator.start_from_trigger = True
 
 
-def _has_work_at_its_begin(operator: Any) -> bool:
-    """What only a worker does, and what a class of somebody's own may do besides."""
-    is_ours = type(operator).__module__.startswith(f"{__package__.partition('.')[0]}.")
-    return bool(not is_ours or operator.on_execute_callback or operator._pre_execute_hook)
-
-
 def has_work_at_its_end(operator: Any) -> bool:
     """What only a worker does: Airflow forgets it where a task ends in the triggerer."""
-    hooked = operator.outlets or operator.on_success_callback or operator._post_execute_hook
-    return bool(hooked or _has_listeners())
+    return _has_hooks_at_its_end(operator) or _has_listeners()
+
+
+def does_our_work_alone(operator: Any) -> bool:
+    """Whether there is nothing that only a worker does, at its begin or its end: what a DAG's author has hung onto the
+    task, or what a class of somebody's own may do besides."""
+    is_ours = type(operator).__module__.startswith(f"{__package__.partition('.')[0]}.")
+    hooked = operator.on_execute_callback or operator._pre_execute_hook or _has_hooks_at_its_end(operator)
+    return bool(is_ours and not hooked)
+
+
+def _has_hooks_at_its_end(operator: Any) -> bool:
+    return bool(operator.outlets or operator.on_success_callback or operator._post_execute_hook)
 
 
 def _has_listeners() -> bool:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.costs.budget import Budget
 from airflow_openai_batch.openai_api.rate_limits import RealtimeLimits
-from airflow_openai_batch.operators.task.own_prices import find_own_prices
 from airflow_openai_batch.operators.task.parameters import (
     read_choice,
     read_flag,
@@ -67,7 +66,7 @@ def read_budget_check(operator: Any, files: ShardFiles) -> Callable[[ShardState,
         output=files.output,
         plan=files.plan,
         max_cost_usd=max_cost_usd,
-        own_prices=find_own_prices(operator.conn_id),
+        own_prices=operator.hook.get_own_prices(),
     )
     return functools.partial(budget.check_state, files.shard)
 

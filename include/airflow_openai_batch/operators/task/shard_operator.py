@@ -19,6 +19,7 @@ from airflow_openai_batch.sending.shard_files import LandingRules, ShardFiles, o
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_openai_batch.hooks.openai_batch import OpenAIBatchHook
     from airflow_openai_batch.openai_api.client import BatchClient
     from airflow_openai_batch.storage.location import Resolver
 
@@ -73,12 +74,17 @@ class ShardOperator(OpenAIBatchOperator):
         """How answers become rows; operators that land read their parameters here."""
         return LandingRules()
 
-    def _connect(self) -> BatchClient:
+    @functools.cached_property
+    def hook(self) -> OpenAIBatchHook:
+        """What the connection says while the task is at it."""
         from airflow_openai_batch.hooks.openai_batch import (
             OpenAIBatchHook,  # a second of imports, see `DEFAULT_CONN_ID`
         )
 
-        return OpenAIBatchHook(self.conn_id).get_batch_client()
+        return OpenAIBatchHook(self.conn_id)
+
+    def _connect(self) -> BatchClient:
+        return self.hook.get_batch_client()
 
     def result(self) -> dict[str, Any]:
         return dict(self.shard or {})

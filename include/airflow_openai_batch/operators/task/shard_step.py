@@ -23,7 +23,6 @@ from airflow_openai_batch.operators.task.handover import hand_over
 from airflow_openai_batch.operators.task.instance_label import show_label
 from airflow_openai_batch.operators.task.landing_limit import read_landing_slots, wait_to_land
 from airflow_openai_batch.operators.task.monthly_budget import find_monthly_budget
-from airflow_openai_batch.operators.task.own_prices import find_own_prices
 from airflow_openai_batch.operators.task.ownership import check_owner
 from airflow_openai_batch.operators.task.parameters import (
     DEFAULT_CONN_ID,
@@ -203,6 +202,7 @@ class ShardStepOperator(ShardOperator):
 
     def _open_driver(self, context: Context) -> ShardDriver:
         caller = make_caller(context)
+        vars(self).pop("hook", None)  # a task that waits in its worker sees what has changed
         check_owner(self.files.plan.head.created_by, self.files.output.uri, caller.dag_id)
         return ShardDriver(
             files=self.files,
@@ -213,8 +213,8 @@ class ShardStepOperator(ShardOperator):
             send_realtime=self._send_realtime,
             find_pace=self._find_pace,
             check_budget=read_budget_check(self, self.files),
-            monthly_budget=functools.partial(find_monthly_budget, self.conn_id),
-            own_prices=functools.partial(find_own_prices, self.conn_id),
+            monthly_budget=functools.partial(find_monthly_budget, self.hook),
+            own_prices=self.hook.get_own_prices,
             count=functools.partial(
                 metrics.count, conn_id=self.conn_id, model=self.files.shard.model, dag_id=caller.dag_id
             ),
@@ -229,35 +229,27 @@ class ShardStepOperator(ShardOperator):
         show_label(context, self.label)
 
     def _find_limit(self, model: str) -> QueueLimit:
-        from airflow_openai_batch.hooks.openai_batch import OpenAIBatchHook
-
         tokens = read_optional_int("enqueued_token_limit", self.enqueued_token_limit)
-        told = OpenAIBatchHook(self.conn_id).get_limits().queue_limit(model, tokens=tokens)
+        told = self.hook.get_limits().queue_limit(model, tokens=tokens)
         return told.overridden_by(self._learnt)
 
     def _find_pace(self, lane: Lane) -> float:
-        from airflow_openai_batch.hooks.openai_batch import OpenAIBatchHook
-
-        limits = read_realtime_limits(
-            self, OpenAIBatchHook(self.conn_id).get_limits(), self.files.shard.model
-        )
+        limits = read_realtime_limits(self, self.hook.get_limits(), self.files.shard.model)
         return foresee_pace(limits, flex=lane == "flex") / len(self.files.plan.shards)
 
     def _send_realtime(
         self, state: ShardState, show_life: Callable[[], None], step: SendRealtime
     ) -> RealtimeSend:
         """What the current send carries, request by request."""
-        from airflow_openai_batch.hooks.openai_batch import OpenAIBatchHook
         from airflow_openai_batch.sending.realtime.send import send_realtime
 
-        hook = OpenAIBatchHook(self.conn_id)
         budget_s = None if step.until is None else max(0.0, step.until - time.time())
         return send_realtime(
             self.files.read_content(state.content),
-            open_client=hook.get_realtime_client,
+            open_client=self.hook.get_realtime_client,
             endpoint=self.files.shard.endpoint,
             segments=self.files.open_segments(state.send),
-            limits=read_realtime_limits(self, hook.get_limits(), self.files.shard.model),
+            limits=read_realtime_limits(self, self.hook.get_limits(), self.files.shard.model),
             flex=step.lane == "flex",
             falls_back=step.falls_back,
             time_left=TimeLeft(budget_s, requests=state.content.requests, rest_per_s=step.rest_per_s),
