@@ -115,8 +115,8 @@ def test_its_shards(page: httpx.Client, run_dag: RunDag, openai: OpenAIServer, j
         "openai": f"https://platform.openai.com/batches/{batches['1']}",
         "result": f"{job.uri}/results/part-00001.parquet",
     }
-    assert second["task"]["task_id"] == "shard.resend_leftovers"
-    assert second["task"]["link"].endswith("/tasks/shard.resend_leftovers/mapped/1")
+    assert second["task"]["task_id"] == "shard.download"
+    assert second["task"]["link"].endswith("/tasks/shard.download/mapped/1")
     page_two = ask(page, "/api/shards", **query_of(run), limit=2, offset=2)
     assert [shard["shard"] for shard in page_two["shards"]] == [2]
     assert ask(page, "/api/shards", **query_of(run), state="failed")["total"] == 0
