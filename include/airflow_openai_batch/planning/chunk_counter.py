@@ -6,6 +6,7 @@ Runs in the task's own process or in workers of its own (`count_worker`); needs 
 from __future__ import annotations
 
 import math
+from array import array
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,8 +14,15 @@ import msgspec
 from airflow_openai_batch.job.plan import CountImages  # noqa: TC001 - msgspec reads it
 from airflow_openai_batch.openai_api.endpoints import IMAGES, MAX_EMBEDDING_TOKENS_PER_REQUEST, Endpoint
 from airflow_openai_batch.openai_api.models import context_tokens, encoding_of
-from airflow_openai_batch.planning.chunk_tally import ChunkTally, CountMode, TallyBuilder
-from airflow_openai_batch.requests.request import BadLineError, Request, check_utf8, read_request
+from airflow_openai_batch.planning.chunk_tally import HASH, KEY, ChunkTally, CountMode, TallyBuilder
+from airflow_openai_batch.requests.request import (
+    BadLineError,
+    Request,
+    check_utf8,
+    make_request,
+    read_chat,
+    read_other,
+)
 from airflow_openai_batch.requests.tokens.counters import CounterName, TextCounter, open_counter, utf8_bytes
 from airflow_openai_batch.requests.tokens.parts import Measure, less_certain
 
@@ -22,6 +30,7 @@ if TYPE_CHECKING:
     from airflow_openai_batch.openai_api.model_table import EncodingName
     from airflow_openai_batch.planning.chunk_tally import OutputSum
     from airflow_openai_batch.planning.chunks import Chunk
+    from airflow_openai_batch.requests.plain_bodies import PlainChatLine
 
 _PICTURE = 50
 """A shard takes as many pictures as of embedding inputs a fiftieth, 1,000: their answers come back in one file, of two
@@ -89,40 +98,72 @@ class ChunkCounter:
         if not lines[-1]:
             lines.pop()
         tally = TallyBuilder([len(line) for line in lines])
+        longest = self._rules.max_line_bytes
+        chats: list[PlainChatLine] = []
         for index, line in enumerate(lines):
-            if not line or line.isspace():
-                tally.set_blank(index)
-                continue
             try:
                 if not is_utf8:
                     check_utf8(line)
-                if len(line) >= self._rules.max_line_bytes:
-                    raise overlong_line(len(line) + 1, self._rules.max_line_bytes)
-                self._add(index, read_request(line, self._rules.models), len(line), tally)
+                if len(line) >= longest and not line.isspace():
+                    raise overlong_line(len(line) + 1, longest)
+                if line and (chat := read_chat(line)) is not None:
+                    chats.append(chat)
+                    continue
+                self._add_chats(chats, index, tally)
+                if not line or line.isspace():
+                    tally.set_blank(index)
+                else:
+                    self._add(index, read_other(line, self._rules.models), len(line), tally)
             except BadLineError as error:
+                self._add_chats(chats, index, tally)
                 tally.reject(index, error.code, error.message, error.custom_id)
+        self._add_chats(chats, len(lines), tally)
         for texts in self._texts.values():
             self._settle(texts, tally)
         return tally.finish()
 
-    def _add(self, index: int, request: Request, length: int, tally: TallyBuilder) -> None:
-        tally.hashes[index] = hash(request.custom_id)
+    def _add_chats(self, chats: list[PlainChatLine], stop: int, tally: TallyBuilder) -> None:
+        """Add requests in a row, many at once, as `_add` does one; and empty the list.
+
+        :param stop: index of the line after the last of them.
+        """
+        if not chats:
+            return
+        start = stop - len(chats)
+        lengths = tally.lengths[start:stop]
+        target = self._find_target(make_request(chats[0]), tally)
+        model = chats[0].body.model
+        if any(chat.body.model != model for chat in chats) or max(lengths) > target.safe_tokens:
+            for index, chat in enumerate(chats, start):
+                self._add(index, make_request(chat), lengths[index - start], tally)
+        else:
+            tally.hashes[start:stop] = array(HASH, [hash(chat.custom_id) for chat in chats])
+            tally.keys[start:stop] = array(KEY, [target.key]) * len(chats)
+            target.output.add([chat.body for chat in chats])
+            counted = range(start, stop)
+            if target.texts is None:  # lines whose number is a multiple
+                counted = range(-(-start // SAMPLE_EVERY) * SAMPLE_EVERY, stop, SAMPLE_EVERY)
+            for index in counted:
+                request = make_request(chats[index - start])
+                (target.texts or self._texts_of(request)).add(index, request)
+        chats.clear()
+
+    def _find_target(self, request: Request, tally: TallyBuilder) -> _Target:
         target = self._targets.get(request.model)
         if target is None or target.url != request.url:
             target = self._aim(request, tally)
+        return target
+
+    def _add(self, index: int, request: Request, length: int, tally: TallyBuilder) -> None:
+        tally.hashes[index] = hash(request.custom_id)
+        target = self._find_target(request, tally)
         if target.key:
             tally.keys[index] = target.key
         if request.inputs:
             self._add_inputs(index, request, tally)
         elif request.url in IMAGES:
             tally.inputs[index] = min(_PICTURE * request.body.choices, self._rules.max_embedding_inputs)
-        allowed = request.body.output_tokens
-        if allowed is None:
-            target.output.unbounded += 1
-            target.output.choices += request.body.choices
-        else:
-            target.output.tokens += allowed
-        target.output.dearer += request.body.is_dearer
+        target.output.add([request.body])
         if not request.is_plain:
             tally.images += self._settle_images(request.measure())
         if target.texts is not None:

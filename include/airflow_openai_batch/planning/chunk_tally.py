@@ -12,7 +12,9 @@ from airflow_openai_batch.job.plan import CERTAINTIES
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.plan import Certainty
+    from airflow_openai_batch.requests.plain_bodies import PlainBody
     from airflow_openai_batch.requests.request import Request
+    from airflow_openai_batch.requests.tokens.parts import Measure
 
 CountMode = Literal["exact", "bound"]
 """``bound``: a line's bytes stand for its tokens wherever that is enough."""
@@ -128,6 +130,15 @@ class OutputSum(msgspec.Struct, array_like=True, gc=False):
     """Answers that those without a bound ask for."""
     dearer: int = 0
     """Those that ask for a service tier above the standard price."""
+
+    def add(self, bodies: Sequence[PlainBody | Measure]) -> None:
+        allowed = [body.output_tokens for body in bodies]
+        if None in allowed:
+            without = [body for body, tokens in zip(bodies, allowed, strict=True) if tokens is None]
+            self.unbounded += len(without)
+            self.choices += sum(body.choices for body in without)
+        self.tokens += sum(tokens for tokens in allowed if tokens is not None)
+        self.dearer += sum(body.is_dearer for body in bodies)
 
     def drop(self, request: Request) -> None:
         """Take a request out again that turned out not to be one."""

@@ -143,9 +143,6 @@ class PlainChatLine(msgspec.Struct, gc=False):
     url: Literal["/v1/chat/completions"]
     body: _Chat
 
-    def parts(self) -> tuple[str, str, PlainBody]:
-        return self.custom_id, self.url, self.body
-
 
 _DECODE: dict[Endpoint, Callable[[msgspec.Raw], PlainBody]] = {
     Endpoint.CHAT_COMPLETIONS: msgspec.json.Decoder(_Chat).decode,

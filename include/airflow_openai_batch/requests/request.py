@@ -79,19 +79,35 @@ def read_request(line: bytes, models: Mapping[str, str] = _NO_MODELS) -> Request
     :param models: behind names of deployments: what images cost depends on the model.
     :raises BadLineError: if it cannot be sent.
     """
+    chat = read_chat(line)
+    return read_other(line, models) if chat is None else make_request(chat)
+
+
+def read_chat(line: bytes) -> PlainChatLine | None:
+    """A chat request of texts only, as most lines are; ``None`` for any other line, which is for `read_other`.
+
+    :raises BadLineError: if it is open which id is meant.
+    """
     if line.count(_ID_KEY) != 1:
         _refuse_second_id(line)
     try:
-        custom_id, url, body = _decode_chat_line(line).parts()
+        chat = _decode_chat_line(line)
     except (msgspec.MsgspecError, RecursionError):
-        return _read_other(line, models)
-    if custom_id and body.model and not body.stream:
-        return Request(custom_id, body.model, url, 0, True, body)
-    return _read_other(line, models)
+        return None
+    body = chat.body
+    return chat if chat.custom_id and body.model and not body.stream else None
 
 
-def _read_other(line: bytes, models: Mapping[str, str]) -> Request:
-    """A line that is no chat request of texts only."""
+def make_request(chat: PlainChatLine) -> Request:
+    """As `read_request` makes it."""
+    return Request(chat.custom_id, chat.body.model, chat.url, 0, True, chat.body)
+
+
+def read_other(line: bytes, models: Mapping[str, str] = _NO_MODELS) -> Request:
+    """A line that is no chat request of texts only.
+
+    :raises BadLineError: if it cannot be sent.
+    """
     try:
         envelope = read_envelope(line)
     except (msgspec.MsgspecError, RecursionError):

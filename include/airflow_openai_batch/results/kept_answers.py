@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
 
@@ -39,11 +40,11 @@ class KeptAnswers:
         self._answers: pa.RecordBatch
         self.mean_bytes = 0
 
-    def add(self, answer: PlainAnswer, place: int) -> int:
-        """Returns its number: 0, 1, 2 ..."""
-        self._waiting.append(answer)
-        self.places.append(place)
-        if len(self._waiting) == _CHUNK_ANSWERS:
+    def add(self, answers: Sequence[PlainAnswer], places: Sequence[int]) -> int:
+        """Returns the number of the last one: 0, 1, 2 ..."""
+        self._waiting += answers
+        self.places += places
+        if len(self._waiting) >= _CHUNK_ANSWERS:
             self._close_chunk()
         return len(self.places) - 1
 
@@ -56,7 +57,7 @@ class KeptAnswers:
             self._chunks = []
             pa.default_memory_pool().release_unused()
 
-    def take(self, numbers: Sequence[int]) -> pa.RecordBatch:
+    def take(self, numbers: Sequence[int] | npt.NDArray[np.int64]) -> pa.RecordBatch:
         """As `make_columns` makes them."""
         return self._answers.take(pa.array(numbers, pa.int64()))
 

@@ -85,6 +85,8 @@ class PlainRowMaker:
 
     def _find(self, batch: RequestBatch) -> tuple[pa.RecordBatch | None, Integers]:
         """The plain answers as columns, and which requests they are for."""
+        if set(map(type, batch.found)) == {int} and max(batch.found) < 0:  # type: ignore[type-var, operator]
+            return self._raw.kept.take(~np.array(batch.found)), np.arange(len(batch.found))
         kept: list[int] = []
         read: list[PlainAnswer] = []
         places: tuple[list[int], list[int]] = ([], [])

@@ -12,8 +12,9 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from airflow_openai_batch.openai_api.lenient_json import UnreadableJSONError
@@ -29,8 +30,8 @@ log = logging.getLogger(__name__)
 _ANSWER_BYTES = 200
 """Roughly what is kept of a plain answer beside its text or vector."""
 READ_BYTES = 2**20
-KEPT_BYTES = 20 * 2**20
-"""So much of plain answers stays in memory."""
+KEPT_BYTES = 48 * 2**20
+"""So much of plain answers stays in memory: of a usual shard all, since what is read twice takes a sixth longer."""
 _LENGTH_BITS, _OFFSET_BITS = 32, 48
 _FILE_SHIFT = _LENGTH_BITS + _OFFSET_BITS
 _LENGTH_MASK, _OFFSET_MASK = 2**_LENGTH_BITS - 1, 2**_OFFSET_BITS - 1
@@ -137,6 +138,11 @@ class RawAnswers:
         """The lines for one request; each request can be taken once."""
         return self._found.pop(custom_id, ())
 
+    def take_all(self, custom_ids: Iterable[str]) -> list[Found]:
+        """As `take`."""
+        pop = self._found.pop
+        return [pop(custom_id, ()) for custom_id in custom_ids]
+
     def list_places(self, found: Found) -> Sequence[Place]:
         """Where the lines stand, in the order of sends."""
         if not isinstance(found, int):
@@ -198,20 +204,48 @@ class RawAnswers:
     def _add_lines(self, lines: Sequence[bytes], file: int, offset: int) -> int:
         """Returns the offset of what follows them."""
         send = self._sends_of_files[file]
-        for line in lines:
-            reader = self._readers[send] if self._keep_bytes > 0 else None
-            place = file << _FILE_SHIFT | offset << _LENGTH_BITS | len(line)
-            offset += len(line) + 1
-            if reader is not None and (answer := reader.read(line)) is not None:
-                answer.send = send
-                self._keep_bytes -= _ANSWER_BYTES + reader.measure(answer.value)
-                self._remember(answer.custom_id, ~self.kept.add(answer, place))
-            elif (custom_id := _read_id(line)) is not None:
-                # What is known not to be plain stands like one of several, so that nobody tries again.
-                self._remember(custom_id, place if reader is None else [place])
-            elif line and not line.isspace():
-                self.nameless += 1
-        return offset
+        reader = self._readers[send] if self._keep_bytes > 0 else None
+        lengths = list(map(len, lines))
+        *begins, end = accumulate(lengths, lambda begin, length: begin + length + 1, initial=offset)
+        base = file << _FILE_SHIFT
+        places = [
+            base | begin << _LENGTH_BITS | length for begin, length in zip(begins, lengths, strict=True)
+        ]
+        if reader is None:
+            for line, place in zip(lines, places, strict=True):
+                self._add_odd(line, place)
+            return end
+        answers = list(map(reader.read, lines))
+        kept = [answer for answer in answers if answer is not None]
+        for answer in kept:
+            answer.send = send
+        self._keep_bytes -= _ANSWER_BYTES * len(kept) + sum(reader.measure(answer.value) for answer in kept)
+        if len(kept) == len(lines) and self._keep_all(kept, places):
+            return end
+        for line, place, found in zip(lines, places, answers, strict=True):
+            if found is not None:
+                self._remember(found.custom_id, ~self.kept.add([found], [place]))
+            else:  # what is known not to be plain stands like one of several, so that nobody tries again
+                self._add_odd(line, [place])
+        return end
+
+    def _keep_all(self, answers: Sequence[PlainAnswer], places: Sequence[Place]) -> bool:
+        """Keep the only lines for as many requests; False, and nothing is kept, where there are others for one."""
+        ids = [answer.custom_id for answer in answers]
+        first = len(self.kept.places)
+        numbers = dict(zip(ids, range(~first, ~first - len(ids), -1), strict=True))
+        if len(numbers) < len(ids) or not numbers.keys().isdisjoint(self._found.keys()):
+            return False
+        self.kept.add(answers, places)
+        self._found.update(numbers)
+        return True
+
+    def _add_odd(self, line: bytes, place: Place | list[Place]) -> None:
+        """A line that is not kept."""
+        if (custom_id := _read_id(line)) is not None:
+            self._remember(custom_id, place)
+        elif line and not line.isspace():
+            self.nameless += 1
 
     def _remember(self, custom_id: str, line: int | list[Place]) -> None:
         known = self._found.setdefault(custom_id, line)

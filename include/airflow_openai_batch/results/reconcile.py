@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 BATCH_REQUESTS = 4_000
 BATCH_BYTES = 4 * 2**20
-"""Of requests and answers that are looked at together."""
+"""Of requests, and of answers, that are looked at together."""
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -56,26 +56,37 @@ class RequestBatch(msgspec.Struct, frozen=True):
 
     first: int
     """Of the shard's requests the number of its first one, 0-based."""
-    requests: list[RequestLine] = []
-    asked: list[Asked] = []
-    found: list[Found] = []
+    requests: list[RequestLine]
+    asked: list[Asked]
+    found: list[Found]
 
 
 def take_batches(requests: Iterable[RequestLine], raw: RawAnswers, endpoint: str) -> Iterator[RequestBatch]:
-    """All requests, in their order, each with the lines for it. Memory: `BATCH_BYTES`, and one line."""
-    batch, size = RequestBatch(0), 0
-    for number, request in enumerate(requests, start=1):
-        asked = read_asked(request, endpoint)
-        found = raw.take(asked.custom_id)
-        batch.requests.append(request)
-        batch.asked.append(asked)
-        batch.found.append(found)
-        size += len(request.line) + raw.measure(found)
-        if size >= BATCH_BYTES or len(batch.requests) == BATCH_REQUESTS:
-            yield batch
-            batch, size = RequestBatch(number), 0
-    if batch.requests:
-        yield batch
+    """All requests, in their order, each with the lines for it. Memory: twice `BATCH_BYTES`, and one line."""
+    first = 0
+    for some in _take_requests(requests):
+        asked = [read_asked(request, endpoint) for request in some]
+        found = raw.take_all([each.custom_id for each in asked])
+        begin = size = 0
+        for end, lines in enumerate(found, start=1):
+            size += raw.measure(lines)
+            if size >= BATCH_BYTES or end == len(some):
+                yield RequestBatch(first + begin, some[begin:end], asked[begin:end], found[begin:end])
+                begin, size = end, 0
+        first += len(some)
+
+
+def _take_requests(requests: Iterable[RequestLine]) -> Iterator[list[RequestLine]]:
+    some: list[RequestLine] = []
+    size = 0
+    for request in requests:
+        some.append(request)
+        size += len(request.line)
+        if size >= BATCH_BYTES or len(some) == BATCH_REQUESTS:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 def settle_requests(
