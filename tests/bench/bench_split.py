@@ -1,6 +1,6 @@
 """Splitting a large input, beside gpt_batch_splitter of gpt-batch-manager 1.0.1 on the same file.
 
-    python -m bench.bench_split [--requests 1000000] [--peer PATH]
+    python -m bench.bench_split [--requests 1000000] [--rounds 3] [--peer PATH]
 
 Wall time includes the start of the interpreter; memory is the proportional share (PSS) of the process and all
 its children, looked at ten times a second. The peer counts a token per four characters.
@@ -13,6 +13,8 @@ import ast
 import json
 import random
 import resource
+import shutil
+import statistics
 import subprocess
 import sys
 import sysconfig
@@ -57,31 +59,47 @@ class Run:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peer", help="path of an installed gpt-batch-splitter")
     options = parser.parse_args()
     peer = options.peer or install_peer()
     with tempfile.TemporaryDirectory(prefix="bench-split-") as folder:
-        measure(Path(folder), options.requests, peer)
+        measure(Path(folder), options.requests, peer, options.rounds)
 
 
-def measure(folder: Path, requests: int, peer: str) -> None:
+def measure(folder: Path, requests: int, peer: str, rounds: int) -> None:
     source = folder / "requests.jsonl"
     write_requests(source, requests)
     size_mb = source.stat().st_size / 1e6
     theirs_folder = folder / "theirs"
     theirs_folder.mkdir()
-    theirs = watch([peer, str(TOKEN_LIMIT), str(source)], theirs_folder)
+    runs: dict[str, list[Run]] = {PEER: [], **{name: [] for name, *_ in OURS}}
+    for _ in range(rounds):
+        runs[PEER].append(watch([peer, str(TOKEN_LIMIT), str(source)], theirs_folder))
+        for name, counter, limit, _ in OURS:
+            shutil.rmtree(folder / counter, ignore_errors=True)
+            command = [sys.executable, "-m", "bench.split_once", str(source), str(folder / counter)]
+            runs[name].append(watch([*command, counter, str(limit)], ROOT))
+    theirs = take_median(runs[PEER])
     worst = worst_peer_shard(theirs_folder)
     rows = [row("gpt_batch_splitter", theirs, theirs, size_mb, f"{worst / TOKEN_LIMIT:.0%} of the limit", "")]
     for name, counter, limit, wanted in OURS:
-        output = folder / counter
-        command = [sys.executable, "-m", "bench.split_once", str(source), str(output), counter, str(limit)]
-        run = watch(command, ROOT)
+        run = take_median(runs[name])
         verdict = "ok" if theirs.wall_s / run.wall_s >= wanted and run.peak_mb < MAX_MEMORY_MB else "MISSED"
-        shards = describe_shards(output, limit)
+        shards = describe_shards(folder / counter, limit)
         rows.append(row(name, run, theirs, size_mb, shards, f"{wanted:g}x, < {MAX_MEMORY_MB} MB: {verdict}"))
     head = ["", "wall s", "CPU s", "MB/s", "ratio", "peak MB", "largest shard", "wanted"]
-    print_table(f"Splitting {requests:,} requests, {size_mb:,.0f} MB", head, rows)
+    title = f"Splitting {requests:,} requests, {size_mb:,.0f} MB, median of {rounds}"
+    print_table(title, head, rows)
+
+
+def take_median(runs: Sequence[Run]) -> Run:
+    """Of each number; of memory the most."""
+    return Run(
+        statistics.median(run.wall_s for run in runs),
+        statistics.median(run.cpu_s for run in runs),
+        max(run.peak_mb for run in runs),
+    )
 
 
 def row(name: str, run: Run, theirs: Run, size_mb: float, shards: str, wanted: str) -> list[str]:

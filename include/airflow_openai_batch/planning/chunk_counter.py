@@ -40,6 +40,9 @@ _EMBEDDINGS = Endpoint.EMBEDDINGS.value
 SAMPLE_EVERY = 256
 """Where bytes stand for tokens, one line in so many is counted for the estimate of the cost."""
 
+_TOGETHER = 64
+"""Chat requests that are added at once: their texts have to stay in the processor's cache until then."""
+
 _REMEMBERED_CHARACTERS = 4 * 2**20
 """Of instructions, tools and schemas, whose counts are kept; then forgotten all at once."""
 
@@ -108,6 +111,8 @@ class ChunkCounter:
                     raise overlong_line(len(line) + 1, longest)
                 if line and (chat := read_chat(line)) is not None:
                     chats.append(chat)
+                    if len(chats) == _TOGETHER:
+                        self._add_chats(chats, index + 1, tally)
                     continue
                 self._add_chats(chats, index, tally)
                 if not line or line.isspace():

@@ -8,6 +8,7 @@ import itertools
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -142,32 +143,44 @@ class _Counting:
 
     def __call__(self, chunks: Iterable[SourceChunk]) -> Iterator[tuple[SourceChunk, ChunkTally]]:
         chunks = iter(chunks)
-        first = next(chunks, None)
-        if first is None:
+        ahead = list(itertools.islice(chunks, 1 + self._workers))
+        if not ahead:
             return
-        yield from self._open(first)(itertools.chain((first,), chunks))
-
-    def _open(self, first: SourceChunk) -> CountChunks:
         if self._rules.counter == "toktok" and self._rules.mode == "exact":
-            return self._open_checked(first)
-        return self._stack.enter_context(self._start(self._rules))
+            yield from self._count_checked(ahead, chunks)
+        else:
+            yield from self._open(self._rules)(itertools.chain(ahead, chunks))
+
+    def _open(self, rules: CountRules) -> _ChunkTallier:
+        return self._stack.enter_context(self._start(rules))
 
     def _start(self, rules: CountRules) -> _ChunkTallier:
         return CountPool(rules, self._workers, self._uris) if self._workers else _InProcess(rules)
 
-    def _open_checked(self, first: SourceChunk) -> CountChunks:
-        """Count a sample with both; tiktoken runs in a process of its own, so that its memory is given back."""
-        fast = self._stack.enter_context(self._start(self._rules))
+    def _count_checked(
+        self, ahead: Sequence[SourceChunk], chunks: Iterator[SourceChunk]
+    ) -> Iterator[tuple[SourceChunk, ChunkTally]]:
+        """Count a sample with both; tiktoken runs in a process of its own, so that its memory is given back.
+
+        :param ahead: as many chunks as keep all workers busy meanwhile: each needs half a second to begin.
+        """
+        fast = self._open(self._rules)
         exact_rules = msgspec.structs.replace(self._rules, counter="tiktoken")
-        sample = SourceChunk(first.source, Chunk(first.chunk.offset, _sample(first.chunk.data)), 0)
+        source, first, _ = ahead[0]
+        sample = SourceChunk(source, Chunk(first.offset, _sample(first.data)), 0)
         alone = _Counting(exact_rules, min(1, self._workers), self._uris, self._stack)
         with alone._start(exact_rules) as exact:
-            agree = exact.count(sample).tokens == fast.count(sample).tokens
-        if agree:
-            return fast
+            both = [counter.submit(sample) for counter in (exact, fast)]
+            begun = [(item, fast.submit(item)) for item in ahead]
+            exact_tally, fast_tally = (tally.result() for tally in both)
+        if exact_tally.tokens == fast_tally.tokens:
+            for item, tally in begun:
+                yield item, tally.result()
+            yield from fast(chunks)
+            return
         _log.warning("toktok counts other than tiktoken on a sample of this input; tiktoken counts instead.")
         self._stack.close()
-        return self._stack.enter_context(self._start(exact_rules))
+        yield from self._open(exact_rules)(itertools.chain(ahead, chunks))
 
 
 def _sample(data: bytes) -> bytes:
@@ -185,7 +198,7 @@ class _ChunkTallier(Protocol):
     def __enter__(self) -> _ChunkTallier: ...
     def __exit__(self, *exception: object) -> None: ...
     def __call__(self, chunks: Iterable[SourceChunk]) -> Iterator[tuple[SourceChunk, ChunkTally]]: ...
-    def count(self, item: SourceChunk) -> ChunkTally: ...
+    def submit(self, item: SourceChunk) -> Future[ChunkTally]: ...
 
 
 class _InProcess:
@@ -201,9 +214,14 @@ class _InProcess:
 
     def __call__(self, chunks: Iterable[SourceChunk]) -> Iterator[tuple[SourceChunk, ChunkTally]]:
         for item in chunks:
-            yield item, self.count(item)
+            yield item, self._count(item)
 
-    def count(self, item: SourceChunk) -> ChunkTally:
+    def submit(self, item: SourceChunk) -> Future[ChunkTally]:
+        counted: Future[ChunkTally] = Future()
+        counted.set_result(self._count(item))
+        return counted
+
+    def _count(self, item: SourceChunk) -> ChunkTally:
         if item.chunk.overlong_bytes:
             return tally_overlong(item.chunk, self._limit)
         return self._counter.count(item.chunk.data)

@@ -72,9 +72,9 @@ class CountPool:
         while waiting:
             yield _await(waiting.popleft())
 
-    def count(self, item: SourceChunk) -> ChunkTally:
+    def submit(self, item: SourceChunk) -> Future[ChunkTally]:
         """Tally a single chunk."""
-        return self._submit(item).tally.result()
+        return self._submit(item).tally
 
     def _submit(self, item: SourceChunk) -> _Task:
         task = _Task(item, Future())
