@@ -1,6 +1,6 @@
 """What Airflow costs per shard: worker processes and wall time, for shards that end at once.
 
-    python -m bench.bench_airflow [--shards 20] [--rounds 3]
+    python -m bench.bench_airflow [--shards 20] [--rounds 5]
 
 Real scheduler, triggerer, DAG processor and API server on SQLite with four worker slots; the emulator answers.
 """
@@ -48,7 +48,7 @@ class Run:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shards", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-airflow-") as folder:
         measure(Path(folder), options.shards, options.rounds)
