@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from airflow.sdk import Param
+from jsonschema.validators import Draft7Validator, validator_for
 
-from airflow_openai_batch.dag_params import make_params
+from airflow_openai_batch.dag_params import make_form, make_params
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:
@@ -23,6 +25,13 @@ def test_several_inputs_are_given_one_per_line(run_dag: RunDag, tmp_path: Path) 
     typed = f" {paths[0]}\n\n{paths[1]}\n"
     assert run_dag("openai_batch", job.conf(input_uri=typed)).state == "success"
     assert [row["custom_id"] for row in job.rows()] == ["b", "a"]
+
+
+def test_every_field_is_held_against_a_draft_that_is_quick_to_check() -> None:
+    own = {"own": Param("", type="string", title="Own", description="Of the DAG.")}
+    for name, param in {**make_params(), **make_form(own)}.items():
+        assert validator_for(param.schema) is Draft7Validator, name
+        Draft7Validator.check_schema(param.schema)
 
 
 def test_each_field_is_described_and_says_its_name() -> None:

@@ -78,6 +78,17 @@ def test_a_new_shard_looks_before_it_uploads_and_pays() -> None:
     assert ask(after(UPLOADED), Observations(candidates=())) == steps.Create()
 
 
+def test_the_upload_of_a_new_shard_leaves_the_look_to_who_creates() -> None:
+    assert ask(after(), Observations(), Goal.UPLOADED) == steps.Upload()
+    assert isinstance(ask(after(), Observations(), Goal.CREATED), steps.Find)
+    assert isinstance(ask(after(UPLOADED), Observations(), Goal.CREATED), steps.Find)
+    assert isinstance(ask(after(INTENT), Observations(), Goal.UPLOADED), steps.Find), "it may have been sent"
+    late = Policy(deadline_at=50.0, on_deadline="publish")
+    assert isinstance(ask(after(), Observations(), Goal.UPLOADED, policy=late), steps.Find), (
+        "nobody looks later"
+    )
+
+
 def test_a_batch_nobody_wrote_down_is_adopted_and_the_oldest_of_several_is_kept() -> None:
     first, second = batch("in_progress", at=5.0), batch("validating", id="batch_2", at=6.0)
     for order in ((first, second), (second, first)):
