@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from array import array
 from collections import Counter
@@ -44,6 +45,14 @@ LINES = [
     other("responses", "/v1/responses", model="gpt-4o-mini", input="Say something."),
     other("embeddings", "/v1/embeddings", model="text-embedding-3-small", input=["a", "b"]),
     '{"custom_id": "a", "custom_id": "b"}',
+    f"{chat('two on')} {chat('a line')}",
+    chat("key of another order").replace('{"custom_id"', '{"x": 1, "custom_id"'),
+    chat("id by numbers").replace('"custom_id"', '"custom\\u005fid"'),
+    chat("id twice").replace('"method"', '"custom_id": "z", "method"'),
+    chat("id twice, once by numbers").replace('"method"', '"custom\\u005fid": "z", "method"'),
+    *chat("on two lines").replace('"url"', '\n"url"').split("\n"),
+    chat("ends with a space") + " ",
+    chat("ends as on Windows") + "\r",
     "no JSON",
     "",
     " \t",
@@ -71,13 +80,20 @@ def outputs_of(tally: ChunkTally) -> dict[tuple[str, str], tuple[int, ...]]:
     return {name: (sums.tokens, sums.unbounded, sums.choices, sums.dearer) for name, sums in found}
 
 
+@functools.cache
+def count_alone(mode: str, line: bytes) -> ChunkTally:
+    """The careful way, which lines go that have a blank one among them."""
+    return ChunkCounter(rules(mode)).count(line + b"\n\n")
+
+
 @pytest.mark.parametrize("mode", ["exact", "bound"])
 @settings(deadline=None)
-@given(lines=st.lists(st.sampled_from(MORE), max_size=40))
-def test_together_as_alone(mode: str, lines: list[bytes]) -> None:
-    together = ChunkCounter(rules(mode)).count(b"\n".join([*lines, b""]))
-    alone = [ChunkCounter(rules(mode)).count(line + b"\n") for line in lines]
-    assert unpack(together) == [line for tally in alone for line in unpack(tally)]
+@given(runs=st.lists(st.tuples(st.sampled_from(MORE), st.sampled_from([1, 2, 64])), max_size=8))
+def test_together_as_alone(mode: str, runs: list[tuple[bytes, int]]) -> None:
+    lines = [line for line, times in runs for _ in range(times)]
+    together = ChunkCounter(rules(mode)).count(b"".join(line + b"\n" for line in lines))
+    alone = [count_alone(mode, line) for line in lines]
+    assert unpack(together) == [unpack(tally)[0] for tally in alone]
     rejected = [
         (index, each.code, each.message, each.custom_id)
         for index, tally in enumerate(alone)

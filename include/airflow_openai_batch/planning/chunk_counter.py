@@ -6,6 +6,8 @@ Runs in the task's own process or in workers of its own (`count_worker`); needs 
 from __future__ import annotations
 
 import math
+import operator
+import re
 from array import array
 from typing import TYPE_CHECKING
 
@@ -21,12 +23,15 @@ from airflow_openai_batch.requests.request import (
     check_utf8,
     make_request,
     read_chat,
+    read_chats,
     read_other,
 )
 from airflow_openai_batch.requests.tokens.counters import CounterName, TextCounter, open_counter, utf8_bytes
 from airflow_openai_batch.requests.tokens.parts import Measure, less_certain
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from airflow_openai_batch.openai_api.model_table import EncodingName
     from airflow_openai_batch.planning.chunk_tally import OutputSum
     from airflow_openai_batch.planning.chunks import Chunk
@@ -41,7 +46,8 @@ SAMPLE_EVERY = 256
 """Where bytes stand for tokens, one line in so many is counted for the estimate of the cost."""
 
 _TOGETHER = 64
-"""Chat requests that are added at once: their texts have to stay in the processor's cache until then."""
+"""Lines that are read at once: their texts have to stay in the processor's cache until they are added."""
+_NEWLINE = re.compile(b"\n")
 
 _REMEMBERED_CHARACTERS = 4 * 2**20
 """Of instructions, tools and schemas, whose counts are kept; then forgotten all at once."""
@@ -97,13 +103,33 @@ class ChunkCounter:
         """Tally the lines of a chunk. What is wrong with a line is in the tally, never raised."""
         self._targets.clear()
         is_utf8 = _is_utf8(data)
-        lines = data.split(b"\n")
-        if not lines[-1]:
-            lines.pop()
-        tally = TallyBuilder([len(line) for line in lines])
+        ends = [newline.start() for newline in _NEWLINE.finditer(data)]
+        if data and not data.endswith(b"\n"):
+            ends.append(len(data))
+        begins = [0, *(end + 1 for end in ends[:-1])]
+        tally = TallyBuilder(list(map(operator.sub, ends, begins)))
+        for first in range(0, len(ends), _TOGETHER):
+            some = slice(first, first + _TOGETHER)
+            chats = None
+            if is_utf8 and max(tally.lengths[some]) < self._rules.max_line_bytes:
+                chats = read_chats(data, begins[some], ends[some])
+            if chats is None:
+                lines = [data[begin:end] for begin, end in zip(begins[some], ends[some], strict=True)]
+                self._count_lines(lines, first, tally, is_utf8=is_utf8)
+            else:
+                self._add_chats(chats, first + len(chats), tally)
+        for texts in self._texts.values():
+            self._settle(texts, tally)
+        return tally.finish()
+
+    def _count_lines(self, lines: Sequence[bytes], first: int, tally: TallyBuilder, *, is_utf8: bool) -> None:
+        """Lines of whatever kind.
+
+        :param first: index of the first of them.
+        """
         longest = self._rules.max_line_bytes
         chats: list[PlainChatLine] = []
-        for index, line in enumerate(lines):
+        for index, line in enumerate(lines, start=first):
             try:
                 if not is_utf8:
                     check_utf8(line)
@@ -111,8 +137,6 @@ class ChunkCounter:
                     raise overlong_line(len(line) + 1, longest)
                 if line and (chat := read_chat(line)) is not None:
                     chats.append(chat)
-                    if len(chats) == _TOGETHER:
-                        self._add_chats(chats, index + 1, tally)
                     continue
                 self._add_chats(chats, index, tally)
                 if not line or line.isspace():
@@ -122,10 +146,7 @@ class ChunkCounter:
             except BadLineError as error:
                 self._add_chats(chats, index, tally)
                 tally.reject(index, error.code, error.message, error.custom_id)
-        self._add_chats(chats, len(lines), tally)
-        for texts in self._texts.values():
-            self._settle(texts, tally)
-        return tally.finish()
+        self._add_chats(chats, first + len(lines), tally)
 
     def _add_chats(self, chats: list[PlainChatLine], stop: int, tally: TallyBuilder) -> None:
         """Add requests in a row, many at once, as `_add` does one; and empty the list.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -64,9 +64,12 @@ class Request(msgspec.Struct, gc=False):
 
 
 _decode_chat_line = msgspec.json.Decoder(PlainChatLine).decode
+_decode_chat_lines = msgspec.json.Decoder(PlainChatLine).decode_lines
 _decode_any = msgspec.json.Decoder().decode
 
 _ID_KEY = b'"custom_id"'
+_BEGIN, _CLOSE = b"{" + _ID_KEY, ord("}")
+"""Of a line, as nearly all are written."""
 
 
 _NO_MODELS: Mapping[str, str] = MappingProxyType({})
@@ -96,6 +99,31 @@ def read_chat(line: bytes) -> PlainChatLine | None:
         return None
     body = chat.body
     return chat if chat.custom_id and body.model and not body.stream else None
+
+
+def read_chats(data: bytes, begins: Sequence[int], ends: Sequence[int]) -> list[PlainChatLine] | None:
+    """As `read_chat`, of some lines in a row; ``None`` where one of them is anything else, or may be.
+
+    :param begins: of the lines in ``data``, which must be valid UTF-8.
+    :param ends: of the lines, before their newlines.
+    """
+    begin, end = begins[0], ends[-1]
+    # What begins and ends so is a value at least; as many values and keys as lines are then one for each.
+    if not all(
+        data.startswith(_BEGIN, first) and data[last - 1] == _CLOSE
+        for first, last in zip(begins, ends, strict=True)
+    ):
+        return None
+    if data.count(_ID_KEY, begin, end) != len(begins):
+        return None
+    try:
+        chats = _decode_chat_lines(memoryview(data)[begin:end])
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    is_plain = len(chats) == len(begins) and all(
+        chat.custom_id and chat.body.model and not chat.body.stream for chat in chats
+    )
+    return chats if is_plain else None
 
 
 def make_request(chat: PlainChatLine) -> Request:
