@@ -86,11 +86,7 @@ def count_alone(mode: str, line: bytes) -> ChunkTally:
     return ChunkCounter(rules(mode)).count(line + b"\n\n")
 
 
-@pytest.mark.parametrize("mode", ["exact", "bound"])
-@settings(deadline=None)
-@given(runs=st.lists(st.tuples(st.sampled_from(MORE), st.sampled_from([1, 2, 64])), max_size=8))
-def test_together_as_alone(mode: str, runs: list[tuple[bytes, int]]) -> None:
-    lines = [line for line, times in runs for _ in range(times)]
+def check(mode: str, lines: list[bytes]) -> None:
     together = ChunkCounter(rules(mode)).count(b"".join(line + b"\n" for line in lines))
     alone = [count_alone(mode, line) for line in lines]
     assert unpack(together) == [unpack(tally)[0] for tally in alone]
@@ -106,6 +102,20 @@ def test_together_as_alone(mode: str, runs: list[tuple[bytes, int]]) -> None:
             sums.setdefault(name, Counter()).update(dict(enumerate(counts)))
     assert outputs_of(together) == {name: tuple(sums[name][field] for field in range(4)) for name in sums}
     assert together.names == list(sums), "in the order in which they first stand there"
+
+
+@pytest.mark.parametrize("mode", ["exact", "bound"])
+@settings(deadline=None)
+@given(runs=st.lists(st.tuples(st.sampled_from(MORE), st.sampled_from([1, 2, 64])), max_size=8))
+def test_together_as_alone(mode: str, runs: list[tuple[bytes, int]]) -> None:
+    check(mode, [line for line, times in runs for _ in range(times)])
+
+
+@pytest.mark.parametrize("mode", ["exact", "bound"])
+def test_each_kind_of_line_among_plain_ones(mode: str) -> None:
+    for line in MORE:
+        check(mode, [MORE[0], line, MORE[1]])
+        check(mode, [line] * 64)
 
 
 def test_one_line_in_so_many_is_counted_for_the_estimate() -> None:
