@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, TriggerRule, task_group
+from airflow.sdk import DAG, task_group
 
 from airflow_openai_batch.dag_params import (
     DOC_MD,
@@ -58,8 +58,8 @@ with DAG(
         job="{{ ti.xcom_pull(task_ids='split', key='job') or '' }}",
         asset_uri="{{ ti.xcom_pull(task_ids='split', key='asset') or '' }}",
         **report_arguments(),
-        # Whatever became of the shards, leftovers that were not there included. It looks at the split itself.
-        trigger_rule=TriggerRule.ALL_DONE,
+        # Whatever became of the shards, leftovers that were not there included.
+        trigger_rule=OpenAIBatchReportOperator.AFTER_STEPS,
     )
 
     process.expand(shard=split.output) >> publish
