@@ -57,7 +57,7 @@ Give it `input_uri` (each line one request in the Batch API's format) and find o
 {FLOW}
 * **split** scans the input once and cuts it into shards within OpenAI's limits. Nothing is copied.
 * **upload, create, wait, download** bring each shard through one batch; the wait holds no worker.
-* **resend_leftovers** sends again what may be sent again, alone; it is skipped where nothing is left.
+* **resend_leftovers** sends again what may be sent again, alone; with nothing left, it is skipped (Airflow 3.3).
 * **publish** checks that every request is accounted for and writes the report.
 
 **Clear any task at any time**: it goes on from where the shard is, and nothing is sent twice. Triggering the DAG
@@ -157,7 +157,7 @@ def make_form(
 
 
 def show_names(params: dict[str, Param]) -> dict[str, Param]:
-    """With each parameter's name after its description, since messages and documentation use it."""
+    """With each parameter's name after its description, since messages and documentation use it, and with `DRAFT`."""
     for name, param in params.items():
         param.description = f"{param.description} ({name})"
         param.schema.setdefault("$schema", DRAFT)
