@@ -42,7 +42,8 @@ with DAG(
 
     @task_group(group_id="shard")
     def process(shard: dict[str, Any]) -> None:
-        sending: dict[str, Any] = {"shard": shard, **sending_arguments()}
+        # Nothing is passed on but what the steps hand over by themselves.
+        sending: dict[str, Any] = {"shard": shard, "do_xcom_push": False, **sending_arguments()}
         landing: dict[str, Any] = {**sending, **landing_arguments()}
         (
             OpenAIBatchUploadOperator(task_id="upload", **sending)

@@ -56,7 +56,8 @@ Give it `input_uri` (each line one request in the Batch API's format) and find o
 `<output_uri>/results/`, what went wrong in `report.md`, and the requests without a good answer in `failed.jsonl`.
 {FLOW}
 * **split** scans the input once and cuts it into shards within OpenAI's limits. Nothing is copied.
-* **upload, create, wait, download** bring each shard through one batch; the wait holds no worker.
+* **upload, create, wait, download** bring each shard through one batch; the wait holds no worker. (From Airflow 3.3 on
+  *upload* creates the batch as well, where nothing has to be waited for first.)
 * **resend_leftovers** sends again what may be sent again, alone; with nothing left, it is skipped (Airflow 3.3).
 * **publish** checks that every request is accounted for and writes the report.
 
@@ -66,8 +67,8 @@ again with the same `output_uri` goes on with the same job. The only way to pay 
 
 DOC_MD_ONE_TASK = f"""
 ### As `openai_batch`, with one deferrable task per shard
-The same job, parameters and results. Two worker starts per shard instead of three (five before Airflow 3.3); which
-step a shard is at stands in the task's log instead of the grid.
+The same job, parameters and results. For shards of up to 4 MB one worker start instead of two (from Airflow 3.3 on; two
+instead of five before); which step a shard is at stands in the task's log instead of the grid.
 {FLOW.replace(_STEPS, "shard")}
 """
 

@@ -11,13 +11,15 @@ import contextlib
 import importlib
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, distribution
+
+from airflow_openai_batch.installed import is_installed
 
 IN_DAG_FILES = (
     "airflow.sdk.definitions.decorators",
     "airflow.sdk.definitions.timetables.interval",
     "airflow.sdk.definitions.timetables.trigger",
     "airflow_openai_batch.dag_params",
+    "airflow_openai_batch.installed",
     "airflow_openai_batch.operators.create",
     "airflow_openai_batch.operators.download",
     "airflow_openai_batch.operators.report",
@@ -29,6 +31,7 @@ IN_DAG_FILES = (
 """What the main DAG imports, and its parsing: light, since a DAG processor has no use for more."""
 IN_TASKS = (
     *IN_DAG_FILES,
+    "airflow.sdk.definitions.asset.metadata",
     "airflow_openai_batch.operators.prepare",
     "airflow_openai_batch.operators.whole_job",
     "airflow_openai_batch.hooks.openai_batch",
@@ -45,6 +48,8 @@ IN_TASKS = (
     "openai.resources.files",
     "upath.implementations.local",
 )
+
+_kept: list[object] = []
 
 
 def warm_up(*protocols: str) -> None:
@@ -70,10 +75,10 @@ def warm_up(*protocols: str) -> None:
     has_fs("file")  # reads what all providers say of themselves
     http = openai.DefaultHttpxClient(verify=read_certificates())
     openai.OpenAI(api_key="none", http_client=http).close()  # imports what the first client needs
-    SyncCursorPage[Batch]  # pydantic makes the class of a list of batches at the first one
+    _kept.append(
+        SyncCursorPage[Batch]
+    )  # pydantic makes the class of a list of batches, and forgets it unless held
     platform.platform()  # which the client tells its server: asks another program
-    with contextlib.suppress(PackageNotFoundError):
-        distribution("airflow-provider-openai-batch")  # which the plugin's shim looks for
     list_priced_models()  # reads the prices
     for kind in (Plan, PlanHead, Event):
         msgspec.json.Decoder(kind)  # looks at the fields, once a process
@@ -86,6 +91,7 @@ def _import(modules: tuple[str, ...]) -> None:
         # Modules of others have other places in other releases.
         with contextlib.suppress(*() if module.startswith(f"{__package__}.") else (ModuleNotFoundError,)):
             importlib.import_module(module)
+    is_installed()  # which the plugin's shim asks in each process
 
 
 def main() -> None:

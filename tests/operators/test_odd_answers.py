@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fixtures.airflow_versions import CREATES
 from fixtures.gate import Gate, open_gate
 from fixtures.job import Job, chat_line
 
@@ -66,7 +67,7 @@ def test_a_creation_that_cannot_be_read_is_found_again_and_not_paid_twice(
 ) -> None:
     gate.change(CREATE, lambda _: b'{"object": "batch"}')
     run = run_dag("openai_batch", job.conf(), retries=2)
-    assert "the batch of the answer has no id" in run.errors("shard.create", map_index=0)
+    assert "the batch of the answer has no id" in run.errors(CREATES, map_index=0)
     assert gate.calls[CREATE] == 1
     gate.let_pass(CREATE)
     assert run_dag("openai_batch", job.conf()).state == "success"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fixtures.airflow_versions import CREATES
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def test_no_quota_fails_at_once_and_clearing_goes_on_without_paying_twice(
     openai_server.script(http="POST /batches", status=429, code="insufficient_quota", times=None)
     run = run_dag("openai_batch", job.conf(), retries=3)
     assert run.state == "failed"
-    assert "429 insufficient_quota" in run.errors("shard.create", map_index=0)
+    assert "429 insufficient_quota" in run.errors(CREATES, map_index=0)
     assert openai_server.books.calls_of("POST /v1/batches") == 1
     openai_server.unscript()
     assert run_dag("openai_batch", job.conf()).state == "success"

@@ -17,6 +17,7 @@ LEVELS = (
     "errors",
     "wording",
     "server_words",
+    "installed",
     "processes",
     "storage",
     "openai_api",

@@ -14,6 +14,7 @@ from airflow_openai_batch.errors import ConfigError, LedgerError, UnreadableInpu
 from airflow_openai_batch.job.ledger import ShardLedger
 from airflow_openai_batch.storage.location import Location
 from airflow_openai_batch.storage.sources import describe_file
+from fixtures.airflow_versions import CREATES
 from fixtures.gate import Gate, open_gate
 from fixtures.job import Job, chat_line
 from fixtures.telltale_store import TelltaleFileSystem
@@ -84,7 +85,7 @@ def _errors(run: FinishedRun) -> list[str]:
     [
         ("GET /v1/batches", "split"),
         ("POST /v1/files", "shard.upload"),
-        ("POST /v1/batches", "shard.create"),
+        ("POST /v1/batches", CREATES),
     ],
 )
 def test_a_server_that_echoes_what_it_was_sent_brings_the_key_nowhere(
@@ -104,7 +105,7 @@ def test_nor_does_its_page_with_status_200(
 ) -> None:
     gate.answer("POST /v1/batches", 200, lambda headers: f"<html>{headers}</html>", content_type="text/html")
     run = run_dag("openai_batch", job.conf())
-    assert "a web page came" in run.errors("shard.create", map_index=0)
+    assert "a web page came" in run.errors(CREATES, map_index=0)
     check_nowhere(run, job, "".join(capfd.readouterr()))
 
 

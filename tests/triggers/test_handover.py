@@ -113,6 +113,12 @@ async def test_what_is_reached_needs_no_worker(airflow: Airflow, goal: str) -> N
     assert airflow.stored == {"return_value": SHARD}
 
 
+async def test_a_batch_that_was_created_before_is_handed_on_to_who_waits_for_it(airflow: Airflow) -> None:
+    note = make_note(reached=["CREATED"], wait=make_wait("batch_1"), link="https://page")
+    assert isinstance(await fire(note, goal="CREATED", pushes=False), TaskSuccessEvent)
+    assert airflow.stored == {KEY: note, "l": "https://page"}
+
+
 async def test_a_task_that_returns_nothing_stores_nothing(airflow: Airflow) -> None:
     assert isinstance(await fire(make_note(reached=["DONE"]), goal="DONE", pushes=False), TaskSuccessEvent)
     assert airflow.stored == {}
@@ -129,6 +135,7 @@ async def test_a_task_that_returns_nothing_stores_nothing(airflow: Airflow) -> N
         (make_note(reached=["ENDED"]), {"try_number": 2}),
         (make_note(reached=["ENDED"]), {"goal": "DONE"}),  # there are leftovers
         (make_note(wait={"conn_id": "openai_default"}), {"goal": "DONE"}),
+        (make_note(wait={"conn_id": "openai_default"}), {"goal": "CREATED"}),
         (RuntimeError("the API server is away"), {}),
     ],
 )

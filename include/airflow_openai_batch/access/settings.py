@@ -21,6 +21,11 @@ def read_list(option: str) -> list[str]:
     return [item.strip() for item in value.split(",") if item.strip()]
 
 
+def lands_in_triggerer() -> bool:
+    """Whether small shards become rows in the triggerer, without another worker: unless somebody has said no."""
+    return bool(conf.getboolean(SECTION, "land_in_triggerer", fallback=True))
+
+
 def find_output_root() -> str:
     """Where job directories lie that nobody named: below ``[openai_batch] output_root``, or ``$AIRFLOW_HOME``."""
     return str(conf.get(SECTION, "output_root", fallback="") or find_home_root()).rstrip("/")

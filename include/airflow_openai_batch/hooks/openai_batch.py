@@ -86,6 +86,7 @@ class OpenAIBatchHook(OpenAIHook):
 
     def _async_client_kwargs(self, conn: Any, extras: dict[str, Any]) -> dict[str, Any]:
         settings = self._read_settings(conn, extras)
+        settings["http_client"] = openai.DefaultAsyncHttpxClient(verify=read_certificates())
         credential = settings.get("api_key")
         return {**settings, "api_key": credential.aget} if isinstance(credential, EntraTokens) else settings
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_openai_batch.access.givers import find_giver
 from airflow_openai_batch.access.permissions import check_conn_id
 from airflow_openai_batch.errors import BudgetError, ConfigError
+from airflow_openai_batch.hooks.monthly_budget import find_monthly_budget
 from airflow_openai_batch.job.shard_state import Goal
 from airflow_openai_batch.openai_api.batch import BatchView, choose_kept
 from airflow_openai_batch.operators.task.caller import make_caller
 from airflow_openai_batch.operators.task.failures import task_failures
-from airflow_openai_batch.operators.task.monthly_budget import find_monthly_budget
+from airflow_openai_batch.operators.task.handover import begin_in_triggerer, is_created_before
 from airflow_openai_batch.operators.task.shard_step import ShardStepOperator
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 class OpenAIBatchCreateOperator(ShardStepOperator):
     """Creates the batch once: looks for one that a dead process may have created before it creates.
+
+    Right after an `OpenAIBatchUploadOperator` with the same parameters, which creates the batch where nothing has to be
+    waited for, it begins in the triggerer, and ends there where the batch is there (Airflow 3.3).
 
     For a shard it returns the shard; for a bare file ``{"batch_id": ...}``.
 
@@ -53,6 +57,16 @@ class OpenAIBatchCreateOperator(ShardStepOperator):
         self.input_file_id = input_file_id
         self.endpoint = endpoint
         self.metadata = metadata
+        begin_in_triggerer(self)
+
+    @property
+    def start_from_trigger(self) -> bool:
+        """Asked by Airflow once the DAG is whole: only then it is known what comes before."""
+        return is_created_before(self)
+
+    @start_from_trigger.setter
+    def start_from_trigger(self, value: bool) -> None:
+        """What comes before decides."""
 
     def execute(self, context: Context) -> dict[str, Any]:
         if self.shard is not None:

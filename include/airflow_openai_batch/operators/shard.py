@@ -3,21 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_openai_batch.job.shard_state import Goal
-from airflow_openai_batch.operators.task.handover import begin_in_triggerer
+from airflow_openai_batch.job.shard_state import Goal, is_reached
+from airflow_openai_batch.operators.task.caller import make_caller
+from airflow_openai_batch.operators.task.handover import (
+    begin_in_triggerer,
+    creates_for_next,
+    may_end_in_triggerer,
+)
 from airflow_openai_batch.operators.task.parameters import read_flag, read_list, read_number
+from airflow_openai_batch.operators.task.sending import read_policy
 from airflow_openai_batch.operators.task.shard_step import ShardStepOperator
+from airflow_openai_batch.operators.task.source_access import find_source_giver
 from airflow_openai_batch.results.outcome import OutcomeRules
 from airflow_openai_batch.sending.shard_files import LandingRules
+from airflow_openai_batch.sending.steps import Adopt, Create, Find
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_openai_batch.sending.driver import ShardDriver
 
 
 class OpenAIBatchUploadOperator(ShardStepOperator):
-    """Streams a shard's byte ranges from object storage to OpenAI, checking size and sha256 on the way."""
+    """Streams a shard's byte ranges from object storage to OpenAI, checking size and sha256 on the way.
+
+    Where an `OpenAIBatchCreateOperator` for the same shard comes next and nothing has to be waited for, it creates the
+    batch as well, and that task begins and ends in the triggerer (Airflow 3.3).
+    """
 
     goal: ClassVar[Goal] = Goal.UPLOADED
+    hands_over: ClassVar[bool] = True
     operator_extra_links = ()  # there is no batch yet
+
+    def go_further(self, driver: ShardDriver) -> None:
+        was_uploaded = driver.state is not None and driver.state.file_id is not None
+        if was_uploaded and creates_for_next(self):
+            driver.drive_within(Goal.CREATED, Find, Adopt, Create)
+
+    def _hand_over(self, context: Context) -> None:
+        if self._state is not None and is_reached(self._state, Goal.CREATED) and creates_for_next(self):
+            super()._hand_over(context)
 
 
 class LandingOperator(ShardStepOperator):
@@ -62,6 +89,26 @@ class LandingOperator(ShardStepOperator):
                 retry=frozenset(read_list("retry_codes", self.retry_codes)),
             ),
         )
+
+    def order_landing(self, context: Context) -> dict[str, Any] | None:
+        """Only of a task that is done with it: there, nobody waits for what a worker would do besides."""
+        from airflow_openai_batch.triggers.landing import LandingOrder, may_land_here
+
+        if self._state is None or self.goal is not Goal.DONE or self.run_as_user:
+            return None
+        if not may_end_in_triggerer(self) or not may_land_here(self.files, self._state):
+            return None
+        caller = make_caller(context)
+        order = LandingOrder(
+            job=self.files.output.uri,
+            shard=self.files.shard.shard,
+            job_giver=self._read_giver(),
+            source_giver=find_source_giver(context),
+            caller=caller,
+            policy=read_policy(self, caller),
+            rules=self.landing_rules(),
+        )
+        return order.to_dict()
 
 
 class OpenAIBatchResendOperator(LandingOperator):

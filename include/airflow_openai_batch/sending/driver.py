@@ -34,24 +34,42 @@ class ShardDriver(ShardActions):
         :param twins: another batch of the send was seen.
         :raises OpenAIBatchError: what stops the shard; ``permanent`` says whether a retry can help.
         """
+        outcome = self._drive_watched(goal, Observations(admitted=admitted, twins=twins))
+        assert isinstance(outcome, Reached | Waiting)  # noqa: S101 - nothing was left out
+        return outcome
+
+    def drive_within(self, goal: Goal, *kinds: type[steps.Step]) -> bool:
+        """Go on towards the goal with steps of these kinds alone, and say whether it is reached then.
+
+        :raises OpenAIBatchError: as `drive`.
+        """
+        return isinstance(self._drive_watched(goal, Observations(), kinds), Reached)
+
+    def _drive_watched(
+        self, goal: Goal, seen: Observations, kinds: tuple[type[steps.Step], ...] | None = None
+    ) -> steps.Step:
+        """An answer about the account stops the other shards, too."""
         try:
-            return self._drive(goal, Observations(admitted=admitted, twins=twins))
+            return self._drive(goal, seen, kinds)
         except BreakerOpenError:
             raise
         except FatalAccountError as error:
             self._breaker.open(error, by=self.caller.by, now=self.clock())
             raise
 
-    def _drive(self, goal: Goal, seen: Observations) -> Reached | Waiting:
+    def _drive(
+        self, goal: Goal, seen: Observations, kinds: tuple[type[steps.Step], ...] | None
+    ) -> steps.Step:
+        """:return: the step at which it ends: what is reached or waited for, or one that is of none of the kinds."""
         state = self._journal.read_state()
         self._note(state)
-        if state.events:
+        if state.events and kinds is None:
             resumed = is_reached(state, goal) or self.caller.takes_up(state.last_by)
             stand = machine.describe_stand(state, self.clock(), resumed=resumed)
             log.info("Shard %d: %s.", self.files.shard.shard, stand)
         while True:
             step = self._next_step(state, seen, goal)
-            if isinstance(step, Reached | Waiting):
+            if isinstance(step, Reached | Waiting) or (kinds is not None and not isinstance(step, kinds)):
                 return step
             if isinstance(step, steps.Stop):
                 if step.forgiving:

@@ -15,7 +15,7 @@ from airflow_openai_batch.job.shard_state import Goal
 from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView, describe_progress
 from airflow_openai_batch.operators.task.caller import make_caller
 from airflow_openai_batch.operators.task.failures import task_failures
-from airflow_openai_batch.operators.task.handover import begin_in_triggerer, has_work_at_its_end
+from airflow_openai_batch.operators.task.handover import begin_in_triggerer, may_end_in_triggerer
 from airflow_openai_batch.operators.task.sending import read_policy
 from airflow_openai_batch.operators.task.shard_step import ShardStepOperator
 from airflow_openai_batch.sending.queue.refusals import classify_refusal, describe_refused
@@ -111,7 +111,7 @@ class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
             if trigger.deadline is not None:
                 trigger.timeout_at = min(trigger.timeout_at, max(trigger.deadline, now))
             trigger.deadline, trigger.overdue_after = None, _NEVER_S
-        trigger.finish_task = not has_work_at_its_end(self)
+        trigger.finish_task = may_end_in_triggerer(self)
         return trigger
 
     def _name_deadline(self) -> str:

@@ -4,4 +4,15 @@ Paths of trigger classes are stored in Airflow's database: one that moves leaves
 """
 
 # Modules that other folders may import from.
-__all__ = ["batch", "batch_list", "connect", "first_of", "handover", "handover_note", "held", "pause", "room"]
+__all__ = [
+    "batch",
+    "batch_list",
+    "connect",
+    "first_of",
+    "handover",
+    "handover_note",
+    "held",
+    "landing",
+    "pause",
+    "room",
+]

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
@@ -57,6 +57,8 @@ class OpenAIBatchEndTrigger(HeldTrigger):
     :param rest_s: see `Waited`.
     :param finish_task: end the task as success right here, without another worker process, when the batch
         ended with files to collect. Ignored where the task is run by ``dag.test()``, which knows only plain events.
+    :param landing: an order of `triggers.landing`: land the shard right here, and end the task as success, when the
+        batch has completed. Ignored where ``finish_task`` is.
     :param settled: batches of the same send that the worker knows of: seeing them is no reason to wake it.
     :param cancel_on_kill: cancel the batch when a user marks the task or its run failed. Clearing it and marking
         it success never do.
@@ -79,6 +81,7 @@ class OpenAIBatchEndTrigger(HeldTrigger):
         stopped_at: float = 0.0,
         rest_s: float = 0.0,
         finish_task: bool = False,
+        landing: Mapping[str, Any] | None = None,
         settled: Sequence[str] = (),
         cancel_on_kill: bool = True,
         schema_version: int = SCHEMA_VERSION,
@@ -102,16 +105,18 @@ class OpenAIBatchEndTrigger(HeldTrigger):
         self.stopped_at = stopped_at
         self.rest_s = rest_s
         self.finish_task = finish_task
+        self.landing = landing
         self.settled = settled
         self.cancel_on_kill = cancel_on_kill
         self.schema_version = schema_version
         self.unknown = unknown
         self._seen: BatchView | None = None
+        self._completed: BatchView | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         names = (
             "conn_id", "batch_id", "poll_interval", "overdue_after", "deadline", "on_deadline", "deadline_status",
-            "timeout_at", "created_at", "cancel_asked_at", "stopped_at", "rest_s", "finish_task",
+            "timeout_at", "created_at", "cancel_asked_at", "stopped_at", "rest_s", "finish_task", "landing",
             "cancel_on_kill", "schema_version",
         )  # fmt: skip
         return (
@@ -126,6 +131,15 @@ class OpenAIBatchEndTrigger(HeldTrigger):
             warm_up(self.task_instance)
         if not self.conn_id or not self.batch_id:
             return self._event("unknown")  # the worker knows
+        event = await self._wait()
+        if self.landing is None or self._completed is None or self.task_instance is None:
+            return event
+        from airflow_openai_batch.triggers.landing import land_here
+
+        has_landed = await land_here(self.landing, self.conn_id, self._completed)
+        return TaskSuccessEvent() if has_landed else event
+
+    async def _wait(self) -> TriggerEvent:
         while True:
             alarm_s = self._find_alarm_s(time.time())
             try:
@@ -218,6 +232,8 @@ class OpenAIBatchEndTrigger(HeldTrigger):
                 return self._event(self.deadline_status if is_late(now, policy) else "overdue")
 
     def _end(self, view: BatchView, *, alone: bool) -> TriggerEvent:
+        if alone and view.status is BatchStatus.COMPLETED:
+            self._completed = view
         # In dag.test() there is no task instance, and only plain events are known.
         if (
             self.finish_task

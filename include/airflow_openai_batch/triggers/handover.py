@@ -1,5 +1,5 @@
 """Begins a shard's task in the triggerer, with what the task before it has handed over: where all is well, no worker is
-started for a wait, nor for leftovers that are not there.
+started for a batch that is created, for a wait, nor for leftovers that are not there.
 
 Whatever is not plain goes to a worker, which asks the state machine as ever: a task that is tried again, a task before
 that has handed nothing over, parameters that are not those it was given.
@@ -17,7 +17,7 @@ from asgiref.sync import sync_to_async
 
 from airflow_openai_batch.server_words import describe_error
 from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
-from airflow_openai_batch.triggers.handover_note import GIVEN, KEY, WAITS, describe_given
+from airflow_openai_batch.triggers.handover_note import GIVEN, KEY, PASSES_ON, WAITS, describe_given
 from airflow_openai_batch.triggers.held import HeldTrigger
 
 log = logging.getLogger(__name__)
@@ -137,7 +137,9 @@ class OpenAIBatchHandoverTrigger(HeldTrigger):
             "task_id": ti.task_id,
             "map_index": -1 if ti.map_index is None else ti.map_index,
         }
-        found = {"return_value": note.get("result")} if self.pushes else {}
+        found: dict[str, Any] = {"return_value": note.get("result")} if self.pushes else {}
+        if self.goal == PASSES_ON:
+            found[KEY] = note
         if self.link_key and note.get("link"):
             found[self.link_key] = note["link"]
         for key, value in found.items():

@@ -14,6 +14,8 @@ TRIGGER = "airflow_openai_batch.triggers.handover.OpenAIBatchHandoverTrigger"
 """Class path of what reads it."""
 WAITS = "ENDED"
 """The goal of a task that waits for a batch; others that begin in the triggerer do not."""
+PASSES_ON = "CREATED"
+"""The goal of a task that hands on what it was handed: it comes between who created the batch and who waits for it."""
 GIVEN = ("conn_id", "poll_interval", "finish_within_h", "on_deadline")
 """Parameters that both tasks must have alike; whoever named the connection was checked in the first one."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+from airflow.sdk import TriggerRule
 
 from airflow_openai_batch.job.shard_state import Goal, is_reached
 from airflow_openai_batch.operators.links import OpenAIBatchLink, describe_link
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_openai_batch.job.shard_state import ShardState
     from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
 
-_HANDED = (Goal.ENDED, Goal.DONE)
+_HANDED = (Goal.CREATED, Goal.ENDED, Goal.DONE)
 """Goals of the tasks that may begin in the triggerer."""
 
 
@@ -57,7 +58,7 @@ def begin_in_triggerer(operator: Any, *, timeout: float | None = None) -> None:
     plain = all(value is None or isinstance(value, str | int | float) for value in given.values())
     if not (AIRFLOW_V_3_3_PLUS and operator.deferrable and operator.shard is not None and plain):
         return
-    if not does_our_work_alone(operator) or _has_listeners():
+    if not may_end_in_triggerer(operator):
         return
     arguments = {
         **given,
@@ -73,9 +74,42 @@ def begin_in_triggerer(operator: Any, *, timeout: float | None = None) -> None:
     operator.start_from_trigger = True
 
 
-def has_work_at_its_end(operator: Any) -> bool:
-    """What only a worker does: Airflow forgets it where a task ends in the triggerer."""
-    return _has_hooks_at_its_end(operator) or _has_listeners()
+def is_created_before(operator: Any) -> bool:
+    """Whether the task before it, which uploads, creates the batch as well, so that there is nothing left for a worker.
+
+    As long as nobody can see a difference: nothing comes between the two, both have the same parameters, and what an
+    author has hung onto either, or said of how many may run, holds for this one alone.
+    """
+    if operator.start_trigger_args is None or not operator.has_dag():
+        return False
+    before = [task for task in operator.upstream_list if getattr(task, "goal", None) is Goal.UPLOADED]
+    if len(before) != 1:
+        return False
+    upload = before[0]
+    alike = (*upload.template_fields, "pool", "queue", "executor", "executor_config", "run_as_user")
+    return (
+        operator.upstream_task_ids - {upload.task_id} <= upload.upstream_task_ids
+        and operator.trigger_rule == TriggerRule.ALL_SUCCESS
+        and operator.max_active_tis_per_dag is None
+        and operator.max_active_tis_per_dagrun is None
+        and does_our_work_alone(upload)
+        and all(getattr(operator, name, None) == getattr(upload, name) for name in alike)
+    )
+
+
+def creates_for_next(operator: Any) -> bool:
+    """Whether a task that uploads is to create the batch as well; see `is_created_before`."""
+    dag = operator.get_dag()
+    task = (
+        None if dag is None else dag.get_task(operator.task_id)
+    )  # the operator's own parameters are rendered
+    later = () if task is None else task.downstream_list
+    return any(getattr(each, "goal", None) is Goal.CREATED and each.start_from_trigger for each in later)
+
+
+def may_end_in_triggerer(operator: Any) -> bool:
+    """Whether nothing is lost by it that only a worker does: Airflow forgets it where a task ends in the triggerer."""
+    return does_our_work_alone(operator) and not _has_listeners()
 
 
 def does_our_work_alone(operator: Any) -> bool:

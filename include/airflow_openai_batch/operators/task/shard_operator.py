@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.access.givers import Giver, find_giver, find_giver_in
@@ -58,9 +59,11 @@ class ShardOperator(OpenAIBatchOperator):
 
     def check_givers(self, context: Context) -> None:
         """:raises ConfigError: if whoever named the connection may not use it."""
+        opened, opened_for = vars(self).pop("files", None), self._read_giver()
         self._giver = find_giver(context, "shard")
         self._resolve_source = make_source_resolver(context)
-        vars(self).pop("files", None)  # found for the task's name, before it was known who named them
+        if opened is not None and opened_for is self._giver:  # for the task's name, and no more than it may
+            self.files = replace(opened, resolve=self._resolve_source)
         with task_failures():
             check_conn_id(self.conn_id, find_giver(context, "conn_id"))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 
 from airflow_openai_batch.hooks import metrics
+from airflow_openai_batch.hooks.monthly_budget import find_monthly_budget
 from airflow_openai_batch.job.shard_state import Waited
 from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.batch import BatchView, describe_progress
@@ -22,7 +23,6 @@ from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.operators.task.handover import hand_over
 from airflow_openai_batch.operators.task.instance_label import show_label
 from airflow_openai_batch.operators.task.landing_limit import read_landing_slots, wait_to_land
-from airflow_openai_batch.operators.task.monthly_budget import find_monthly_budget
 from airflow_openai_batch.operators.task.ownership import check_owner
 from airflow_openai_batch.operators.task.parameters import (
     DEFAULT_CONN_ID,
@@ -195,10 +195,15 @@ class ShardStepOperator(ShardOperator):
         with task_failures(), self._open_driver(context) as driver:
             try:
                 outcome = driver.drive(self.goal, admitted=admitted, twins=twins)
+                if isinstance(outcome, Reached):
+                    self.go_further(driver)
             finally:  # a task that fails leads to its batch, too
                 self.linked_batch_id = driver.batch_id
                 self._waited, self._state = driver.waited, driver.state
         return None if isinstance(outcome, Reached) else outcome
+
+    def go_further(self, driver: ShardDriver) -> None:
+        """What a task does for the next one once its own goal is reached."""
 
     def _open_driver(self, context: Context) -> ShardDriver:
         caller = make_caller(context)
@@ -273,7 +278,8 @@ class ShardStepOperator(ShardOperator):
         self.log.info("Waiting for %s: %s", outcome.batch.id, describe_progress(outcome.batch, now))
         if self.deferrable:
             trigger = self.make_trigger(outcome.batch, context)
-            if trigger.finish_task and self.do_xcom_push:
+            trigger.landing = self.order_landing(context)
+            if (trigger.finish_task or trigger.landing) and self.do_xcom_push:
                 context["ti"].xcom_push("return_value", self.result())  # nobody comes back to do it
             self.defer(trigger=trigger, method_name="resume")
         time.sleep(self.poll_interval_s)
@@ -341,6 +347,10 @@ class ShardStepOperator(ShardOperator):
 
     def make_trigger(self, batch: BatchView, context: Context) -> OpenAIBatchEndTrigger:
         return self._make_wait(batch.id, context)
+
+    def order_landing(self, context: Context) -> dict[str, Any] | None:
+        """What the triggerer has to know to land the shard, where it may."""
+        return None
 
     def _make_wait(self, batch_id: str, context: Context) -> OpenAIBatchEndTrigger:
         from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger

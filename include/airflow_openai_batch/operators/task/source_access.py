@@ -15,17 +15,25 @@ if TYPE_CHECKING:
 _FIELD = "input_uri"
 
 
-def make_source_resolver(context: Context | None) -> Resolver:
-    """For the places that a plan names, which is data: whoever can write ``plan.json`` must not read more by it.
+def find_source_giver(context: Context | None) -> Giver:
+    """Who could have named the places that a plan names, which is data: whoever can write ``plan.json`` must not read
+    more by it.
 
     It reads what the input of this DAG could have been: where the form says the input of a task, what a form may name.
 
     :param context: of the task; without it, what a form may name.
     """
-    dag = None if context is None else context.get("dag")
-    if context is None or dag is None:
-        return make_resolver("input", Giver.FORM if context is None else Giver.CODE)
+    if context is None:
+        return Giver.FORM
+    dag = context.get("dag")
+    if dag is None:
+        return Giver.CODE
     params = context.get("params") or {}
     tasks = [task for task in dag.tasks if _FIELD in task.template_fields]
     givers = [find_giver_in(dag, task.task_id, params, _FIELD) for task in tasks]
-    return make_resolver("input", max(givers, default=Giver.CODE))
+    return max(givers, default=Giver.CODE)
+
+
+def make_source_resolver(context: Context | None) -> Resolver:
+    """For the places that a plan names; see `find_source_giver`."""
+    return make_resolver("input", find_source_giver(context))

@@ -38,7 +38,8 @@ def find_batch_ids(classpath: str, kwargs: Mapping[str, Any]) -> Iterator[str]:
 async def ask_trigger(classpath: str, kwargs: Mapping[str, Any], batch_id: str) -> TriggerEvent | None:
     """What the trigger says now of this batch; ``None`` if it would still wait.
 
-    It is asked without the right to cancel anything, and of several shards only for those that wait for this batch.
+    It is asked without the right to cancel anything or to land it, and of several shards only for those that wait for
+    this batch.
     """
     trigger = make_trigger(classpath, _narrow(classpath, kwargs, batch_id))
     if isinstance(trigger, HeldTrigger):
@@ -54,7 +55,7 @@ async def ask_trigger(classpath: str, kwargs: Mapping[str, Any], batch_id: str) 
 
 def _narrow(classpath: str, kwargs: Mapping[str, Any], batch_id: str) -> dict[str, Any]:
     if classpath == BATCH_END:
-        return {**kwargs, "poll_interval": LOOK_EVERY_S, "cancel_on_kill": False}
+        return {**kwargs, "poll_interval": LOOK_EVERY_S, "cancel_on_kill": False, "landing": None}
     members = {
         name: (path, _narrow(path, arguments, batch_id))
         for name, (path, arguments) in read_members(kwargs).items()

@@ -1,0 +1,145 @@
+"""Lands a small shard right in the triggerer, where the start of a worker would cost more than its rows.
+
+The worker that sent the shard leaves an order among the trigger's arguments: places and rules, checked when it ran,
+references and numbers alone. Only steps that bring home what was paid are carried out here. Whatever else the state
+machine wants, and whatever goes wrong, is for a worker, which looks again and has the words for it.
+
+It runs in a thread, one shard at a time, and is bounded by what it reads and what comes back: the others that wait in
+this triggerer feel less of it than of a look at the list of batches. Landing is repeatable, so nothing has to be
+stopped: who clears the task meanwhile lands once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import msgspec
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+
+from airflow_openai_batch.access.givers import Giver  # noqa: TC001 - msgspec reads it
+from airflow_openai_batch.access.locations import make_resolver, open_place
+from airflow_openai_batch.access.settings import lands_in_triggerer
+from airflow_openai_batch.errors import OpenAIBatchError
+from airflow_openai_batch.hooks.monthly_budget import find_monthly_budget
+from airflow_openai_batch.job.shard_state import Goal
+from airflow_openai_batch.sending.caller import Caller  # noqa: TC001 - msgspec reads it
+from airflow_openai_batch.sending.driver import ShardDriver
+from airflow_openai_batch.sending.policy import Policy  # noqa: TC001 - msgspec reads it
+from airflow_openai_batch.sending.shard_files import LandingRules, open_shard
+from airflow_openai_batch.sending.steps import CleanUp, Land, Observe, RecordEnded
+from airflow_openai_batch.server_words import describe_error
+
+if TYPE_CHECKING:
+    from airflow_openai_batch.job.shard_state import ShardState
+    from airflow_openai_batch.openai_api.batch import BatchView
+    from airflow_openai_batch.sending.shard_files import ShardFiles
+
+log = logging.getLogger(__name__)
+
+MOST_BYTES = 4_000_000
+"""Of the requests, and of what came back: some thousand usual answers, a fifth of a second of one core."""
+MOST_WAITING = 32
+"""Shards that wait for their turn; whoever comes then is faster in a worker."""
+_STEPS = (Observe, RecordEnded, Land, CleanUp)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LandingOrder:
+    """What the triggerer has to know besides the connection and the batch."""
+
+    job: str
+    """URI of the job directory."""
+    shard: int
+    job_giver: Giver
+    source_giver: Giver
+    """Who named these places: they are held to the same bounds as in the worker."""
+    caller: Caller
+    policy: Policy
+    rules: LandingRules
+
+    def to_dict(self) -> dict[str, Any]:
+        order: dict[str, Any] = msgspec.to_builtins(self)
+        return order
+
+    @classmethod
+    def from_dict(cls, order: Mapping[str, Any]) -> LandingOrder:
+        """:raises msgspec.ValidationError: for an order of a release that had others."""
+        return msgspec.convert(order, cls)
+
+    def open_files(self) -> ShardFiles:
+        """:raises OpenAIBatchError: as `open_place` and `open_shard`."""
+        output = open_place(self.job, "output", self.job_giver)
+        return open_shard(output, self.shard, make_resolver("input", self.source_giver), self.rules)
+
+
+def may_land_here(files: ShardFiles, state: ShardState) -> bool:
+    """Whether it is worth an order: a small shard's first send, with a triggerer that can look up connections from a
+    thread."""
+    is_small = files.shard.bytes <= MOST_BYTES and not state.ended
+    return AIRFLOW_V_3_3_PLUS and is_small and lands_in_triggerer()
+
+
+class _WorkerNeededError(OpenAIBatchError):
+    """What is to be done next is not done here."""
+
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+_waiting = 0
+
+
+async def land_here(order: Mapping[str, Any], conn_id: str, batch: BatchView) -> bool:
+    """Whether the shard is done now."""
+    global _waiting
+    if _waiting >= MOST_WAITING:
+        return False
+    _waiting += 1
+    try:
+        async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(1)):
+            await asyncio.to_thread(_land, order, conn_id, batch)
+    except _WorkerNeededError as reason:
+        log.info("A worker goes on with the shard: %s.", reason)
+        return False
+    except Exception as error:  # whatever it is, a worker meets it too, or does not
+        log.warning("A worker goes on with the shard: %s", describe_error(error))
+        return False
+    finally:
+        _waiting -= 1
+    return True
+
+
+def _land(stored: Mapping[str, Any], conn_id: str, batch: BatchView) -> None:
+    from airflow_openai_batch.hooks import metrics
+    from airflow_openai_batch.hooks.openai_batch import OpenAIBatchHook  # a second of imports
+
+    order, hook = LandingOrder.from_dict(stored), OpenAIBatchHook(conn_id)
+    files = order.open_files()
+    tags = {"conn_id": conn_id, "model": files.shard.model, "dag_id": order.caller.dag_id}
+
+    def count(name: str, value: int = 1, **more: str) -> None:
+        metrics.count(name, value, **tags, **more)
+
+    with ShardDriver(
+        files=files,
+        connect=hook.get_batch_client,
+        caller=order.caller,
+        policy=order.policy,
+        monthly_budget=lambda: find_monthly_budget(hook),
+        own_prices=hook.get_own_prices,
+        count=count,
+    ) as driver:
+        _check_size(driver, batch)
+        if not driver.drive_within(Goal.DONE, *_STEPS):
+            raise _WorkerNeededError("landing is not all it needs")
+
+
+def _check_size(driver: ShardDriver, batch: BatchView) -> None:
+    """:raises _WorkerNeededError: if it is too much for this place, or nobody can say."""
+    for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
+        told = driver.client.describe_file(file_id)
+        if told is None or told.bytes is None or told.bytes > MOST_BYTES:
+            raise _WorkerNeededError("what came back is large, or the server does not say how much it is")
