@@ -16,6 +16,7 @@ from chaos.scenario import DEEDS
 from chaos.stage import SLOWNESS
 from chaos.story import find_reasons, tell
 from demo.api import FINAL_STATES, AirflowApiError, Run
+from fixtures.airflow_versions import CREATES
 from fixtures.job import Job
 
 if TYPE_CHECKING:
@@ -32,10 +33,11 @@ LOOK_S = 3.0
 PATIENCE_S = 90.0 * SLOWNESS
 """With an API server that was killed, or is slow on two cores full of tasks."""
 KEY_GAP_S = 4.0
+_CREATES = CREATES.removeprefix("shard.")
 STEP_OF = {
     "uploaded": "upload",
-    "intent": "create",
-    "created": "create",
+    "intent": _CREATES,
+    "created": _CREATES,
     "ended": "wait",
     "landed": "download",
 }
