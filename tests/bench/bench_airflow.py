@@ -1,6 +1,9 @@
 """What Airflow costs per shard: worker processes and wall time, for shards that end at once.
 
-    python -m bench.bench_airflow [--shards 20] [--rounds 5]
+    python -m bench.bench_airflow [--shards 20 40] [--rounds 3]
+
+Jobs of two sizes, since a small one waits: for Airflow's loops, whose steps of a second come one after another, and for
+what is done once a job. What a shard costs is what the further ones of the larger job take.
 
 Real scheduler, triggerer, DAG processor and API server on SQLite with four worker slots; the emulator answers.
 """
@@ -47,22 +50,28 @@ class Run:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shards", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--shards", type=int, nargs=2, default=(20, 40), metavar=("SMALL", "LARGE"))
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-airflow-") as folder:
-        measure(Path(folder), options.shards, options.rounds)
+        measure(Path(folder), sorted(options.shards), options.rounds)
 
 
-def measure(folder: Path, shards: int, rounds: int) -> None:
+def write_input(folder: Path, shards: int) -> None:
+    """The same requests as one file, and split by somebody else."""
     lines = [chat_line(str(number)) for number in range(shards * PER_SHARD)]
-    source = folder / "requests.jsonl"
-    source.write_text("".join(f"{line}\n" for line in lines))
     split = folder / "split"
-    split.mkdir()
+    split.mkdir(parents=True)
+    (folder / "requests.jsonl").write_text("".join(f"{line}\n" for line in lines))
     for shard in range(shards):
         part = lines[shard * PER_SHARD : (shard + 1) * PER_SHARD]
         (split / f"{shard:05d}.jsonl").write_text("".join(f"{line}\n" for line in part))
+
+
+def measure(folder: Path, sizes: Sequence[int], rounds: int) -> None:
+    inputs = {shards: folder / f"{shards}" for shards in sizes}
+    for shards, place in inputs.items():
+        write_input(place, shards)
     dags = folder / "dags"
     dags.mkdir()
     for name in (*OURS, PEER):
@@ -74,12 +83,17 @@ def measure(folder: Path, shards: int, rounds: int) -> None:
         with contextlib.ExitStack() as stack:
             stack.callback(airflow.stop)
             airflow.start(timeout_s=math.inf)  # it says what it waits for
-            runs: dict[str, list[Run | None]] = {name: [] for name in (*OURS, PEER)}
+            runs: dict[tuple[str, int], list[Run | None]] = {
+                (name, shards): [] for name in (*OURS, PEER) for shards in sizes
+            }
             for _ in range(rounds + 1):
-                for name, found in runs.items():
-                    conf = {"folder": str(split)} if name == PEER else our_conf(folder, source, name)
-                    found.append(run_once(airflow, name, conf))
-    report({name: found[1:] for name, found in runs.items()}, shards)  # the first round warms up
+                for (name, shards), found in runs.items():
+                    place = inputs[shards]
+                    conf: dict[str, object] = {"folder": str(place / "split")}
+                    found.append(
+                        run_once(airflow, name, conf if name == PEER else our_conf(folder, place, name))
+                    )
+    report({key: found[1:] for key, found in runs.items()}, sizes)  # the first round warms up
 
 
 def run_once(airflow: LocalAirflow, name: str, conf: dict[str, object]) -> Run | None:
@@ -100,9 +114,9 @@ def run_once(airflow: LocalAirflow, name: str, conf: dict[str, object]) -> Run |
     return None
 
 
-def our_conf(folder: Path, source: Path, name: str) -> dict[str, object]:
+def our_conf(folder: Path, place: Path, name: str) -> dict[str, object]:
     return {
-        "input_uri": str(source),
+        "input_uri": str(place / "requests.jsonl"),
         "output_uri": f"file://{folder}/jobs/{name}-{{run_id}}",
         "max_requests_per_shard": PER_SHARD,
         "poll_interval": 1,
@@ -119,33 +133,39 @@ def count_starts(airflow: LocalAirflow) -> int:
     return len(_TAKEN_UP.findall(log.read_text(errors="replace")))
 
 
-def report(runs: Mapping[str, Sequence[Run | None]], shards: int) -> None:
+def report(runs: Mapping[tuple[str, int], Sequence[Run | None]], sizes: Sequence[int]) -> None:
     """Of the runs that succeeded."""
-    good = {name: [run for run in found if run is not None] for name, found in runs.items()}
-    seconds = {name: statistics.median(run.wall_s for run in each) for name, each in good.items() if each}
+    small, large = sizes
+    good = {key: [run for run in found if run is not None] for key, found in runs.items()}
+    wall_s = {key: statistics.median(run.wall_s for run in each) for key, each in good.items() if each}
+    further_s = {
+        name: (wall_s[name, large] - wall_s[name, small]) / (large - small)
+        for name in (*OURS, PEER)
+        if (name, small) in wall_s and (name, large) in wall_s
+    }
     rows = [
         (
             name,
-            f"{statistics.mean(run.starts for run in each):.0f}",
-            f"{statistics.mean(run.starts for run in each) / shards:.2f}",
-            f"{seconds[name]:.1f}",
-            f"{seconds[name] / shards:.2f}",
-            f"{seconds[name] / seconds[PEER]:.2f}" if PEER in seconds else "-",
-            f"{len(runs[name]) - len(each)} of {len(runs[name])}",
+            f"{statistics.mean(run.starts for run in good[name, large]) / large:.2f}",
+            *(
+                f"{wall_s[name, size]:.1f} ({wall_s[name, size] / wall_s[PEER, size]:.2f})"
+                for size in sizes
+                if (PEER, size) in wall_s
+            ),
+            f"{seconds:.2f} ({seconds / further_s[PEER]:.2f})" if PEER in further_s else f"{seconds:.2f}",
+            f"{sum(run is None for size in sizes for run in runs[name, size])} of "
+            f"{sum(len(runs[name, size]) for size in sizes)}",
         )
-        for name, each in good.items()
-        if each
+        for name, seconds in further_s.items()
     ]
     head = (
         "DAG",
-        "worker starts",
-        "per shard",
-        "wall s",
-        "s per shard",
-        "to the provider's",
+        "worker starts a shard",
+        *(f"wall s, {size} shards" for size in sizes),
+        "s for each further shard",
         "runs that failed",
     )
-    print_table(f"{shards} shards that end at once, median of the runs", head, rows)
+    print_table("Shards that end at once, medians; in brackets: to the provider's", head, rows)
 
 
 if __name__ == "__main__":

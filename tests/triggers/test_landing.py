@@ -213,6 +213,18 @@ def test_a_triggerer_that_does_not_see_the_files_leaves_it_to_a_worker(
     assert len(job.rows()) == 1
 
 
+def test_another_job_at_the_same_place_is_not_taken_for_this_one(
+    tmp_path: Path, openai_server: OpenAIServer
+) -> None:
+    """On a triggerer's own disk, where paths and ``file://`` lead to one disk for each machine."""
+    done = split(tmp_path / "there", [chat_line("a")])
+    ShardTask(done).begin()
+    ShardTask(done).resume()
+    deferred = ShardTask(split(tmp_path / "here", [chat_line("a")])).begin()
+    deferred.trigger.landing["job"] = done.uri  # type: ignore[attr-defined]
+    assert not lands_there(deferred)
+
+
 def test_an_order_of_another_release_is_left_to_a_worker(tmp_path: Path, openai_server: OpenAIServer) -> None:
     job = split(tmp_path, [chat_line("a")])
     deferred = ShardTask(job).begin()

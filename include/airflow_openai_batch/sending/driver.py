@@ -38,6 +38,10 @@ class ShardDriver(ShardActions):
         assert isinstance(outcome, Reached | Waiting)  # noqa: S101 - nothing was left out
         return outcome
 
+    def knows(self, batch_id: str) -> bool:
+        """Whether the ledger has this batch as the last one of the shard."""
+        return self._journal.read_state().last_batch_id == batch_id
+
     def drive_within(self, goal: Goal, *kinds: type[steps.Step]) -> bool:
         """Go on towards the goal with steps of these kinds alone, and say whether it is reached then.
 

@@ -132,6 +132,10 @@ def _land(stored: Mapping[str, Any], conn_id: str, batch: BatchView) -> None:
         own_prices=hook.get_own_prices,
         count=count,
     ) as driver:
+        if not driver.knows(
+            batch.id
+        ):  # on a disk of another machine there may lie another job at the same place
+            raise _WorkerNeededError("its ledger knows nothing of this batch")
         _check_size(driver, batch)
         if not driver.drive_within(Goal.DONE, *_STEPS):
             raise _WorkerNeededError("landing is not all it needs")
