@@ -28,7 +28,7 @@ _OPTIONS = {
     "min_deferral": "Seconds for which a task that was deferred is left alone, so that the process that deferred it is "
     "gone when the task comes back to a worker. Unset: two of [workers] min_heartbeat_interval, at least 10.",
     "land_in_triggerer": "Whether answers of small shards (4 MB) become rows in the triggerer, which then needs access "
-    "to the job directory and 150 MB more. Unset: true.",
+    "to the job directory and 100 MB more. Unset: true.",
     "landings_per_machine": "How many shards' answers become rows at once on one machine, each taking a core and up "
     "to 240 MB beside its task. Unset: one for each core and GB of memory.",
 }

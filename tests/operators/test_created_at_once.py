@@ -97,6 +97,8 @@ def test_one_task_uploads_and_creates_and_the_next_begins_in_the_triggerer(
         {"create": {"queue": "creations"}},
         {"create": {"max_active_tis_per_dag": 1}},
         {"create": {"deferrable": False}},
+        {"create": {"on_failure_callback": print}},
+        {"create": {"retries": 0}},
     ],
     ids=[
         "a task between",
@@ -111,6 +113,8 @@ def test_one_task_uploads_and_creates_and_the_next_begins_in_the_triggerer(
         "a queue",
         "a bound",
         "not deferrable",
+        "an alert",
+        "no retries",
     ],
 )
 def test_where_somebody_would_see_a_difference_each_does_its_own(

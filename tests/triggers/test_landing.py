@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -255,6 +256,26 @@ def test_a_worker_that_lands_at_the_same_time_makes_the_same_rows(
     task.resume()
     assert [row["custom_id"] for row in job.rows()] == [str(number) for number in range(50)]
     assert {row["status"] for row in job.rows()} == {"ok"}
+
+
+def test_a_server_that_hangs_holds_up_nobody_for_long(
+    tmp_path: Path, openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_openai_batch.triggers.landing.PATIENCE_S", 1.0)
+    openai_server.script(http="GET /files/*/content", delay_s=4.0, times=1)
+    job = split(tmp_path, [chat_line(str(number)) for number in range(3)], shards=3)
+    waiting = [ShardTask(job, shard=number) for number in range(3)]
+    deferred = [task.begin() for task in waiting]
+
+    async def fire_all() -> list[TriggerEvent]:
+        return await asyncio.gather(*map(fire, deferred))
+
+    began = time.monotonic()
+    asyncio.run(fire_all())
+    assert time.monotonic() - began < 3.5
+    for task in waiting:
+        task.resume()
+    assert len(job.rows()) == 3
 
 
 def test_a_crowd_is_shared_with_the_workers(tmp_path: Path, openai_server: OpenAIServer) -> None:

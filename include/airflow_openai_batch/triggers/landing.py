@@ -12,11 +12,13 @@ stopped: who clears the task meanwhile lands once more.
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import functools
 import logging
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import msgspec
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
@@ -35,6 +37,8 @@ from airflow_openai_batch.sending.steps import CleanUp, Land, Observe, RecordEnd
 from airflow_openai_batch.server_words import describe_error
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from airflow_openai_batch.job.shard_state import ShardState
     from airflow_openai_batch.openai_api.batch import BatchView
     from airflow_openai_batch.sending.shard_files import ShardFiles
@@ -45,6 +49,8 @@ MOST_BYTES = 4_000_000
 """Of the requests, and of what came back: some thousand usual answers, a fifth of a second of one core."""
 MOST_WAITING = 32
 """Shards that wait for their turn; whoever comes then is faster in a worker."""
+PATIENCE_S = 60.0
+"""For the turn and the landing together."""
 _STEPS = (Observe, RecordEnded, Land, CleanUp)
 
 
@@ -88,7 +94,6 @@ class _WorkerNeededError(OpenAIBatchError):
     """What is to be done next is not done here."""
 
 
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 _waiting = 0
 
 
@@ -97,10 +102,15 @@ async def land_here(order: Mapping[str, Any], conn_id: str, batch: BatchView) ->
     global _waiting
     if _waiting >= MOST_WAITING:
         return False
+    # In the context of the trigger, so that its lines go to the task's log.
+    work = functools.partial(contextvars.copy_context().run, _land, order, conn_id, batch)
     _waiting += 1
     try:
-        async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(1)):
-            await asyncio.to_thread(_land, order, conn_id, batch)
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.get_running_loop().run_in_executor(_thread(), work)
+    except TimeoutError:
+        log.info("A worker goes on with the shard: it takes longer than %.0f s here.", PATIENCE_S)
+        return False
     except _WorkerNeededError as reason:
         log.info("A worker goes on with the shard: %s.", reason)
         return False
@@ -110,6 +120,12 @@ async def land_here(order: Mapping[str, Any], conn_id: str, batch: BatchView) ->
     finally:
         _waiting -= 1
     return True
+
+
+@functools.cache
+def _thread() -> Executor:
+    """One, of its own: a server that hangs holds up nothing else, and other landings for a minute."""
+    return ThreadPoolExecutor(1, thread_name_prefix="openai-batch-landing")
 
 
 def _land(stored: Mapping[str, Any], conn_id: str, batch: BatchView) -> None:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from airflow_openai_batch.job.shard_state import ShardState
     from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
 
+_SEEN_BY_AUTHORS = (
+    "pool", "queue", "executor", "executor_config", "run_as_user", "retries", "execution_timeout",
+    "on_failure_callback", "on_retry_callback", "depends_on_past", "wait_for_downstream",
+)  # fmt: skip
+"""What an author may have said of one of two tasks, and would miss where the other does its work."""
 _HANDED = (Goal.CREATED, Goal.ENDED, Goal.DONE)
 """Goals of the tasks that may begin in the triggerer."""
 
@@ -86,7 +91,7 @@ def is_created_before(operator: Any) -> bool:
     if len(before) != 1:
         return False
     upload = before[0]
-    alike = (*upload.template_fields, "pool", "queue", "executor", "executor_config", "run_as_user")
+    alike = (*upload.template_fields, *_SEEN_BY_AUTHORS)
     return (
         operator.upstream_task_ids - {upload.task_id} <= upload.upstream_task_ids
         and operator.trigger_rule == TriggerRule.ALL_SUCCESS
