@@ -97,8 +97,6 @@ def test_one_task_uploads_and_creates_and_the_next_begins_in_the_triggerer(
         {"create": {"queue": "creations"}},
         {"create": {"max_active_tis_per_dag": 1}},
         {"create": {"deferrable": False}},
-        {"create": {"on_failure_callback": print}},
-        {"create": {"retries": 0}},
     ],
     ids=[
         "a task between",
@@ -113,8 +111,6 @@ def test_one_task_uploads_and_creates_and_the_next_begins_in_the_triggerer(
         "a queue",
         "a bound",
         "not deferrable",
-        "an alert",
-        "no retries",
     ],
 )
 def test_where_somebody_would_see_a_difference_each_does_its_own(
@@ -125,6 +121,12 @@ def test_where_somebody_would_see_a_difference_each_does_its_own(
     run = run_dag(dag)
     assert run.state == "success", run.failures
     assert creators(openai_server) == {"shard.create"}
+
+
+@pytest.mark.parametrize("create", [{"on_failure_callback": print}, {"retries": 0}], ids=["alert", "retries"])
+def test_what_an_author_wants_of_a_failed_creation_is_not_lost(job: Job, create: dict[str, Any]) -> None:
+    assert make_dag(job).get_task("shard.create").start_from_trigger
+    assert not make_dag(job, create=create).get_task("shard.create").start_from_trigger
 
 
 def test_a_create_without_an_upload_before_it_begins_in_a_worker(job: Job) -> None:
