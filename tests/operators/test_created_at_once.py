@@ -12,7 +12,7 @@ from airflow.sdk import DAG, TriggerRule, task, task_group
 from airflow_openai_batch.operators.create import OpenAIBatchCreateOperator
 from airflow_openai_batch.operators.shard import OpenAIBatchUploadOperator
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
-from fixtures.airflow_versions import needs_airflow_3_3
+from fixtures.airflow_versions import DagSerialization, needs_airflow_3_3
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:
@@ -123,10 +123,33 @@ def test_where_somebody_would_see_a_difference_each_does_its_own(
     assert creators(openai_server) == {"shard.create"}
 
 
-@pytest.mark.parametrize("create", [{"on_failure_callback": print}, {"retries": 0}], ids=["alert", "retries"])
-def test_what_an_author_wants_of_a_failed_creation_is_not_lost(job: Job, create: dict[str, Any]) -> None:
-    assert make_dag(job).get_task("shard.create").start_from_trigger
-    assert not make_dag(job, create=create).get_task("shard.create").start_from_trigger
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"create": {"on_failure_callback": print}},
+        {"create": {"retries": 0}},
+        {"create": {"pool_slots": 2}},
+        {"create": {"params": {"cap": 1}}},
+        {"upload": {"trigger_rule": TriggerRule.ALL_DONE}},
+        {"max_cost_usd": "{{ params.cap if task.task_id == 'x' else 1 }}"},
+        {"max_cost_usd": "{{ ti.task_id | length }}"},
+    ],
+    ids=["alert", "retries", "slots", "params", "rule of upload", "the task", "its name"],
+)
+def test_what_an_author_has_said_of_one_of_them_is_not_lost(job: Job, how: dict[str, Any]) -> None:
+    assert make_dag(job, max_cost_usd="{{ ti.map_index + 5 }}").get_task("shard.create").start_from_trigger
+    assert not make_dag(job, **how).get_task("shard.create").start_from_trigger
+
+
+def test_one_that_is_mapped_begins_in_a_worker(job: Job) -> None:
+    """Airflow asks its class, and what it is told becomes part of the stored DAG."""
+    with DAG("mapped", schedule=None) as dag:
+        shards = [{"job": job.uri, "shard": 0}]
+        OpenAIBatchCreateOperator.partial(task_id="create").expand(shard=shards)
+    stored = DagSerialization.to_dict(dag)
+    assert "property" not in str(stored)
+    assert "_BeginsInTriggerer" not in str(stored)
+    assert not dag.get_task("create").start_from_trigger
 
 
 def test_a_create_without_an_upload_before_it_begins_in_a_worker(job: Job) -> None:

@@ -21,9 +21,10 @@ from airflow_openai_batch.access.locations import resolve_location
 from airflow_openai_batch.job.plan import ShardLimits
 from airflow_openai_batch.operators.download import OpenAIBatchDownloadOperator
 from airflow_openai_batch.operators.shard import OpenAIBatchShardOperator
+from airflow_openai_batch.operators.whole_job import OpenAIBatchJobOperator
 from airflow_openai_batch.planning.split import split_job
 from airflow_openai_batch.plugin.webhooks.trigger_probe import ask_trigger
-from airflow_openai_batch.triggers.first_of import make_trigger
+from airflow_openai_batch.triggers.first_of import make_trigger, read_members
 from airflow_openai_batch.triggers.landing import MOST_BYTES, MOST_WAITING
 from fixtures.airflow_versions import needs_airflow_3_3
 from fixtures.job import Job, chat_line
@@ -151,6 +152,40 @@ def test_the_configuration_can_say_no(
     assert not lands_there(ShardTask(split(tmp_path, [chat_line("a")])).begin())
 
 
+def test_the_configuration_of_the_triggerer_counts_too(
+    tmp_path: Path, openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deferred = ShardTask(split(tmp_path, [chat_line("a")])).begin()
+    assert deferred.trigger.serialize()[1]["landing"]
+    monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__LAND_IN_TRIGGERER", "False")
+    assert not lands_there(deferred)
+
+
+def test_the_book_of_a_monthly_budget_is_kept_by_workers(
+    tmp_path: Path, openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extra = {"monthly_budget_usd": 100}
+    monkeypatch.setenv("AIRFLOW_CONN_OPENAI_DEFAULT", openai_server.airflow_connection(**extra))
+    job = split(tmp_path, [chat_line("a", max_completion_tokens=5)])
+    assert ShardTask(job).begin().trigger.serialize()[1]["landing"] is None
+
+
+def test_a_shard_of_a_task_for_many_is_not_landed_alone(tmp_path: Path, openai_server: OpenAIServer) -> None:
+    """What the task waits on is kept in Airflow's database, and must not grow with its shards."""
+    openai_server.configure(in_progress_s=3600)
+    job = Job(tmp_path).write(chat_line(str(number)) for number in range(3))
+    operator = OpenAIBatchJobOperator(
+        task_id="t", input_uri=str(job.input), output_uri=job.uri, max_requests_per_shard=1, send_mode="batch"
+    )
+    task = ShardTask(job)
+    with pytest.raises(TaskDeferred) as deferred:
+        inspect.unwrap(type(operator).execute)(operator, task.context)
+    _, arguments = deferred.value.trigger.serialize()
+    waits = [kwargs for _, kwargs in read_members(arguments).values()]
+    assert [wait["landing"] for wait in waits] == [None] * 3
+    assert "return_value" not in task.returned
+
+
 def test_many_bytes_of_requests_are_for_a_worker(tmp_path: Path, openai_server: OpenAIServer) -> None:
     job = split(tmp_path, [chat_line(str(number), "word " * (MOST_BYTES // 250)) for number in range(50)])
     assert ShardTask(job).begin().trigger.serialize()[1]["landing"] is None
@@ -191,6 +226,7 @@ def test_what_is_left_over_is_sent_again_by_a_worker(tmp_path: Path, openai_serv
     openai_server.script(line=500, custom_id="b", times=1)
     task = ShardTask(job)
     assert not lands_there(task.begin())
+    assert not job.rows(), "errors may be about the account, which a worker has the words for"
     with pytest.raises(TaskDeferred) as again:
         task.resume()
     assert [batch["request_counts"]["total"] for batch in openai_server.batches()] == [2, 1]

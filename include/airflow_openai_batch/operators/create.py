@@ -23,6 +23,16 @@ if TYPE_CHECKING:
     from airflow_openai_batch.openai_api.client import BatchClient
 
 
+class _BeginsInTriggerer:
+    """Asked by Airflow once the DAG is whole, when it is known what comes before; of the class for what is mapped."""
+
+    def __get__(self, operator: OpenAIBatchCreateOperator | None, _: type) -> bool:
+        return operator is not None and is_created_before(operator)
+
+    def __set__(self, operator: OpenAIBatchCreateOperator, value: bool) -> None:
+        """What comes before decides."""
+
+
 class OpenAIBatchCreateOperator(ShardStepOperator):
     """Creates the batch once: looks for one that a dead process may have created before it creates.
 
@@ -38,6 +48,7 @@ class OpenAIBatchCreateOperator(ShardStepOperator):
 
     goal: ClassVar[Goal] = Goal.CREATED
     hands_over: ClassVar[bool] = True
+    start_from_trigger = _BeginsInTriggerer()
     template_fields: Sequence[str] = (
         *ShardStepOperator.template_fields,
         "input_file_id",
@@ -58,15 +69,6 @@ class OpenAIBatchCreateOperator(ShardStepOperator):
         self.endpoint = endpoint
         self.metadata = metadata
         begin_in_triggerer(self)
-
-    @property
-    def start_from_trigger(self) -> bool:
-        """Asked by Airflow once the DAG is whole: only then it is known what comes before."""
-        return is_created_before(self)
-
-    @start_from_trigger.setter
-    def start_from_trigger(self, value: bool) -> None:
-        """What comes before decides."""
 
     def execute(self, context: Context) -> dict[str, Any]:
         if self.shard is not None:

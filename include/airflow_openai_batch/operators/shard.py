@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow.providers.common.compat.sdk import conf
+
+from airflow_openai_batch.hooks.monthly_budget import find_monthly_budget
 from airflow_openai_batch.job.shard_state import Goal, is_reached
 from airflow_openai_batch.operators.task.caller import make_caller
 from airflow_openai_batch.operators.task.handover import (
@@ -94,8 +97,11 @@ class LandingOperator(ShardStepOperator):
         """Only of a task that is done with it: there, nobody waits for what a worker would do besides."""
         from airflow_openai_batch.triggers.landing import LandingOrder, may_land_here
 
-        if self._state is None or self.goal is not Goal.DONE or self.run_as_user:
+        user = self.run_as_user or conf.get("core", "default_impersonation", fallback="")
+        if self._state is None or self.goal is not Goal.DONE or not self.waits_alone or user:
             return None
+        if find_monthly_budget(self.hook) is not None:
+            return None  # its book may lie on a disk that the workers share
         if not may_end_in_triggerer(self) or not may_land_here(self.files, self._state):
             return None
         caller = make_caller(context)

@@ -236,6 +236,7 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
         shard: OpenAIBatchShardOperator = self._make(
             OpenAIBatchShardOperator, shard=dict(ref), cancel_on_kill=self.cancel_on_kill
         )
+        shard.waits_alone = False
         return shard
 
     def _make(self, kind: type[Any], **own: Any) -> Any:

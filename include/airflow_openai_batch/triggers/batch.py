@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -134,9 +135,14 @@ class OpenAIBatchEndTrigger(HeldTrigger):
         event = await self._wait()
         if self.landing is None or self._completed is None or self.task_instance is None:
             return event
-        from airflow_openai_batch.triggers.landing import land_here
-
-        has_landed = await land_here(self.landing, self.conn_id, self._completed)
+        try:  # in a thread, since it imports much at the first time
+            landing = await asyncio.to_thread(
+                importlib.import_module, "airflow_openai_batch.triggers.landing"
+            )
+        except ImportError as error:
+            log.warning("A worker lands: %s cannot be imported here.", error.name)
+            return event
+        has_landed = await landing.land_here(self.landing, self.conn_id, self._completed)
         return TaskSuccessEvent() if has_landed else event
 
     async def _wait(self) -> TriggerEvent:
@@ -232,7 +238,7 @@ class OpenAIBatchEndTrigger(HeldTrigger):
                 return self._event(self.deadline_status if is_late(now, policy) else "overdue")
 
     def _end(self, view: BatchView, *, alone: bool) -> TriggerEvent:
-        if alone and view.status is BatchStatus.COMPLETED:
+        if alone and view.status is BatchStatus.COMPLETED and not view.failed:  # errors are for a worker
             self._completed = view
         # In dag.test() there is no task instance, and only plain events are known.
         if (

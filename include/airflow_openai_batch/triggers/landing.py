@@ -27,8 +27,8 @@ from airflow_openai_batch.access.givers import Giver  # noqa: TC001 - msgspec re
 from airflow_openai_batch.access.locations import make_resolver, open_place
 from airflow_openai_batch.access.settings import lands_in_triggerer
 from airflow_openai_batch.errors import OpenAIBatchError
-from airflow_openai_batch.hooks.monthly_budget import find_monthly_budget
 from airflow_openai_batch.job.shard_state import Goal
+from airflow_openai_batch.openai_api.endpoints import Endpoint
 from airflow_openai_batch.sending.caller import Caller  # noqa: TC001 - msgspec reads it
 from airflow_openai_batch.sending.driver import ShardDriver
 from airflow_openai_batch.sending.policy import Policy  # noqa: TC001 - msgspec reads it
@@ -86,7 +86,8 @@ class LandingOrder:
 def may_land_here(files: ShardFiles, state: ShardState) -> bool:
     """Whether it is worth an order: a small shard's first send, with a triggerer that can look up connections from a
     thread."""
-    is_small = files.shard.bytes <= MOST_BYTES and not state.ended
+    shard = files.shard
+    is_small = shard.bytes <= MOST_BYTES and shard.endpoint != Endpoint.VIDEOS and not state.ended
     return AIRFLOW_V_3_3_PLUS and is_small and lands_in_triggerer()
 
 
@@ -132,6 +133,8 @@ def _land(stored: Mapping[str, Any], conn_id: str, batch: BatchView) -> None:
     from airflow_openai_batch.hooks import metrics
     from airflow_openai_batch.hooks.openai_batch import OpenAIBatchHook  # a second of imports
 
+    if not lands_in_triggerer():  # said since the worker left the order, or here alone
+        raise _WorkerNeededError("[openai_batch] land_in_triggerer says so")
     order, hook = LandingOrder.from_dict(stored), OpenAIBatchHook(conn_id)
     files = order.open_files()
     tags = {"conn_id": conn_id, "model": files.shard.model, "dag_id": order.caller.dag_id}
@@ -144,7 +147,6 @@ def _land(stored: Mapping[str, Any], conn_id: str, batch: BatchView) -> None:
         connect=hook.get_batch_client,
         caller=order.caller,
         policy=order.policy,
-        monthly_budget=lambda: find_monthly_budget(hook),
         own_prices=hook.get_own_prices,
         count=count,
     ) as driver:

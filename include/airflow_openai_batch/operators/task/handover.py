@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
     from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
 
 _SEEN_BY_AUTHORS = (
-    "pool", "queue", "executor", "executor_config", "run_as_user", "retries", "execution_timeout",
-    "on_failure_callback", "on_retry_callback", "depends_on_past", "wait_for_downstream",
+    "pool", "pool_slots", "queue", "executor", "executor_config", "run_as_user", "depends_on_past",
+    "wait_for_downstream", "execution_timeout", "retries", "retry_delay", "max_retry_delay", "retry_policy",
+    "on_failure_callback", "on_retry_callback", "email", "email_on_failure", "email_on_retry",
 )  # fmt: skip
 """What an author may have said of one of two tasks, and would miss where the other does its work."""
+_OF_THE_TASK = re.compile(r"\{.*\b(task|task_id|task_instance_key_str)\b", re.DOTALL)
+"""A template that may come to something else in the next task."""
 _HANDED = (Goal.CREATED, Goal.ENDED, Goal.DONE)
 """Goals of the tasks that may begin in the triggerer."""
 
@@ -92,14 +96,26 @@ def is_created_before(operator: Any) -> bool:
         return False
     upload = before[0]
     alike = (*upload.template_fields, *_SEEN_BY_AUTHORS)
-    return (
+    return bool(
         operator.upstream_task_ids - {upload.task_id} <= upload.upstream_task_ids
-        and operator.trigger_rule == TriggerRule.ALL_SUCCESS
+        and operator.trigger_rule == upload.trigger_rule == TriggerRule.ALL_SUCCESS
         and operator.max_active_tis_per_dag is None
         and operator.max_active_tis_per_dagrun is None
         and does_our_work_alone(upload)
-        and all(getattr(operator, name, None) == getattr(upload, name) for name in alike)
+        and all(getattr(operator, name, None) == getattr(upload, name, None) for name in alike)
+        and not any(_differs_by_task(getattr(upload, name)) for name in upload.template_fields)
+        and _describe_params(operator) == _describe_params(upload)
     )
+
+
+def _differs_by_task(value: Any) -> bool:
+    return isinstance(value, str) and _OF_THE_TASK.search(value) is not None
+
+
+def _describe_params(operator: Any) -> dict[str, tuple[Any, Any]]:
+    """What an author has said of the parameters; while a task runs, its own hold the values of the run."""
+    params = {name: operator.params.get_param(name) for name in operator.params}
+    return {name: (param.description, param.schema) for name, param in params.items()}
 
 
 def creates_for_next(operator: Any) -> bool:

@@ -99,6 +99,8 @@ class ShardStepOperator(ShardOperator):
     """
 
     goal: ClassVar[Goal]
+    waits_alone = True
+    """Whether the task waits for this shard and no other; not where an operator of many shards makes this one."""
     hands_over: ClassVar[bool] = False
     """Whether the task that comes next may begin in the triggerer."""
 
