@@ -88,7 +88,7 @@ class Drill:
         self._airflow.wait_for_dag(SCENARIO.dag_id, timeout_s=PATIENCE_S)
         began = time.monotonic()
         self._run = self._airflow.trigger(SCENARIO.dag_id, job.conf(), run_id=SCENARIO.name)
-        self._until(lambda: len(self._waiting()) >= SHARDS // 10, "some shards wait")
+        self._until(lambda: self._count_sent() >= SHARDS // 10, "some shards are sent")
         self._kill_worker("worker-1", SENDING)
         self._until(lambda: len(self._waiting()) >= SHARDS * 2 // 5, "24 shards wait")
         self._until(lambda: len(self._triggerers(is_alive=True)) == 2, "both triggerers are there")
@@ -191,6 +191,9 @@ class Drill:
             for each in self._instances("running")
             if each["hostname"] == host and (not tasks or each["task_id"] in tasks)
         }
+
+    def _count_sent(self) -> int:
+        return sum(each["task_id"] == "shard.upload" for each in self._instances("success"))
 
     def _waiting(self) -> dict[Instance, int | None]:
         """Deferred tasks, with the id of the triggerer that has them."""
