@@ -92,7 +92,7 @@ def test_one_of_twenty_shards_fails_and_clearing_it_sends_it_alone(
     assert list(shared_openai_server.books.paid_twice(job.input)) == []
 
 
-def test_neither_a_wait_nor_leftovers_that_are_not_there_start_a_worker(
+def test_neither_create_nor_wait_nor_leftovers_that_are_not_there_start_a_worker(
     local_airflow: LocalAirflow, shared_openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
     shared_openai_server.configure(in_progress_s=60)
@@ -107,18 +107,18 @@ def test_neither_a_wait_nor_leftovers_that_are_not_there_start_a_worker(
     assert local_airflow.state(run) == "success", local_airflow.explain(run)
     assert local_airflow.states(run)["shard.resend_leftovers", 0] == "skipped"
     starts = {}
-    for task_id, index in (("shard.wait", 0), ("shard.wait", 1), ("shard.resend_leftovers", 1)):
+    created, waited = [[(task, index) for index in (0, 1)] for task in ("shard.create", "shard.wait")]
+    for task_id, index in (*created, *waited, ("shard.resend_leftovers", 1)):
         log = local_airflow.logs(run, task_id, map_index=index)
         starts[task_id, index] = log.count("Worker startup parse complete")
         assert "lovely" not in log
-    assert starts["shard.wait", 0] == starts["shard.wait", 1] == 0
+    assert {starts[each] for each in (*created, *waited)} == {0}
     assert starts["shard.resend_leftovers", 1] > 0, "that one had something to send"
     assert "completed 100% (2 of 2)" in local_airflow.logs(run, "shard.wait", map_index=0)
     assert [row["status"] for row in job.rows()] == ["ok"] * 4
-    links = local_airflow.get(f"{run.path}/taskInstances/shard.wait/links", map_index=1)["extra_links"]
-    assert links["OpenAI batch"].startswith("https://platform.openai.com/batches/batch_")
-    entries = local_airflow.get(f"{run.path}/taskInstances/shard.wait/xcomEntries/return_value", map_index=1)
-    assert entries["value"] == {"job": job.uri, "shard": 1}
+    for task_id, index in (*created, *waited):
+        links = local_airflow.get(f"{run.path}/taskInstances/{task_id}/links", map_index=index)["extra_links"]
+        assert links["OpenAI batch"].startswith("https://platform.openai.com/batches/batch_")
 
 
 def test_shards_wait_for_room_in_the_triggerer_and_say_so(
