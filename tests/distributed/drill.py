@@ -146,7 +146,9 @@ class Drill:
         loss.taken_over.update(hosts.get(now[each] or 0, "nobody") for each in held if each in now)
         others = [other for other in self._stage.containers if other.startswith("triggerer")]
         self._found.health |= {
-            f"{other}{'' if other == name else ', alive'}": self._stage.check_health(other)
+            f"{other}{'' if other == name else ', alive'}": self._stage.check_health(
+                other, tries=1 if other == name else 5
+            )
             for other in others
         }
         triggerer.restart()

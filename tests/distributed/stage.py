@@ -51,10 +51,10 @@ class Stage:
     """Of the compose file's variables; none may be seen in a log."""
     containers: dict[str, Container] = field(default_factory=dict)
 
-    def check_health(self, name: str) -> bool:
-        """What Docker finds out by the health check of the compose file."""
-        service = name.rpartition("-")[0]
-        return self.containers[name].run(self.compose.health_check(service)) == 0
+    def check_health(self, name: str, *, tries: int = 1) -> bool:
+        """What Docker finds out by the health check of the compose file, whose ``retries`` are 5."""
+        check = self.compose.health_check(name.rpartition("-")[0])
+        return any(self.containers[name].run(check) == 0 for _ in range(tries))
 
 
 @contextlib.contextmanager
