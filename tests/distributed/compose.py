@@ -42,6 +42,9 @@ class ComposeFile:
         kind, *words = (self._fill(word) for word in self._services[service]["healthcheck"]["test"])
         return ["sh", "-c", *words] if kind == "CMD-SHELL" else words
 
+    def health_retries(self, service: str) -> int:
+        return int(self._services[service]["healthcheck"]["retries"])
+
     def _fill(self, text: Any) -> str:
         filled = _VARIABLE.sub(lambda found: self._variables.get(found[1], found[2]), str(text))
         for theirs, ours in self._places.items():

@@ -147,7 +147,7 @@ class Drill:
         others = [other for other in self._stage.containers if other.startswith("triggerer")]
         self._found.health |= {
             f"{other}{'' if other == name else ', alive'}": self._stage.check_health(
-                other, tries=1 if other == name else 5
+                other, once=other == name
             )
             for other in others
         }

@@ -51,9 +51,15 @@ class Stage:
     """Of the compose file's variables; none may be seen in a log."""
     containers: dict[str, Container] = field(default_factory=dict)
 
-    def check_health(self, name: str, *, tries: int = 1) -> bool:
-        """What Docker finds out by the health check of the compose file, whose ``retries`` are 5."""
-        check = self.compose.health_check(name.rpartition("-")[0])
+    def check_health(self, name: str, *, once: bool = False) -> bool:
+        """What Docker finds out by the health check of the compose file, which has to fail several times in a row: a
+        triggerer that takes over what another held may be late with its heartbeat.
+
+        :param once: of a container that is gone, whose heartbeat only gets older.
+        """
+        service = name.rpartition("-")[0]
+        check = self.compose.health_check(service)
+        tries = 1 if once else self.compose.health_retries(service)
         return any(self.containers[name].run(check) == 0 for _ in range(tries))
 
 
