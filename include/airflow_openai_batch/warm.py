@@ -75,9 +75,8 @@ def warm_up(*protocols: str) -> None:
     has_fs("file")  # reads what all providers say of themselves
     http = openai.DefaultHttpxClient(verify=read_certificates())
     openai.OpenAI(api_key="none", http_client=http).close()  # imports what the first client needs
-    _kept.append(
-        SyncCursorPage[Batch]
-    )  # pydantic makes the class of a list of batches, and forgets it unless held
+    # pydantic makes the class of a list of batches at the first one, and forgets it unless somebody holds it.
+    _kept.append(SyncCursorPage[Batch])
     platform.platform()  # which the client tells its server: asks another program
     list_priced_models()  # reads the prices
     for kind in (Plan, PlanHead, Event):

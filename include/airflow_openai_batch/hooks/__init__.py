@@ -1,4 +1,4 @@
-"""Airflow's connections, from which clients are made, what they may spend, and Airflow's metrics."""
+"""Airflow's connections, from which clients are made, and Airflow's metrics."""
 
 # Modules that other folders may import from.
-__all__ = ["metrics", "monthly_budget", "openai_batch"]
+__all__ = ["metrics", "openai_batch"]

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_openai_batch.access.givers import find_giver
 from airflow_openai_batch.access.permissions import check_conn_id
 from airflow_openai_batch.errors import BudgetError, ConfigError
-from airflow_openai_batch.hooks.monthly_budget import find_monthly_budget
 from airflow_openai_batch.job.shard_state import Goal
 from airflow_openai_batch.openai_api.batch import BatchView, choose_kept
 from airflow_openai_batch.operators.task.caller import make_caller
 from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.operators.task.handover import begin_in_triggerer, is_created_before
+from airflow_openai_batch.operators.task.monthly_budget import find_monthly_budget
 from airflow_openai_batch.operators.task.shard_step import ShardStepOperator
 
 if TYPE_CHECKING:

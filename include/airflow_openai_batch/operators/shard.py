@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_openai_batch.hooks.monthly_budget import find_monthly_budget
 from airflow_openai_batch.job.shard_state import Goal, is_reached
 from airflow_openai_batch.operators.task.caller import make_caller
 from airflow_openai_batch.operators.task.handover import (
@@ -15,6 +15,7 @@ from airflow_openai_batch.operators.task.handover import (
     creates_for_next,
     may_end_in_triggerer,
 )
+from airflow_openai_batch.operators.task.monthly_budget import find_monthly_budget
 from airflow_openai_batch.operators.task.parameters import read_flag, read_list, read_number
 from airflow_openai_batch.operators.task.sending import read_policy
 from airflow_openai_batch.operators.task.shard_step import ShardStepOperator
@@ -40,13 +41,17 @@ class OpenAIBatchUploadOperator(ShardStepOperator):
     hands_over: ClassVar[bool] = True
     operator_extra_links = ()  # there is no batch yet
 
+    @functools.cached_property
+    def _creates(self) -> bool:
+        return creates_for_next(self)
+
     def go_further(self, driver: ShardDriver) -> None:
         was_uploaded = driver.state is not None and driver.state.file_id is not None
-        if was_uploaded and creates_for_next(self):
+        if was_uploaded and self._creates:
             driver.drive_within(Goal.CREATED, Find, Adopt, Create)
 
     def _hand_over(self, context: Context) -> None:
-        if self._state is not None and is_reached(self._state, Goal.CREATED) and creates_for_next(self):
+        if self._state is not None and is_reached(self._state, Goal.CREATED) and self._creates:
             super()._hand_over(context)
 
 
@@ -94,16 +99,15 @@ class LandingOperator(ShardStepOperator):
         )
 
     def order_landing(self, context: Context) -> dict[str, Any] | None:
-        """Only of a task that is done with it: there, nobody waits for what a worker would do besides."""
+        """Of a task that ends with its rows; not where a worker sees to more, or the rows would be another user's."""
         from airflow_openai_batch.triggers.landing import LandingOrder, may_land_here
 
+        is_last = self.goal is Goal.DONE and self.waits_alone and may_end_in_triggerer(self)
         user = self.run_as_user or conf.get("core", "default_impersonation", fallback="")
-        if self._state is None or self.goal is not Goal.DONE or not self.waits_alone or user:
+        if self._state is None or not is_last or user or not may_land_here(self.files, self._state):
             return None
         if find_monthly_budget(self.hook) is not None:
             return None  # its book may lie on a disk that the workers share
-        if not may_end_in_triggerer(self) or not may_land_here(self.files, self._state):
-            return None
         caller = make_caller(context)
         order = LandingOrder(
             job=self.files.output.uri,

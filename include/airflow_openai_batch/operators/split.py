@@ -15,7 +15,6 @@ from airflow_openai_batch.access.locations import make_resolver, open_place
 from airflow_openai_batch.access.permissions import check_conn_id, check_uri
 from airflow_openai_batch.costs.forecast import forecast_costs
 from airflow_openai_batch.errors import ConfigError
-from airflow_openai_batch.hooks.monthly_budget import find_monthly_budget
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.plan import Plan, ShardLimits
 from airflow_openai_batch.openai_api.account_limits import AccountLimits
@@ -23,6 +22,7 @@ from airflow_openai_batch.operators.task.base import OpenAIBatchOperator
 from airflow_openai_batch.operators.task.caller import make_caller
 from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.operators.task.local_disk import SPLIT_HOST, describe_local_paths, find_host
+from airflow_openai_batch.operators.task.monthly_budget import find_monthly_budget
 from airflow_openai_batch.operators.task.ownership import check_folders_above, check_job_owner, check_owner
 from airflow_openai_batch.operators.task.parameters import (
     DEFAULT_CONN_ID,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from airflow_openai_batch.errors import BreakerOpenError, FatalAccountError
 from airflow_openai_batch.job.shard_state import is_reached
@@ -34,9 +34,8 @@ class ShardDriver(ShardActions):
         :param twins: another batch of the send was seen.
         :raises OpenAIBatchError: what stops the shard; ``permanent`` says whether a retry can help.
         """
-        outcome = self._drive_watched(goal, Observations(admitted=admitted, twins=twins))
-        assert isinstance(outcome, Reached | Waiting)  # noqa: S101 - nothing was left out
-        return outcome
+        seen = Observations(admitted=admitted, twins=twins)
+        return cast("Reached | Waiting", self._drive_watched(goal, seen))
 
     def knows(self, batch_id: str) -> bool:
         """Whether the ledger has this batch as the last one of the shard."""

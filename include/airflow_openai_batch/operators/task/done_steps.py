@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 from airflow.sdk import TriggerRule
 
-from airflow_openai_batch.operators.task.handover import does_our_work_alone
+from airflow_openai_batch.operators.task.handover import does_our_work_alone, find_as_written
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -28,11 +28,10 @@ def find_done_steps(operator: Any, kind: type[BaseOperator], takes_skipped: type
     :param kind: of the steps.
     :param takes_skipped: what may come after them, with a trigger rule that runs it all the same.
     """
-    dag = operator.get_dag()
-    if dag is None or not does_our_work_alone(operator):
+    if not does_our_work_alone(operator):
         return []
-    shard = getattr(dag.get_task(operator.task_id), "shard", None)  # the operator's own is rendered
-    if shard is None:  # mapped on its own
+    shard = getattr(find_as_written(operator), "shard", None)
+    if shard is None:  # mapped on its own, or in no DAG
         return []
     return [
         task.task_id

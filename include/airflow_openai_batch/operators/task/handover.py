@@ -120,12 +120,15 @@ def _describe_params(operator: Any) -> dict[str, tuple[Any, Any]]:
 
 def creates_for_next(operator: Any) -> bool:
     """Whether a task that uploads is to create the batch as well; see `is_created_before`."""
-    dag = operator.get_dag()
-    task = (
-        None if dag is None else dag.get_task(operator.task_id)
-    )  # the operator's own parameters are rendered
-    later = () if task is None else task.downstream_list
+    written = find_as_written(operator)
+    later = () if written is None else written.downstream_list
     return any(getattr(each, "goal", None) is Goal.CREATED and each.start_from_trigger for each in later)
+
+
+def find_as_written(operator: Any) -> Any:
+    """A task that runs as its author wrote it, since its own parameters are rendered; ``None`` outside of a DAG."""
+    dag = operator.get_dag()
+    return None if dag is None else dag.get_task(operator.task_id)
 
 
 def may_end_in_triggerer(operator: Any) -> bool:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 
 from airflow_openai_batch.hooks import metrics
-from airflow_openai_batch.hooks.monthly_budget import find_monthly_budget
 from airflow_openai_batch.job.shard_state import Waited
 from airflow_openai_batch.openai_api.account_limits import QueueLimit
 from airflow_openai_batch.openai_api.batch import BatchView, describe_progress
@@ -23,6 +22,7 @@ from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.operators.task.handover import hand_over
 from airflow_openai_batch.operators.task.instance_label import show_label
 from airflow_openai_batch.operators.task.landing_limit import read_landing_slots, wait_to_land
+from airflow_openai_batch.operators.task.monthly_budget import find_monthly_budget
 from airflow_openai_batch.operators.task.ownership import check_owner
 from airflow_openai_batch.operators.task.parameters import (
     DEFAULT_CONN_ID,
