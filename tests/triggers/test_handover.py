@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -115,13 +116,26 @@ async def test_what_is_reached_needs_no_worker(airflow: Airflow, goal: str) -> N
 
 async def test_a_batch_that_was_created_before_is_handed_on_to_who_waits_for_it(airflow: Airflow) -> None:
     note = make_note(reached=["CREATED"], wait=make_wait("batch_1"), link="https://page")
-    assert isinstance(await fire(note, goal="CREATED", pushes=False), TaskSuccessEvent)
-    assert airflow.stored == {KEY: note, "l": "https://page"}
+    event = await fire(note, goal="CREATED", pushes=False)
+    assert isinstance(event, TaskSuccessEvent)
+    assert event.xcoms == {KEY: note, "l": "https://page"}
+    assert airflow.stored == {}  # a round trip through the triggerer's own server costs more than all else
+
+
+async def test_what_was_handed_on_is_read_as_airflow_stores_what_an_event_carries(airflow: Airflow) -> None:
+    stored = json.dumps(make_note(reached=["ENDED"]))
+    assert isinstance(await fire(stored, pushes=False), TaskSuccessEvent)
 
 
 async def test_a_task_that_returns_nothing_stores_nothing(airflow: Airflow) -> None:
     assert isinstance(await fire(make_note(reached=["DONE"]), goal="DONE", pushes=False), TaskSuccessEvent)
     assert airflow.stored == {}
+
+
+async def test_the_link_of_a_task_that_ends_at_once_goes_with_its_end(airflow: Airflow) -> None:
+    event = await fire(make_note(reached=["DONE"], link="https://page"), goal="DONE")
+    assert isinstance(event, TaskSuccessEvent)
+    assert (event.xcoms, airflow.stored) == ({"l": "https://page"}, {"return_value": SHARD})
 
 
 @pytest.mark.parametrize(

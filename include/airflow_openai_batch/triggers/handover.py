@@ -7,6 +7,7 @@ that has handed nothing over, parameters that are not those it was given.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -79,29 +80,31 @@ class OpenAIBatchHandoverTrigger(HeldTrigger):
     async def find_event(self) -> TriggerEvent:
         self.holds = False  # no process lingers: the task began here
         try:
-            reached = await self._take_over()
+            event = await self._take_over()
         except Exception as error:  # whatever it is, a worker knows how to go on
             log.warning("A worker looks: what was handed over could not be read (%s).", describe_error(error))
-            reached = False
-        if reached:
-            return TaskSuccessEvent()
+            event = None
+        if event is not None:
+            return event
         if self._wait is None:
             return TriggerEvent({"status": "look"})  # type: ignore[no-untyped-call]
         log.info("Waiting for %s.", self._wait.batch_id)
         return await self._wait.find_event()
 
-    async def _take_over(self) -> bool:
-        """Whether the goal is reached; where it is not, there may be something to wait for here."""
+    async def _take_over(self) -> TriggerEvent | None:
+        """The end, where the goal is reached; where it is not, there may be something to wait for here."""
         note = await self._read()
         if note is None or note.get("given") != describe_given(self):
-            return False
-        reached = self.goal in note.get("reached", ())
-        waits = not reached and self.goal == WAITS and isinstance(note.get("wait"), Mapping)
-        if reached or waits:
-            await self._push(note)  # nobody comes back to do it
-        if waits:  # last: what fails before sends for a worker
-            self._wait = self._make_wait(note["wait"])
-        return reached
+            return None
+        link = {self.link_key: note["link"]} if self.link_key and note.get("link") else {}
+        if self.goal in note.get("reached", ()):
+            await self._push(self._find_result(note))
+            passed_on = {KEY: dict(note)} if self.goal == PASSES_ON else {}
+            return TaskSuccessEvent(xcoms={**link, **passed_on})
+        if self.goal == WAITS and isinstance(note.get("wait"), Mapping):
+            await self._push({**self._find_result(note), **link})  # nobody comes back to do it
+            self._wait = self._make_wait(note["wait"])  # last: what fails before sends for a worker
+        return None
 
     async def on_kill(self) -> None:
         if self._wait is not None:
@@ -124,12 +127,21 @@ class OpenAIBatchHandoverTrigger(HeldTrigger):
         pull = sync_to_async(ti.xcom_pull)
         for task_id in before:
             note = await pull(task_ids=task_id, key=KEY, map_indexes=ti.map_index)
+            if isinstance(note, str):
+                note = json.loads(note)
             if isinstance(note, Mapping):
                 return note
         return None
 
-    async def _push(self, note: Mapping[str, Any]) -> None:
-        """As the task itself would; its own way to do it is not open to what runs in a triggerer."""
+    def _find_result(self, note: Mapping[str, Any]) -> dict[str, Any]:
+        return {"return_value": note.get("result")} if self.pushes else {}
+
+    async def _push(self, found: Mapping[str, Any]) -> None:
+        """As the task itself would; its own way to do it is not open to what runs in a triggerer.
+
+        An event can carry XComs along, which costs the triggerer nothing, but Airflow encodes these once more than
+        others: a link is read either way, and a note by `_read`, but what a task returns may be read by anybody.
+        """
         ti: Any = self.task_instance
         place = {
             "dag_id": ti.dag_id,
@@ -137,10 +149,5 @@ class OpenAIBatchHandoverTrigger(HeldTrigger):
             "task_id": ti.task_id,
             "map_index": -1 if ti.map_index is None else ti.map_index,
         }
-        found: dict[str, Any] = {"return_value": note.get("result")} if self.pushes else {}
-        if self.goal == PASSES_ON:
-            found[KEY] = note
-        if self.link_key and note.get("link"):
-            found[self.link_key] = note["link"]
         for key, value in found.items():
             await sync_to_async(XCom.set)(key=key, value=value, **place)
