@@ -57,6 +57,25 @@ def test_workers_tally_as_this_process_does_and_in_order() -> None:
     assert not children()
 
 
+@pytest.mark.parametrize("has_memory_files", [True, False])
+def test_chunks_of_any_size_follow_each_other_through_the_same_memory(
+    monkeypatch: pytest.MonkeyPatch, *, has_memory_files: bool
+) -> None:
+    if not has_memory_files:
+        monkeypatch.delattr(os, "memfd_create")
+    counter, sizes = ChunkCounter(RULES), (1, 20_000, 3, 20_001, 2, 1, 20_002)
+    items = [next(chunks(1, lines=4)), *(long_chunk(lines) for lines in sizes)]
+    expected = [numbers(counter.count(item.chunk.data)) for item in items]
+    with CountPool(RULES, 1, ["in.jsonl"]) as pool:
+        assert [numbers(tally) for _, tally in pool(items)] == expected
+
+
+def long_chunk(lines: int) -> SourceChunk:
+    """20,000 lines are 5 MB."""
+    text = "".join(f"{request_line(f'{lines}-{line}', 'x' * 150)}\n" for line in range(lines))
+    return SourceChunk(0, Chunk(0, text.encode()), 0)
+
+
 @pytest.mark.long
 def test_duplicates_are_found_over_the_chunks_of_all_workers(tmp_path: Path) -> None:
     """Hashes of ids are compared between processes; Python's are seeded for each."""

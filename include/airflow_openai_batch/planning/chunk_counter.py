@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import operator
-import re
 from array import array
 from typing import TYPE_CHECKING
 
@@ -47,7 +46,6 @@ SAMPLE_EVERY = 256
 
 _TOGETHER = 64
 """Lines that are read at once: their texts have to stay in the processor's cache until they are added."""
-_NEWLINE = re.compile(b"\n")
 
 _REMEMBERED_CHARACTERS = 4 * 2**20
 """Of instructions, tools and schemas, whose counts are kept; then forgotten all at once."""
@@ -103,9 +101,7 @@ class ChunkCounter:
         """Tally the lines of a chunk. What is wrong with a line is in the tally, never raised."""
         self._targets.clear()
         is_utf8 = _is_utf8(data)
-        ends = [newline.start() for newline in _NEWLINE.finditer(data)]
-        if data and not data.endswith(b"\n"):
-            ends.append(len(data))
+        ends = _find_ends(data)
         begins = [0, *(end + 1 for end in ends[:-1])]
         tally = TallyBuilder(list(map(operator.sub, ends, begins)))
         for first in range(0, len(ends), _TOGETHER):
@@ -368,6 +364,18 @@ class _Texts:
             self._remembered.clear()
             self._remembered_characters = len(text)
         self._remembered[text] = tokens
+
+
+def _find_ends(data: bytes) -> list[int]:
+    """Of the lines, before their newlines. A regular expression takes three times as long."""
+    ends = []
+    end = data.find(b"\n")
+    while end >= 0:
+        ends.append(end)
+        end = data.find(b"\n", end + 1)
+    if data and not data.endswith(b"\n"):
+        ends.append(len(data))
+    return ends
 
 
 def _is_utf8(data: bytes) -> bool:

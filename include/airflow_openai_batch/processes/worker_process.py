@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -14,13 +15,15 @@ import airflow_openai_batch
 _MAX_DIAGNOSIS_CHARACTERS = 500
 
 
-def start_worker(module: str, errors: IO[bytes]) -> subprocess.Popen[bytes]:
+def start_worker(module: str, errors: IO[bytes], files: Sequence[int] = ()) -> subprocess.Popen[bytes]:
     """``python -m module``, with pipes to and from it.
 
     :param errors: a file that takes what it says besides.
+    :param files: descriptors that it has as well, and is told as its arguments.
     """
     return subprocess.Popen(  # noqa: S603 - a module of ours
-        [sys.executable, "-m", module],
+        [sys.executable, "-m", module, *map(str, files)],
+        pass_fds=files,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
