@@ -189,7 +189,8 @@ def test_any_change_of_any_job_is_noticed(tmp_path: Path, data: st.DataObject, s
         job.check(plan)
 
 
-def test_of_a_large_part_two_columns_are_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part_bytes", [{}, {0: 2_000}], ids=["unknown", "thought to be small"])
+def test_of_a_large_part_two_columns_are_read(tmp_path: Path, part_bytes: dict[int, int]) -> None:
     """Many are read side by side, so that none may hold much of what it does not look at."""
     job = JobOnDisk(tmp_path, [list(range(2_000))], [])
     answers = pa.array(os.urandom(4_000).hex() for _ in range(2_000))
@@ -201,5 +202,20 @@ def test_of_a_large_part_two_columns_are_read(tmp_path: Path) -> None:
     pq.write_table(rows, place)
     assert place.stat().st_size > 15_000_000
     disk = DistantDisk(delay_s=0.0)
-    assert check_accounts(job.plan(), disk.locate(tmp_path)).rows == 2_000
-    assert disk.bytes_read < 500_000
+    assert check_accounts(job.plan(), disk.locate(tmp_path), part_bytes=part_bytes).rows == 2_000
+    assert disk.bytes_read < 800_000
+
+
+def test_a_small_part_is_looked_at_with_one_request(tmp_path: Path) -> None:
+    job = JobOnDisk(tmp_path, [[position] for position in range(40)], [])
+    job.write()
+    disk = DistantDisk(delay_s=0.0)
+    sizes = {shard: Path(job.part(shard).path).stat().st_size for shard in range(40)}
+    assert check_accounts(job.plan(), disk.locate(tmp_path), part_bytes=sizes).rows == 40
+    assert disk.requests < 50
+
+
+def test_a_part_that_is_gone_is_named_whatever_was_known_of_it(job: JobOnDisk, tmp_path: Path) -> None:
+    Path(job.part(1).path).unlink()
+    with pytest.raises(AccountingError, match=r"part-00001.parquet: the part of shard 1 is not there"):
+        check_accounts(job.plan(), DistantDisk(0.0).locate(tmp_path), part_bytes={1: 2_000})

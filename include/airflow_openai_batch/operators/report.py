@@ -228,10 +228,11 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
         )
         from airflow_openai_batch.report.row_check import check_accounts
 
-        done = {summary.shard: summary for summary in summaries if summary.landed is not None}
+        done = {summary.shard: summary.landed for summary in summaries if summary.landed is not None}
         unfinished = {shard.shard for shard in plan.shards} - done.keys()
-        accounts = check_accounts(plan, output, unfinished=unfinished)
-        bad = [number for number, summary in done.items() if _has_bad_rows(summary)]
+        part_bytes = {number: landed.part_bytes for number, landed in done.items()}
+        accounts = check_accounts(plan, output, unfinished=unfinished, part_bytes=part_bytes)
+        bad = [number for number, landed in done.items() if landed.rows.get("ok", 0) < landed.requests]
         written = write_failed(_read_shards(output, plan, bad, resolve), output.child(directory.FAILED))
         if written:
             self.log.info(
@@ -339,10 +340,6 @@ def _read_shards(
     for number in numbers:
         reader = ShardReader(plan.sources, plan.shards[number], output, resolve)
         yield reader.lines(), output.child(directory.part(number))
-
-
-def _has_bad_rows(summary: ShardSummary) -> bool:
-    return summary.landed is not None and summary.landed.rows.get("ok", 0) < summary.landed.requests
 
 
 def _event_extra(extra: dict[str, Any]) -> dict[str, Any]:

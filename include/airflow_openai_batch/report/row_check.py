@@ -7,10 +7,12 @@ rejected lines, so nothing is held but the positions of a few parts.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from airflow_openai_batch.errors import AccountingError
@@ -18,7 +20,7 @@ from airflow_openai_batch.job import directory
 from airflow_openai_batch.storage.read_ahead import read_ahead
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 BATCH_ROWS = 65_536
 _AHEAD_BYTES = 65_536
 """Of a part two columns are read, and what lies between them is not."""
+_WHOLE_BYTES = 262_144
+"""A part up to this is fetched whole: by one request, where two columns of it take two."""
 
 
 class RowCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,18 +48,29 @@ class RowCheck(msgspec.Struct, frozen=True, kw_only=True):
     """Requests of shards that have no part yet."""
 
 
-def check_accounts(plan: Plan, output: Location, *, unfinished: Container[int] = ()) -> RowCheck:
+def check_accounts(
+    plan: Plan,
+    output: Location,
+    *,
+    unfinished: Container[int] = (),
+    part_bytes: Mapping[int, int] = MappingProxyType({}),
+) -> RowCheck:
     """Hold the parts and ``rejected.jsonl`` against the plan.
 
     :param output: the job directory.
     :param unfinished: shards whose part is not expected; their requests are counted, not looked at.
+    :param part_bytes: how long the part of a shard is thought to be, which chooses how it is read.
     :raises AccountingError: naming the first position that is in no row or in two, and the counts.
     """
     check = _Check(plan, _read_rejected(output.child(directory.REJECTED)))
     landed = [number for number in range(len(plan.shards)) if number not in unfinished]
     places = [output.child(directory.part(number)) for number in landed]
     parts = dict(zip(landed, places, strict=True))
-    contents = read_ahead(_read_part, places, output)
+    contents = read_ahead(
+        lambda item: _read_part(*item),
+        zip(places, (part_bytes.get(each) for each in landed), strict=True),
+        output,
+    )
     starts = [*(shard.first_position for shard in plan.shards), plan.counts.positions]
     for shard, end in zip(plan.shards, starts[1:], strict=True):
         if shard.shard in parts:
@@ -76,10 +91,12 @@ class _Check:
         self._unfinished = 0
         self._by_status: Counter[str] = Counter()
 
-    def add_part(self, shard: Shard, part: Location, content: Sequence[_PartRows] | None) -> None:
+    def add_part(self, shard: Shard, part: Location, content: bytes | Sequence[_PartRows] | None) -> None:
         rows = 0
         if content is None:
             self._fail(f"{part.uri}: the part of shard {shard.shard} is not there")
+        if isinstance(content, bytes):
+            content = _read_rows(pa.BufferReader(content))
         for positions, statuses in content:
             self._add(positions, part.uri)
             rows += len(positions)
@@ -161,21 +178,29 @@ class _Check:
         )
 
 
-def _read_part(part: Location) -> list[_PartRows] | None:
-    """Of a shard's rows two columns, 0.5 MB at most; None where it is not there."""
+def _read_part(part: Location, thought_bytes: int | None) -> bytes | list[_PartRows] | None:
+    """A small part as it is; of another two columns, 0.5 MB at most; None where it is not there."""
     try:
+        if thought_bytes is not None and thought_bytes <= _WHOLE_BYTES:
+            whole = part.read_range(0, _WHOLE_BYTES + 1)
+            if len(whole) <= _WHOLE_BYTES:
+                return whole  # many threads that parse at once are in each other's way
         with part.open_read(ahead_bytes=_AHEAD_BYTES) as file:
-            return [
-                (
-                    batch.column("position").to_numpy(),
-                    _expand(batch.column("status").value_counts().to_pylist()),
-                )
-                for batch in pq.ParquetFile(file).iter_batches(
-                    BATCH_ROWS, columns=["position", "status"], use_threads=False
-                )
-            ]
+            return _read_rows(file)
     except FileNotFoundError:
         return None
+
+
+def _read_rows(file: Any) -> list[_PartRows]:
+    return [
+        (
+            batch.column("position").to_numpy(),
+            _expand(batch.column("status").value_counts().to_pylist()),
+        )
+        for batch in pq.ParquetFile(file).iter_batches(
+            BATCH_ROWS, columns=["position", "status"], use_threads=False
+        )
+    ]
 
 
 def _expand(counts: list[dict[str, int | str]]) -> dict[str, int]:
