@@ -47,7 +47,7 @@ def approximate(value: Any) -> Any:
 
 @pytest.mark.parametrize("endpoint", BODIES)
 def test_answers_as_the_reference_shows_them_are_plain(endpoint: str) -> None:
-    found = PLAIN_READERS[endpoint].read(answer("a", BODIES[endpoint]))
+    found = PLAIN_READERS[endpoint].read(answer("a", BODIES[endpoint]), 0)
     assert found is not None
     assert found.custom_id == "a"
     assert found.request_id == "req_a"

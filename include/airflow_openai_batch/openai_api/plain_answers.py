@@ -155,8 +155,8 @@ class PlainAnswer(msgspec.Struct, gc=False):
     """Of the input, written to the cache."""
     output_tokens: int | None
     reasoning_tokens: int | None
-    send: int = -1
-    """Which send brought it, for those who keep it."""
+    send: int
+    """Which send brought it: an index."""
 
 
 class PlainReader(NamedTuple):
@@ -170,7 +170,7 @@ class PlainReader(NamedTuple):
     finish_reason: str | None
     """Of all plain answers."""
 
-    def read(self, data: bytes) -> PlainAnswer | None:
+    def read(self, data: bytes, send: int) -> PlainAnswer | None:
         """None where the line is not plain."""
         try:
             line = self.decode(data)
@@ -194,6 +194,7 @@ class PlainReader(NamedTuple):
             read.cache_write_tokens,
             usage.output,
             written.reasoning_tokens,
+            send,
         )
 
 

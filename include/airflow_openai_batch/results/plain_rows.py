@@ -119,7 +119,7 @@ class PlainRowMaker:
         attempts = self._count_attempts(batch.first + places, sends.to_numpy())
         columns = {
             "position": [request.position for request in requests],
-            "source_uri": [_clean_uri(request.source_uri) for request in requests],
+            "source_uri": _make_uris([request.source_uri for request in requests]),
             "line_number": [request.line_number for request in requests],
             "custom_id": [each.custom_id for each in asked],
             "status": pa.repeat("ok", len(places)),
@@ -212,5 +212,7 @@ def _add_up(counts: Integers, costs: _Costs) -> Spending:
     )
 
 
-def _clean_uri(uri: str) -> str:
-    return uri if uri.isascii() else clean(uri)
+def _make_uris(uris: list[str]) -> pa.Array:
+    if uris.count(uris[0]) == len(uris):
+        return pa.repeat(clean(uris[0]), len(uris))
+    return pa.array(map(clean, uris), pa.string())

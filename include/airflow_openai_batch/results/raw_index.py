@@ -14,7 +14,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, repeat
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from airflow_openai_batch.openai_api.lenient_json import UnreadableJSONError
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 _ANSWER_BYTES = 200
 """Roughly what is kept of a plain answer beside its text or vector."""
 READ_BYTES = 2**20
-KEPT_BYTES = 48 * 2**20
+KEPT_BYTES = 40 * 2**20
 """So much of plain answers stays in memory: of a usual shard all, since what is read twice takes a sixth longer."""
 _LENGTH_BITS, _OFFSET_BITS = 32, 48
 _FILE_SHIFT = _LENGTH_BITS + _OFFSET_BITS
@@ -140,8 +140,7 @@ class RawAnswers:
 
     def take_all(self, custom_ids: Iterable[str]) -> list[Found]:
         """As `take`."""
-        pop = self._found.pop
-        return [pop(custom_id, ()) for custom_id in custom_ids]
+        return list(map(self._found.pop, custom_ids, repeat(())))
 
     def list_places(self, found: Found) -> Sequence[Place]:
         """Where the lines stand, in the order of sends."""
@@ -159,10 +158,7 @@ class RawAnswers:
         """What a line says that is the only one for its request, if it is plain."""
         send = self.send_of(place)
         reader = self._readers[send]
-        answer = None if reader is None else reader.read(self.read(place))
-        if answer is not None:
-            answer.send = send
-        return answer
+        return None if reader is None else reader.read(self.read(place), send)
 
     def read(self, place: Place) -> bytes:
         file = self._descriptors[place >> _FILE_SHIFT]
@@ -215,11 +211,11 @@ class RawAnswers:
             for line, place in zip(lines, places, strict=True):
                 self._add_odd(line, place)
             return end
-        answers = list(map(reader.read, lines))
+        answers = list(map(reader.read, lines, repeat(send)))
         kept = [answer for answer in answers if answer is not None]
-        for answer in kept:
-            answer.send = send
-        self._keep_bytes -= _ANSWER_BYTES * len(kept) + sum(reader.measure(answer.value) for answer in kept)
+        self._keep_bytes -= _ANSWER_BYTES * len(kept) + sum(
+            map(reader.measure, [each.value for each in kept])
+        )
         if len(kept) == len(lines) and self._keep_all(kept, places):
             return end
         for line, place, found in zip(lines, places, answers, strict=True):
