@@ -39,7 +39,6 @@ class RequestBody(msgspec.Struct, gc=False):
     input: msgspec.Raw = msgspec.Raw(b"")
     n: Any = None
     dimensions: Any = None
-    response_format: msgspec.Raw = msgspec.Raw(b"")
     text: msgspec.Raw = msgspec.Raw(b"")
 
 

@@ -153,8 +153,7 @@ def _await(task: _Task) -> tuple[SourceChunk, ChunkTally]:
 
 
 class _CountWorker:
-    """One process, its pipes, and the memory in which it is handed chunks: through a pipe each would be copied page by
-    page, a quarter of the time where no tokens are counted."""
+    """One process, its pipes, and the memory in which it is handed chunks: through a pipe all takes 3% longer."""
 
     def __init__(self, rules: CountRules) -> None:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
