@@ -29,6 +29,7 @@ def read_sheet(uri: str, name: str) -> list[dict[str, Any]]:
 
 
 def test_models_and_ways_are_compared(run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path) -> None:
+    openai_server.script(http="POST /v1/**", delay_s=0.1, times=None)  # seconds are told in tenths
     run = run_dag(DAG_ID, make_conf(tmp_path, every_s=2))
     assert run.state == "success", run.failures
     done = run.xcom("compare")
