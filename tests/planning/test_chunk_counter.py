@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_openai_batch.planning.chunk_counter import SAMPLE_EVERY, ChunkCounter, CountRules
+from airflow_openai_batch.planning.chunk_counter import ChunkCounter, CountRules
 from airflow_openai_batch.planning.chunk_tally import HASH, INPUTS, KEY, KIND_BITS, REQUEST, TOKENS
 from fixtures.job import chat_line
 
@@ -119,10 +119,11 @@ def test_each_kind_of_line_among_plain_ones(mode: str) -> None:
 
 
 def test_one_line_in_so_many_is_counted_for_the_estimate() -> None:
-    lines = [chat_line(str(number)) for number in range(3 * SAMPLE_EVERY)]
+    every = rules("bound").sample_every
+    lines = [chat_line(str(number)) for number in range(3 * every)]
     lines[5] = ""
     tally = ChunkCounter(rules("bound")).count("\n".join(lines).encode())
-    assert [line for line, _ in tally.samples] == [0, SAMPLE_EVERY, 2 * SAMPLE_EVERY]
+    assert [line for line, _ in tally.samples] == [0, every, 2 * every]
     exact = ChunkCounter(rules("exact")).count("\n".join(lines).encode())
     counted = array(TOKENS, exact.tokens)
     assert [tokens for _, tokens in tally.samples] == [counted[line] for line, _ in tally.samples]

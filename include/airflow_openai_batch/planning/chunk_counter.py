@@ -41,9 +41,6 @@ _PICTURE = 50
 or three MB a picture, and each landing reads it."""
 _EMBEDDINGS = Endpoint.EMBEDDINGS.value
 
-SAMPLE_EVERY = 256
-"""Where bytes stand for tokens, one line in so many is counted for the estimate of the cost."""
-
 _TOGETHER = 64
 """Lines that are read at once: their texts have to stay in the processor's cache until they are added."""
 
@@ -62,6 +59,8 @@ class CountRules(msgspec.Struct, frozen=True, kw_only=True):
     count_images: CountImages = "formula"
     models: dict[str, str] = {}
     """Behind the names of deployments."""
+    sample_every: int = 256
+    """Where bytes stand for tokens, one line in so many is counted for the estimate of the cost."""
 
 
 class _Awaiting(msgspec.Struct, gc=False):
@@ -164,7 +163,8 @@ class ChunkCounter:
             target.output.add([chat.body for chat in chats])
             counted = range(start, stop)
             if target.texts is None:  # lines whose number is a multiple
-                counted = range(-(-start // SAMPLE_EVERY) * SAMPLE_EVERY, stop, SAMPLE_EVERY)
+                every = self._rules.sample_every
+                counted = range(-(-start // every) * every, stop, every)
             for index in counted:
                 request = make_request(chats[index - start])
                 (target.texts or self._texts_of(request)).add(index, request)
@@ -195,7 +195,7 @@ class ChunkCounter:
         if not request.is_plain:
             tokens = _bound(request.measure())
             tally.set_tokens(index, tokens, less_certain(request.measure().certainty, "upper"))
-        if tokens > target.safe_tokens or index % SAMPLE_EVERY == 0:
+        if tokens > target.safe_tokens or index % self._rules.sample_every == 0:
             self._texts_of(request).add(index, request)
 
     def _settle_images(self, measure: Measure) -> bool:
@@ -255,7 +255,7 @@ class ChunkCounter:
             is_counted = is_exact or tally.tokens[line] > (self._rules.max_tokens or math.inf)
             if is_counted:
                 tally.set_tokens(line, queued, certainty)
-            if line % SAMPLE_EVERY == 0 and (self._images_as_text or not is_counted):
+            if line % self._rules.sample_every == 0 and (self._images_as_text or not is_counted):
                 tally.samples.append((line, tokens))
 
     def _too_long(
