@@ -54,7 +54,7 @@ class _Format(msgspec.Struct):
 _decode_format = msgspec.json.Decoder(_Format).decode
 
 
-class _ChatBody(msgspec.Struct, gc=False):
+class _BodyWithFormat(msgspec.Struct, gc=False):
     response_format: msgspec.Raw = msgspec.Raw(b"")
 
 
@@ -62,7 +62,7 @@ class _ChatFields(msgspec.Struct, gc=False):
     """Of `RequestFields` what matters of a chat request: nearly all are, and each field that is read takes time."""
 
     custom_id: str
-    body: _ChatBody
+    body: _BodyWithFormat
 
 
 _decode_chat = msgspec.json.Decoder(_ChatFields).decode
