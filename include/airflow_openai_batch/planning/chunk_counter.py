@@ -41,6 +41,9 @@ _PICTURE = 50
 or three MB a picture, and each landing reads it."""
 _EMBEDDINGS = Endpoint.EMBEDDINGS.value
 
+SAMPLE_EVERY = 256
+"""Where bytes stand for tokens, one line in so many is counted for the estimate of the cost."""
+
 _TOGETHER = 64
 """Lines that are read at once: their texts have to stay in the processor's cache until they are added."""
 
@@ -59,8 +62,7 @@ class CountRules(msgspec.Struct, frozen=True, kw_only=True):
     count_images: CountImages = "formula"
     models: dict[str, str] = {}
     """Behind the names of deployments."""
-    sample_every: int = 256
-    """Where bytes stand for tokens, one line in so many is counted for the estimate of the cost."""
+    sample_every: int = SAMPLE_EVERY
 
 
 class _Awaiting(msgspec.Struct, gc=False):

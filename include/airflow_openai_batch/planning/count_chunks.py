@@ -17,7 +17,7 @@ import msgspec
 from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.openai_api.deployments import NO_DEPLOYMENTS, Deployments
 from airflow_openai_batch.openai_api.models import DEFAULT_MODEL
-from airflow_openai_batch.planning.chunk_counter import ChunkCounter, CountRules, tally_overlong
+from airflow_openai_batch.planning.chunk_counter import SAMPLE_EVERY, ChunkCounter, CountRules, tally_overlong
 from airflow_openai_batch.planning.chunks import Chunk, SourceChunk
 from airflow_openai_batch.planning.count_pool import CountPool
 from airflow_openai_batch.requests.request import BadLineError, read_request
@@ -128,7 +128,7 @@ def open_counting(
         max_embedding_inputs=limits.max_embedding_inputs,
         count_images=counting.count_images,
         models=dict(counting.deployments.models),
-        sample_every=1_024 if _guess_bytes(files) > _MANY_BYTES else 256,
+        sample_every=SAMPLE_EVERY * (4 if _guess_bytes(files) > _MANY_BYTES else 1),
     )
     with contextlib.ExitStack() as stack:
         yield _Counting(rules, workers, [file.uri for file in files], stack)
