@@ -23,9 +23,14 @@ if TYPE_CHECKING:
 
 GLANCE_S = 0.25
 TASK, SUPERVISOR_OF_TASK = "task process", "task supervisor"
-LOTS = (*[TASK] * 5, *[SUPERVISOR_OF_TASK] * 2, *[None] * 43)
-"""What is killed of 50 task processes; a share and not a rate, so that a slow machine gets as far as a quick one."""
-TASK_LIVES_S = (0.2, 3.0)
+LOTS = (*[TASK] * 5, *[SUPERVISOR_OF_TASK] * 2, *[None] * 28)
+"""What is killed of 35 task processes; a share and not a rate, so that a slow machine gets as far as a quick one."""
+TASK_LIVES_S = (0.1, 3.0)
+"""From the moment a task process is met to its end; mostly short, as most of them end within a second by themselves.
+
+A kill that comes too late is the next process's: with many of those, tasks that send in real time, which are
+the only ones to live for seconds, would be killed at nearly every try.
+"""
 REST_S = {
     "scheduler": (35.0, 60.0),
     "triggerer": (20.0, 40.0),
@@ -89,7 +94,9 @@ class Killer:
             lot = self._missed.pop() if self._missed else next(self._lots)
             victim = _supervisor_of(process) if lot == SUPERVISOR_OF_TASK else process
             if lot is not None and victim is not None:
-                self._due.append((now + self._draw.uniform(*TASK_LIVES_S), lot, victim))
+                shortest, longest = TASK_LIVES_S
+                lives_s = shortest * (longest / shortest) ** self._draw.random()
+                self._due.append((now + lives_s, lot, victim))
         for due in [due for due in self._due if due[0] <= now]:
             self._due.remove(due)
             _, what, process = due

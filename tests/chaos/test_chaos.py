@@ -57,8 +57,8 @@ def test_logs_quote_no_key_and_no_request(aftermath: Aftermath) -> None:
 @pytest.mark.skipif(len(NUMBERS) < 15, reason="few runs need not meet every kind of fault")
 def test_there_was_a_storm(aftermath: Aftermath) -> None:
     kills, struck = aftermath.kills, aftermath.struck
-    # A tenth of some eighty processes, since most shards need two; a fast machine ends some before they are met.
-    assert kills["task process"] + kills["task process, aimed"] >= 6
+    # A seventh of some eighty processes, since most shards need two; a fast machine ends some before they are met.
+    assert kills["task process"] + kills["task process, aimed"] >= 8
     assert kills["task supervisor"] >= 1
     assert kills["triggerer"] >= 3
     assert kills["api-server"] >= 1
