@@ -63,12 +63,15 @@ Give it `input_uri` (each line one request in the Batch API's format) and find o
 
 **Clear any task at any time**: it goes on from where the shard is, and nothing is sent twice. Triggering the DAG
 again with the same `output_uri` goes on with the same job. The only way to pay again is `on_existing=restart`.
+
+For 100 shards and more take *openai_batch_one_task*: five tasks for each of them keep Airflow's scheduler busy.
 """
 
 DOC_MD_ONE_TASK = f"""
 ### As `openai_batch`, with one deferrable task per shard
 The same job, parameters and results. For shards of up to 4 MB one worker start instead of two (from Airflow 3.3 on; two
-instead of five before); which step a shard is at stands in the task's log instead of the grid.
+instead of five before); which step a shard is at stands in the task's log instead of the grid. Take it for jobs of 100
+shards and more: Airflow's scheduler has little to do while they wait.
 {FLOW.replace(_STEPS, "shard")}
 """
 

@@ -19,7 +19,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,28 +72,29 @@ def measure(folder: Path, sizes: Sequence[int], rounds: int) -> None:
     inputs = {shards: folder / f"{shards}" for shards in sizes}
     for shards, place in inputs.items():
         write_input(place, shards)
+    with OpenAIServer() as server, open_airflow(folder, server, (*OURS, PEER)) as airflow:
+        runs: dict[tuple[str, int], list[Run | None]] = {
+            (name, shards): [] for name in (*OURS, PEER) for shards in sizes
+        }
+        for _ in range(rounds + 1):
+            for (name, shards), found in runs.items():
+                found.append(run_once(airflow, name, make_conf(folder, inputs[shards], name)))
+    report({key: found[1:] for key, found in runs.items()}, sizes)  # the first round warms up
+
+
+@contextlib.contextmanager
+def open_airflow(folder: Path, server: OpenAIServer, dag_ids: Sequence[str]) -> Iterator[LocalAirflow]:
+    """An Airflow with these DAGs, healthy, for the block."""
     dags = folder / "dags"
     dags.mkdir()
-    for name in (*OURS, PEER):
-        shutil.copy(next(path for place in PLACES if (path := place / f"{name}.py").exists()), dags)
-    with OpenAIServer() as server:
-        side = OpenAISide(server.base_url, "sk-bench", emulated=True)
-        env = side.connection() | allow_forms(folder)
-        airflow = LocalAirflow(folder / "airflow", dags=dags, env=env)
-        with contextlib.ExitStack() as stack:
-            stack.callback(airflow.stop)
-            airflow.start(timeout_s=math.inf)  # it says what it waits for
-            runs: dict[tuple[str, int], list[Run | None]] = {
-                (name, shards): [] for name in (*OURS, PEER) for shards in sizes
-            }
-            for _ in range(rounds + 1):
-                for (name, shards), found in runs.items():
-                    place = inputs[shards]
-                    conf: dict[str, object] = {"folder": str(place / "split")}
-                    found.append(
-                        run_once(airflow, name, conf if name == PEER else our_conf(folder, place, name))
-                    )
-    report({key: found[1:] for key, found in runs.items()}, sizes)  # the first round warms up
+    for dag_id in dag_ids:
+        shutil.copy(next(path for place in PLACES if (path := place / f"{dag_id}.py").exists()), dags)
+    side = OpenAISide(server.base_url, "sk-bench", emulated=True)
+    airflow = LocalAirflow(folder / "airflow", dags=dags, env=side.connection() | allow_forms(folder))
+    with contextlib.ExitStack() as stack:
+        stack.callback(airflow.stop)
+        airflow.start(timeout_s=math.inf)  # it says what it waits for
+        yield airflow
 
 
 def run_once(airflow: LocalAirflow, name: str, conf: dict[str, object]) -> Run | None:
@@ -114,7 +115,9 @@ def run_once(airflow: LocalAirflow, name: str, conf: dict[str, object]) -> Run |
     return None
 
 
-def our_conf(folder: Path, place: Path, name: str) -> dict[str, object]:
+def make_conf(folder: Path, place: Path, name: str) -> dict[str, object]:
+    if name == PEER:
+        return {"folder": str(place / "split")}
     return {
         "input_uri": str(place / "requests.jsonl"),
         "output_uri": f"file://{folder}/jobs/{name}-{{run_id}}",

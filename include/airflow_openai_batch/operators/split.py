@@ -36,6 +36,7 @@ from airflow_openai_batch.operators.task.progress_log import ProgressLog
 from airflow_openai_batch.operators.task.run_conf import describe_unknown_keys
 from airflow_openai_batch.operators.task.run_place import find_shared_place, make_path_safe, place_of_run
 from airflow_openai_batch.operators.task.skipping import skip_rest
+from airflow_openai_batch.operators.task.waiting_steps import describe_waiting_steps
 from airflow_openai_batch.planning.first_models import peek_models
 from airflow_openai_batch.report.repair import Repair, find_repair, reopen_shards
 from airflow_openai_batch.sending.queue.room import QUEUE_SHARE
@@ -193,6 +194,8 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
             for notice in costs.check(forecast, find_monthly_budget(self._hook), plan_only=plan_only):
                 self.log.warning("%s", notice)
             refs = self._reopen(plan, output, found, context, plan_only) if found else forecast.refs
+            if (warning := describe_waiting_steps(self, len(refs))) is not None:
+                self.log.warning("%s", warning)
         if output.is_local:
             ti.xcom_push(SPLIT_HOST, find_host())
         ti.xcom_push("job", output.uri)
