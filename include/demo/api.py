@@ -11,6 +11,8 @@ import httpx
 
 FINAL_STATES = frozenset({"success", "failed"})
 PAGE_SIZE = 100
+_LOCKED_S = (0.5, 1.0, 2.0)
+"""Before each new try where SQLite was written to by another component just then: Airflow has taken all back."""
 
 
 class AirflowApiError(Exception):
@@ -56,6 +58,11 @@ class AirflowApi:
         answer = self._http.request(method, path, **options)
         if answer.status_code == httpx.codes.UNAUTHORIZED:  # the token has run out
             self._sign_in()
+            answer = self._http.request(method, path, **options)
+        for pause_s in _LOCKED_S:
+            if answer.status_code != httpx.codes.INTERNAL_SERVER_ERROR or "Database error" not in answer.text:
+                break
+            time.sleep(pause_s)
             answer = self._http.request(method, path, **options)
         if not answer.is_success:
             raise AirflowApiError(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
