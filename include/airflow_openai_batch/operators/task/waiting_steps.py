@@ -22,5 +22,6 @@ def describe_waiting_steps(split: BaseOperator, shards: int) -> str | None:
     return (
         f"{shards:,} shards of {steps} tasks each: as long as tasks wait for the one before them, Airflow's scheduler "
         "looks at all of them about every second, which also makes other DAGs wait. For jobs of this size, take "
-        "openai_batch_one_task, or OpenAIBatchShardOperator in a DAG of your own: the same with one task a shard."
+        "openai_batch_one_task, or OpenAIBatchShardOperator in a DAG of your own: the same with one task a shard, and "
+        "an output_uri of its own, since this one is now this DAG's."
     )
