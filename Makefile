@@ -139,7 +139,7 @@ release-check: $(READY) ## build what is published and load it with each Python 
 bench: $(READY) ## measure beside the alternatives
 	PYTHONPATH=include:tests $(BIN)/python -m bench
 
-million: $(READY) ## a million requests through a real Airflow on PostgreSQL (half an hour; ARGS='--requests 100000' for fewer)
+million: $(READY) ## a million requests through a real Airflow on PostgreSQL (40 minutes; ARGS='--requests 100000' for fewer)
 	PYTHONPATH=include:tests $(BIN)/python -m bench million $(ARGS)
 
 pictures: $(READY) ## take the README's pictures of a running demo (4 minutes, needs Chromium)

@@ -123,6 +123,10 @@ class AccountingError(JobError):
     """A request stands in no row, or in two."""
 
 
+class GivenUpError(JobError):
+    """A thread comes too late: who waited for it has gone on without it."""
+
+
 class BudgetError(OpenAIBatchError):
     """What is about to be sent could cost more than a budget allows, or what it costs cannot be known."""
 

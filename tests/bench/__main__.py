@@ -11,8 +11,23 @@ import sys
 from itertools import takewhile
 from pathlib import Path
 
+from demo.processes import exit_on_signals
+
 HERE = Path(__file__).parent
 NAMED_ONLY = {"million": "bench.million"}
+PATIENCE_S = 60.0
+"""With a benchmark that has been told to end, and ends what it started."""
+
+
+def run(module: str, options: list[str]) -> int:
+    process = subprocess.Popen([sys.executable, "-m", module, *options])
+    try:
+        return process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait(PATIENCE_S)
+        raise
+
 
 if __name__ == "__main__":
     names = list(takewhile(lambda word: not word.startswith("-"), sys.argv[1:]))
@@ -22,6 +37,7 @@ if __name__ == "__main__":
     if unknown := set(names) - known.keys():
         sys.exit(f"No such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}.")
     failed = 0
-    for name in names or sorted(usual):
-        failed |= subprocess.run([sys.executable, "-m", known[name], *options], check=False).returncode
+    with exit_on_signals():
+        for name in names or sorted(usual):
+            failed |= run(known[name], options)
     sys.exit(failed)

@@ -26,6 +26,7 @@ from pathlib import Path
 from airflow_openai_batch.testing.server import OpenAIServer
 from bench.table import print_table
 from demo.openai_side import OpenAISide
+from demo.processes import exit_on_signals
 from demo.standalone import ROOT, LocalAirflow, allow_forms
 from fixtures.job import chat_line
 
@@ -93,7 +94,7 @@ def open_airflow(folder: Path, server: OpenAIServer, dag_ids: Sequence[str]) -> 
         shutil.copy(next(path for place in PLACES if (path := place / f"{dag_id}.py").exists()), dags)
     side = OpenAISide(server.base_url, "sk-bench", emulated=True)
     airflow = LocalAirflow(folder / "airflow", dags=dags, env=side.connection() | allow_forms(folder))
-    with contextlib.ExitStack() as stack:
+    with exit_on_signals(), contextlib.ExitStack() as stack:
         stack.callback(airflow.stop)
         airflow.start(timeout_s=math.inf)  # it says what it waits for
         yield airflow
@@ -110,11 +111,15 @@ def run_once(airflow: LocalAirflow, name: str, conf: dict[str, object]) -> Run |
     run = airflow.trigger(name, conf)
     state = airflow.wait(run, timeout_s=PATIENCE_S, every_s=LOOK_S)
     if state == "success":
-        ended = datetime.fromisoformat(airflow.get(run.path)["end_date"])
-        return Run((ended - began).total_seconds(), count_starts(airflow) - before)
+        return Run((read_end(airflow, run.path) - began).total_seconds(), count_starts(airflow) - before)
     bad = Counter(state for state in airflow.states(run).values() if state != "success")
     print(f"{name} {state}: {dict(bad)}", flush=True)
     return None
+
+
+def read_end(airflow: LocalAirflow, run_path: str) -> datetime:
+    """Of a run that has ended, as Airflow says."""
+    return datetime.fromisoformat(airflow.get(run_path)["end_date"])
 
 
 def make_conf(folder: Path, place: Path, name: str) -> dict[str, object]:

@@ -8,13 +8,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk import DAG, Asset
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import SetXCom
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
-from airflow_openai_batch.operators.shard import OpenAIBatchResendOperator
-from airflow_openai_batch.sensors.batch import OpenAIBatchSensor
 from airflow_openai_batch.triggers.batch import OpenAIBatchEndTrigger
 from airflow_openai_batch.triggers.handover import OpenAIBatchHandoverTrigger
 from airflow_openai_batch.triggers.handover_note import KEY
@@ -70,21 +67,17 @@ def make_wait(batch_id: str, **options: Any) -> dict[str, Any]:
 
 async def fire(note: Any, *, goal: str = "ENDED", try_number: int = 1, **options: Any) -> TriggerEvent:
     trigger = OpenAIBatchHandoverTrigger(
-        goal=goal, conn_id="openai_default", poll_interval="0.1", on_deadline="fail", link_key="l", **options
-    )
+        before="shard.create", goal=goal, conn_id="openai_default", poll_interval="0.1", on_deadline="fail",
+        link_key="l", **options,
+    )  # fmt: skip
 
     def pull(*, task_ids: str, key: str, map_indexes: int) -> Any:
-        assert (key, map_indexes) == (KEY, 3)
+        assert (task_ids, key, map_indexes) == ("shard.create", KEY, 3)
         if isinstance(note, Exception):
             raise note
-        return note if task_ids == "shard.create" else None
+        return note
 
-    task = SimpleNamespace(
-        upstream_task_ids={"split", "shard.create"},
-        template_ext=(),
-        template_fields=(),
-        start_trigger_args=None,
-    )
+    task = SimpleNamespace(template_ext=(), template_fields=(), start_trigger_args=None)
     trigger.task_instance = SimpleNamespace(  # type: ignore[assignment]
         id="1", dag_id="d", run_id="r", task_id="shard.wait", map_index=3, try_number=try_number, task=task,
         xcom_pull=pull,
@@ -175,28 +168,3 @@ async def test_a_sensor_keeps_its_timeout(openai_server: OpenAIServer, airflow: 
     (batch_id,) = create_batches(openai_server, 1)
     event = await fire(make_note(wait=make_wait(batch_id)), timeout=5.0)  # since the first second of 1970
     assert event.payload["status"] == "timed_out"
-
-
-class OwnSensor(OpenAIBatchSensor):
-    """Somebody's own, which may do more than ours."""
-
-
-def test_it_begins_in_the_triggerer_where_nothing_needs_a_worker() -> None:
-    with DAG("d", schedule=None):
-        for task in (
-            OpenAIBatchSensor(task_id="wait", shard=SHARD),
-            OpenAIBatchResendOperator(task_id="resend", shard=SHARD),
-        ):
-            assert task.start_from_trigger
-            assert task.start_trigger_args is not None
-            assert task.start_trigger_args.next_method == "resume"
-        for task in (
-            OpenAIBatchSensor(task_id="bare", batch_id="batch_1"),
-            OpenAIBatchSensor(task_id="slots", shard=SHARD, deferrable=False),
-            OpenAIBatchSensor(task_id="asset", shard=SHARD, outlets=[Asset("a")]),
-            OpenAIBatchSensor(task_id="called", shard=SHARD, on_success_callback=print),
-            OpenAIBatchSensor(task_id="told", shard=SHARD, on_execute_callback=print),
-            OpenAIBatchSensor(task_id="prepared", shard=SHARD, pre_execute=print),
-            OwnSensor(task_id="own", shard=SHARD),
-        ):
-            assert not task.start_from_trigger

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import os
 import threading
 import time
 from datetime import UTC, datetime
@@ -24,8 +25,9 @@ from airflow_openai_batch.operators.shard import OpenAIBatchShardOperator
 from airflow_openai_batch.operators.whole_job import OpenAIBatchJobOperator
 from airflow_openai_batch.planning.split import split_job
 from airflow_openai_batch.plugin.webhooks.trigger_probe import ask_trigger
+from airflow_openai_batch.requests import schema_check
 from airflow_openai_batch.triggers.first_of import make_trigger, read_members
-from airflow_openai_batch.triggers.landing import MOST_BYTES, MOST_WAITING
+from airflow_openai_batch.triggers.landing import MOST_BYTES, MOST_WAITING, _thread
 from fixtures.airflow_versions import needs_airflow_3_3
 from fixtures.job import Job, chat_line
 
@@ -50,6 +52,22 @@ def split(folder: Path, lines: Iterable[str], *, shards: int = 1) -> Job:
         now=datetime.now(tz=UTC).timestamp(),
     )
     return job
+
+
+def restart(job: Job) -> None:
+    split_job(
+        str(job.input),
+        resolve_location(job.uri),
+        resolve=resolve_location,
+        limits=ShardLimits(max_requests=2),
+        now=datetime.now(tz=UTC).timestamp(),
+        on_existing="restart",
+    )
+
+
+def ask_for(custom_id: str, schema: dict[str, Any]) -> str:
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object", **schema}}}
+    return chat_line(custom_id, response_format=wanted)
 
 
 class ShardTask:
@@ -312,6 +330,48 @@ def test_a_server_that_hangs_holds_up_nobody_for_long(
     for task in waiting:
         task.resume()
     assert len(job.rows()) == 3
+
+
+@pytest.mark.parametrize("sent", [False, True], ids=["before it is sent anew", "after"])
+def test_what_was_given_up_writes_nothing_into_a_job_that_was_restarted(
+    tmp_path: Path, openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch, sent: bool
+) -> None:
+    monkeypatch.setattr("airflow_openai_batch.triggers.landing.PATIENCE_S", 0.5)
+    job = split(tmp_path, [chat_line("a"), chat_line("b")])
+    deferred = ShardTask(job).begin()
+    openai_server.script(http="GET /files/*/content", delay_s=1.5, times=1)
+    asyncio.run(fire(deferred))
+    openai_server.answer = lambda _: "A new answer."
+    restart(job)
+    again = ShardTask(job)
+    if sent:
+        again.begin()
+    _thread().submit(int).result(timeout=30)  # what hung has ended
+    if not sent:
+        again.begin()
+    again.resume()
+    assert [row["content"] for row in job.rows()] == ["A new answer."] * 2
+
+
+def test_what_another_shard_has_overrun_lets_no_answer_pass(
+    tmp_path: Path, openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A triggerer lives on, and lands for everybody."""
+    (tmp_path / "jsonschema_rs.py").write_text("raise ImportError\n")  # as without the extra `fast`
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(schema_check.ChecksApart, "_own", None)
+    monkeypatch.setattr(schema_check, "MAX_OVERRUNS", 1)
+    openai_server.answer = lambda _: json.dumps({"a" * 50 + "b": "x"})
+    lines = [ask_for(name, {"patternProperties": {"^(a+)+$": {"type": "integer"}}}) for name in "ab"]
+    other = split(tmp_path / "other", lines)
+    assert lands_there(ShardTask(other, retry_codes=[]).begin())
+    assert [row["status"] for row in other.rows()] == ["invalid_output", "ok"], (
+        "the second one is not checked"
+    )
+    openai_server.answer = lambda _: json.dumps({"tags": ["x", "x"]})
+    job = split(tmp_path / "job", [ask_for("a", {"properties": {"tags": {"uniqueItems": True}}})])
+    assert lands_there(ShardTask(job, retry_codes=[]).begin())
+    assert [row["status"] for row in job.rows()] == ["invalid_output"]
 
 
 def test_a_crowd_is_shared_with_the_workers(tmp_path: Path, openai_server: OpenAIServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -95,7 +96,7 @@ def _check_connection(uri: str) -> None:
     if not at:
         return
     try:
-        _find_connection(conn_id)
+        _find_connection(conn_id, int(time.monotonic() // _LOOK_EVERY_S))
     except AirflowNotFoundException:
         raise ConfigError(
             f"{uri}: connection {conn_id!r} does not exist. Create it, or set AIRFLOW_CONN_{conn_id.upper()} on "
@@ -103,8 +104,12 @@ def _check_connection(uri: str) -> None:
         ) from None
 
 
+_LOOK_EVERY_S = 60.0
+"""In a process that lives on, so that a new password is cleaned out of errors as well."""
+
+
 @functools.lru_cache(maxsize=64)
-def _find_connection(conn_id: str) -> None:
-    """Once per process: a plan may name a thousand objects. What is not found is looked for again."""
+def _find_connection(conn_id: str, _: int) -> None:
+    """Seldom: a plan may name a thousand objects. What is not found is looked for again."""
     conn = BaseHook.get_connection(conn_id)
     remember_connection(conn.password, conn.extra_dejson)  # what its storage says is cleaned of it

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from airflow_openai_batch.openai_api.model_table import EncodingName, read_model_table
@@ -24,6 +24,8 @@ COMPARED_MODEL = "gpt-5.4-mini"
 DEFAULT_ENCODING: EncodingName = "o200k_base"
 """Of every model since gpt-4o."""
 
+_MOST_NAMES = 1_024
+"""That are remembered: requests and answers may hold any."""
 _DATED = re.compile(r"-20\d\d-\d\d-\d\d$")
 _FINE_TUNED = re.compile(r"^ft:([^:]+):")
 _FAMILY = re.compile(r"(?P<line>gpt-|o|text-embedding-)(?P<version>\d+(?:\.\d+)?)(?P<size>(?:-[a-z]+)?)")
@@ -45,7 +47,7 @@ def base_model(model: str) -> str:
     return undated_model(untuned_model(model))
 
 
-@cache
+@lru_cache(maxsize=_MOST_NAMES)
 def find_price_entry(model: str) -> ModelInfo | None:
     """What `genai-prices` has of a model of OpenAI's; None where it does not know it."""
     import genai_prices  # a third of a second of imports, for nothing where a DAG is parsed
@@ -65,7 +67,7 @@ def list_priced_models() -> tuple[str, ...]:
     return tuple(entry.id for entry in openai.models if entry.context_window is not None)
 
 
-@cache
+@lru_cache(maxsize=_MOST_NAMES)
 def encoding_of(model: str) -> tuple[EncodingName, bool]:
     """The encoding of a model, and whether that is known.
 
@@ -78,7 +80,7 @@ def encoding_of(model: str) -> tuple[EncodingName, bool]:
     return DEFAULT_ENCODING, False
 
 
-@cache
+@lru_cache(maxsize=_MOST_NAMES)
 def most_output_tokens(model: str) -> int | None:
     """The most tokens a model can write in one answer, or None where that is not known here."""
     rows = read_model_table().models
@@ -86,7 +88,7 @@ def most_output_tokens(model: str) -> int | None:
     return None if name is None else rows[name].output_tokens
 
 
-@cache
+@lru_cache(maxsize=_MOST_NAMES)
 def context_tokens(model: str) -> int | None:
     """The most tokens a model can read, of embeddings in each input, or None where that is not known here."""
     name = base_model(model)
@@ -105,7 +107,7 @@ def _find_window(name: str) -> int | None:
     return None if entry is None else entry.context_window
 
 
-@cache
+@lru_cache(maxsize=_MOST_NAMES)
 def find_stand_in(model: str) -> str | None:
     """The model that an unknown one is counted and limited like; None where it is known, or has no family."""
     name, rows = base_model(model), read_model_table().models

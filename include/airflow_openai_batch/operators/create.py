@@ -13,7 +13,7 @@ from airflow_openai_batch.job.shard_state import Goal
 from airflow_openai_batch.openai_api.batch import BatchView, choose_kept
 from airflow_openai_batch.operators.task.caller import make_caller
 from airflow_openai_batch.operators.task.failures import task_failures
-from airflow_openai_batch.operators.task.handover import begin_in_triggerer, is_created_before
+from airflow_openai_batch.operators.task.handover import MayBeginInTriggerer
 from airflow_openai_batch.operators.task.monthly_budget import find_monthly_budget
 from airflow_openai_batch.operators.task.shard_step import ShardStepOperator
 
@@ -23,17 +23,7 @@ if TYPE_CHECKING:
     from airflow_openai_batch.openai_api.client import BatchClient
 
 
-class _BeginsInTriggerer:
-    """Asked by Airflow once the DAG is whole, when it is known what comes before; of the class for what is mapped."""
-
-    def __get__(self, operator: OpenAIBatchCreateOperator | None, _: type) -> bool:
-        return operator is not None and is_created_before(operator)
-
-    def __set__(self, operator: OpenAIBatchCreateOperator, value: bool) -> None:
-        """What comes before decides."""
-
-
-class OpenAIBatchCreateOperator(ShardStepOperator):
+class OpenAIBatchCreateOperator(MayBeginInTriggerer, ShardStepOperator):
     """Creates the batch once: looks for one that a dead process may have created before it creates.
 
     Right after an `OpenAIBatchUploadOperator` with the same parameters, which creates the batch where nothing has to be
@@ -48,7 +38,6 @@ class OpenAIBatchCreateOperator(ShardStepOperator):
 
     goal: ClassVar[Goal] = Goal.CREATED
     hands_over: ClassVar[bool] = True
-    start_from_trigger = _BeginsInTriggerer()
     template_fields: Sequence[str] = (
         *ShardStepOperator.template_fields,
         "input_file_id",
@@ -68,7 +57,6 @@ class OpenAIBatchCreateOperator(ShardStepOperator):
         self.input_file_id = input_file_id
         self.endpoint = endpoint
         self.metadata = metadata
-        begin_in_triggerer(self)
 
     def execute(self, context: Context) -> dict[str, Any]:
         if self.shard is not None:

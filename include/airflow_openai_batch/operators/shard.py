@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import conf
 from airflow_openai_batch.job.shard_state import Goal, is_reached
 from airflow_openai_batch.operators.task.caller import make_caller
 from airflow_openai_batch.operators.task.handover import (
-    begin_in_triggerer,
+    MayBeginInTriggerer,
     creates_for_next,
     may_end_in_triggerer,
 )
@@ -121,17 +121,13 @@ class LandingOperator(ShardStepOperator):
         return order.to_dict()
 
 
-class OpenAIBatchResendOperator(LandingOperator):
+class OpenAIBatchResendOperator(MayBeginInTriggerer, LandingOperator):
     """Sends again what a shard still needs, until every request has its row; ends at once where nothing is left.
 
     After an `OpenAIBatchDownloadOperator` it begins in the triggerer, and ends there where nothing is left.
     """
 
     goal: ClassVar[Goal] = Goal.DONE
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        begin_in_triggerer(self)
 
 
 class OpenAIBatchShardOperator(LandingOperator):

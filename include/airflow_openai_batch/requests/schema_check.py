@@ -23,7 +23,7 @@ PATH_CHARS = 200
 _MOST_WORK = 2_000_000
 """Schemas times characters of an answer that are checked without limits; a second at the most."""
 MAX_OVERRUNS = 20
-"""Checks that go beyond a limit before a task makes no more of those that may: each costs seconds."""
+"""Checks of a shard that go beyond a limit before no more are made of those that may: each costs seconds."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -89,6 +89,13 @@ class ChecksApart:
         if cls._own is None or cls._own._owner != os.getpid():
             cls._own = cls()
         return cls._own
+
+    @classmethod
+    def begin_shard(cls) -> None:
+        """What answers to another shard overran says nothing of this one's: the same answers give the same rows
+        wherever they land, also in a process that lives on."""
+        if cls._own is not None:
+            cls._own._overruns = 0
 
     def check(self, schema: bytes, value: Any) -> Checked | Overrun:
         """:raises WorkerDiedError: if there can be no such process."""

@@ -11,6 +11,7 @@ import msgspec
 from airflow_openai_batch.openai_api.endpoints import Endpoint
 from airflow_openai_batch.openai_api.results_check import RESULT_FILE_GONE
 from airflow_openai_batch.requests.answer_format import Asked, read_asked
+from airflow_openai_batch.requests.schema_check import ChecksApart
 from airflow_openai_batch.results.outcome import MISSING, Outcome, OutcomeRules, Rank, read_outcome
 from airflow_openai_batch.results.raw_index import RawAnswers
 from airflow_openai_batch.results.vector_pieces import VectorPieces, count_vectors, lacks_some, read_inputs
@@ -111,6 +112,7 @@ class Settler:
         self._leftovers = RawAnswers(carried, [send.leftover_sha256 for send in raw.sends])
 
     def __enter__(self) -> Settler:
+        ChecksApart.begin_shard()
         self._leftovers.__enter__()
         return self
 

@@ -15,7 +15,7 @@ from airflow_openai_batch.job.shard_state import Goal
 from airflow_openai_batch.openai_api.batch import BatchStatus, BatchView, describe_progress
 from airflow_openai_batch.operators.task.caller import make_caller
 from airflow_openai_batch.operators.task.failures import task_failures
-from airflow_openai_batch.operators.task.handover import begin_in_triggerer, may_end_in_triggerer
+from airflow_openai_batch.operators.task.handover import MayBeginInTriggerer, may_end_in_triggerer
 from airflow_openai_batch.operators.task.sending import read_policy
 from airflow_openai_batch.operators.task.shard_step import ShardStepOperator
 from airflow_openai_batch.sending.queue.refusals import classify_refusal, describe_refused
@@ -30,7 +30,7 @@ TIMEOUT_S = 7 * 24 * 3600.0
 _NEVER_S = 1e12
 
 
-class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
+class OpenAIBatchSensor(MayBeginInTriggerer, ShardStepOperator, BaseSensorOperator):
     """Waits until the batch is final; expired and cancelled count, since they carry paid lines.
 
     Deferrable by default: one worker start to look, then the triggerer waits and ends the task without another. After
@@ -52,7 +52,6 @@ class OpenAIBatchSensor(ShardStepOperator, BaseSensorOperator):
     ) -> None:
         super().__init__(timeout=timeout, **kwargs)
         self.batch_id = batch_id
-        begin_in_triggerer(self, timeout=float(self.timeout))
 
     def execute(self, context: Context) -> Any:
         self.check_givers(context)

@@ -11,14 +11,17 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import fsspec
 
-from airflow_openai_batch.errors import OutOfBoundsError
+from airflow_openai_batch.errors import GivenUpError, OutOfBoundsError
 from airflow_openai_batch.server_words import describe_error
 from airflow_openai_batch.storage.private_files import create_file, make_folders
 from airflow_openai_batch.storage.uris import PUT_IT_THERE, find_link_out, is_path_below
+
+if TYPE_CHECKING:
+    import threading
 
 WRITE_BLOCK_BYTES = 8 * 2**20
 """Multipart size for object stores: 200 MB in 4 s against an S3 server, with 8 MB of memory a file."""
@@ -36,6 +39,8 @@ class Location:
 
     Looked at whenever a file is opened, since a link may lie in any folder, and below a glob in any file.
     """
+    given_up: threading.Event | None = None
+    """Set once nobody waits any more for the thread that has this place: it writes nothing then."""
 
     def child(self, name: str) -> Location:
         return self.at(f"{self.path.rstrip('/')}/{name}", f"{self.uri.rstrip('/')}/{name}")
@@ -47,6 +52,14 @@ class Location:
     def within(self, bounds: tuple[str, ...]) -> Location:
         """The same place, from which nothing leads out of these real paths."""
         return replace(self, bounds=bounds)
+
+    def until(self, given_up: threading.Event) -> Location:
+        """The same place, below which nothing is written any more once the work is given up."""
+        return replace(self, given_up=given_up)
+
+    def _check_wanted(self) -> None:
+        if self.given_up is not None and self.given_up.is_set():
+            raise GivenUpError(f"{self.uri}: nobody waits any more for what was to be written there.")
 
     def check_bounds(self) -> None:
         """:raises OutOfBoundsError: if a symbolic link leads from here to where it may not lead."""
@@ -127,6 +140,7 @@ class Location:
     def write_bytes(self, data: bytes) -> None:
         """Replace the file as a whole; a reader sees the old or the new, never a part."""
         if not self.is_local:
+            self._check_wanted()
             self.fs.pipe_file(self.path, data)  # one PUT: whole by nature
             return
         with self.open_write() as file:
@@ -139,6 +153,7 @@ class Location:
         fsspec's ``mode="create"``); elsewhere a look before the write, see `creates_exclusively`.
         """
         self.check_bounds()
+        self._check_wanted()
         if self.is_local:
             return self._link_exclusive(data)
         try:
@@ -194,6 +209,7 @@ class Location:
         try:
             yield cast("BinaryIO", file)
             file.close()
+            self._check_wanted()
             publish()
         except BaseException:
             with contextlib.suppress(Exception):
@@ -251,6 +267,7 @@ class Location:
 
     def remove(self) -> None:
         self.check_bounds()
+        self._check_wanted()
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self.path)
 

@@ -33,6 +33,7 @@ class OpenAIBatchHandoverTrigger(HeldTrigger):
 
     What was handed over is told in `handover_note`.
 
+    :param before: the task that hands over.
     :param goal: of the task, by its name.
     :param timeout: seconds since the batch's creation for which a sensor waits; ``None``: no bound.
     :param pushes: whether the task returns something.
@@ -43,6 +44,7 @@ class OpenAIBatchHandoverTrigger(HeldTrigger):
     def __init__(
         self,
         *,
+        before: str = "",
         goal: str = "",
         conn_id: Any = None,
         poll_interval: Any = 60.0,
@@ -57,6 +59,7 @@ class OpenAIBatchHandoverTrigger(HeldTrigger):
     ) -> None:
         # No check and no conversion here: an exception kills the whole triggerer.
         super().__init__()
+        self.before = before
         self.goal = goal
         self.conn_id = conn_id
         self.poll_interval = poll_interval
@@ -71,7 +74,16 @@ class OpenAIBatchHandoverTrigger(HeldTrigger):
         self._wait: OpenAIBatchEndTrigger | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        names = (*GIVEN, "goal", "timeout", "cancel_on_kill", "pushes", "link_key", "schema_version")
+        names = (
+            *GIVEN,
+            "before",
+            "goal",
+            "timeout",
+            "cancel_on_kill",
+            "pushes",
+            "link_key",
+            "schema_version",
+        )
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {**self.unknown, **{name: getattr(self, name) for name in names}},
@@ -121,17 +133,12 @@ class OpenAIBatchHandoverTrigger(HeldTrigger):
     async def _read(self) -> Mapping[str, Any] | None:
         """What the task before has handed over; ``None``: nothing, or this one is tried again."""
         ti: Any = self.task_instance
-        if self.task is None or (ti.try_number or 0) > 1:
+        if not self.before or (ti.try_number or 0) > 1:
             return None
-        before = sorted(self.task.upstream_task_ids)
-        pull = sync_to_async(ti.xcom_pull)
-        for task_id in before:
-            note = await pull(task_ids=task_id, key=KEY, map_indexes=ti.map_index)
-            if isinstance(note, str):
-                note = json.loads(note)
-            if isinstance(note, Mapping):
-                return note
-        return None
+        note = await sync_to_async(ti.xcom_pull)(task_ids=self.before, key=KEY, map_indexes=ti.map_index)
+        if isinstance(note, str):
+            note = json.loads(note)
+        return note if isinstance(note, Mapping) else None
 
     def _find_result(self, note: Mapping[str, Any]) -> dict[str, Any]:
         return {"return_value": note.get("result")} if self.pushes else {}

@@ -5,8 +5,9 @@ references and numbers alone. Only steps that bring home what was paid are carri
 machine wants, and whatever goes wrong, is for a worker, which looks again and has the words for it.
 
 It runs in a thread, one shard at a time, and is bounded by what it reads and what comes back: the others that wait in
-this triggerer feel less of it than of a look at the list of batches. Landing is repeatable, so nothing has to be
-stopped: who clears the task meanwhile lands once more.
+this triggerer feel less of it than of a look at the list of batches. Landing is repeatable: who clears the task
+meanwhile lands once more. A thread cannot be ended from outside, but one that is given up writes nothing more: the job
+may have been restarted by the time that it wakes up.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import asyncio
 import contextvars
 import functools
 import logging
+import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -77,9 +79,9 @@ class LandingOrder:
         """:raises msgspec.ValidationError: for an order of a release that had others."""
         return msgspec.convert(order, cls)
 
-    def open_files(self) -> ShardFiles:
+    def open_files(self, given_up: threading.Event) -> ShardFiles:
         """:raises OpenAIBatchError: as `open_place` and `open_shard`."""
-        output = open_place(self.job, "output", self.job_giver)
+        output = open_place(self.job, "output", self.job_giver).until(given_up)
         return open_shard(output, self.shard, make_resolver("input", self.source_giver), self.rules)
 
 
@@ -104,7 +106,8 @@ async def land_here(order: Mapping[str, Any], conn_id: str, batch: BatchView) ->
     if _waiting >= MOST_WAITING:
         return False
     # In the context of the trigger, so that its lines go to the task's log.
-    work = functools.partial(contextvars.copy_context().run, _land, order, conn_id, batch)
+    given_up = threading.Event()
+    work = functools.partial(contextvars.copy_context().run, _land, order, conn_id, batch, given_up)
     _waiting += 1
     try:
         async with asyncio.timeout(PATIENCE_S):
@@ -119,6 +122,7 @@ async def land_here(order: Mapping[str, Any], conn_id: str, batch: BatchView) ->
         log.warning("A worker goes on with the shard: %s", describe_error(error))
         return False
     finally:
+        given_up.set()
         _waiting -= 1
     return True
 
@@ -129,14 +133,14 @@ def _thread() -> Executor:
     return ThreadPoolExecutor(1, thread_name_prefix="openai-batch-landing")
 
 
-def _land(stored: Mapping[str, Any], conn_id: str, batch: BatchView) -> None:
+def _land(stored: Mapping[str, Any], conn_id: str, batch: BatchView, given_up: threading.Event) -> None:
     from airflow_openai_batch.hooks import metrics
     from airflow_openai_batch.hooks.openai_batch import OpenAIBatchHook  # a second of imports
 
     if not lands_in_triggerer():  # said since the worker left the order, or here alone
         raise _WorkerNeededError("[openai_batch] land_in_triggerer says so")
     order, hook = LandingOrder.from_dict(stored), OpenAIBatchHook(conn_id)
-    files = order.open_files()
+    files = order.open_files(given_up)
     tags = {"conn_id": conn_id, "model": files.shard.model, "dag_id": order.caller.dag_id}
 
     def count(name: str, value: int = 1, **more: str) -> None:

@@ -24,6 +24,7 @@ STEPS = {
     "wait": "wait and leftovers",
     "resend_leftovers": "wait and leftovers",
     "download": "landing",
+    "shard": "upload, create and landing",
     "publish": "report",
 }
 """The steps of a job by the tasks of the DAG."""

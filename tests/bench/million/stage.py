@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from airflow_openai_batch.testing.process import EmulatorProcess
@@ -16,7 +16,6 @@ MODEL = "gpt-4o-mini"
 """Of `bench.bench_split.write_requests`."""
 TIER_1_TOKENS = 2_000_000
 """What tier 1 allows in the batch queue of that model."""
-DAG = "openai_batch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,18 +23,21 @@ class Variant:
     """One way to send the same requests."""
 
     name: str
+    dag: str = "openai_batch"
     conf: Mapping[str, object] = field(default_factory=dict)
     queue_tokens: int | None = None
     """What fits into the server's queue at once; the server then counts tokens as a split does."""
 
 
+_TIER_1 = Variant(
+    name="through a queue of tier 1",
+    conf={"max_tokens_per_shard": TIER_1_TOKENS * 95 // 100, "enqueued_token_limit": TIER_1_TOKENS},
+    queue_tokens=TIER_1_TOKENS,
+)
 VARIANTS = (
     Variant(name="by requests alone"),
-    Variant(
-        name="through a queue of tier 1",
-        conf={"max_tokens_per_shard": TIER_1_TOKENS * 95 // 100, "enqueued_token_limit": TIER_1_TOKENS},
-        queue_tokens=TIER_1_TOKENS,
-    ),
+    _TIER_1,
+    replace(_TIER_1, name="through a queue of tier 1, one task a shard", dag="openai_batch_one_task"),
 )
 
 
@@ -56,7 +58,7 @@ def set_stage(folder: Path, variant: Variant, *, parallelism: int) -> Iterator[M
     """
     dags = folder / "dags"
     dags.mkdir()
-    shutil.copy(ROOT / "dags" / f"{DAG}.py", dags)
+    shutil.copy(ROOT / "dags" / f"{variant.dag}.py", dags)
     with contextlib.ExitStack() as stack:
         # Counters by request would grow with the requests; sums tell as well that each was answered once.
         arguments = ["--no-detail", "--data-dir", str(folder / "server")]

@@ -19,7 +19,7 @@ from airflow_openai_batch.openai_api.rate_limits import foresee_pace
 from airflow_openai_batch.operators.links import OpenAIBatchLink
 from airflow_openai_batch.operators.task.caller import make_caller
 from airflow_openai_batch.operators.task.failures import task_failures
-from airflow_openai_batch.operators.task.handover import hand_over
+from airflow_openai_batch.operators.task.handover import describe_params, hand_over
 from airflow_openai_batch.operators.task.instance_label import show_label
 from airflow_openai_batch.operators.task.landing_limit import read_landing_slots, wait_to_land
 from airflow_openai_batch.operators.task.monthly_budget import find_monthly_budget
@@ -139,6 +139,7 @@ class ShardStepOperator(ShardOperator):
             map_index_template=map_index_template,
             **kwargs,
         )
+        self.params_as_written = describe_params(self)
         self.shard = shard
         self.conn_id = conn_id
         self.poll_interval = poll_interval

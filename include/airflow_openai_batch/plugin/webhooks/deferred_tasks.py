@@ -25,10 +25,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_openai_batch.plugin.webhooks.handed_over import name_creator, read_handed_over
+from airflow_openai_batch.plugin.webhooks.handed_over import find_handed_over, name_creator
 from airflow_openai_batch.plugin.webhooks.trigger_probe import BATCH_END, TRIGGERS, find_batch_ids
 from airflow_openai_batch.triggers.handover_note import TRIGGER as HANDOVER_TRIGGER
-from airflow_openai_batch.triggers.handover_note import WAITS
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -100,11 +99,14 @@ def find_waiting(batch_id: str, metadata: Mapping[str, str]) -> list[Waiting]:
         named = _read_batches(session, keys)
         stored = _read_arguments(session, [key[0] for key in keys if batch_id in named[key]])
         arguments = {trigger_id: (path, _decrypt(text)) for trigger_id, (path, text) in stored.items()}
-        own = [row[1] for row in rows if row[-1] == HANDOVER_TRIGGER and _is_of_shard(row, metadata)]
-        if own and (handed := read_handed_over(session, batch_id, metadata)):
-            began = _read_arguments(session, own)
-            waits = [each for each, (_, text) in began.items() if _decrypt(text).get("goal") == WAITS]
-            arguments |= dict.fromkeys(waits, (BATCH_END, handed))
+        own = {row[1]: row[5] for row in rows if row[-1] == HANDOVER_TRIGGER and _is_of_shard(row, metadata)}
+        if own:
+            began = _read_arguments(session, list(own))
+            waits = {task_id: _decrypt(began[each][1]) for each, task_id in own.items() if each in began}
+            handed = find_handed_over(session, batch_id, metadata, waits)
+            arguments |= {
+                each: (BATCH_END, handed[task_id]) for each, task_id in own.items() if task_id in handed
+            }
     return [
         Waiting(
             ti_id, trigger_id, created.timestamp(), f"{dag} {run} {task} [{index}]", *arguments[trigger_id]
@@ -115,7 +117,7 @@ def find_waiting(batch_id: str, metadata: Mapping[str, str]) -> list[Waiting]:
 
 
 def _is_of_shard(row: Any, metadata: Mapping[str, str]) -> bool:
-    """Whether a task belongs to the mapped group of the one that created the batch."""
+    """Whether a task may be of the same shard as the one that created the batch: it is of its run and map index."""
     _, _, _, dag_id, run_id, _, map_index, _ = row
     told = (metadata.get("dag_id"), metadata.get("run_id"), metadata.get("map_index"))
     return told == (dag_id, run_id, str(map_index))

@@ -3,11 +3,12 @@ them handed over does (`airflow_openai_batch.triggers.handover`)."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.plugin.xcoms import read_value
-from airflow_openai_batch.triggers.handover_note import KEY
+from airflow_openai_batch.triggers.handover_note import KEY, WAITS
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -27,21 +28,50 @@ def name_creator(model: Any, metadata: Mapping[str, str]) -> tuple[Any, ...]:
     )
 
 
-def read_handed_over(session: Session, batch_id: str, metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    """The arguments of the trigger that waits for the batch within the task; ``None``: nobody was handed this batch.
+def find_handed_over(
+    session: Session, batch_id: str, metadata: Mapping[str, str], waits: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Of the tasks that wait for the batch the arguments of the trigger that waits within each.
 
-    The batch's metadata name the task that created it, and so the one that handed it over. A batch that another run
-    created and this one took over is found by polling.
+    A batch that another run created and this one took over is found by polling.
+
+    :param metadata: of the batch: they name the run and the map index of all these tasks.
+    :param waits: arguments of the triggers that the tasks began with, by task id.
     """
+    notes = _read_notes(session, metadata)
+    found = {}
+    for task_id, began in waits.items():
+        note = notes.get(began.get("before", ""))
+        wait = note.get("wait") if isinstance(note, Mapping) else None
+        if began.get("goal") != WAITS or not isinstance(wait, Mapping) or wait.get("batch_id") != batch_id:
+            continue
+        if _has_begun(session, metadata, task_id, began):
+            found[task_id] = {**wait, "finish_task": True}
+    return found
+
+
+def _read_notes(session: Session, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What was handed over, by the task that did."""
     from airflow.models.xcom import XComModel
     from sqlalchemy import select
 
-    query = select(XComModel.value, XComModel.timestamp).where(
-        XComModel.key == KEY, *name_creator(XComModel, metadata)
-    )
-    row = session.execute(query).first()
-    note = None if row is None else read_value(row)
-    wait = note.get("wait") if isinstance(note, Mapping) else None
-    if not isinstance(wait, Mapping) or wait.get("batch_id") != batch_id:
-        return None
-    return {**wait, "finish_task": True}  # what it returns was stored when it began to wait
+    dag, run, _, index = name_creator(XComModel, metadata)
+    query = select(XComModel.task_id, XComModel.value, XComModel.timestamp)
+    notes = {}
+    for row in session.execute(query.where(XComModel.key == KEY, dag, run, index)):
+        note = read_value(row)
+        # What a task hands on that ended in the triggerer is encoded once more; see `triggers.handover`.
+        notes[row.task_id] = json.loads(note) if isinstance(note, str) else note
+    return notes
+
+
+def _has_begun(session: Session, metadata: Mapping[str, str], task_id: str, began: Mapping[str, Any]) -> bool:
+    """Whether a triggerer has stored what the task returns, and its link; else it must be left to one, which does."""
+    from airflow.models.xcom import XComModel
+    from sqlalchemy import select
+
+    key = "return_value" if began.get("pushes") else began.get("link_key")
+    if not key:
+        return True
+    stored = name_creator(XComModel, {**metadata, "task_id": task_id})
+    return session.execute(select(XComModel.key).where(XComModel.key == key, *stored)).first() is not None
