@@ -16,6 +16,8 @@ from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
 from airflow_openai_batch.operators.shard import LandingOperator, OpenAIBatchResendOperator
 from airflow_openai_batch.operators.task.done_steps import find_done_steps
 from airflow_openai_batch.operators.task.failures import task_failures
+from airflow_openai_batch.operators.task.ownership import check_folder
+from airflow_openai_batch.operators.task.run_place import make_path_safe
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -69,7 +71,9 @@ class OpenAIBatchDownloadOperator(LandingOperator):
             raise ConfigError(
                 "either shard (an item of the split's output) or batch_id and output_uri must be given."
             )
-        folder = open_place(self.output_uri, "output", find_giver(context, "output_uri"))
+        giver = find_giver(context, "output_uri")
+        folder = open_place(self.output_uri.rstrip("/"), "output", giver)
+        check_folder(folder, context["ti"].dag_id, giver)
         check_conn_id(self.conn_id, find_giver(context, "conn_id"))
         with self._connect() as client:
             return self._download_files(client, self.batch_id, folder)
@@ -87,7 +91,7 @@ class OpenAIBatchDownloadOperator(LandingOperator):
         result: dict[str, Any] = {"batch_id": batch.id, "status": str(batch.status)}
         lines = 0
         for kind, file_id in (("output", batch.output_file_id), ("error", batch.error_file_id)):
-            target = folder.child(f"{batch.id}.{kind}.jsonl")
+            target = folder.child(f"{make_path_safe(batch_id)}.{kind}.jsonl")  # as asked, not as answered
             least = batch.completed if kind == "output" else max(0, batch.completed + batch.failed - lines)
             if file_id:
                 received = client.download(file_id, target, lines_at_least=least)

@@ -14,6 +14,7 @@ from airflow_openai_batch.access.locations import open_place
 from airflow_openai_batch.errors import ConfigError, JobError
 from airflow_openai_batch.operators.task.base import OpenAIBatchOperator
 from airflow_openai_batch.operators.task.failures import task_failures
+from airflow_openai_batch.operators.task.ownership import check_folders_above
 from airflow_openai_batch.operators.task.parameters import read_choice, read_flag, read_number
 from airflow_openai_batch.operators.task.run_place import place_of_run
 from airflow_openai_batch.tables.join.join_table import join_answers
@@ -151,7 +152,9 @@ class OpenAIBatchJoinOperator(OpenAIBatchOperator):
                 f"output_uri={self.output_uri!r}: name the file to write, for instance s3://bucket/answers.parquet."
             )
         giver = find_giver(context, "output_uri")
-        return open_place(place_of_run(pattern, context["ti"], giver), "output", giver)
+        place = open_place(place_of_run(pattern, context["ti"], giver), "output", giver)
+        check_folders_above(place, context["ti"].dag_id, giver)
+        return place
 
     def _read_format(self, uri: str) -> TableFormat:
         if self.format is None or str(self.format).strip().lower() in ("", "none"):

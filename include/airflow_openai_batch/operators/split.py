@@ -23,7 +23,12 @@ from airflow_openai_batch.operators.task.caller import make_caller
 from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.operators.task.local_disk import SPLIT_HOST, describe_local_paths, find_host
 from airflow_openai_batch.operators.task.monthly_budget import find_monthly_budget
-from airflow_openai_batch.operators.task.ownership import check_folders_above, check_job_owner, check_owner
+from airflow_openai_batch.operators.task.ownership import (
+    check_below_root,
+    check_folders_above,
+    check_job_owner,
+    check_owner,
+)
 from airflow_openai_batch.operators.task.parameters import (
     DEFAULT_CONN_ID,
     read_choice,
@@ -269,6 +274,7 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
         output = open_place(job_uri, "output", self._givers.output)
         check_job_owner(output, dag_id)
         check_folders_above(output, dag_id, self._givers.output)
+        check_below_root(output, self._givers.output)
         if (problem := output.find_write_problem()) is not None:
             raise ConfigError(
                 f"{job_uri}: cannot be written ({problem}). Choose another output_uri or grant the access."

@@ -11,6 +11,7 @@ import msgspec
 from airflow_openai_batch.access.givers import find_giver_of
 from airflow_openai_batch.access.locations import open_place
 from airflow_openai_batch.errors import ConfigError, JobError
+from airflow_openai_batch.operators.task.ownership import check_folder, check_owner
 from airflow_openai_batch.operators.task.run_place import place_of_run
 
 if TYPE_CHECKING:
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
     from airflow_openai_batch.storage.location import Location
 
 log = logging.getLogger(__name__)
+
+
+OWNER = "owner.json"
+
+
+class _Owner(msgspec.Struct, frozen=True):
+    """Of a run's directory."""
+
+    dag_id: str
 
 
 class FolderReading(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +55,22 @@ def open_folder(context: Context) -> Location:
     if not pattern:
         raise ConfigError("output_uri is empty: name a directory for the run.")
     giver = find_giver_of(output_uri, "output_uri")
-    return open_place(place_of_run(pattern, context["ti"], giver), "output", giver)
+    place = open_place(place_of_run(pattern, context["ti"], giver), "output", giver)
+    dag_id = context["ti"].dag_id
+    check_folder(place, dag_id, giver)
+    _claim(place, dag_id)
+    return place
+
+
+def _claim(folder: Location, dag_id: str) -> None:
+    """Say whose the files of the run are, which no plan tells, or whose it was said that they are.
+
+    :raises ForeignJobError: if they are another DAG's.
+    """
+    note = folder.child(OWNER)
+    note.create_exclusive(msgspec.json.encode(_Owner(dag_id=dag_id)))
+    if (owner := read_note(note, _Owner)) is not None:
+        check_owner(owner.dag_id, folder.uri, dag_id)
 
 
 def find_restart(context: Context) -> str | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from airflow_openai_batch.access.givers import Giver
 from airflow_openai_batch.access.permissions import find_roots
 from airflow_openai_batch.access.settings import describe_option, read_list
-from airflow_openai_batch.errors import ForeignJobError, JobError
+from airflow_openai_batch.errors import ForeignJobError, JobError, NotAllowedError
 from airflow_openai_batch.job.generations import read_last_head
 from airflow_openai_batch.storage.uris import parse_uri
 
@@ -44,6 +44,11 @@ def check_job_owner(output: Location, dag_id: str) -> None:
         check_owner(plan.created_by, output.uri, dag_id)
 
 
+def check_folder(folder: Location, dag_id: str, giver: Giver) -> None:
+    """For whoever writes files of its own into a folder: as `check_folders_above`, of the folder as well."""
+    check_folders_above(folder.child(""), dag_id, giver)
+
+
 def check_folders_above(output: Location, dag_id: str, giver: Giver) -> None:
     """A form must not put files into the directory of another DAG's job either, where readers take them for its own.
 
@@ -62,6 +67,19 @@ def check_folders_above(output: Location, dag_id: str, giver: Giver) -> None:
             plan = read_last_head(replace(output, path=path, uri=uri, bounds=None))
         if plan is not None:
             check_owner(plan.created_by, uri, dag_id)
+
+
+def check_below_root(output: Location, giver: Giver) -> None:
+    """A job in the folder of all jobs would be one above those of all other DAGs.
+
+    :raises NotAllowedError: if a form names that folder itself.
+    """
+    roots = (find_roots("output", giver) or ()) if giver is Giver.FORM else ()
+    if any(parse_uri(root) == parse_uri(output.uri) for root in roots):
+        raise NotAllowedError(
+            f"{output.uri}: is the folder below which forms name their outputs. Name a folder in it, for instance "
+            f"{output.uri.rstrip('/')}/{{run_id}}."
+        )
 
 
 def find_other_owner(created_by: str, dag_id: str) -> str | None:

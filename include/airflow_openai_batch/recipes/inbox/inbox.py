@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+from airflow.sdk import get_current_context
 
-from airflow_openai_batch.access.givers import find_giver_of
+from airflow_openai_batch.access.givers import Giver, find_giver_of
 from airflow_openai_batch.access.locations import open_place
 from airflow_openai_batch.access.permissions import check_uri
 from airflow_openai_batch.errors import JobError
+from airflow_openai_batch.operators.task.ownership import check_folder
 from airflow_openai_batch.storage.sources import explained
 
 if TYPE_CHECKING:
@@ -142,7 +144,10 @@ def open_inbox(uri: str) -> Inbox:
     uri = uri.strip().rstrip("/")
     giver = find_giver_of(uri, "inbox")
     check_uri(uri, "input", giver)
-    return Inbox(open_place(uri, "output", giver))
+    place = open_place(uri, "output", giver)
+    if giver is Giver.FORM:
+        check_folder(place, get_current_context()["ti"].dag_id, giver)
+    return Inbox(place)
 
 
 def seed_inbox(inbox: Inbox, samples: Path) -> int:
