@@ -93,8 +93,8 @@ class LandingOperator(ShardStepOperator):
             keep_response_body=read_flag("keep_response_body", self.keep_response_body),
             outcomes=OutcomeRules(
                 max_attempts=int(read_number("max_attempts", self.max_attempts, minimum=1)),
-                accept=frozenset(read_list("accept_codes", self.accept_codes)),
-                retry=frozenset(read_list("retry_codes", self.retry_codes)),
+                accept=frozenset(filter(None, read_list("accept_codes", self.accept_codes))),
+                retry=frozenset(filter(None, read_list("retry_codes", self.retry_codes))),
             ),
         )
 

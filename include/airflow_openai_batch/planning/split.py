@@ -116,6 +116,7 @@ def split_job(
         max_shards=max_shards,
         progress=progress,
         model_ends=model_ends,
+        way_out=_NEW_RUN if on_existing == "restart" else _WAY_OUT,
     )
     if existing is not None and (on_existing != "restart" or is_retry):
         return wanted.resume(existing, listing)
@@ -136,6 +137,8 @@ class SplitRun:
     max_shards: int | None
     progress: Callable[[ScanProgress], None] | None
     model_ends: ModelEnds = NO_MODEL_ENDS
+    way_out: str
+    """Where the input is not that of the plan."""
     notices: list[str] = field(default_factory=list)
 
     def create(self, listing: Listing, existing: Plan | None) -> SplitResult:
@@ -237,14 +240,14 @@ class SplitRun:
         if len(planned) == len(found) == 1:
             names = SourceNames([*planned, *found])
             raise InputChangedError(
-                f"{self.output.uri}: was planned for {names.name(0)}, now it is {names.name(1)}. {_WAY_OUT}"
+                f"{self.output.uri}: was planned for {names.name(0)}, now it is {names.name(1)}. {self.way_out}"
             )
         new = [uri for uri in found if uri not in planned]
         gone = [uri for uri in planned if uri not in found]
         changes = [f"new is {uri}" for uri in new[:3]] + [f"missing is {uri}" for uri in gone[:3]]
         raise InputChangedError(
             f"{self.output.uri}: was planned for {number_of(len(planned), 'input file')}, now there are {len(found):,}"
-            f" ({'; '.join(changes) or 'in another order'}). {_WAY_OUT}"
+            f" ({'; '.join(changes) or 'in another order'}). {self.way_out}"
         )
 
     def _compare_content(self, plan: Plan, listing: Listing) -> None:
@@ -253,14 +256,14 @@ class SplitRun:
             if source.size != file.size and file.compression is None:
                 raise InputChangedError(
                     f"{file.uri}: changed since it was planned ({file.size:,} bytes instead of {source.size:,}). "
-                    f"{_WAY_OUT}"
+                    f"{self.way_out}"
                 )
         limits = ShardLimits(**msgspec.structs.asdict(plan.limits))
         counting = dataclasses.replace(self.counting, count_images=plan.count_images)
         with contextlib.closing(self._scan(listing, limits, counting)) as draft:
             if fingerprint(draft) != plan.fingerprint:
                 raise InputChangedError(
-                    f"{self.output.uri}: the input changed since it was planned. {_WAY_OUT}"
+                    f"{self.output.uri}: the input changed since it was planned. {self.way_out}"
                 )
         self.notices.append(
             f"{self.output.uri}: input files are newer than the plan but hold the same requests; going on with it."
@@ -354,6 +357,10 @@ class SplitRun:
 
 _FORMAT = 'Each line must be one request: {"custom_id": ..., "method": "POST", "url": ..., "body": {...}}.'
 _WAY_OUT = "Choose another output directory, or on_existing=restart to begin anew and pay again for what was answered."
+_NEW_RUN = (
+    "This run has begun anew already. Trigger a new run with on_existing=restart, which pays again for what was "
+    "answered, or choose another output directory."
+)
 
 
 def _name_inputs(listing: Listing) -> str:

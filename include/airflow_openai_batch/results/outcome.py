@@ -91,11 +91,11 @@ class OutcomeRules:
     def __post_init__(self) -> None:
         if self.max_attempts < 1:
             raise ConfigError(f"max_attempts={self.max_attempts}: must be at least 1.")
-        _check_codes("retry", self.retry, ANSWER_CODES)
-        _check_codes("accept", self.accept, ANSWER_CODES - {INVALID_OUTPUT})
+        _check_codes("retry_codes", self.retry, ANSWER_CODES)
+        _check_codes("accept_codes", self.accept, ANSWER_CODES - {INVALID_OUTPUT})
         if both := sorted(self.retry & self.accept):
             raise ConfigError(
-                f"{', '.join(both)}: both in retry and in accept; an accepted answer is not asked again."
+                f"{', '.join(both)}: both in retry_codes and in accept_codes; an accepted answer is not asked again."
             )
 
 

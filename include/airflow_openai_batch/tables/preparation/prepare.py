@@ -122,15 +122,17 @@ def prepare_requests(what: Preparation, output: Location) -> Prepared:
     :raises ConfigError: for a prompt that does not go with the table.
     :raises InputError: for a source that cannot be read, is empty, or has no row that can be asked about.
     :raises InputChangedError: if prompt, source or options are other ones than those of the manifest.
-    :raises JobExistsError: if there is a manifest and ``on_existing`` is ``fail``.
+    :raises JobExistsError: if there is a manifest of another run and ``on_existing`` is ``fail``.
     """
     _check_output(output)
     manifest = read_manifest(output)
-    if manifest is not None and what.on_existing == "fail":
+    # As a split takes it: what this run has prepared may be paid for by now, and its answers belong to these rows.
+    is_retry = manifest is not None and bool(what.run_key) and manifest.created_by == what.run_key
+    if manifest is not None and what.on_existing == "fail" and not is_retry:
         raise JobExistsError(
             f"{output.uri}: was prepared already. Choose another output_uri, or set on_existing=resume or restart."
         )
-    if manifest is not None and what.on_existing == "resume":
+    if manifest is not None and (what.on_existing == "resume" or is_retry):
         _check_unchanged(manifest, what, output)
         notices = (_tell_of_query(manifest),) if manifest.source.kind == "sql" else ()
         return Prepared(manifest, created=False, notices=notices)
@@ -171,9 +173,15 @@ def _check_unchanged(manifest: Manifest, what: Preparation, output: Location) ->
         "dedupe or images_root": manifest.options_sha256 != what.options_sha256,
     }
     if named := [name for name, differs in changed.items() if differs]:
+        way_out = (
+            "This run has begun anew already. Trigger a new run with on_existing=restart, which pays again for what "
+            "was answered, or choose another output_uri."
+            if what.on_existing == "restart"
+            else "Choose another output_uri, or set on_existing=restart here and at the split, which pays again for "
+            "what was answered."
+        )
         raise InputChangedError(
-            f"{output.uri}: was prepared before; since then changed: {', '.join(named)}. Choose another output_uri, or "
-            "set on_existing=restart here and at the split, which pays again for what was answered."
+            f"{output.uri}: was prepared before; since then changed: {', '.join(named)}. {way_out}"
         )
 
 

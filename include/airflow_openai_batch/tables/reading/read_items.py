@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -22,13 +23,23 @@ def read_item_rows(items: Iterable[str | Mapping[str, Any]]) -> Iterator[RawBloc
     size = 0
     for number, item in enumerate(items):
         row = {PROMPT_COLUMN: item} if isinstance(item, str) else _check_row(item, number)
-        rows.append(row)
+        rows.append({name: _keep(value) for name, value in row.items()})
         size += sum(len(value) for value in row.values() if isinstance(value, str | bytes))
         if len(rows) >= BLOCK_ROWS or size >= BLOCK_BYTES:
             yield RawBlock(rows, {})
             rows, size = [], 0
     if rows:
         yield RawBlock(rows, {})
+
+
+def _keep(value: Any) -> Any:
+    """As it is now: whoever yields a row may fill it anew for the next one."""
+    if isinstance(value, str | bytes | int | float | None):
+        return value
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # an object of somebody's that cannot be copied, which no request will hold either
+        return value
 
 
 def _check_row(item: object, number: int) -> Mapping[str, Any]:
