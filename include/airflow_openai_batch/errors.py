@@ -127,6 +127,10 @@ class GivenUpError(JobError):
     """A thread comes too late: who waited for it has gone on without it."""
 
 
+class TooLargeError(JobError):
+    """More came than there is room for where it was asked for."""
+
+
 class BudgetError(OpenAIBatchError):
     """What is about to be sent could cost more than a budget allows, or what it costs cannot be known."""
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
 
-from airflow_openai_batch.storage.location import WRITE_BLOCK_BYTES, Location
+from airflow_openai_batch.errors import GivenUpError
+from airflow_openai_batch.storage.location import WRITE_BLOCK_BYTES, Location, resolve_plain
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fixtures.object_store import ObjectStore
 
 SIZES = [0, 1_000, WRITE_BLOCK_BYTES + 1_000]
@@ -63,3 +67,24 @@ def test_what_fails_leaves_what_was_there_and_no_upload_that_is_billed(
     assert s3.keys() == ["part.jsonl"]
     assert s3.get("part.jsonl") == b"before"
     assert "Uploads" not in client.list_multipart_uploads(Bucket=s3.bucket)
+
+
+def test_a_file_that_nobody_waits_for_any_more_takes_nothing(tmp_path: Path) -> None:
+    given_up = threading.Event()
+    place = resolve_plain(f"{tmp_path}/answers.jsonl").until(given_up)
+
+    def write_on() -> None:
+        with place.open_write() as file:
+            file.write(b"wanted")
+            given_up.set()
+            file.write(b"more")
+
+    for write in (
+        write_on,
+        lambda: place.write_bytes(b"x"),
+        lambda: place.create_exclusive(b"x"),
+        place.remove,
+    ):
+        with pytest.raises(GivenUpError):
+            write()
+    assert list(tmp_path.iterdir()) == []

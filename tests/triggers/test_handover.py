@@ -168,3 +168,12 @@ async def test_a_sensor_keeps_its_timeout(openai_server: OpenAIServer, airflow: 
     (batch_id,) = create_batches(openai_server, 1)
     event = await fire(make_note(wait=make_wait(batch_id)), timeout=5.0)  # since the first second of 1970
     assert event.payload["status"] == "timed_out"
+
+
+async def test_a_note_names_neither_a_connection_nor_a_place(
+    openai_server: OpenAIServer, airflow: Airflow
+) -> None:
+    """Whoever may write XComs is not asked which key a batch is looked at, and cancelled, with."""
+    (batch_id,) = create_batches(openai_server, 1)
+    wait = {**make_wait(batch_id), "conn_id": "another", "landing": {"job": "file:///etc", "job_giver": 0}}
+    assert isinstance(await fire(make_note(wait=wait)), TaskSuccessEvent)

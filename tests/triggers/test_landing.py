@@ -20,12 +20,15 @@ from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from airflow_openai_batch.access.locations import resolve_location
 from airflow_openai_batch.job.plan import ShardLimits
+from airflow_openai_batch.openai_api.client import BatchClient
+from airflow_openai_batch.openai_api.server_objects import FileView
 from airflow_openai_batch.operators.download import OpenAIBatchDownloadOperator
 from airflow_openai_batch.operators.shard import OpenAIBatchShardOperator
 from airflow_openai_batch.operators.whole_job import OpenAIBatchJobOperator
 from airflow_openai_batch.planning.split import split_job
 from airflow_openai_batch.plugin.webhooks.trigger_probe import ask_trigger
 from airflow_openai_batch.requests import schema_check
+from airflow_openai_batch.results.reconcile import Settler
 from airflow_openai_batch.triggers.first_of import make_trigger, read_members
 from airflow_openai_batch.triggers.landing import MOST_BYTES, MOST_WAITING, _thread
 from fixtures.airflow_versions import needs_airflow_3_3
@@ -351,6 +354,39 @@ def test_what_was_given_up_writes_nothing_into_a_job_that_was_restarted(
         again.begin()
     again.resume()
     assert [row["content"] for row in job.rows()] == ["A new answer."] * 2
+
+
+def test_what_was_given_up_judges_no_more_answers(
+    tmp_path: Path, openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them may take seconds, and whoever lands next waits for the only thread."""
+    monkeypatch.setattr("airflow_openai_batch.triggers.landing.PATIENCE_S", 0.5)
+    judged, settle = [], Settler.settle
+
+    def settle_slowly(*arguments: Any) -> Any:
+        judged.append(time.sleep(0.3))
+        return settle(*arguments)
+
+    monkeypatch.setattr(Settler, "settle", settle_slowly)
+    openai_server.script(line="refusal", times=None)
+    job = split(tmp_path, [chat_line(str(number)) for number in range(20)])
+    assert not lands_there(ShardTask(job).begin())
+    _thread().submit(int).result(timeout=30)
+    assert len(judged) < 6
+
+
+def test_a_server_that_says_less_than_it_sends_fills_no_triggerer(
+    tmp_path: Path, openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openai_server.answer = lambda _: "word " * MOST_BYTES
+    told = FileView(id="file-x", bytes=10)
+    monkeypatch.setattr(BatchClient, "describe_file", lambda *_: told)
+    job = split(tmp_path, [chat_line("a")])
+    task = ShardTask(job)
+    assert not lands_there(task.begin())
+    assert not list(job.output.glob("raw/*"))
+    task.resume()
+    assert [row["status"] for row in job.rows()] == ["ok"], "a worker believes what comes twice"
 
 
 def test_what_another_shard_has_overrun_lets_no_answer_pass(

@@ -15,6 +15,7 @@ from airflow_openai_batch.errors import (
     NotFoundError,
     RemoteError,
     RequestRefusedError,
+    TooLargeError,
 )
 from airflow_openai_batch.openai_api.batch import (
     CREATE_TIMEOUT_S,
@@ -302,7 +303,13 @@ class BatchClient:
         return read_shown(answer, doing, "the file", self._read_file)
 
     def download(
-        self, file_id: str, target: Location, *, lines_at_least: int = 0, believe_all: bool = False
+        self,
+        file_id: str,
+        target: Location,
+        *,
+        lines_at_least: int = 0,
+        believe_all: bool = False,
+        most_bytes: int | None = None,
     ) -> Received:
         """Stream a result file into object storage; what is cut, or not what it should be, is fetched anew.
 
@@ -311,16 +318,20 @@ class BatchClient:
 
         :param lines_at_least: what the batch's counts promise of this file.
         :param believe_all: take whatever comes; somebody has decided so.
+        :param most_bytes: more than these are not taken, whatever the server has said of the file.
         :raises DownloadError: if it did not arrive whole, or as what it should be, five times.
         :raises NotFoundError: if OpenAI does not know the file (yet).
+        :raises TooLargeError: if it has more than ``most_bytes``.
         """
         check = None if believe_all else ResultCheck(name=file_id, lines_at_least=lines_at_least, twice=True)
-        received = DOWNLOAD_RETRY(self._download, file_id, target, check)
+        received = DOWNLOAD_RETRY(self._download, file_id, target, check, most_bytes)
         if check is not None and check.note:
             log.warning("%s is taken as it is, twice the same came: %s.", file_id, check.note)
         return received
 
-    def _download(self, file_id: str, target: Location, check: ResultCheck | None) -> Received:
+    def _download(
+        self, file_id: str, target: Location, check: ResultCheck | None, most_bytes: int | None
+    ) -> Received:
         meter, arrived = ResultMeter(), 0
         if check is not None and check.told_bytes is None:  # a file's object may show later than its content
             told = self.describe_file(file_id)
@@ -332,9 +343,11 @@ class BatchClient:
                 self._openai.files.with_streaming_response.content(file_id) as response,
             ):
                 for chunk in response.iter_bytes(CHUNK_BYTES):
+                    arrived += len(chunk)
+                    if most_bytes is not None and arrived > most_bytes:
+                        raise TooLargeError(f"{file_id} has more than {most_bytes:,} bytes, the limit here.")
                     sink.write(chunk)
                     meter.feed(chunk)
-                    arrived += len(chunk)
                 received = meter.end()
                 if check is not None:
                     check_length(file_id, response.headers, received.bytes)

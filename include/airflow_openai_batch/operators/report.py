@@ -138,7 +138,7 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
             context["ti"].xcom_push("job", output.uri)
             summaries = list(_read_summaries(output, plan))
             giver = find_giver(context, "conn_id")
-            prices = self._find_own_prices(giver)
+            prices = self._find_own_prices(context, giver)
             usual = self._measure_durations(giver)
             report = self._write(
                 output, plan, summaries, sample, make_source_resolver(context), prices, usual
@@ -203,10 +203,11 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
             self.log.warning("The report does not say how long batches take in the account: %s", error)
             return UsualDurations()
 
-    def _find_own_prices(self, giver: Giver) -> OwnPrices:
+    def _find_own_prices(self, context: Context, giver: Giver) -> OwnPrices:
         """A report is written whatever the connection says by now: its prices are for estimates alone."""
         try:
             check_conn_id(self.conn_id, giver)
+            context["ti"].xcom_push("conn_id", self.conn_id)  # the page may use it as well
             return find_own_prices(self.conn_id)
         except OpenAIBatchError as error:
             self.log.warning("The estimates are without the connection's prices: %s", error)

@@ -1,7 +1,7 @@
 """Which jobs there are: what Airflow's own database says, without a table of ours.
 
 A split, or a task that holds a whole job, pushes the XCom ``job`` (URI of the directory) and ``estimate``. A report
-pushes ``job`` as well; it is shown only where nothing else of its run made the directory.
+pushes ``job`` as well, and ``conn_id``; it is shown only where nothing else of its run made the directory.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from airflow.models.dagrun import DagRun
-from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from sqlalchemy import and_, exists, func, or_, select, tuple_
@@ -180,21 +179,22 @@ def _read_rows(session: Session, query: Select[Any]) -> Iterable[JobRow]:
 
 
 def find_conn_ids(session: Session, jobs: Iterable[JobId]) -> dict[JobId, str]:
-    """The connections of jobs; those that nothing tells of are left out."""
+    """The connections of jobs; those that nothing tells of are left out.
+
+    What a task was given is not enough: it may have been refused. So each says which one it may use.
+    """
     wanted = {(job.dag_id, job.run_id, job.task_id, job.map_index): job for job in jobs}
     if not wanted:
         return {}
-    fields, xcom = RenderedTaskInstanceFields, XComModel
-    keys = [(table.dag_id, table.run_id, table.task_id, table.map_index) for table in (fields, xcom)]
-    rendered = select(*keys[0], fields.rendered_fields).where(tuple_(*keys[0]).in_(wanted))
-    estimates = select(*keys[1], xcom.value, xcom.timestamp).where(
-        xcom.key == "estimate", tuple_(*keys[1]).in_(wanted)
+    xcom = XComModel
+    keys = (xcom.dag_id, xcom.run_id, xcom.task_id, xcom.map_index)
+    query = select(*keys, xcom.value, xcom.timestamp).where(
+        xcom.key.in_(("estimate", "conn_id")), tuple_(*keys).in_(wanted)
     )
-    # A report pushes no estimate, and Airflow keeps what was rendered for 30 runs.
-    told = [(row, row[4]) for row in session.execute(rendered)]
-    told += [(row, read_value(row)) for row in session.execute(estimates)]
-    return {
-        wanted[row[0], row[1], row[2], row[3]]: said["conn_id"]
-        for row, said in told
-        if isinstance(said, dict) and isinstance(said.get("conn_id"), str)
-    }
+    found = {}
+    for row in session.execute(query):
+        said = read_value(row)
+        conn_id = said.get("conn_id") if isinstance(said, dict) else said  # a report pushes no estimate
+        if isinstance(conn_id, str):
+            found[wanted[row[0], row[1], row[2], row[3]]] = conn_id
+    return found

@@ -64,6 +64,7 @@ def land_shard(
     :param media: takes what answers bring as files.
     :raises InputChangedError: if a request line is none any more.
     :raises AccountingError: if ``requests`` gives more or fewer than the plan says.
+    :raises GivenUpError: if nobody waits for the part any more.
     """
     unsent = _TOO_LATE if leftover is None else _NOT_SAMPLED
     landing = _Landing(sends, shard, media, keep_response_body, own_prices, unsent)
@@ -81,6 +82,7 @@ def land_shard(
                 made, odd = plain.make(batch)
                 rows = []
                 for index in odd:
+                    part.check_wanted()  # a check against a schema may take seconds
                     settled = settler.settle(batch, index)
                     rows.append(landing.to_row(settled))
                     if leftover is not None and settled.retryable:

@@ -31,12 +31,14 @@ def fetch_results(
     *,
     checked: bool,
     gives_up: Collection[str] = (),
+    most_bytes: int | None = None,
 ) -> tuple[str, ...]:
     """Bring output and error file of a batch to their places; what is there and sound stays.
 
     :param places: by kind, ``output`` and ``error``.
     :param checked: the batch's answers have landed before: what is there is not measured again.
     :param gives_up: doubts that hold nothing up any more; see `openai_api.results_check`.
+    :param most_bytes: of a file; see `BatchClient.download`.
     :return: kinds of which the server has no file (any more) and nothing was there.
     :raises UnprovenError: if there is a doubt that is not given up; its code says which.
     """
@@ -50,7 +52,9 @@ def fetch_results(
         if file_id is None or (checked and places[kind].exists()):
             continue
         try:
-            lines += _obtain(file_id, places[kind], client, 0 if checked else least, ended, kind, gives_up)
+            lines += _obtain(
+                file_id, places[kind], client, 0 if checked else least, ended, kind, gives_up, most_bytes
+            )
         except NotFoundError as error:
             if RESULT_FILE_GONE not in gives_up:
                 raise UnprovenError(
@@ -75,6 +79,7 @@ def _obtain(
     ended: Ended,
     kind: str,
     gives_up: Collection[str],
+    most_bytes: int | None,
 ) -> int:
     """:return: the lines that the place holds then."""
     code = RESULTS_UNPROVEN if kind == "output" else ERRORS_UNPROVEN
@@ -87,7 +92,9 @@ def _obtain(
         else:
             return kept.lines
     try:
-        received = client.download(file_id, place, lines_at_least=least, believe_all=code in gives_up)
+        received = client.download(
+            file_id, place, lines_at_least=least, believe_all=code in gives_up, most_bytes=most_bytes
+        )
     except DownloadError as error:
         raise UnprovenError(f"{ended.batch_id}, {kind} file: {_sentence(error)}", code=code) from None
     log.info("Downloaded %s bytes of %s to %s.", f"{received.bytes:,}", file_id, place.uri)

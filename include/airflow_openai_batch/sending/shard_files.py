@@ -73,6 +73,8 @@ class ShardFiles:
     shard: Shard
     resolve: Resolver
     rules: LandingRules
+    most_bytes: int | None = None
+    """Of a result file, where there is little room."""
 
     @property
     def name(self) -> str:
@@ -164,6 +166,7 @@ class ShardFiles:
                 client,
                 checked=ended.send <= state.landed_send,
                 gives_up=gives_up,
+                most_bytes=self.most_bytes,
             )
             for ended in state.ended
         }

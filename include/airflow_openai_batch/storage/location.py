@@ -57,7 +57,8 @@ class Location:
         """The same place, below which nothing is written any more once the work is given up."""
         return replace(self, given_up=given_up)
 
-    def _check_wanted(self) -> None:
+    def check_wanted(self) -> None:
+        """:raises GivenUpError: if nobody waits any more."""
         if self.given_up is not None and self.given_up.is_set():
             raise GivenUpError(f"{self.uri}: nobody waits any more for what was to be written there.")
 
@@ -140,7 +141,7 @@ class Location:
     def write_bytes(self, data: bytes) -> None:
         """Replace the file as a whole; a reader sees the old or the new, never a part."""
         if not self.is_local:
-            self._check_wanted()
+            self.check_wanted()
             self.fs.pipe_file(self.path, data)  # one PUT: whole by nature
             return
         with self.open_write() as file:
@@ -153,7 +154,7 @@ class Location:
         fsspec's ``mode="create"``); elsewhere a look before the write, see `creates_exclusively`.
         """
         self.check_bounds()
-        self._check_wanted()
+        self.check_wanted()
         if self.is_local:
             return self._link_exclusive(data)
         try:
@@ -207,9 +208,9 @@ class Location:
             move = os.replace if self.is_local else self.fs.mv
             publish, discard = partial(move, temporary, self.path), partial(self.fs.rm_file, temporary)
         try:
-            yield cast("BinaryIO", file)
+            yield cast("BinaryIO", file if self.given_up is None else _WantedFile(file, self.check_wanted))
             file.close()
-            self._check_wanted()
+            self.check_wanted()
             publish()
         except BaseException:
             with contextlib.suppress(Exception):
@@ -267,9 +268,24 @@ class Location:
 
     def remove(self) -> None:
         self.check_bounds()
-        self._check_wanted()
+        self.check_wanted()
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self.path)
+
+
+class _WantedFile:
+    """Takes nothing any more once it is not wanted: what is written may come from a stream without an end."""
+
+    def __init__(self, file: Any, check: Callable[[], None]) -> None:
+        self._file = file
+        self._check = check
+
+    def write(self, data: Any) -> int:
+        self._check()
+        return cast("int", self._file.write(data))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def _iter_paths(folder: str, recursive: bool) -> Iterator[str]:

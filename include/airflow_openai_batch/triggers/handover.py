@@ -123,7 +123,8 @@ class OpenAIBatchHandoverTrigger(HeldTrigger):
             await self._wait.on_kill()
 
     def _make_wait(self, arguments: Mapping[str, Any]) -> OpenAIBatchEndTrigger:
-        wait = OpenAIBatchEndTrigger(**arguments)
+        # Over the connection that was compared, and with no order: whoever may write XComs says neither.
+        wait = OpenAIBatchEndTrigger(**{**arguments, "conn_id": self.conn_id, "landing": None})
         wait.cancel_on_kill, wait.finish_task = self.cancel_on_kill, True
         if self.timeout is not None and wait.created_at:
             wait.timeout_at = wait.created_at + self.timeout

@@ -19,7 +19,7 @@ import logging
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -82,7 +82,8 @@ class LandingOrder:
     def open_files(self, given_up: threading.Event) -> ShardFiles:
         """:raises OpenAIBatchError: as `open_place` and `open_shard`."""
         output = open_place(self.job, "output", self.job_giver).until(given_up)
-        return open_shard(output, self.shard, make_resolver("input", self.source_giver), self.rules)
+        files = open_shard(output, self.shard, make_resolver("input", self.source_giver), self.rules)
+        return replace(files, most_bytes=MOST_BYTES)
 
 
 def may_land_here(files: ShardFiles, state: ShardState) -> bool:

@@ -46,7 +46,7 @@ def find_handed_over(
         if began.get("goal") != WAITS or not isinstance(wait, Mapping) or wait.get("batch_id") != batch_id:
             continue
         if _has_begun(session, metadata, task_id, began):
-            found[task_id] = {**wait, "finish_task": True}
+            found[task_id] = {**wait, "finish_task": True, "landing": None}
     return found
 
 
