@@ -21,7 +21,8 @@ from airflow_openai_batch.errors import (
     RequestRefusedError,
     TransientError,
 )
-from airflow_openai_batch.openai_api.client import AsyncBatchClient, BatchClient
+from airflow_openai_batch.openai_api.async_client import AsyncBatchClient
+from airflow_openai_batch.openai_api.client import BatchClient
 from airflow_openai_batch.openai_api.redirects import guard_redirects
 from fixtures.gate import Gate, make_certificate, open_gate
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import openai
 
-from airflow_openai_batch.openai_api.client import AsyncBatchClient
+from airflow_openai_batch.openai_api.async_client import AsyncBatchClient
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing import OpenAIServer

@@ -17,7 +17,8 @@ from airflow.providers.openai.hooks.openai import OpenAIHook
 from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.hooks.certificates import read_certificates
 from airflow_openai_batch.openai_api.account_limits import AccountLimits, read_account_limits
-from airflow_openai_batch.openai_api.client import AsyncBatchClient, BatchClient
+from airflow_openai_batch.openai_api.async_client import AsyncBatchClient
+from airflow_openai_batch.openai_api.client import BatchClient
 from airflow_openai_batch.openai_api.client_arguments import check_client_arguments, check_made_arguments
 from airflow_openai_batch.openai_api.client_errors import translated
 from airflow_openai_batch.openai_api.connection_settings import (

@@ -10,6 +10,7 @@ __all__ = [
     "answer_parts",
     "answer_vectors",
     "answer_videos",
+    "async_client",
     "batch",
     "batch_durations",
     "client",

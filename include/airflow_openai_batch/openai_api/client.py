@@ -43,7 +43,7 @@ from airflow_openai_batch.openai_api.servers.choice import DEFAULT_SERVER
 from airflow_openai_batch.openai_api.video_client import VideoClient
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI, OpenAI
+    from openai import OpenAI
 
     from airflow_openai_batch.openai_api.servers.profile import ServerProfile
     from airflow_openai_batch.storage.location import Location
@@ -55,7 +55,6 @@ FILES_PAGE = 10_000
 FILE_EXPIRY_S = 2_592_000
 """30 days, the most OpenAI allows: a second net under the clean-up."""
 UPLOAD_TIMEOUT_S = 1_800.0
-WATCH_TIMEOUT_S = 60.0
 CHUNK_BYTES = 1 << 20
 _FAILED_FILES = frozenset({"error", "failed", "deleted", "deleting", "expired"})
 
@@ -356,50 +355,3 @@ class BatchClient:
             cut = f"cut after {arrived:,} bytes ({type(error).__name__})"
             raise DownloadError(f"downloading {file_id}: {cut}") from None
         return received
-
-
-def _shorten(timeout: Any, most_s: float) -> float:
-    """A client's time-out for answers, in seconds, but so many at most."""
-    own_s = timeout.read if isinstance(timeout, openai.Timeout) else timeout
-    return most_s if own_s is None else min(own_s, most_s)
-
-
-class AsyncBatchClient:
-    """The asynchronous half, for the triggerer: it looks, and cancels what a user gave up.
-
-    Answers are read without the client's models: a page of 100 batches would hold up the event loop for longer
-    than all the rest of a cycle.
-    """
-
-    def __init__(self, sdk: AsyncOpenAI, *, server: ServerProfile = DEFAULT_SERVER) -> None:
-        self._server = server
-        # The watcher has its own patience; a call that hangs would keep it from a thousand others.
-        self._openai = sdk.with_options(max_retries=0, timeout=_shorten(sdk.timeout, WATCH_TIMEOUT_S))
-
-    async def fetch(self, batch_id: str) -> BatchView:
-        """:raises NotFoundError: if OpenAI does not know it."""
-        with translated(f"fetching {batch_id}"):
-            answer = await self._openai.batches.with_raw_response.retrieve(batch_id)
-        return read_batch(answer, f"fetching {batch_id}", self._server)
-
-    async def list_page(self, after: str | None) -> BatchPage:
-        """Up to 100 batches, newest first, that come after the one named."""
-        asked = self._server.list_arguments(limit=PAGE, after=after or openai.omit)
-        with translated("listing batches"):
-            answer = await self._openai.batches.with_raw_response.list(**asked)
-        return read_batches(answer, "listing batches", self._server)
-
-    async def cancel(self, batch_id: str) -> None:
-        """As `BatchClient.cancel`."""
-        doing = f"cancelling {batch_id}"
-        with translated(doing):
-            try:
-                answer = await self._openai.batches.with_raw_response.cancel(batch_id)
-            except openai.APIStatusError as error:
-                if error.status_code != 409:
-                    raise
-                return
-        read_content(answer, doing)
-
-    async def close(self) -> None:
-        await self._openai.close()

@@ -16,9 +16,8 @@ from airflow_openai_batch.job.inputs import Listing, list_sources
 from airflow_openai_batch.job.plan import Plan
 from airflow_openai_batch.job.ranges import SegmentReader
 from airflow_openai_batch.planning.count_chunks import Counting, open_counting
-from airflow_openai_batch.planning.plan_draft import PlanDraft, draft_plan
+from airflow_openai_batch.planning.plan_draft import PlanDraft, draft_plan, fingerprint
 from airflow_openai_batch.planning.scan import ScanProgress, scan_sources
-from airflow_openai_batch.planning.split import fingerprint
 from airflow_openai_batch.storage.location import Location
 
 if TYPE_CHECKING:

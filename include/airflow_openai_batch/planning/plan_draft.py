@@ -160,6 +160,20 @@ def _describe_shards(
         )
 
 
+def fingerprint(draft: PlanDraft) -> str:
+    """Of inputs, limits and content; not of the time, nor of how exactly tokens were counted."""
+    content = [
+        [source.uri for source in draft.sources],
+        draft.limits,
+        draft.counts,
+        [
+            [shard.model, shard.endpoint, shard.requests, shard.bytes, shard.sha256, shard.first_position]
+            for shard in draft.shards
+        ],
+    ]
+    return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
+
+
 class _Estimates:
     """Tokens of a shard from the lines that were counted in it, where the rest are bounds."""
 

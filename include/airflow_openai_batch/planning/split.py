@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -34,7 +33,7 @@ from airflow_openai_batch.openai_api.model_ends import (
 )
 from airflow_openai_batch.planning.count_chunks import Counting, open_counting
 from airflow_openai_batch.planning.foreign_formats import is_no_json_at_all, name_foreign_format
-from airflow_openai_batch.planning.plan_draft import PlanDraft, draft_plan
+from airflow_openai_batch.planning.plan_draft import PlanDraft, draft_plan, fingerprint
 from airflow_openai_batch.planning.scan import ScanProgress, scan_sources
 from airflow_openai_batch.planning.token_notices import describe_images, describe_token_doubts
 from airflow_openai_batch.wording import number_of
@@ -373,20 +372,6 @@ def _name_format(draft: PlanDraft, listing: Listing) -> str | None:
     if draft.counts.requests or not is_no_json_at_all(draft.bad_lines()):
         return None
     return name_foreign_format(listing.files[0])
-
-
-def fingerprint(draft: PlanDraft) -> str:
-    """Of inputs, limits and content; not of the time, nor of how exactly tokens were counted."""
-    content = [
-        [source.uri for source in draft.sources],
-        draft.limits,
-        draft.counts,
-        [
-            [shard.model, shard.endpoint, shard.requests, shard.bytes, shard.sha256, shard.first_position]
-            for shard in draft.shards
-        ],
-    ]
-    return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
 
 
 def limits_of(limits: ShardLimits) -> Limits:

@@ -25,7 +25,7 @@ MAX_SKIPPED = 64
 
 
 class BatchSource(Protocol):
-    """Who is asked; `client.AsyncBatchClient`, named by its form so that nobody has to import it for that."""
+    """Who is asked; `async_client.AsyncBatchClient`, named by its form so that nobody has to import it for that."""
 
     async def fetch(self, batch_id: str) -> BatchView: ...
 

@@ -12,8 +12,9 @@ import openai
 import pytest
 
 from airflow_openai_batch.errors import AnswerError, FatalAccountError, RequestRefusedError, TransientError
+from airflow_openai_batch.openai_api.async_client import AsyncBatchClient
 from airflow_openai_batch.openai_api.batch import BatchStatus
-from airflow_openai_batch.openai_api.client import AsyncBatchClient, BatchClient
+from airflow_openai_batch.openai_api.client import BatchClient
 from airflow_openai_batch.openai_api.servers.choice import SERVERS
 from fixtures.gate import Gate, open_gate
 
