@@ -11,8 +11,10 @@ from airflow.sdk import DAG, task
 from airflow_openai_batch.answers import iter_answers
 from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
+from airflow_openai_batch.operators.shard import OpenAIBatchShardOperator
 from airflow_openai_batch.operators.whole_job import OpenAIBatchJobOperator
 from airflow_openai_batch.task_group import openai_batch_task_group
+from fixtures.job import chat_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,3 +130,54 @@ def test_no_codes_to_ask_again_are_none(run_dag: RunDag, openai_server: OpenAISe
     with DAG("wrong_codes", schedule=None) as dag:
         task.openai_batch(task_id="ask", retry_codes="refusals", **QUICK)(lambda: ["a"])()
     assert "retry_codes=['refusals']: must be of content_filter" in run_dag(dag).errors("ask")
+
+
+def meet_another_run(monkeypatch: pytest.MonkeyPatch, kind: Any, name: str, other: Any) -> list[Any]:
+    """Another run begins, and ends, the first time that a task waits."""
+    met: list[Any] = []
+    wait = getattr(kind, name)
+
+    def wait_behind(*arguments: Any) -> Any:
+        if not met:
+            met.append(None)
+            met[0] = other()
+        return wait(*arguments)
+
+    monkeypatch.setattr(kind, name, wait_behind)
+    return met
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["one task", "a group"])
+def test_no_run_takes_for_its_own_what_another_has_restarted_meanwhile(
+    run_dag: RunDag,
+    openai_server: OpenAIServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    whole: bool,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text(f"{chat_line(name)}\n")
+    how: dict[str, Any] = {
+        "input_uri": f"{tmp_path}/{{{{ params.input }}}}.jsonl",
+        "output_uri": f"file://{tmp_path}/job",
+        "on_existing": "restart",
+        "poll_interval": 0.1,
+        "send_mode": "batch",
+    }
+
+    def run_with(name: str) -> Any:
+        with DAG("competing", schedule=None, params={"input": ""}) as dag:
+            if whole:
+                OpenAIBatchJobOperator(task_id="ask", **how)
+            else:
+                openai_batch_task_group("ask", **how)
+        return run_dag(dag, {"input": name})
+
+    kind, name = (OpenAIBatchJobOperator, "_defer") if whole else (OpenAIBatchShardOperator, "_wait")
+    met = meet_another_run(monkeypatch, kind, name, lambda: run_with("b"))
+    run = run_with("a")
+    assert met[0].state == "success", met[0].failures
+    assert run.states["ask" if whole else "ask.publish", -1] == run.state == "failed"
+    assert "has restarted this job since this run planned it" in capfd.readouterr().out
+    assert [answer.custom_id for answer in iter_answers(f"file://{tmp_path}/job")] == ["b"]

@@ -65,7 +65,7 @@ class Task:
 
     def __post_init__(self) -> None:
         ti = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1, try_number=1)
-        ti.xcom_push = lambda *_, **__: None
+        ti.xcom_push = ti.xcom_pull = lambda *_, **__: None
         started = datetime.now(tz=UTC)
         self.context = {"ti": ti, "dag_run": SimpleNamespace(start_date=started, conf={}), "dag": None}
         self.resume: TaskDeferred | None = None

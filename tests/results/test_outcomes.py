@@ -114,10 +114,10 @@ def test_half_answer_fails_unless_a_setting_accepts_it_or_asks_again(body: Any, 
 
 def test_rules_refuse_codes_nobody_knows() -> None:
     with pytest.raises(
-        ConfigError, match=r"retry=\['refusals'\].*content_filter, invalid_output, refusal, truncated"
+        ConfigError, match=r"retry_codes=\['refusals'\].*content_filter, invalid_output, refusal, truncated"
     ):
         OutcomeRules(retry=frozenset({"refusals"}))
-    with pytest.raises(ConfigError, match="both in retry and in accept"):
+    with pytest.raises(ConfigError, match="both in retry_codes and in accept_codes"):
         OutcomeRules(retry=frozenset({"truncated"}), accept=frozenset({"truncated"}))
     with pytest.raises(ConfigError, match="max_attempts=0"):
         OutcomeRules(max_attempts=0)

@@ -32,7 +32,7 @@ from airflow_openai_batch.operators.task.base import OpenAIBatchOperator, add_ou
 from airflow_openai_batch.operators.task.done_steps import check_upstream_ran
 from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.operators.task.own_prices import find_own_prices
-from airflow_openai_batch.operators.task.ownership import check_owner
+from airflow_openai_batch.operators.task.ownership import check_owner, check_same_plan
 from airflow_openai_batch.operators.task.parameters import (
     DEFAULT_CONN_ID,
     read_flag,
@@ -135,6 +135,7 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
             sample = read_optional_int("sample_requests", self.sample_requests)
             giver = find_giver(context, "job")
             output, plan = self._open(context["ti"].dag_id, giver)
+            check_same_plan(self._find_planned(context["ti"]), plan, output.uri)
             context["ti"].xcom_push("job", output.uri)
             summaries = list(_read_summaries(output, plan))
             giver = find_giver(context, "conn_id")
@@ -163,6 +164,20 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
             raise NoPlanError(output.uri)
         check_owner(plan.created_by, output.uri, dag_id)
         return output, plan
+
+    def _find_planned(self, ti: Any) -> set[str]:
+        """Names of the plans that the splits before it have gone on with."""
+        splits = self.upstream_list if self.has_dag() else ()  # type: ignore[no-untyped-call]
+        planned: set[str] = set()
+        for split in splits:
+            if getattr(split, "operator_class", type(split)) is not OpenAIBatchSplitOperator:
+                continue
+            in_group = split.get_closest_mapped_task_group() is not None
+            found = ti.xcom_pull(
+                task_ids=split.task_id, key="plan", **({"map_indexes": ti.map_index} if in_group else {})
+            )
+            planned |= {found} if isinstance(found, str) else set(found or ())
+        return planned
 
     def _end_sample(self, output: Location, plan: Plan, sample: int, report: Report) -> dict[str, Any]:
         """What the whole job would cost; no asset event, since the job is not finished."""

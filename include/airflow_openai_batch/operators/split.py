@@ -64,8 +64,8 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
 
     Returns one item per shard, ``{"job": <output_uri>, "shard": n}``, to map over, with ``"first": k`` where only the
     first k requests of the shard are wanted for a sample; pushes the job's URI under the key ``job``, requests,
-    shards, tokens and costs under ``estimate``, and under ``asset`` the part of the URI that all runs share (what
-    comes before ``{run_id}``). Run again, it goes on with the plan that is there.
+    shards, tokens and costs under ``estimate``, the name of its plan under ``plan``, and under ``asset`` the part of the
+    URI that all runs share (what comes before ``{run_id}``). Run again, it goes on with the plan that is there.
 
     :param input_uri: one URI or path, a list of them, or a glob, of ``.jsonl``, ``.jsonl.gz``, ``.jsonl.zst``.
     :param output_uri: the job directory. ``{run_id}`` stands for the run id in a form fit for a path.
@@ -203,6 +203,7 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
                 self.log.warning("%s", warning)
         if output.is_local:
             ti.xcom_push(SPLIT_HOST, find_host())
+        ti.xcom_push("plan", plan.name)
         ti.xcom_push("job", output.uri)
         ti.xcom_push("asset", find_shared_place(self.output_uri, ti))
         ti.xcom_push("estimate", {**forecast.to_xcom(), "conn_id": self.conn_id})

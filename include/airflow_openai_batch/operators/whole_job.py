@@ -21,6 +21,7 @@ from airflow_openai_batch.operators.shard import LandingOperator, OpenAIBatchSha
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
 from airflow_openai_batch.operators.task.base import add_outlets
 from airflow_openai_batch.operators.task.failures import OpenAIBatchException, task_failures
+from airflow_openai_batch.operators.task.ownership import check_same_plan
 from airflow_openai_batch.operators.task.parameters import read_optional_int
 from airflow_openai_batch.operators.task.run_place import find_shared_place, place_of_run
 from airflow_openai_batch.wording import name_some, number_of
@@ -253,6 +254,9 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
         plan = directory.read_plan(output)
         if plan is None:
             raise NoPlanError(output.uri, "it was there; clear the task.")
+        ti = context["ti"]
+        planned = ti.xcom_pull(task_ids=ti.task_id, key="plan", map_indexes=ti.map_index)
+        check_same_plan({planned} if planned else (), plan, output.uri)
         wanted = choose_sample(plan, read_optional_int("sample_requests", self.sample_requests))
         return make_refs(plan, output.uri, wanted)
 

@@ -14,6 +14,9 @@ from airflow_openai_batch.job.generations import read_last_head
 from airflow_openai_batch.storage.uris import parse_uri
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from airflow_openai_batch.job.plan import PlanHead
     from airflow_openai_batch.storage.location import Location
 
 _SETTING = "renamed_dags"
@@ -42,6 +45,20 @@ def check_job_owner(output: Location, dag_id: str) -> None:
     plan = read_last_head(output)
     if plan is not None:
         check_owner(plan.created_by, output.uri, dag_id)
+
+
+def check_same_plan(planned: Collection[str], plan: PlanHead, where: str) -> None:
+    """What lies there after a restart by another run is that run's: this one would take its rows for its own.
+
+    :param planned: names of the plans that this run has gone on with; none where it is not known.
+    :raises JobError: if another one is there now.
+    """
+    if planned and plan.name not in planned:
+        raise JobError(
+            f"{where}: {plan.created_by or 'another run'} has restarted this job since this run planned it, so that "
+            "what lies there now is not this run's. Clear this run from its split on to go on with what is there, or "
+            "give each run an output_uri of its own, for instance with {run_id}."
+        )
 
 
 def check_folder(folder: Location, dag_id: str, giver: Giver) -> None:
