@@ -194,7 +194,7 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
             output = self._find_output(ti)
             if preview:
                 self._preview(spec, output, preview)
-                self._skip_rest(context, "Preview")
+                self._skip_rest(context, "Preview", dry=True)
                 return None
             prepared = self._prepare(spec, output, f"{ti.dag_id}/{ti.run_id}")
         counts = prepared.manifest.counts
@@ -206,14 +206,14 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
             self._skip_rest(context, why, but_join=counts.rows > 0)
         return f"{output.uri}/requests-*.jsonl"
 
-    def _skip_rest(self, context: Context, why: str, *, but_join: bool = False) -> None:
+    def _skip_rest(self, context: Context, why: str, *, but_join: bool = False, dry: bool = False) -> None:
         kept: set[str] = set()
         if but_join:
             # the table still has something to say; what follows the join goes by its own trigger rule
             joins = [task for task in context["task"].get_flat_relatives(upstream=False) if _is_join(task)]
             kept = {task.task_id for task in joins}.union(*(task.get_flat_relative_ids() for task in joins))
         self.log.info("%s; what comes after is skipped%s.", why, ", but not the join" if but_join else "")
-        skip_rest(self, context, but=kept)
+        skip_rest(self, context, but=kept, dry=dry)
 
     def _find_output(self, ti: Any) -> Location:
         """:raises ConfigError: if it may not or cannot be written, unless it is only a preview."""

@@ -63,8 +63,8 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
     """Scans the input once and writes ``plan.json``: contiguous shards within OpenAI's limits.
 
     Returns one item per shard, ``{"job": <output_uri>, "shard": n}``, to map over, with ``"first": k`` where only the
-    first k requests of the shard are wanted for a sample; pushes the job's URI under the key ``job``, requests,
-    shards, tokens and costs under ``estimate``, the name of its plan under ``plan``, and under ``asset`` the part of the
+    first k requests of the shard are wanted for a sample; pushes the job's URI under the key ``job``, the name of its
+    plan under ``plan``, requests, shards, tokens and costs under ``estimate``, and under ``asset`` the part of the
     URI that all runs share (what comes before ``{run_id}``). Run again, it goes on with the plan that is there.
 
     :param input_uri: one URI or path, a list of them, or a glob, of ``.jsonl``, ``.jsonl.gz``, ``.jsonl.zst``.
@@ -209,7 +209,7 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
         ti.xcom_push("estimate", {**forecast.to_xcom(), "conn_id": self.conn_id})
         if plan_only or not plan.shards:
             self.log.info("%s; what comes after is skipped.", "Dry run" if plan_only else "No requests")
-            skip_rest(self, context)
+            skip_rest(self, context, dry=plan_only)
             return []
         return refs
 
