@@ -107,6 +107,18 @@ def test_no_sensor_that_needs_a_worker_at_its_end_or_would_be_bound_there(wait: 
     assert name_those_in_triggerer(make_steps(wait=wait, kind=kind)) == ["create", "resend"]
 
 
+def test_none_whose_connection_another_task_names() -> None:
+    with DAG("d", schedule=None):
+        upload = OpenAIBatchUploadOperator(task_id="upload", shard=SHARD)
+        wait = OpenAIBatchSensor(
+            task_id="wait",
+            shard=SHARD,
+            conn_id=task(task_id="choose")(lambda: "x")(),  # type: ignore[arg-type]
+        )
+        upload >> wait
+    assert not wait.start_from_trigger
+
+
 def test_what_is_hung_onto_a_task_later_counts_as_well() -> None:
     """A cluster's policy, or whoever goes on with the task after it was made."""
     steps = make_steps()

@@ -65,6 +65,16 @@ def forget(run_id: str, task_id: str, key: str) -> None:
         assert session.query(XComModel).filter_by(run_id=run_id, task_id=task_id, key=key).delete()
 
 
+def put_text(run_id: str, task_id: str, key: str) -> None:
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        XComModel.set(
+            key=key, value="no note", dag_id="two_shards", run_id=run_id, task_id=task_id, session=session
+        )
+
+
 def name_waiting(batch: dict[str, Any]) -> list[str]:
     return [waiting.name.split()[-2] for waiting in find_waiting(batch["id"], batch["metadata"])]
 
@@ -82,6 +92,8 @@ def test_a_wait_ends_with_its_own_batch_alone_and_not_before_it_has_begun(
         "0": ["wait_0"],
         "1": ["wait_1"],
     }
+    put_text(run.run_id, "split", "handover")
+    assert name_waiting(batches["1"]) == ["wait_1"], "a text of somebody's is no note"
     forget(run.run_id, "wait_0", "return_value")
     assert name_waiting(batches["0"]) == [], "the triggerer, which has not begun, stores what it returns"
     assert name_waiting(batches["1"]) == ["wait_1"]

@@ -170,7 +170,7 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
         splits = self.upstream_list if self.has_dag() else ()  # type: ignore[no-untyped-call]
         planned: set[str] = set()
         for split in splits:
-            if getattr(split, "operator_class", type(split)) is not OpenAIBatchSplitOperator:
+            if not issubclass(getattr(split, "operator_class", type(split)), OpenAIBatchSplitOperator):
                 continue
             in_group = split.get_closest_mapped_task_group() is not None
             found = ti.xcom_pull(

@@ -125,7 +125,9 @@ def _find_giver_of_shard(operator: Any) -> Any:
 
 
 def _is_known_in_triggerer(value: Any) -> bool:
-    return value is None or isinstance(value, int | float) or bool(_KNOWN_IN_TRIGGERER.fullmatch(value))
+    if isinstance(value, str):
+        return _KNOWN_IN_TRIGGERER.fullmatch(value) is not None
+    return value is None or isinstance(value, int | float)
 
 
 def _is_bound_by_airflow(operator: Any) -> bool:

@@ -3,6 +3,7 @@ them handed over does (`airflow_openai_batch.triggers.handover`)."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -42,10 +43,13 @@ def find_handed_over(
     found = {}
     for task_id, began in waits.items():
         note = notes.get(began.get("before", ""))
-        wait = note.get("wait") if isinstance(note, Mapping) else None
-        if began.get("goal") != WAITS or not isinstance(wait, Mapping) or wait.get("batch_id") != batch_id:
+        if began.get("goal") != WAITS or not isinstance(note, Mapping):
             continue
-        if _has_begun(session, metadata, task_id, began):
+        wait = note.get("wait")
+        if not isinstance(wait, Mapping) or wait.get("batch_id") != batch_id:
+            continue
+        key = "return_value" if began.get("pushes") else began.get("link_key") if note.get("link") else None
+        if key is None or _is_stored(session, metadata, task_id, key):
             found[task_id] = {**wait, "finish_task": True, "landing": None}
     return found
 
@@ -60,18 +64,17 @@ def _read_notes(session: Session, metadata: Mapping[str, str]) -> dict[str, Any]
     notes = {}
     for row in session.execute(query.where(XComModel.key == KEY, dag, run, index)):
         note = read_value(row)
-        # What a task hands on that ended in the triggerer is encoded once more; see `triggers.handover`.
-        notes[row.task_id] = json.loads(note) if isinstance(note, str) else note
+        if isinstance(note, str):  # of a task that ended in the triggerer; see `triggers.handover`
+            with contextlib.suppress(ValueError):  # a text of somebody's
+                note = json.loads(note)
+        notes[row.task_id] = note
     return notes
 
 
-def _has_begun(session: Session, metadata: Mapping[str, str], task_id: str, began: Mapping[str, Any]) -> bool:
-    """Whether a triggerer has stored what the task returns, and its link; else it must be left to one, which does."""
+def _is_stored(session: Session, metadata: Mapping[str, str], task_id: str, key: str) -> bool:
+    """Whether a triggerer has begun the task, which stores what it returns, or its link; else it is left to one."""
     from airflow.models.xcom import XComModel
     from sqlalchemy import select
 
-    key = "return_value" if began.get("pushes") else began.get("link_key")
-    if not key:
-        return True
     stored = name_creator(XComModel, {**metadata, "task_id": task_id})
     return session.execute(select(XComModel.key).where(XComModel.key == key, *stored)).first() is not None
