@@ -89,7 +89,7 @@ distributed: $(READY) ## docker-compose.yaml without Docker: 60 shards while its
 
 test-oldest: $(OLDEST)/.ready ## operators, triggers and the main DAG on the oldest Airflow that is supported
 	$(OLDEST)/bin/python -m pytest -W default -n 2 --dist loadfile tests/openai_api tests/sending tests/hooks tests/triggers \
-	  $(addprefix tests/operators/test_,composing.py costs.py done_steps.py healing.py refusals.py task_group.py) \
+	  $(addprefix tests/operators/test_,composing.py costs.py done_steps.py healing.py mapped_skips.py refusals.py same_run_again.py task_decorator.py task_group.py) \
 	  tests/dags/test_openai_batch.py \
 	  tests/plugin/test_wake.py::test_of_many_that_resume_one_task_at_once_one_does $(ARGS)
 

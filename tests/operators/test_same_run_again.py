@@ -167,7 +167,8 @@ def test_no_run_takes_for_its_own_what_another_has_restarted_meanwhile(
     }
 
     def run_with(name: str) -> Any:
-        with DAG("competing", schedule=None, params={"input": ""}) as dag:
+        dag_id = "competing_tasks" if whole else "competing_groups"
+        with DAG(dag_id, schedule=None, params={"input": ""}) as dag:
             if whole:
                 OpenAIBatchJobOperator(task_id="ask", **how)
             else:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-from airflow.providers.common.compat.sdk import DecoratedOperator
+from airflow.providers.common.compat.sdk import DecoratedOperator, determine_kwargs
 from airflow.sdk.bases.decorator import _TaskDecorator
 
 from airflow_openai_batch.access.givers import find_giver
@@ -116,7 +116,8 @@ class OpenAIBatchDecoratedOperator(DecoratedOperator, OpenAIBatchJobOperator):
         )
 
     def _call(self, context: Context) -> Any:
-        arguments = self.determine_kwargs({**context, **self.op_kwargs})
+        given = {**context, **self.op_kwargs}
+        arguments = determine_kwargs(self.python_callable, self.op_args, given)
         return self.python_callable(*self.op_args, **arguments)
 
     def _check_first(self, context: Context) -> None:
