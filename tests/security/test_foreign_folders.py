@@ -16,6 +16,7 @@ from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.operators.whole_job import OpenAIBatchJobOperator
 from airflow_openai_batch.recipes.qdrant.embedding import cut_documents
 from fixtures.job import Job, chat_line
+from security.test_ownership import read_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,10 +35,6 @@ def foreign(run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path) -> Job
     job = Job(tmp_path / "foreign").write([chat_line("a", "Review")])
     assert run_dag("openai_batch_one_task", job.conf(mode="realtime")).state == "success"
     return job
-
-
-def read_files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_no_recipe_writes_into_a_job(run_dag: RunDag, foreign: Job) -> None:

@@ -62,8 +62,6 @@ class StreamPrepareOperator(OpenAIBatchPrepareOperator):
             self._check_other(manifest.source.named if manifest else (), note, output)
             check_templates(spec)
             self.check()
-        elif self.on_existing == "restart":
-            self.on_existing = "resume"  # this run has begun anew already: a retry pays nothing again
         return FoundSource(note=note, open=self._open)
 
     def _check_other(self, named: Sequence[str], note: SourceNote, output: Location) -> None:
