@@ -14,7 +14,7 @@ from chaos.audit import count_paid_again, find_problems, find_twins
 from chaos.person import do_deed
 from chaos.scenario import DEEDS
 from chaos.stage import SLOWNESS
-from chaos.story import find_reasons, tell
+from chaos.story import explain_failed, tell
 from demo.api import FINAL_STATES, AirflowApiError, Run
 from fixtures.airflow_versions import CREATES
 from fixtures.job import Job
@@ -52,7 +52,7 @@ class Outcome:
     scenario: Scenario
     problems: list[str] = field(default_factory=list)
     clears: list[str] = field(default_factory=list)
-    """Why each was needed: what the failed tasks raised."""
+    """Why each was needed: the failed tasks with their tries, and what they raised."""
     struck: Counter[str] = field(default_factory=Counter)
     """Faults of batches and lines, by kind."""
     turns: Counter[str] = field(default_factory=Counter)
@@ -175,8 +175,7 @@ class Play:
             return False
         if len(self._outcome.clears) >= MAX_CLEARS:
             return False
-        story = self._patiently(lambda: self._airflow.explain(run, lines=8))
-        self._outcome.clears.append("; ".join(find_reasons(story)) or "no exception: killed")
+        self._outcome.clears.append(self._patiently(lambda: explain_failed(self._airflow, run)))
         self._patiently(lambda: self._airflow.clear_failed(run))
         return True
 

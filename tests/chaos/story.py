@@ -30,9 +30,31 @@ def tell(airflow: LocalAirflow, job: Job, runs: Sequence[Run]) -> str:
     return "\n".join(parts)
 
 
-def find_reasons(story: str) -> list[str]:
-    """What the tasks in `AirflowApi.explain`'s text raised, each once."""
-    return sorted(set(_WHY.findall(story)))
+def explain_failed(airflow: LocalAirflow, run: Run) -> str:
+    """Each task that failed, with what became of its tries, what it raised and what the scheduler says of it.
+
+    Asked before the task is cleared: its first log may be all there is, and nothing of it is shown later.
+    """
+    parts = []
+    for instance in airflow.task_instances(run):
+        if instance["state"] != "failed":
+            continue
+        task_id, map_index, number = (instance[key] for key in ("task_id", "map_index", "try_number"))
+        path = f"{run.path}/taskInstances/{task_id}/{map_index}/tries"
+        tries = [
+            f"{each['state']} {each['duration'] or 0:.1f} s" for each in airflow.get(path)["task_instances"]
+        ]
+        log = airflow.logs(run, task_id, map_index=map_index, try_number=number)
+        why = sorted(set(_WHY.findall(log))) or ["no exception: killed"]
+        said = [
+            f"{child.name}: {line[:300]}"
+            for child in airflow.children
+            for line in child.tail(20_000).splitlines()
+            if instance["id"] in line
+        ]
+        place = f"{run.run_id} {task_id} [{map_index}], try {number} of {instance['max_tries'] + 1}"
+        parts.append("\n  ".join([f"{place}: {', '.join(tries)}; {'; '.join(why)}", *said[-12:]]))
+    return "\n".join(parts)
 
 
 def _shorten(log: str) -> str:

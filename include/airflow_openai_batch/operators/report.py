@@ -28,6 +28,7 @@ from airflow_openai_batch.job.shard_state import Content, ShardState, has_sample
 from airflow_openai_batch.openai_api.batch_durations import LOOK_BACK_S, UsualDurations, measure_past
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
+from airflow_openai_batch.operators.task.asset_event import await_turn
 from airflow_openai_batch.operators.task.base import OpenAIBatchOperator, add_outlets
 from airflow_openai_batch.operators.task.done_steps import check_upstream_ran
 from airflow_openai_batch.operators.task.failures import task_failures
@@ -152,8 +153,18 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
         self._judge(report, allowed)
         extra = asset_extra(report)
         asset = Asset(make_asset_uri(self.asset_uri or output.uri))
+        await_turn(asset, self._count_before(context["ti"], plan, asset, output))
         context["outlet_events"][AssetAlias(ASSET_ALIAS)].add(asset, extra=_event_extra(extra))
         return {**extra, "report": output.child(directory.REPORT_MARKDOWN).uri}
+
+    def _count_before(self, ti: Any, plan: Plan, asset: Asset, output: Location) -> int | None:
+        """Reports that may send the first event of the same asset just now and go before: that of the run which planned
+        this job, and of mapped ones those before it; None where no other can.
+        """
+        of_another_run = plan.created_by != f"{ti.dag_id}/{ti.run_id}"
+        if asset.uri == make_asset_uri(output.uri):
+            return 1 if of_another_run else None
+        return int(of_another_run) + max(int(ti.map_index), 0)
 
     def _open(self, dag_id: str, giver: Giver) -> tuple[Location, Plan]:
         if not self.job:
