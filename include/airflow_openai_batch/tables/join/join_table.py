@@ -24,6 +24,7 @@ from airflow_openai_batch.job.rejected import RejectedLine
 from airflow_openai_batch.results.landing_summary import find_unfinished
 from airflow_openai_batch.tables.join.answer_columns import REJECTED, AnswerColumns
 from airflow_openai_batch.tables.join.answer_reader import UNFINISHED, AnswerReader
+from airflow_openai_batch.tables.join.pairing import check_pair, compare_ids, make_foreign_error
 from airflow_openai_batch.tables.join.source_rows import PreparedRows
 from airflow_openai_batch.tables.writing.kept_files import KeptFile
 from airflow_openai_batch.tables.writing.write_table import TableOptions, check_table, open_table
@@ -160,9 +161,11 @@ class _Join:
         """:raises AccountingError: if a row's answer is not that of its request, or is not there."""
         beyond = batch.positions >= len(self.seen)
         if beyond.any():
-            raise self._foreign(f"request {int(batch.positions[beyond][0]):,} is not in the job")
+            raise make_foreign_error(
+                self.where, f"request {int(batch.positions[beyond][0]):,} is not in the job"
+            )
         answers = self.answers.take(batch.positions)
-        self._compare_ids(batch, answers)
+        compare_ids(batch, answers, self.where)
         table = self.columns.build(batch, answers, self._note_first(batch), self._explain)
         own = [each.name for each in self.columns.fields]
         for found in pc.value_counts(table.column(own[1])).to_pylist():
@@ -179,7 +182,7 @@ class _Join:
             )
         if not self.seen.all():
             missing = int(np.flatnonzero(~self.seen)[0])
-            raise self._foreign(f"no row asks for request {missing:,} of the job")
+            raise make_foreign_error(self.where, f"no row asks for request {missing:,} of the job")
 
     def _note_first(self, batch: RowBatch) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         """Whether each row is the first with its position, over the whole table."""
@@ -190,12 +193,6 @@ class _Join:
         is_first[firsts[is_new]] = True
         self.seen[positions[is_new]] = True
         return is_first
-
-    def _compare_ids(self, batch: RowBatch, answers: pa.Table) -> None:
-        same = pc.equal(batch.custom_ids, answers.column("custom_id").combine_chunks())
-        if pc.all(same, min_count=0).as_py() is False:
-            at = pc.index(same, False).as_py()
-            raise self._foreign(f"row {batch.first_row + at:,} stands beside the answer to another request")
 
     def _explain(self, position: int) -> tuple[str, str | None]:
         """Why there is no result: the split left the request out, or its shard is not done.
@@ -210,12 +207,6 @@ class _Join:
         raise AccountingError(
             f"{self.where}: request {position:,} has no result and was not rejected. Clear the download task of shard "
             f"{shard}: landing again costs nothing."
-        )
-
-    def _foreign(self, what: str) -> AccountingError:
-        return AccountingError(
-            f"{self.where}: {what}. This job did not run on what was prepared there, or one of them was changed since; "
-            "name the preparation whose request files are the job's input."
         )
 
 
@@ -235,17 +226,8 @@ def _find_job(rows: PreparedRows, output: Location | None, prepared: Location) -
     plan = directory.read_plan(output)
     if plan is None:
         raise ConfigError(f"{output.uri}: there is no plan.json; run the job first.")
-    _check_pair(rows, plan, output)
+    check_pair(rows, plan, output)
     return output, plan
-
-
-def _check_pair(rows: PreparedRows, plan: Plan, output: Location) -> None:
-    """:raises JobError: if the job cannot be that of the preparation."""
-    if plan.counts.positions != rows.requests:
-        raise JobError(
-            f"{output.uri}: ran on {plan.counts.positions:,} requests, but {rows.uri} prepared {rows.requests:,}. "
-            "Name the preparation whose request files are the job's input."
-        )
 
 
 def _read_rejected(output: Location) -> dict[int, str]:

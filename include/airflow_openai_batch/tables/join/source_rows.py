@@ -19,6 +19,7 @@ from airflow_openai_batch.tables.preparation.manifest import MANIFEST, read_mani
 if TYPE_CHECKING:
     from airflow_openai_batch.storage.location import Location
     from airflow_openai_batch.tables.join.answer_reader import Positions
+    from airflow_openai_batch.tables.preparation.manifest import FileNote
 
 ROW = "_row"
 CUSTOM_ID = "_custom_id"
@@ -71,6 +72,7 @@ class PreparedRows:
 
     def __init__(self, prepared: Location) -> None:
         self.uri = prepared.uri
+        self.place = prepared
         manifest = read_manifest(prepared)
         if manifest is None:
             raise ConfigError(
@@ -83,6 +85,10 @@ class PreparedRows:
     @property
     def requests(self) -> int:
         return self._manifest.counts.requests
+
+    @property
+    def request_files(self) -> tuple[FileNote, ...]:
+        return self._manifest.requests
 
     @property
     def count(self) -> int:

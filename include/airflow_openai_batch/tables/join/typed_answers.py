@@ -15,14 +15,12 @@ from airflow_openai_batch.results.landing_summary import find_unfinished
 from airflow_openai_batch.tables.arrow_values import read_values
 from airflow_openai_batch.tables.join.answer_columns import REJECTED
 from airflow_openai_batch.tables.join.answer_reader import UNFINISHED, AnswerReader
+from airflow_openai_batch.tables.join.pairing import check_pair, compare_ids
 from airflow_openai_batch.tables.join.source_rows import PreparedRows
 from airflow_openai_batch.wording import name_some, number_of
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from airflow_openai_batch.storage.location import Location
-    from airflow_openai_batch.tables.join.answer_reader import Positions
 
 _COLUMNS = (
     "custom_id", "status", "error_code", "error_message", "content", "parsed", "choices", "embeddings", "media",
@@ -76,11 +74,8 @@ def read_answers(
             f"({name_some(open_)}). Clear their tasks first."
         )
     rows = None if prepared is None else PreparedRows(prepared)
-    if rows is not None and rows.requests != plan.counts.positions:
-        raise JobError(
-            f"{output.uri}: ran on {number_of(plan.counts.positions, 'request')}, but {rows.uri} prepared "
-            f"{rows.requests:,}. Name the preparation whose request files are the job's input."
-        )
+    if rows is not None:
+        check_pair(rows, plan, output)
     with AnswerReader(
         plan, lambda shard: output.child(directory.part(shard)), _COLUMNS, unfinished=open_
     ) as reader:
@@ -100,7 +95,9 @@ def _read_rows(rows: PreparedRows, reader: AnswerReader, output_type: Any, job: 
     for batch in rows.batches():
         for piece in reader.cut(batch.positions):
             part = batch.slice(piece)
-            found = _take(reader, part.positions)
+            answers = reader.take(part.positions)
+            compare_ids(part, answers, job)
+            found = answers.to_pylist()
             values = read_values(part.source, names)
             reasons = part.reasons.to_pylist()
             for at, (cells, row) in enumerate(zip(found, values, strict=True)):
@@ -109,12 +106,6 @@ def _read_rows(rows: PreparedRows, reader: AnswerReader, output_type: Any, job: 
                 else:
                     cells["custom_id"] = cells["custom_id"] or part.custom_ids[at].as_py()
                     yield _make_answer(cells, row, int(part.indexes[at]), output_type, job)
-
-
-def _take(reader: AnswerReader, positions: Positions) -> list[dict[str, Any]]:
-    table: pa.Table = reader.take(positions)
-    found: list[dict[str, Any]] = table.to_pylist()
-    return found
 
 
 def _make_answer(
