@@ -178,6 +178,33 @@ def test_late_and_corrected_rows_alone_are_asked_and_the_table_is_that_of_the_fi
     assert counts["cost_usd"] == pytest.approx(sum(row["answer_cost_usd"] or 0 for row in rows), rel=0.5)
 
 
+@pytest.mark.usefixtures("openai_conn")
+def test_a_late_row_is_the_same_whatever_type_the_rest_of_the_file_gives_its_numbers_and_objects(
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path, copied_dag: Any
+) -> None:
+    prompt = ("{{ text }}", "{{ stars or '' }} {{ title or '' }} {{ shop or '' }}: {{ text }}")
+    dag = copied_dag(DAG_ID, PROMPT, prompt)
+    form = {
+        "reviews": f"{tmp_path}/{{day}}.jsonl",
+        "day": "2025-06-20",
+        "output_uri": f"file://{tmp_path}/nights",
+        "poll_interval": 0.1,
+        "mode": "batch",
+    }
+    rows: list[dict[str, Any]] = [
+        {"id": 1, "stars": 5, "text": "Lovely jug.", "title": "Jug", "shop": {"town": "Ulm"}},
+        {"id": 2, "stars": 4.5, "text": "It broke.", "shop": {"street": "Am See"}},
+    ]
+    for late in ([], [(3, 3), (4, 2.5)], [(5, 1)]):
+        rows += [{"id": number, "stars": stars, "text": "Late.", "shop": {}} for number, stars in late]
+        (tmp_path / "2025-06-20.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        run = run_dag(dag, form)
+        assert run.state == "success", run.failures
+        table = pq.ParquetFile(tmp_path / "nights/table/day=2025-06-20/reviews.parquet").read().to_pylist()
+        assert [(row["id"], row["answer_status"]) for row in table] == [(row["id"], "ok") for row in rows]
+        assert sum(openai_server.books.good.values()) == len(rows), "each row is paid once"
+
+
 @pytest.mark.long
 @pytest.mark.usefixtures("openai_conn")
 def test_rows_of_a_database_that_come_late_are_asked_when_the_day_is_run_again(

@@ -178,9 +178,10 @@ def _open_late_round(
 def _find_new(table: RowTable, known: KnownAnswers) -> Iterator[dict[str, Any]]:
     names = table.schema.names
     for block in table.blocks:
-        for at, row in enumerate(read_rows(block, names)):
-            if at not in block.problems and known.add_key(row):
-                yield dict(row)
+        for at, (row, cells) in enumerate(zip(read_rows(block, names), known.read(block.batch), strict=True)):
+            if at not in block.problems and known.add_key(cells):
+                # All of them: what no late row has is a column of the prompt all the same.
+                yield {name: row.get(name) for name in names}
 
 
 def _read_answers(each: DayRound) -> Iterator[tuple[dict[str, Any], list[Any]]]:

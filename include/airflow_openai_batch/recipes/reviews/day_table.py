@@ -21,7 +21,6 @@ from airflow_openai_batch.recipes.reviews.known_answers import KnownAnswers
 from airflow_openai_batch.tables.join.answer_columns import REJECTED, AnswerColumns
 from airflow_openai_batch.tables.join.answer_reader import UNFINISHED
 from airflow_openai_batch.tables.reading import open_row_files
-from airflow_openai_batch.tables.reading.row_table import read_rows
 
 if TYPE_CHECKING:
     from airflow_openai_batch.access.givers import Giver
@@ -88,7 +87,7 @@ class _Merge:
     last_round: int
 
     def join(self, block: RowBlock) -> pa.RecordBatch:
-        rows = read_rows(block, self.columns.source.names)
+        rows = self.known.read(block.batch)
         cells = [self._find(row, block.problems.get(at)) for at, row in enumerate(rows)]
         beside = [
             pa.array([row[number] for row in cells], field.type)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+
+from airflow_openai_batch.tables.arrow_values import read_values
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class KnownAnswer(NamedTuple):
@@ -22,6 +27,7 @@ class KnownAnswers:
     """What is known already.
 
     :param columns: of the table, that the prompt reads: rows with the same cells in them are the same to the model.
+        Cells as the table's columns have them, not as they were read: so do the tables of answers.
     """
 
     def __init__(self, columns: Iterable[str]) -> None:
@@ -31,6 +37,11 @@ class KnownAnswers:
         self._base.execute(
             "CREATE TABLE known (key BLOB PRIMARY KEY, round INTEGER, cells BLOB) WITHOUT ROWID"
         )
+
+    def read(self, batch: pa.RecordBatch) -> Iterator[Mapping[str, Any]]:
+        """What of each row of a table tells it from others."""
+        names = set(batch.schema.names)
+        return read_values(batch, [name for name in self._columns if name in names])
 
     def add(self, row: Mapping[str, Any], cells: list[Any], round_number: int) -> None:
         """Of equal rows the first counts: it alone has the cost."""
@@ -66,4 +77,15 @@ def _to_text(value: Any) -> str | None:
     """The same for a number or a date and for its text: which of the two it is depends on the rest of the file."""
     if value is None or isinstance(value, str):
         return value or None
-    return msgspec.json.encode(value).decode().strip('"')
+    return msgspec.json.encode(_settle(value)).decode().strip('"')
+
+
+def _settle(value: Any) -> Any:
+    """What the rest of the file has no say in: whether 5 is a 5.0, and which keys an object lacks."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {name: _settle(item) for name, item in sorted(value.items()) if item is not None}
+    if isinstance(value, list | tuple):
+        return [_settle(item) for item in value]
+    return value
