@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import struct
 import wave
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,26 @@ def test_frames_are_taken_at_equal_distances(
     frames = read_frames(extract_frames(str(SAMPLE), resolve_plain(str(tmp_path)), sampling))
     assert [row["second"] for row in frames] == pytest.approx(seconds)
     assert [row["frame"] for row in frames] == list(range(len(seconds)))
+
+
+def test_a_video_that_leaves_frames_out_gives_as_many_as_are_wanted_and_later_all(tmp_path: Path) -> None:
+    """A screen that was recorded: for 27 s nothing moves."""
+    av = importlib.import_module("av")
+    with av.open(str(tmp_path / "screen.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 64
+        for tenth in (*range(30), *range(300, 400)):
+            frame = av.VideoFrame.from_image(Image.new("RGB", (64, 64), (tenth % 256, 0, 0)))
+            frame.pts = tenth
+            frame.time_base = Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    whole = [0, 1, 2, *range(30, 40)]
+    for most in (5, 8, None):
+        uri = extract_frames(
+            str(tmp_path / "screen.mp4"), resolve_plain(str(tmp_path / "out")), Sampling(most=most)
+        )
+        assert [row["second"] for row in read_frames(uri)] == pytest.approx(whole[:most])
 
 
 def test_pictures_are_whole_and_not_larger_than_asked(tmp_path: Path) -> None:

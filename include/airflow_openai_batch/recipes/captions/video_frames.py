@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 INDEX = "frames.jsonl"
 """Written last: with it, its frames are there."""
-_WHOLE = "whole"
-"""A file that says that the video has no more of them."""
+_WHOLE = "no_more"
+"""A file that says that the video has no more of them. That of earlier releases, ``whole``, lay beside too few frames of
+videos that leave some out."""
 MAX_FRAME_PIXELS = 8_192 * 8_192
 """Of a frame as the video has it: 200 MB as a picture."""
 MAX_FRAMES = 100_000
@@ -167,7 +168,7 @@ def _sample(video: Location, sampling: Sampling) -> Iterator[tuple[float, Any]]:
                 _check_size(video.uri, stream.codec_context)
                 stream.thread_type = "AUTO"
                 begins_at = _seek(container, stream, sampling.start_s)
-                taken = 0
+                taken = given = 0
                 for frame in container.decode(stream):
                     at = frame.time or 0.0
                     begins_at = at if begins_at is None else begins_at
@@ -175,9 +176,10 @@ def _sample(video: Location, sampling: Sampling) -> Iterator[tuple[float, Any]]:
                     if since < taken * sampling.every_s - 1e-6:
                         continue
                     yield at - begins_at, frame
+                    given += 1
                     # Where a video leaves frames out, the times that were skipped stay skipped.
                     taken = max(taken + 1, int((since + 1e-6) // sampling.every_s) + 1)
-                    if sampling.most is not None and taken >= sampling.most:
+                    if sampling.most is not None and given >= sampling.most:
                         return
         except av.error.FFmpegError as error:
             raise InputError(
