@@ -205,6 +205,32 @@ def test_a_late_row_is_the_same_whatever_type_the_rest_of_the_file_gives_its_num
         assert sum(openai_server.books.good.values()) == len(rows), "each row is paid once"
 
 
+@pytest.mark.usefixtures("openai_conn")
+def test_the_table_is_that_of_the_file_as_it_is_now_also_where_nothing_in_it_is_new_to_the_prompt(
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "2025-06-20.csv"
+    form = {
+        "reviews": f"{tmp_path}/{{day}}.csv",
+        "day": "2025-06-20",
+        "output_uri": f"file://{tmp_path}/nights",
+        "poll_interval": 0.1,
+        "mode": "batch",
+    }
+    file.write_text("id,product,text\n1,Mug,Lovely\n2,Mug,It broke\n3,Mug,Fine\n")
+    assert run_dag(DAG_ID, form).state == "success"
+    file.write_text("id,product,text\n3,Jug,Fine\n1,Mug,Lovely\n")
+    run = run_dag(DAG_ID, form)
+    assert run.state == "success", run.failures
+    table = pq.ParquetFile(tmp_path / "nights/table/day=2025-06-20/reviews.parquet").read().to_pylist()
+    assert [(row["id"], row["product"], row["answer_status"]) for row in table] == [
+        ("3", "Jug", "ok"),
+        ("1", "Mug", "ok"),
+    ]
+    assert run.xcom("report")["rows"] == 2
+    assert sum(openai_server.books.good.values()) == 3
+
+
 @pytest.mark.long
 @pytest.mark.usefixtures("openai_conn")
 def test_rows_of_a_database_that_come_late_are_asked_when_the_day_is_run_again(

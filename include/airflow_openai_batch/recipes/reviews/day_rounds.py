@@ -52,7 +52,8 @@ _BATCH_ROWS = 2_000
 
 
 class RoundNote(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``round.json`` holds: the columns that the prompt reads."""
+    """What ``round.json`` holds: the columns that the prompt reads. In ``001`` alone where the file has changed since the
+    first round and nothing in it was new."""
 
     columns: list[str]
 
@@ -150,10 +151,15 @@ def collect_answers(rounds: list[DayRound], known: KnownAnswers) -> None:
             known.add(row, cells, each.number)
 
 
-def read_columns(last: DayRound) -> list[str]:
-    """What the prompt reads, as the late round noted it."""
-    note = read_note(last.place.child("round.json"), RoundNote)
-    return [] if note is None else note.columns
+def read_columns(night: Night, rounds: list[DayRound]) -> list[str] | None:
+    """What the prompt reads, as it was noted when the file had changed; None where it never had."""
+    manifest = rounds[0].read_manifest()
+    if manifest is None:
+        return None
+    note = read_note(_note_place(night, manifest, len(rounds)), RoundNote)
+    if note is None:
+        return None if len(rounds) == 1 else []
+    return note.columns
 
 
 def _open_late_round(
@@ -167,10 +173,12 @@ def _open_late_round(
         with KnownAnswers(columns) as known:
             collect_answers(rounds, known)
             written = write_rows(late.place.child("rows.jsonl"), _find_new(table, known))
+    note = RoundNote(columns=columns)
     if not written:
         log.info("%s has changed; nothing in it is new to the prompt.", night.source)
+        write_note(_note_place(night, manifest, len(rounds)), note)  # the table is that of the file all the same
         return None
-    write_note(late.place.child("round.json"), RoundNote(columns=columns))
+    write_note(_note_place(night, manifest, late.number), note)
     log.info("%s has changed: %s new or corrected.", night.source, number_of(written, "row"))
     return late
 
@@ -202,6 +210,11 @@ def _make_late_round(night: Night, manifest: Manifest, number: int) -> DayRound:
     name = f"late/{int(manifest.created_at * 1000)}-{number:03d}"
     place = night.open_folder().child(name)
     return DayRound(place=place, number=number, source=f"{place.uri}/rows.jsonl")
+
+
+def _note_place(night: Night, manifest: Manifest, number: int) -> Location:
+    """Of the first round, too: what was noted before ``on_existing=restart`` is nothing to the day any more."""
+    return _make_late_round(night, manifest, number).place.child("round.json")
 
 
 def _has_bad(each: DayRound) -> bool:

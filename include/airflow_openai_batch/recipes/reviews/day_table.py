@@ -60,7 +60,8 @@ def open_day_table(night: Night, giver: Giver) -> Iterator[DayTable]:
     manifest = rounds[0].read_manifest()
     if manifest is None:
         raise FileNotFoundError(f"{rounds[0].place.uri}/prepared")
-    if len(rounds) == 1:
+    read = read_columns(night, rounds)
+    if read is None:
         place = rounds[0].place.child(ANSWERS)
         with place.open_read() as file, pq.ParquetFile(file) as source:
             schema = source.schema_arrow
@@ -69,7 +70,7 @@ def open_day_table(night: Night, giver: Giver) -> Iterator[DayTable]:
         return
     with (
         open_row_files(find_day_rows(night, giver)) as rows,
-        KnownAnswers(read_columns(rounds[-1])) as known,
+        KnownAnswers(read) as known,
     ):
         collect_answers(rounds, known)
         columns = AnswerColumns(manifest.endpoint, manifest.schema, rows.schema)
