@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import os
 import shutil
+import struct
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -233,3 +235,34 @@ def test_an_inbox_may_lie_in_an_object_store(run_dag: RunDag, s3: ObjectStore) -
     assert find_jobs(open_inbox(s3.uri("in/")), max_files=10, min_age_s=3_600) == []
     (job,) = find_jobs(open_inbox(s3.uri("in/")), max_files=10, min_age_s=0)
     assert (job.names, job.landed) == (["b.jsonl"], False)
+
+
+@pytest.mark.parametrize("form", ["float", "base64"])
+def test_vectors_that_came_in_pieces_are_delivered_each_under_the_number_of_its_input(
+    drain: Any, openai_server: OpenAIServer, inbox: Path, form: str
+) -> None:
+    def line(custom_id: str, *given: str) -> str:
+        body = {"model": "text-embedding-3-small", "dimensions": 4, "encoding_format": form, "input": given}
+        return json.dumps({"custom_id": custom_id, "method": "POST", "url": "/v1/embeddings", "body": body})
+
+    def read_vectors(name: str) -> list[list[list[float]]]:
+        bodies = [each["response"]["body"] for each in read(inbox / f"{name}.output.jsonl")]
+        for body in bodies:
+            assert [each["index"] for each in body["data"]] == list(range(len(body["data"])))
+        return [[unpack(each["embedding"]) for each in body["data"]] for body in bodies]
+
+    def unpack(given: Any) -> list[float]:
+        is_packed = form == "base64"
+        assert isinstance(given, str) == is_packed
+        values = struct.unpack("<4f", base64.b64decode(given)) if is_packed else given
+        return [round(value, 6) for value in values]
+
+    for path in inbox.iterdir():
+        path.unlink()
+    (inbox / "whole.jsonl").write_text(line("r0", "red", "green", "blue") + "\n" + line("r1", "one") + "\n")
+    assert drain().state == "success"
+    openai_server.script(line="missing_vector", contains="red")
+    (inbox / "pieces.jsonl").write_text(line("r0", "red", "green", "blue") + "\n" + line("r1", "one"))
+    run = drain()
+    assert run.state == "success", run.failures
+    assert read_vectors("pieces") == read_vectors("whole")

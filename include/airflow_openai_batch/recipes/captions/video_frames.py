@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 INDEX = "frames.jsonl"
 """Written last: with it, its frames are there."""
 _WHOLE = "no_more"
-"""A file that says that the video has no more of them. That of earlier releases, ``whole``, lay beside too few frames of
-videos that leave some out."""
+"""A file that says that the video has no more of them. That of earlier releases, ``whole``, lay beside too few frames
+of videos that leave some out."""
 MAX_FRAME_PIXELS = 8_192 * 8_192
 """Of a frame as the video has it: 200 MB as a picture."""
 MAX_FRAMES = 100_000

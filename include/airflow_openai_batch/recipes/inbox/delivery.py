@@ -2,36 +2,43 @@
 
 gpt-batch-manager writes ``shard-000-of-079.output.jsonl`` beside ``shard-000-of-079.jsonl``: what OpenAI returned.
 Here a file may have become several batches, with leftovers sent again, so that the lines are brought together: one for
-each request, verbatim, in the order of the file. What has no answer goes to ``.error.jsonl``, as OpenAI has it.
+each request, verbatim, in the order of the file. Of embeddings that came in pieces the line has all vectors. What has
+no answer goes to ``.error.jsonl``, as OpenAI has it.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import logging
 import re
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
+import numpy as np
 import pyarrow.parquet as pq
 
 from airflow_openai_batch.errors import AccountingError, JobError
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.rejected import RejectedLine
+from airflow_openai_batch.openai_api import lenient_json
+from airflow_openai_batch.openai_api.endpoints import Endpoint
 from airflow_openai_batch.openai_api.lenient_json import UnreadableJSONError
 from airflow_openai_batch.openai_api.result_line import read_result_line, write_error_line
 from airflow_openai_batch.recipes.inbox.pending_files import hash_file
 from airflow_openai_batch.results.landing_summary import find_unfinished
 from airflow_openai_batch.results.raw_index import RawAnswers, SendFiles
 from airflow_openai_batch.storage.sources import describe_file
+from airflow_openai_batch.tables.join.answer_reader import AnswerReader
 from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_openai_batch.job.plan import Plan
+    from airflow_openai_batch.job.plan import Plan, Shard
     from airflow_openai_batch.recipes.inbox.inbox import Inbox
     from airflow_openai_batch.storage.location import Location
 
@@ -40,6 +47,7 @@ log = logging.getLogger(__name__)
 _RAW = re.compile(r"(?P<shard>\d+)\.(?P<send>\d+)\.(?:output|error)(?:\.\d+)?\.jsonl")
 _COLUMNS = ["position", "custom_id", "status_code", "error_code", "error_message", "openai_request_id"]
 _ROWS = 5_000
+_VECTORS = ("embeddings", "input_tokens")
 _OK = 200
 
 
@@ -97,9 +105,13 @@ def _deliver_file(inbox: Inbox, name: str, place: Location, plan: Plan) -> dict[
 
 def _write(plan: Plan, place: Location, output: Location, error: Location) -> Delivery:
     found = Delivery()
-    with output.open_write(for_people=True) as good, error.open_write(for_people=True) as bad:
+    with (
+        output.open_write(for_people=True) as good,
+        error.open_write(for_people=True) as bad,
+        AnswerReader(plan, lambda shard: place.child(directory.part(shard)), _VECTORS) as vectors,
+    ):
         for shard in plan.shards:
-            _write_shard(place, shard.shard, good, bad, found)
+            _write_shard(place, shard, vectors, good, bad, found)
         for line in _read_rejected(place):
             bad.write(_make_error(line.position, line.custom_id, line.code, line.message))
             found.errors += 1
@@ -111,10 +123,16 @@ def _write(plan: Plan, place: Location, output: Location, error: Location) -> De
     return found
 
 
-def _write_shard(place: Location, shard: int, good: BinaryIO, bad: BinaryIO, found: Delivery) -> None:
-    with RawAnswers(_find_sends(place, shard)) as raw:
-        for row in _read_rows(place.child(directory.part(shard))):
-            line = _choose(raw, raw.list_places(raw.take(row["custom_id"])), row["openai_request_id"])
+def _write_shard(
+    place: Location, shard: Shard, vectors: AnswerReader, good: BinaryIO, bad: BinaryIO, found: Delivery
+) -> None:
+    is_embedding = shard.endpoint == Endpoint.EMBEDDINGS
+    with RawAnswers(_find_sends(place, shard.shard)) as raw:
+        for row in _read_rows(place.child(directory.part(shard.shard))):
+            places = raw.list_places(raw.take(row["custom_id"]))
+            line = _choose(raw, places, row["openai_request_id"])
+            if line is not None and is_embedding and len(places) > 1:
+                line = _put_together(line, vectors, row["position"])
             answered = line is not None and row["status_code"] == _OK
             if line is None:
                 line = _make_error(row["position"], row["custom_id"], row["error_code"], row["error_message"])
@@ -134,6 +152,36 @@ def _choose(raw: RawAnswers, places: Sequence[int], request_id: str | None) -> b
             if response is not None and response.request_id == request_id:
                 return line
     return lines[-1] if lines else None
+
+
+def _put_together(line: bytes, rows: AnswerReader, position: int) -> bytes:
+    """The line with all vectors of the row, where several sends have brought them: each alone has some, and counts
+    them from 0. A line that has as many as the row stays as it is."""
+    (row,) = rows.take(np.array([position])).to_pylist()
+    vectors = row["embeddings"] or []
+    try:
+        root = lenient_json.decode(line)
+        body = root["response"]["body"]
+        given = [each["embedding"] for each in body["data"]]
+    except (UnreadableJSONError, KeyError, TypeError):
+        return line  # it brought none
+    if not vectors or len(given) == len(vectors):
+        return line
+    is_packed = any(isinstance(each, str) for each in given)
+    data = [
+        {"object": "embedding", "index": index, "embedding": _pack(vector) if is_packed else vector}
+        for index, vector in enumerate(vectors)
+        if vector is not None
+    ]
+    tokens = row["input_tokens"]
+    usage = {} if tokens is None else {"usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+    return lenient_json.encode(
+        root | {"response": root["response"] | {"body": body | {"data": data} | usage}}
+    ).encode()
+
+
+def _pack(vector: list[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
 def _find_sends(place: Location, shard: int) -> list[SendFiles]:

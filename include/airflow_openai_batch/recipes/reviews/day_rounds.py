@@ -52,8 +52,8 @@ _BATCH_ROWS = 2_000
 
 
 class RoundNote(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``round.json`` holds: the columns that the prompt reads. In ``001`` alone where the file has changed since the
-    first round and nothing in it was new."""
+    """What ``round.json`` holds: the columns that the prompt reads. In ``001`` alone where the file has changed since
+    the first round and nothing in it was new."""
 
     columns: list[str]
 
