@@ -5,7 +5,7 @@
     days/2025-06-02/
       prepared/ job/ answers.parquet       the first round: the day's file as it was
       late/1764400000000-002/
-        rows.jsonl round.json              rows that nothing like was asked before, and what the prompt reads of them
+        rows.parquet round.json            rows that nothing like was asked before, and what the prompt reads of them
         prepared/ job/ answers.parquet
 
 The number is the time of the first preparation: after ``on_existing=restart`` the late rows of before are no part of
@@ -26,8 +26,8 @@ import pyarrow.parquet as pq
 from airflow_openai_batch.access.locations import make_resolver
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.recipes.job_folder import read_note, write_note
-from airflow_openai_batch.recipes.json_rows import write_rows
 from airflow_openai_batch.recipes.reviews.known_answers import KnownAnswers
+from airflow_openai_batch.recipes.reviews.late_rows import LINES, TYPED, find_late_rows, write_late_rows
 from airflow_openai_batch.report.report import Report
 from airflow_openai_batch.results.landing_summary import find_unfinished
 from airflow_openai_batch.tables.preparation import Manifest, read_manifest
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from airflow_openai_batch.storage.location import Location
     from airflow_openai_batch.tables.prompts import PromptSpec
     from airflow_openai_batch.tables.reading import RowFiles
-    from airflow_openai_batch.tables.reading.row_table import RowTable
 
 log = logging.getLogger(__name__)
 
@@ -166,30 +165,22 @@ def _open_late_round(
     night: Night, rounds: list[DayRound], manifest: Manifest, spec: PromptSpec, found: RowFiles
 ) -> DayRound | None:
     late = _make_late_round(night, manifest, len(rounds) + 1)
-    for name in ("rows.jsonl", "prepared", "job", ANSWERS):
+    for name in (LINES, TYPED, "prepared", "job", ANSWERS):
         late.place.child(name).check_bounds()
     with open_row_files(found) as table:
         columns = Renderer(spec, table.schema.names).columns
         with KnownAnswers(columns) as known:
             collect_answers(rounds, known)
-            written = write_rows(late.place.child("rows.jsonl"), _find_new(table, known))
+            written = write_late_rows(late.place, table, known, as_lines=found.format == "jsonl")
     note = RoundNote(columns=columns)
     if not written:
         log.info("%s has changed; nothing in it is new to the prompt.", night.source)
-        write_note(_note_place(night, manifest, len(rounds)), note)  # the table is that of the file all the same
+        # The table is that of the file all the same.
+        write_note(_note_place(night, manifest, len(rounds)), note)
         return None
     write_note(_note_place(night, manifest, late.number), note)
     log.info("%s has changed: %s new or corrected.", night.source, number_of(written, "row"))
-    return late
-
-
-def _find_new(table: RowTable, known: KnownAnswers) -> Iterator[dict[str, Any]]:
-    names = table.schema.names
-    for block in table.blocks:
-        for at, (row, cells) in enumerate(zip(read_rows(block, names), known.read(block.batch), strict=True)):
-            if at not in block.problems and known.add_key(cells):
-                # All of them: what no late row has is a column of the prompt all the same.
-                yield {name: row.get(name) for name in names}
+    return _make_late_round(night, manifest, late.number)
 
 
 def _read_answers(each: DayRound) -> Iterator[tuple[dict[str, Any], list[Any]]]:
@@ -209,7 +200,7 @@ def _read_answers(each: DayRound) -> Iterator[tuple[dict[str, Any], list[Any]]]:
 def _make_late_round(night: Night, manifest: Manifest, number: int) -> DayRound:
     name = f"late/{int(manifest.created_at * 1000)}-{number:03d}"
     place = night.open_folder().child(name)
-    return DayRound(place=place, number=number, source=f"{place.uri}/rows.jsonl")
+    return DayRound(place=place, number=number, source=find_late_rows(place).uri)
 
 
 def _note_place(night: Night, manifest: Manifest, number: int) -> Location:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
@@ -75,15 +76,18 @@ class KnownAnswers:
 
 def _to_text(value: Any) -> str | None:
     """The same for a number or a date and for its text: which of the two it is depends on the rest of the file."""
+    value = _settle(value)
     if value is None or isinstance(value, str):
         return value or None
-    return msgspec.json.encode(_settle(value)).decode().strip('"')
+    return msgspec.json.encode(value).decode().strip('"')
 
 
 def _settle(value: Any) -> Any:
     """What the rest of the file has no say in: whether 5 is a 5.0, and which keys an object lacks."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):  # JSON has null for all of them; to a prompt no number is nothing
+            return None if math.isnan(value) else str(value)
+        return int(value) if value.is_integer() else value
     if isinstance(value, dict):
         return {name: _settle(item) for name, item in sorted(value.items()) if item is not None}
     if isinstance(value, list | tuple):
