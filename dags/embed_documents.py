@@ -55,8 +55,8 @@ document of your own in *Documents*, and trigger it once more.
    their `document` in the payload.
 2. A connection of type Qdrant in *Qdrant* (`pip install 'airflow-provider-openai-batch[qdrant]'`). Files on this
    machine are for trying: one process at a time, all in memory.
-3. `include/prompts/embed_chunks.yaml`: model, dimensions and what stands in front of a chunk. Another model wants
-   another collection: vectors of two models cannot be compared.
+3. `include/prompts/embed_chunks.yaml`: model, dimensions and what stands in front of a chunk. With another `input` all
+   chunks are embedded anew. Another model wants another collection: vectors of two models cannot be compared.
 4. `recipes/qdrant/document_chunks.py` cuts; give it your own rules. `recipes/qdrant/chunk_writing.py` says what is in
    the payload.
 """

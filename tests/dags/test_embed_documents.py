@@ -156,3 +156,39 @@ def test_a_chunk_without_a_vector_does_not_hold_back_those_it_was_sent_with(
     assert run.state == "success", run.failures
     assert run.xcom("write")["written"] == 1
     assert len(read_chunks(store)) == 32
+
+
+def test_with_another_input_in_the_prompt_all_chunks_are_embedded_anew_and_those_of_earlier_releases_stay(
+    run_dag: RunDag,
+    store: PointStore,
+    guides: Path,
+    openai_server: OpenAIServer,
+    tmp_path: Path,
+    copied_dag: Any,
+) -> None:
+    def embed_with(output: str, *changes: tuple[str, str]) -> int:
+        dag = copied_dag("embed_documents", "embed_chunks.yaml", *changes)
+        form = {"documents": f"{guides}/tent.md", "output_uri": f"file://{tmp_path}/{output}", "queries": []}
+        run = run_dag(dag, form | {"poll_interval": 0.1})
+        assert run.state == "success", run.failures
+        return int(run.xcom("write")["written"])
+
+    def read_embeddings() -> dict[Any, Any]:
+        with store.open() as points:
+            return {
+                point.id: point.payload["embedding"]
+                for page in points.read_pages(["embedding"])
+                for point in page
+            }
+
+    chunks = embed_with("first")
+    assert embed_with("second") == 0
+    changed = ("{{ text }}", "search_document: {{ text }}")
+    assert embed_with("third", changed) == chunks
+    assert embed_with("fourth", changed) == 0
+    assert sum(openai_server.books.good.values()) == 2 * -(-chunks // 3)
+    former = {name: {"model": each["model"], "dimensions": 512} for name, each in read_embeddings().items()}
+    with store.open() as points:
+        points.set_payloads({name: {"embedding": each} for name, each in former.items()})
+    assert embed_with("fifth", changed) == 0
+    assert read_embeddings() == former

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -45,6 +45,7 @@ _SCHEMA = pa.schema(
 )
 _NAMESPACE = uuid.UUID("8a1d9b5e-8f0c-5d0e-9d43-5a8f4d1f6c70")
 _BATCH_ROWS = 256
+_DIGITS = 16
 
 
 class DocumentReading(FolderReading, frozen=True, kw_only=True):
@@ -57,7 +58,7 @@ class DocumentReading(FolderReading, frozen=True, kw_only=True):
     """Without a word of text; `UNREAD` names them, too, and their chunks go."""
     chunks: int
     new: int
-    """Chunks without a vector of the prompt's model, which stand in the table."""
+    """Chunks without a vector of the prompt's model and input, which stand in the table."""
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,8 +189,19 @@ def make_chunk_id(document: str, chunk: DocumentChunk, occurrence: int) -> str:
 
 
 def describe_embedding(prompt: PromptSpec) -> dict[str, Any]:
-    """What the payload says of a vector: vectors of another model cannot be compared with it."""
-    return {"model": prompt.model, "dimensions": prompt.parameters.get("dimensions")}
+    """What the payload says of a vector: those of another model, or of more or less than the chunk's text (the prompt's
+    ``input``), cannot be compared with it."""
+    return {
+        "model": prompt.model,
+        "dimensions": prompt.parameters.get("dimensions"),
+        "input": hashlib.sha256((prompt.input or "").encode()).hexdigest()[:_DIGITS],
+    }
+
+
+def is_embedded(chunk: Mapping[str, Any], embedding: Mapping[str, Any]) -> bool:
+    """Whether the payload of a chunk says that its vector is such a one. Earlier releases did not note the input."""
+    known = chunk.get("embedding")
+    return isinstance(known, Mapping) and {"input": embedding["input"], **known} == embedding
 
 
 class _Known:
@@ -204,7 +216,7 @@ class _Known:
             return chunks
         ids: list[PointId] = [row.chunk_id for row in chunks]
         there = self._points.fetch(ids, ["embedding"])
-        return [row for row in chunks if there.get(row.chunk_id, {}).get("embedding") != self._embedding]
+        return [row for row in chunks if not is_embedded(there.get(row.chunk_id, {}), self._embedding)]
 
 
 def _name_chunks(
