@@ -103,6 +103,24 @@ def test_a_property_added_to_the_prompt_is_a_column_of_the_workbook(
     )
 
 
+def test_a_photograph_that_was_replaced_and_put_back_has_its_own_answer_again(
+    catalogue: Callable[..., FinishedRun], openai_server: OpenAIServer, photos: Path, tmp_path: Path
+) -> None:
+    def read_titles() -> list[str]:
+        run = catalogue(mode="batch")
+        assert run.state == "success", run.failures
+        return [row["title"] for row in read_sheet(tmp_path, "results")]
+
+    assert read_titles() == ["Live at the Granary", "Harbour Lights"]
+    (photos / "a.png").rename(tmp_path / "kept.png")
+    photograph(photos / "a.png", "Another Day at Sea")
+    assert read_titles() == ["Another Day at Sea", "Harbour Lights"]
+    paid = sum(openai_server.books.good.values())
+    (tmp_path / "kept.png").rename(photos / "a.png")
+    assert read_titles() == ["Live at the Granary", "Harbour Lights"]
+    assert sum(openai_server.books.good.values()) == paid, "nothing is asked twice"
+
+
 @pytest.mark.long
 def test_a_photograph_that_is_gone_leaves_the_results_and_a_rejected_one_is_tried_when_a_setting_changes(
     catalogue: Callable[..., FinishedRun],

@@ -86,7 +86,9 @@ def clean_covers(context: Context, clean: Callable[[dict[str, Any]], Cover] = cl
     photos = PresentPhotos(output)
 
     def clean_all() -> Iterator[Row]:
-        for answer in read_latest(output.child(COVERS), lambda row: str(row["photo_uri"])):
+        for answer in read_latest(
+            output.child(COVERS), lambda row: str(row["photo_uri"]), photos.is_of_present
+        ):
             is_gone = photos.is_gone(answer["photo_uri"])
             counts[GONE if is_gone else answer["answer_status"]] += 1
             is_read = answer["answer_status"] == "ok"

@@ -58,8 +58,12 @@ def list_photos(
         raise EmptyInputError(f"{photos_uri}: has no photograph ({', '.join(_ENDINGS)}) below it.")
     root = prefix.uri.rstrip("/") + "/"
     _tell_of_others(objects, root)
-    write_rows(output.child(PHOTOS), ({"photo_uri": each.uri, "below": root} for each in found))
     reading = None if prompt is None else describe_reading(prompt.images)
+    listed = ("photo_uri", "photo_version")
+    write_rows(
+        output.child(PHOTOS),
+        ({name: row[name] for name in listed} | {"below": root} for row in _make_rows(found, root, reading)),
+    )
     place, asked = open_round(
         output.child(COVERS),
         _make_rows(found, root, reading),
@@ -73,21 +77,25 @@ def list_photos(
 
 
 class PresentPhotos:
-    """Whether photographs were there when they were last listed. Holds their URIs in memory."""
+    """Whether photographs were there when they were last listed. Holds their URIs and versions in memory."""
 
     def __init__(self, output: Location) -> None:
-        self._present: set[str] = set()
+        self._present: dict[str, str | None] = {}
         self._root: str | None = None
         """None where nothing was listed since the release that notes it."""
         if output.child(PHOTOS).exists():
             for row in read_rows(output.child(PHOTOS), made_by="list_photos"):
-                self._present.add(row["photo_uri"])
+                self._present[row["photo_uri"]] = row.get("photo_version")  # earlier releases noted none
                 self._root = row["below"]
 
     def is_gone(self, photo_uri: str) -> bool:
         """Of photographs elsewhere, read before another prefix was listed, it is not known."""
         is_below = self._root is not None and photo_uri.startswith(self._root)
         return is_below and photo_uri not in self._present
+
+    def is_of_present(self, answer: Row) -> bool:
+        """Whether an answer is to the photograph that was last listed, not to one that lay there before."""
+        return self._present.get(answer["photo_uri"]) == answer.get("photo_version")
 
 
 def _make_rows(found: Iterable[SourceFile], root: str, reading: str | None) -> Iterable[Row]:

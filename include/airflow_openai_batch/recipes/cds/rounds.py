@@ -101,17 +101,25 @@ def read_answers(folder: Location) -> Iterator[Row]:
             yield from read_rows(answers, made_by="join")
 
 
-def read_latest(folder: Location, key: Key) -> Iterator[Row]:
+def read_latest(
+    folder: Location, key: Key, is_present: Callable[[Row], bool] = lambda row: True
+) -> Iterator[Row]:
     """Of rows that were asked in several rounds the last answer alone, where the row first stood.
 
     Holds the rows of all rounds but the first in memory: few, since only what has no good answer is asked again.
+
+    :param is_present: whether an answer is to what there is now: one that is not gives way to one that is, also where
+        it came later. What was changed and changed back is not asked again.
     """
     rounds = range(1, _count_rounds(folder) + 1)
     later: dict[str, Row] = {}
     for number in rounds[1:]:
-        later |= {key(row): row for row in _read_finished(folder, number)}
+        for row in _read_finished(folder, number):
+            known = later.get(key(row), row)
+            later[key(row)] = row if is_present(row) or not is_present(known) else known
     for row in _read_finished(folder, 1):
-        yield later.pop(key(row), row)
+        last = later.pop(key(row), row)
+        yield last if is_present(last) or not is_present(row) else row
     yield from later.values()
 
 
