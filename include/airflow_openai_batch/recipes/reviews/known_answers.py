@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from airflow_openai_batch.tables.arrow_values import read_values
+from airflow_openai_batch.tables.reading.row_table import RowBlock, read_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,7 +42,7 @@ class KnownAnswers:
     def read(self, batch: pa.RecordBatch) -> Iterator[Mapping[str, Any]]:
         """What of each row of a table tells it from others."""
         names = set(batch.schema.names)
-        return read_values(batch, [name for name in self._columns if name in names])
+        return read_rows(RowBlock(batch), [name for name in self._columns if name in names])
 
     def add(self, row: Mapping[str, Any], cells: list[Any], round_number: int) -> None:
         """Of equal rows the first counts: it alone has the cost."""
