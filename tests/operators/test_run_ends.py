@@ -59,6 +59,17 @@ def test_the_asset_of_a_path_is_where_it_lies(
     assert event["uri"] == f"file://{job.folder}/jobs"
 
 
+def test_a_place_whose_name_is_not_ascii_has_an_asset_too(run_dag: RunDag, job: Job) -> None:
+    """Airflow's server takes no other URI, and fails the task whose event has one; see `make_asset_uri`."""
+    with DAG("umlauts", schedule=None) as dag:
+        make_job(job, output_uri=f"file://{job.folder}/Hörbücher/{{run_id}}")
+    run = run_dag(dag)
+    assert run.state == "success", run.failures
+    (event,) = run.asset_events()
+    assert event["uri"] == f"file://{job.folder}/H%C3%B6rb%C3%BCcher"
+    assert event["extra"]["job"].startswith(f"file://{job.folder}/Hörbücher/")
+
+
 @pytest.mark.parametrize("given", ["file://~/jobs", "file://jobs/a"])
 def test_a_file_uri_without_the_whole_path_is_refused(
     run_dag: RunDag, job: Job, given: str, monkeypatch: pytest.MonkeyPatch

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 
 ASSET_ALIAS = "openai_batch_results"
 """Schedule a DAG on this alias to run after any job; on the directory's own asset to run after one."""
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 class OpenAIBatchReportOperator(OpenAIBatchOperator):
@@ -377,6 +379,11 @@ def _event_extra(extra: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_asset_uri(uri: str) -> str:
-    """Without the connection id that Airflow's object storage URIs may carry: the asset is the place."""
+    """Without the connection id that Airflow's object storage URIs may carry: the asset is the place.
+
+    What is not ASCII stands in it as in a URL: of another one Airflow makes no asset, and notes a task that sends its
+    event as failed, without a retry and without a word in its log.
+    """
     parts = urlsplit(absolute_uri(uri))
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    place = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return _NOT_ASCII.sub(lambda found: quote(found[0]), place)
