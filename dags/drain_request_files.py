@@ -46,6 +46,8 @@ once as there is room for, and the answers appear beside the file as soon as its
 * **A file that has its output is left alone**, also where gpt-batch-manager wrote it. A file dropped later is a new job
   of a later run; so is one whose content has changed. One that was copied, moved or touched, or whose output was
   removed, gets the answers that are there.
+* **Red where answers are not where they belong**: a file that cannot be split, or beside which nothing can be written,
+  holds up no other one, but the run is not green.
 * **Resumable**: clear a red task or trigger the DAG again, from whatever state. What was answered is never sent again.
 * There is no need to split files beforehand: one large file is cut without being copied (*Tokens per shard* is the
   number that `gpt-batch-splitter` takes; empty means what the connection's `tier` or `enqueued_token_limit` says).
@@ -114,7 +116,7 @@ with DAG(
         task_id="split",
         # Not by `expand_kwargs`: Airflow renders what a task hands to it, and a file may be "{{ conn.x }}.jsonl".
         output_uri="{{ ti.xcom_pull(task_ids='find_files')[ti.map_index]['output_uri'] }}",
-        map_index_template="{{ task.input_uri.rpartition('/')[2] }}",
+        map_index_template="{{ task.input_uri.rpartition('/')[2][:250] }}",  # Airflow's database takes no more
         **splitting,
     ).expand(input_uri=found.map(lambda file: file["input_uri"]))
 
@@ -145,11 +147,13 @@ with DAG(
         task_id="publish",
         asset_uri="{{ params.inbox }}",
         **report_arguments(),
-        map_index_template="{{ ti.xcom_pull(task_ids='list_jobs', key='names')[ti.map_index] }}",
+        map_index_template="{{ ti.xcom_pull(task_ids='list_jobs', key='names')[ti.map_index][:250] }}",
         trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
     ).expand(job=list_jobs(XComArg(split, key="job"), found))
 
-    drain.expand(shard=collect(split.output)) >> publish
+    drained = drain.expand(shard=collect(split.output))
+    drained >> publish
 
-    # Red is the split of a bad file alone, but the run is not green: this cannot begin then. It runs nothing.
-    split >> EmptyOperator(task_id="all_files_split")
+    # Red is the split of a bad file alone, or what could not be delivered, but the run is not green: this cannot begin
+    # then. It runs nothing.
+    [split, drained] >> EmptyOperator(task_id="all_files_delivered")

@@ -120,7 +120,7 @@ def test_compressed_files_and_names_in_capitals_are_drained_and_a_bad_file_is_re
     run = drain(max_requests_per_shard=50)
     assert {
         (task, state) for (task, _), state in run.states.items() if state not in ("success", "skipped")
-    } == {("split", "failed"), ("all_files_split", "upstream_failed")}
+    } == {("split", "failed"), ("all_files_delivered", "upstream_failed")}
     assert run.state == "failed"
     assert names(inbox) == [
         "LOUD.JSONL",
@@ -149,6 +149,42 @@ def test_a_file_that_may_still_grow_waits_and_the_log_says_for_how_long(
     (told,) = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
     assert "shard-001-of-002.jsonl was written" in told
     assert "left for the next run" in told
+
+
+def test_a_run_is_red_where_answers_could_not_be_delivered(
+    drain: Any, openai_server: OpenAIServer, inbox: Path
+) -> None:
+    in_the_way = inbox / "shard-000-of-002.output.jsonl"
+    in_the_way.mkdir()
+    run = drain(max_requests_per_shard=50)
+    assert run.state == "failed"
+    assert {
+        (task, state) for (task, _), state in run.states.items() if state not in ("success", "skipped")
+    } == {("shard.deliver", "failed"), ("all_files_delivered", "upstream_failed")}
+    in_the_way.rmdir()
+    run = drain(max_requests_per_shard=50)
+    assert run.state == "success", run.failures
+    assert len(read(in_the_way)) == 4
+    assert openai_server.books.billed["batch"] == 7
+
+
+@pytest.mark.parametrize("letter", ["x", "長"])
+def test_a_file_whose_answers_would_have_too_long_a_name_is_left_alone_before_it_costs(
+    inbox: Path, letter: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    width = len(letter.encode())
+    longest, too_long = ((letter * (size // width)) + ".jsonl" for size in (204, 210))
+    for name in (longest, too_long, letter * (249 // width) + ".jsonl"):
+        write(inbox / name, name, 1)
+    place = open_inbox(str(inbox))
+    found = find_jobs(place, max_files=10, min_age_s=0)
+    assert longest in [name for job in found for name in job.names]
+    assert len(found) == 3, "the others are the two that lie there anyway"
+    place.output(longest).write_bytes(b"an answer")
+    told = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert len([each for each in told if each.startswith(f"{too_long}: ")]) == 1, told
+    assert len(told) == 2
+    assert "Rename it" in told[0]
 
 
 def test_an_empty_file_may_be_skipped(drain: Any, inbox: Path) -> None:

@@ -85,6 +85,7 @@ def _deliver_file(inbox: Inbox, name: str, place: Location, plan: Plan) -> dict[
     if not source.exists() or inbox.job(sha256 := hash_file(source)).path != place.path:
         log.info("%s is gone or has another content now: nothing to deliver for it.", name)
         return {"file": source.uri, "output": None}
+    inbox.note_begun(name)  # two files: one may be there when this ends, and no later run would touch it
     found = _write(plan, place, inbox.output(name), inbox.error(name))
     if not found.errors:
         inbox.error(name).remove()

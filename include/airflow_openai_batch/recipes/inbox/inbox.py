@@ -40,6 +40,8 @@ SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 OUTPUT_SUFFIX = ".output.jsonl"
 ERROR_SUFFIX = ".error.jsonl"
 WORK = "_batch"
+MOST_OUTPUT_BYTES = 218
+"""Of an output's name on a disk: file systems take 255 bytes, and `Location` makes names longer while it writes."""
 _ID_DIGITS = 16
 _JOB_NAME = re.compile(rf"[0-9a-f]{{{_ID_DIGITS}}}")
 
@@ -84,6 +86,11 @@ class Inbox:
     def error(self, name: str) -> Location:
         return self.place.child(_stem_of(name) + ERROR_SUFFIX)
 
+    def can_deliver(self, name: str) -> bool:
+        """Whether the name leaves room for those of its answers."""
+        longest = _stem_of(name) + OUTPUT_SUFFIX
+        return not self.place.is_local or len(longest.encode()) <= MOST_OUTPUT_BYTES
+
     def job(self, sha256: str) -> Location:
         return self.place.child(f"{WORK}/{sha256[:_ID_DIGITS]}")
 
@@ -113,6 +120,11 @@ class Inbox:
             return msgspec.json.decode(self._delivered_note(name).read_bytes(), type=Delivered)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
+
+    def note_begun(self, name: str) -> None:
+        """Note that what lies beside the file from now on is ours, and is to be written again until it is complete."""
+        note = Delivered(size=0, version="", sha256="")
+        self._delivered_note(name).write_bytes(msgspec.json.encode(note))
 
     def write_delivered(self, name: str, file: SourceFile, sha256: str) -> None:
         """Note that the output beside the file is complete, and for which content."""

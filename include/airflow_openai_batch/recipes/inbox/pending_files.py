@@ -120,6 +120,12 @@ def _list_pending(inbox: Inbox) -> Iterator[SourceFile]:
         if not is_text(name):
             log.warning("%r: its name is no UTF-8. It is left alone.", name)
             continue
+        if not inbox.can_deliver(name):
+            log.warning(
+                "%s: its name is too long for its answers to lie beside it. Rename it. It is left alone.",
+                name,
+            )
+            continue
         file = _try(functools.partial(describe_file, inbox.place.child(name)))
         if file is not None and _is_pending(inbox, name, file, outputs):
             yield file
