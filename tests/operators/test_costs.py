@@ -56,6 +56,20 @@ def printed(capfd: pytest.CaptureFixture[str]) -> str:
     return "".join(capfd.readouterr())
 
 
+def test_a_model_with_a_sign_that_airflows_database_refuses_is_told_without_it(
+    run_dag: RunDag, tmp_path: Path
+) -> None:
+    """PostgreSQL takes no NUL in an XCom: the split failed at each try, and nothing said what it was about."""
+    job = Job(tmp_path).write([chat_line("1", model="gpt\0-9"), chat_line("2", model="gpt\0-9")])
+    with DAG("odd_model", schedule=None) as dag:
+        OpenAIBatchSplitOperator(
+            task_id="split", input_uri=str(job.input), output_uri=f"file://{job.output}", send_mode="batch"
+        )
+    run = run_dag(dag)
+    assert run.state == "success", run.failures
+    assert run.xcom("split", key="estimate")["unpriced_models"] == ["gpt -9"]
+
+
 def test_a_budget_that_is_large_enough_lets_it_through(split: Any) -> None:
     run = split(max_cost_usd=0.0040)
     assert run.state == "success", run.errors("split")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
 from collections.abc import Callable
@@ -90,6 +91,14 @@ def database(tmp_path: Path, define_connection: Callable[..., str]) -> Path:
     connection.close()
     define_connection("shop", conn_type="sqlite", host=str(path))
     return path
+
+
+def test_a_table_whose_name_cannot_be_written_down_is_named(run_dag: RunDag, tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.csv")).write_text("text\nGood.\n")
+    run = run_prepare(run_dag, tmp_path, source=f"{tmp_path}/*.csv")
+    ((task_id, _, message),) = run.failures
+    assert task_id == "prepare"
+    assert message.endswith("caf\\udce9.csv: its name is no UTF-8. Rename the file.")
 
 
 def test_rows_of_a_query(run_dag: RunDag, tmp_path: Path, database: Path) -> None:

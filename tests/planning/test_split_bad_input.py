@@ -29,6 +29,12 @@ def test_missing_file(tmp_path: Path) -> None:
         split(tmp_path / "nowhere.jsonl", tmp_path / "job")
 
 
+def test_a_file_whose_name_cannot_be_written_down(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.jsonl")).write_bytes(GOOD)
+    with pytest.raises(InputError, match=r"caf\\udce9\.jsonl: its name is no UTF-8\. Rename the file"):
+        split(tmp_path / "*.jsonl", tmp_path / "job")
+
+
 def test_directory(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is a directory. Name the files in it, for instance .*/\*\.jsonl"):
         split(tmp_path, tmp_path / "job")

@@ -14,6 +14,7 @@ from airflow_openai_batch.costs.estimate import Estimate, estimate_plan
 from airflow_openai_batch.costs.sample import choose_sample, extrapolate, make_refs
 from airflow_openai_batch.costs.spending import Spent, find_open_requests, measure_means, read_spending
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices, describe_price_setting
+from airflow_openai_batch.server_words import clean_words
 from airflow_openai_batch.wording import BOUND_WORDS, number_of
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Forecast:
         counts = self.plan.counts
         return {
             **msgspec.to_builtins(self.estimate),
+            "unpriced_models": [clean_words(model) for model in self.estimate.unpriced_models],
             "requests": counts.requests,
             "rejected": counts.rejected,
             "shards": len(self.plan.shards),

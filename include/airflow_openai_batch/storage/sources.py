@@ -36,7 +36,10 @@ class SourceFile:
 
 
 def describe_file(location: Location) -> SourceFile:
-    """:raises InputError: if it is no file that can be read."""
+    """:raises InputError: if it is no file that can be read, or nobody could write down which one it was."""
+    if not is_text(location.uri):
+        shown = location.uri.encode("utf-8", "backslashreplace").decode()
+        raise InputError(f"{shown}: its name is no UTF-8. Rename the file.")
     location.fs.invalidate_cache()
     location.check_bounds()
     with explained(location.uri):
