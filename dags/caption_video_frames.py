@@ -223,4 +223,4 @@ with DAG(
                 join = caption.join_rows(prepare, f"{place}/answers.jsonl", max_rejected_fraction=1)
                 chosen >> prepare
                 [join, caption.report] >> compared
-                caption.report >> judged
+                [join, caption.report] >> judged
