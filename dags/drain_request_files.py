@@ -20,7 +20,7 @@ from airflow_openai_batch.dag_params import (
 from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
 from airflow_openai_batch.operators.shard import OpenAIBatchShardOperator
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
-from airflow_openai_batch.recipes.inbox.draining import deliver, find_files
+from airflow_openai_batch.recipes.inbox import draining
 
 DAG_ID = "drain_request_files"
 SAMPLES = sample_path("request_files")
@@ -108,7 +108,7 @@ with DAG(
     @task(task_id="find_files")
     def find() -> list[dict[str, str]]:
         params = get_current_context()["params"]
-        return find_files(params, SAMPLES if params["inbox"] == INBOX else None)
+        return draining.find_files(params, SAMPLES if params["inbox"] == INBOX else None)
 
     found: Any = find()
 
@@ -122,12 +122,12 @@ with DAG(
 
     # A file that cannot be split holds up no other.
     @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
-    def collect(files: Any) -> list[dict[str, Any]]:
-        return [shard for shards in files for shard in shards]
+    def collect(files: Any) -> Any:
+        return draining.collect_shards(files)
 
     @task(task_id="deliver")
     def deliver_file(shard: Any) -> list[dict[str, Any]] | None:
-        return deliver(get_current_context()["params"]["inbox"], shard["job"])
+        return draining.deliver(get_current_context()["params"]["inbox"], shard["job"])
 
     @task_group(group_id="shard")
     def drain(shard: Any) -> None:

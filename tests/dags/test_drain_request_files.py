@@ -187,6 +187,23 @@ def test_a_file_whose_answers_would_have_too_long_a_name_is_left_alone_before_it
     assert "Rename it" in told[0]
 
 
+def test_more_than_airflow_maps_over_is_left_for_the_next_run_or_refused_by_name(
+    drain: Any, openai_server: OpenAIServer, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "2")
+    write(inbox / "third.jsonl", "c", 1)
+    run = drain()
+    assert len(run.xcom("find_files")) == 2
+    assert run.state == "failed"
+    assert "make 4 shards" in run.errors("collect")
+    assert "allows 2 mapped tasks" in run.errors("collect")
+    assert openai_server.files() == []
+    while len([name for name in names(inbox) if name.endswith(".output.jsonl")]) < 3:
+        run = drain(max_files=1)
+        assert run.state == "success", run.failures
+    assert openai_server.books.billed["batch"] == 8
+
+
 def test_an_empty_file_may_be_skipped(drain: Any, inbox: Path) -> None:
     (inbox / "shard-001-of-002.jsonl").write_text("\n\n")
     run = drain(max_requests_per_shard=50, on_empty="skip")

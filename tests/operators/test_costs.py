@@ -68,6 +68,7 @@ def test_a_model_with_a_sign_that_airflows_database_refuses_is_told_without_it(
     run = run_dag(dag)
     assert run.state == "success", run.failures
     assert run.xcom("split", key="estimate")["unpriced_models"] == ["gpt -9"]
+    assert r"\x00" not in str(run.xcom("split", key="estimate"))
 
 
 def test_a_budget_that_is_large_enough_lets_it_through(split: Any) -> None:

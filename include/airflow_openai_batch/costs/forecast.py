@@ -62,7 +62,12 @@ class Forecast:
         counts = self.plan.counts
         return {
             **msgspec.to_builtins(self.estimate),
+            # Databases refuse what a request may have for a model.
             "unpriced_models": [clean_words(model) for model in self.estimate.unpriced_models],
+            "unbounded": [
+                {**msgspec.to_builtins(each), "model": clean_words(each.model)}
+                for each in self.estimate.unbounded
+            ],
             "requests": counts.requests,
             "rejected": counts.rejected,
             "shards": len(self.plan.shards),

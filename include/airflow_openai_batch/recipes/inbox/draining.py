@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.sdk import conf
+
+from airflow_openai_batch.errors import InputError
 from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.recipes.inbox.delivery import deliver_outputs
 from airflow_openai_batch.recipes.inbox.inbox import open_inbox, seed_inbox
 from airflow_openai_batch.recipes.inbox.pending_files import find_jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 def find_files(params: Mapping[str, Any], samples: str | None = None) -> list[dict[str, str]]:
@@ -28,7 +31,7 @@ def find_files(params: Mapping[str, Any], samples: str | None = None) -> list[di
         only_bad = bool(params["repair"])
         found = find_jobs(
             inbox,
-            max_files=params["max_files"],
+            max_files=min(params["max_files"], _find_most_mapped()),
             min_age_s=0 if is_seeded else params["min_age"],
             only_bad=only_bad,
         )
@@ -39,6 +42,26 @@ def find_files(params: Mapping[str, Any], samples: str | None = None) -> list[di
     return [
         {"input_uri": job.input_uri, "output_uri": job.uri} for job in found if not (job.landed and goes_on)
     ]
+
+
+def collect_shards(files: Iterable[Sequence[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+    """Of all files, as many as Airflow maps over; what it says of more names neither number nor setting.
+
+    :param files: what the splits returned.
+    """
+    shards = [shard for of_file in files for shard in of_file]
+    with task_failures():
+        if len(shards) > (most := _find_most_mapped()):
+            raise InputError(
+                f"The files of this run make {len(shards):,} shards, but [core] max_map_length of Airflow allows "
+                f"{most:,} mapped tasks; nothing was sent. Trigger it with fewer files (max_files), make shards "
+                f"larger, or raise AIRFLOW__CORE__MAX_MAP_LENGTH to {len(shards):,} or more for all components."
+            )
+    return shards
+
+
+def _find_most_mapped() -> int:
+    return int(conf.getint("core", "max_map_length", fallback=1024))
 
 
 def deliver(inbox: str, job: str) -> list[dict[str, Any]] | None:
