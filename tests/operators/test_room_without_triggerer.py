@@ -106,3 +106,10 @@ def test_no_more_batches_are_created_than_openai_allows_in_an_hour(
         openai_server.books.calls_of("POST /v1/batches"),
     )
     assert not fires(10)
+
+
+def test_its_name_with_what_it_waits_for_fits_into_airflows_database(sensor: OpenAIBatchSensor) -> None:
+    """A worker's wait ends with the name that it had: PostgreSQL would not take the task's end with a longer one."""
+    sensor.waits_for = "the server says: " + "come back later, " * 30
+    assert sensor.label.startswith("shard 0 · 1 requests · ")
+    assert len(sensor.label) == 250

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MOST_CHARS = 250
+"""Of a longer name PostgreSQL takes neither the name nor the state that comes with it: the task has failed then."""
+
 
 def label_shard(shard: Shard, waits_for: str = "") -> str:
     """``shard 3 · 50,000 requests · 1,812,334 tokens``, and what it waits for.
@@ -23,7 +26,7 @@ def label_shard(shard: Shard, waits_for: str = "") -> str:
     sign = "≈ " if shard.estimated_tokens is not None else BOUND_SIGNS[shard.tokens]
     tokens = f"{sign}{shard.expected_tokens:,} tokens"
     text = f"shard {shard.shard} · {shard.requests:,} requests · {tokens}"
-    return f"{text} · {waits_for}" if waits_for else text
+    return (f"{text} · {waits_for}" if waits_for else text)[:MOST_CHARS]
 
 
 def show_label(context: Context, label: str) -> None:
@@ -37,6 +40,6 @@ def show_label(context: Context, label: str) -> None:
         from airflow.sdk.execution_time import task_runner
         from airflow.sdk.execution_time.comms import SetRenderedMapIndex
 
-        task_runner.SUPERVISOR_COMMS.send(msg=SetRenderedMapIndex(rendered_map_index=label[:250]))
+        task_runner.SUPERVISOR_COMMS.send(msg=SetRenderedMapIndex(rendered_map_index=label[:MOST_CHARS]))
     except Exception as error:  # a name is not worth a failure
         log.debug("The instance's name could not be set: %s", type(error).__name__)
