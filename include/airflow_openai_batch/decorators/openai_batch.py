@@ -14,7 +14,7 @@ from airflow_openai_batch.access.locations import open_place
 from airflow_openai_batch.operators.prepare_stream import StreamPrepareOperator
 from airflow_openai_batch.operators.task.base import fill_defaults
 from airflow_openai_batch.operators.task.caller import make_caller
-from airflow_openai_batch.operators.task.parameters import read_number
+from airflow_openai_batch.operators.task.parameters import read_fraction
 from airflow_openai_batch.operators.task.sending import read_policy
 from airflow_openai_batch.operators.whole_job import OpenAIBatchJobOperator, run_within
 from airflow_openai_batch.tables.preparation import read_manifest
@@ -129,7 +129,7 @@ class OpenAIBatchDecoratedOperator(DecoratedOperator, OpenAIBatchJobOperator):
         where = self.read_job_uri(context)
         self.landing_rules()
         read_policy(self, make_caller(context))
-        read_number("max_failed_fraction", self.max_failed_fraction, minimum=0.0)
+        read_fraction("max_failed_fraction", self.max_failed_fraction)
         split = self.make_split(find_requests(f"{where}/{PREPARED}"))
         split.check_first(where, context, sends_nothing=bool(self.preview))
 

@@ -15,7 +15,7 @@ from airflow_openai_batch.errors import ConfigError, JobError
 from airflow_openai_batch.operators.task.base import OpenAIBatchOperator
 from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.operators.task.ownership import check_folders_above
-from airflow_openai_batch.operators.task.parameters import read_choice, read_flag, read_number
+from airflow_openai_batch.operators.task.parameters import read_choice, read_flag, read_fraction
 from airflow_openai_batch.operators.task.run_place import place_of_run
 from airflow_openai_batch.tables.join.join_table import join_answers
 from airflow_openai_batch.tables.preparation import read_manifest
@@ -109,7 +109,7 @@ class OpenAIBatchJoinOperator(OpenAIBatchOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         with task_failures():
-            allowed = read_number("max_rejected_fraction", self.max_rejected_fraction, minimum=0.0)
+            allowed = read_fraction("max_rejected_fraction", self.max_rejected_fraction)
             place = self._open_output(context)
             has_job = bool(self.job and self.job.strip())
             on_unfinished: OnUnfinished = read_choice("on_unfinished", self.on_unfinished, ("fail", "keep"))

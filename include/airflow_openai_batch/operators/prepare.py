@@ -26,7 +26,7 @@ from airflow_openai_batch.operators.task.parameters import (
     read_choice,
     read_flag,
     read_list,
-    read_number,
+    read_fraction,
     read_optional_int,
 )
 from airflow_openai_batch.operators.task.progress_log import ProgressLog
@@ -280,9 +280,7 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
                 dedupe=read_flag("dedupe", self.dedupe),
                 on_empty=_read_skip("on_empty", self.on_empty),
                 on_bad_row=read_choice("on_bad_row", self.on_bad_row, ("reject", "fail")),
-                max_rejected_fraction=read_number(
-                    "max_rejected_fraction", self.max_rejected_fraction, minimum=0.0
-                ),
+                max_rejected_fraction=read_fraction("max_rejected_fraction", self.max_rejected_fraction),
                 on_none_left=_read_skip("on_none_left", self.on_none_left),
                 on_existing=self._read_on_existing(),
                 on_changed_source=read_choice("on_changed_source", self.on_changed_source, ("fail", "keep")),

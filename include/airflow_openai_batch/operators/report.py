@@ -38,7 +38,7 @@ from airflow_openai_batch.operators.task.ownership import check_owner, check_sam
 from airflow_openai_batch.operators.task.parameters import (
     DEFAULT_CONN_ID,
     read_flag,
-    read_number,
+    read_fraction,
     read_optional_int,
 )
 from airflow_openai_batch.operators.task.plan_costs import foresee_lane, read_lanes
@@ -134,7 +134,7 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         check_upstream_ran(self, context, OpenAIBatchSplitOperator)
         with task_failures():
-            allowed = read_number("max_failed_fraction", self.max_failed_fraction, minimum=0.0)
+            allowed = read_fraction("max_failed_fraction", self.max_failed_fraction)
             sample = read_optional_int("sample_requests", self.sample_requests)
             giver = find_giver(context, "job")
             output, plan = self._open(context["ti"].dag_id, giver)

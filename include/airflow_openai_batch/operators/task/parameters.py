@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -22,15 +23,28 @@ DEFAULT_CONN_ID = "openai_default"
 process that parses a DAG talks to OpenAI."""
 
 
-def read_number(name: str, value: Any, *, minimum: float) -> float:
-    """:raises ConfigError: if it is no number or too small."""
+def read_number(name: str, value: Any, *, minimum: float, maximum: float = math.inf) -> float:
+    """:raises ConfigError: if it is no number, too small or too large."""
     try:
         number = float(value)
     except (TypeError, ValueError):
         raise ConfigError(f"{name}={value!r}: must be a number.") from None
     if not number >= minimum:
         raise ConfigError(f"{name}={value!r}: must be at least {minimum:g}.")
+    if number > maximum:
+        raise ConfigError(f"{name}={value!r}: must be at most {maximum:g}.")
     return number
+
+
+def read_fraction(name: str, value: Any) -> float:
+    """A part of the rows; with a percentage taken for one, no run would ever be red.
+
+    :raises ConfigError: if it is not within 0 and 1.
+    """
+    try:
+        return read_number(name, value, minimum=0.0, maximum=1.0)
+    except ConfigError as error:
+        raise ConfigError(f"{error} It is a part of the rows: 0.05 is five in a hundred.") from None
 
 
 def read_optional_int(name: str, value: Any) -> int | None:
