@@ -39,3 +39,33 @@ def test_a_percentage_for_a_fraction_does_not_turn_every_run_green(
     assert run.state == "failed"
     said = run.errors("ask.publish")
     assert said.startswith("max_failed_fraction=5: must be at most 1. It is a part of the rows: 0.05 is five")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"poll_interval": "1m"}, "poll_interval='1m': must be a number"),
+        ({"max_failed_fraction": "1%"}, "max_failed_fraction='1%': must be a number"),
+    ],
+)
+def test_a_value_that_is_needed_later_is_looked_at_before_anything_is_sent(
+    run_dag: RunDag, openai_server: OpenAIServer, job: Job, options: dict[str, Any], words: str
+) -> None:
+    with DAG("too_late", schedule=None) as dag:
+        OpenAIBatchJobOperator(
+            task_id="ask", input_uri=str(job.input), output_uri=job.uri, **{**QUICK, **options}
+        )
+    assert words in run_dag(dag).errors("ask")
+    assert openai_server.batches() == []
+
+
+def test_a_shard_that_could_not_wait_creates_no_batch(
+    run_dag: RunDag, openai_server: OpenAIServer, job: Job
+) -> None:
+    with DAG("cannot_wait", schedule=None) as dag:
+        openai_batch_task_group(
+            "ask", input_uri=str(job.input), output_uri=job.uri, send_mode="batch", poll_interval=-1
+        )
+    run = run_dag(dag)
+    assert "poll_interval=-1: must be at least 0.1" in run.errors("ask.shard", map_index=0)
+    assert openai_server.batches() == []

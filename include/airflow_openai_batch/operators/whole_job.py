@@ -22,7 +22,7 @@ from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
 from airflow_openai_batch.operators.task.base import add_outlets
 from airflow_openai_batch.operators.task.failures import OpenAIBatchException, task_failures
 from airflow_openai_batch.operators.task.ownership import check_same_plan
-from airflow_openai_batch.operators.task.parameters import read_optional_int
+from airflow_openai_batch.operators.task.parameters import read_fraction, read_optional_int
 from airflow_openai_batch.operators.task.run_place import find_shared_place, place_of_run
 from airflow_openai_batch.wording import name_some, number_of
 
@@ -123,6 +123,9 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
                     "deferrable=False: a whole job waits in the triggerer only. Map OpenAIBatchShardOperator over a "
                     "split to wait in workers."
                 )
+            read_fraction("max_failed_fraction", self.max_failed_fraction)  # before anything is sent
+            self.landing_rules()
+            _ = self.poll_interval_s
         input_uri = self.make_input(context)
         refs = [] if input_uri is None else run_within(self.make_split(input_uri), context)
         if not refs:

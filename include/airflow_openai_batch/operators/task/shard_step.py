@@ -196,6 +196,7 @@ class ShardStepOperator(ShardOperator):
     def drive(self, context: Context, *, admitted: bool = False, twins: bool = False) -> Waiting | None:
         """Go on until the goal is reached (``None``) or there is only waiting to do."""
         with task_failures(), self._open_driver(context) as driver:
+            _ = self.poll_interval_s  # what is wrong with it is said before there is a batch
             try:
                 outcome = driver.drive(self.goal, admitted=admitted, twins=twins)
                 if isinstance(outcome, Reached):
