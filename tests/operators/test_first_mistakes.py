@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,3 +70,28 @@ def test_a_shard_that_could_not_wait_creates_no_batch(
     run = run_dag(dag)
     assert "poll_interval=-1: must be at least 0.1" in run.errors("ask.shard", map_index=0)
     assert openai_server.batches() == []
+
+
+def test_rows_that_a_function_yields_in_vain_are_counted_and_may_stop_it(
+    run_dag: RunDag, openai_server: OpenAIServer
+) -> None:
+    def make(**options: Any) -> DAG:
+        with DAG(f"in_vain_{len(options)}", schedule=None) as dag:
+
+            @task.openai_batch(model="gpt-6-luna", user="Good? {{ text }}", **QUICK, **options)
+            def ask() -> Iterator[dict[str, Any]]:
+                yield {"id": 1, "text": "Lovely."}
+                yield {"id": 2, "text": None}
+                yield {"id": 3}
+
+            ask()
+        return dag
+
+    run = run_dag(make())
+    assert run.state == "success"
+    assert (run.xcom("ask")["rows"], run.xcom("ask")["rejected"]) == ({"ok": 1}, 2)
+    sent = len(openai_server.batches())
+    assert "more than max_rejected_fraction=0.5 allows" in run_dag(make(max_rejected_fraction=0.5)).errors(
+        "ask"
+    )
+    assert len(openai_server.batches()) == sent

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import TaskDecorator
     from airflow.sdk import Context
 
+    from airflow_openai_batch.tables.preparation.manifest import Manifest
+
 PREPARED = "prepared"
 """Directory below the job's, in which the rows and requests lie."""
 
@@ -40,6 +42,7 @@ class OpenAIBatchDecoratedOperator(DecoratedOperator, OpenAIBatchJobOperator):
         "model",
         "dedupe",
         "on_bad_row",
+        "max_rejected_fraction",
         "preview",
         *(name for name in OpenAIBatchJobOperator.template_fields if name != "input_uri"),
     )
@@ -58,6 +61,7 @@ class OpenAIBatchDecoratedOperator(DecoratedOperator, OpenAIBatchJobOperator):
         custom_id: str | None = None,
         dedupe: bool | str = False,
         on_bad_row: Literal["reject", "fail"] | str = "reject",
+        max_rejected_fraction: float | str = 1.0,
         preview: int | str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -72,6 +76,7 @@ class OpenAIBatchDecoratedOperator(DecoratedOperator, OpenAIBatchJobOperator):
         self.custom_id = custom_id
         self.dedupe = dedupe
         self.on_bad_row = on_bad_row
+        self.max_rejected_fraction = max_rejected_fraction
         self.preview = preview
 
     def make_input(self, context: Context) -> str | None:
@@ -79,11 +84,19 @@ class OpenAIBatchDecoratedOperator(DecoratedOperator, OpenAIBatchJobOperator):
         prepare = self._make_prepare(context)
         if run_within(prepare, context) is None:  # it was a preview
             return None
-        manifest = read_manifest(open_place(prepare.output_uri, "output", find_giver(context, "output_uri")))
+        manifest = self._read_manifest(prepare.output_uri, context)
         return find_requests(prepare.output_uri) if manifest and manifest.counts.requests else None
 
-    def describe(self, where: str) -> dict[str, Any]:
-        return {"prepared": f"{where}/{PREPARED}"}
+    def describe(self, where: str, found: Mapping[str, Any], context: Context) -> dict[str, Any]:
+        """Rows that could not be asked about were never lines of the job: its report knows nothing of them."""
+        prepared = f"{where}/{PREPARED}"
+        manifest = self._read_manifest(prepared, context)
+        rows = manifest.counts.rejected if manifest else 0
+        told = {"rejected": found["rejected"] + rows} if "rejected" in found else {}
+        return {"prepared": prepared, **told}
+
+    def _read_manifest(self, prepared: str, context: Context) -> Manifest | None:
+        return read_manifest(open_place(prepared, "output", find_giver(context, "output_uri")))
 
     def _make_prepare(self, context: Context) -> StreamPrepareOperator:
         ti = context["ti"]
@@ -109,6 +122,7 @@ class OpenAIBatchDecoratedOperator(DecoratedOperator, OpenAIBatchJobOperator):
             output_uri=f"{self.read_job_uri(context)}/{PREPARED}",
             dedupe=self.dedupe,
             on_bad_row=self.on_bad_row,
+            max_rejected_fraction=self.max_rejected_fraction,
             on_empty=self.on_empty,
             on_existing=self.on_existing,
             openai_conn_id=self.conn_id,
@@ -130,6 +144,7 @@ class OpenAIBatchDecoratedOperator(DecoratedOperator, OpenAIBatchJobOperator):
         self.landing_rules()
         read_policy(self, make_caller(context))
         read_fraction("max_failed_fraction", self.max_failed_fraction)
+        read_fraction("max_rejected_fraction", self.max_rejected_fraction)
         split = self.make_split(find_requests(f"{where}/{PREPARED}"))
         split.check_first(where, context, sends_nothing=bool(self.preview))
 
@@ -175,7 +190,10 @@ def openai_batch_task(python_callable: Callable[..., Any] | None = None, **kwarg
     :param output_uri: the job directory. ``{run_id}`` stands for the run id; give each run its own. By default below
         ``[openai_batch] output_root``.
     :param dedupe: equal requests are sent once, and answer all their rows.
-    :param on_bad_row: rows that cannot be asked about: ``reject`` them, or ``fail``.
+    :param on_bad_row: rows that cannot be asked about: ``reject`` them, or ``fail``. ``rejected`` of what the task
+        returns says how many.
+    :param max_rejected_fraction: with ``reject``: more than this part of the rows rejected fails the task before
+        anything is sent. 1 by default: never.
     :param preview: show the first so many requests in the log, contents readable, and send nothing.
     :param kwargs: the other parameters of `OpenAIBatchJobOperator`: ``conn_id``, ``send_mode``, ``max_cost_usd``,
         ``max_failed_fraction``, ``sample_requests`` ..., and those of any task.

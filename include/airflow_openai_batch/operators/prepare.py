@@ -25,8 +25,8 @@ from airflow_openai_batch.operators.task.ownership import check_folders_above, c
 from airflow_openai_batch.operators.task.parameters import (
     read_choice,
     read_flag,
-    read_list,
     read_fraction,
+    read_list,
     read_optional_int,
 )
 from airflow_openai_batch.operators.task.progress_log import ProgressLog

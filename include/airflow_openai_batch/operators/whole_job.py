@@ -136,10 +136,11 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
         """What is split; None where there is nothing to do. Operators that make it themselves do so here."""
         return self.input_uri
 
-    def describe(self, where: str) -> dict[str, Any]:
+    def describe(self, where: str, found: Mapping[str, Any], context: Context) -> dict[str, Any]:
         """What such an operator adds to what the task returns.
 
         :param where: the job directory.
+        :param found: what the report returned.
         """
         return {}
 
@@ -227,7 +228,8 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
             raise AirflowFailException(
                 f"Shard {number} of {shards:,} failed: {why}{others} {error}"
             ) from None
-        return {**found, "job": where, "results": f"{where}/{directory.RESULTS}", **self.describe(where)}
+        results = f"{where}/{directory.RESULTS}"
+        return {**found, "job": where, "results": results, **self.describe(where, found, context)}
 
     def make_split(self, input_uri: str | Sequence[str]) -> OpenAIBatchSplitOperator:
         """With the parameters of this task."""
