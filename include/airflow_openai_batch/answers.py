@@ -35,7 +35,8 @@ def iter_answers(
             for answer in iter_answers(job, output_type=Verdict):
                 store(answer.row["id"], answer.value.mood)
 
-    :param job: what ``@task.openai_batch`` returned, or the URI of a job directory.
+    :param job: what ``@task.openai_batch`` returned, or the URI of a job directory. There are no answers in what a
+        mapped task returned that had nothing to send.
     :param output_type: the Pydantic model that the answers were asked for in; they come as its instances. Without it:
         the JSON of a structured answer, a text, or a vector.
     :param prepared: the prepared directory; by default that of the job, where it has one. Each of its rows comes
@@ -46,6 +47,9 @@ def iter_answers(
     :raises ConfigError: if there is no job.
     :raises JobError: if shards are not done.
     """
+    if isinstance(job, Mapping) and job.get("job") is None and job.get("requests") == 0:
+        log.warning("There are no answers: the task of the job had nothing to send.")
+        return
     where, prepared = _read_job(job, prepared)
     output = open_place(where, "output", find_giver_of(where))
     place = open_place(prepared, "output", find_giver_of(prepared)) if prepared else output.child("prepared")

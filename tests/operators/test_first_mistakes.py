@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.sdk import DAG, task
 
+from airflow_openai_batch.answers import iter_answers
 from airflow_openai_batch.operators.whole_job import OpenAIBatchJobOperator
 from airflow_openai_batch.task_group import openai_batch_task_group
 from fixtures.job import Job, chat_line
@@ -95,3 +96,24 @@ def test_rows_that_a_function_yields_in_vain_are_counted_and_may_stop_it(
         "ask"
     )
     assert len(openai_server.batches()) == sent
+
+
+def test_who_reads_a_sample_is_told_how(run_dag: RunDag, openai_server: OpenAIServer, job: Job) -> None:
+    with DAG("reads_a_sample", schedule=None) as dag:
+        ask = OpenAIBatchJobOperator(
+            task_id="ask", input_uri=str(job.input), output_uri=job.uri, sample_requests=1, **QUICK
+        )
+
+        @task
+        def load(asked: Any) -> list[str | None]:
+            return [answer.custom_id for answer in iter_answers(asked)]
+
+        @task
+        def look(asked: Any) -> list[str | None]:
+            return [answer.custom_id for answer in iter_answers(asked, unfinished=True)]
+
+        load(ask.output)
+        look(ask.output)
+    run = run_dag(dag)
+    assert "After a sample (sample_requests), iter_answers(job, unfinished=True)" in run.errors("load")
+    assert run.xcom("look") == ["0"]

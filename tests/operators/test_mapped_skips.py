@@ -84,8 +84,7 @@ def test_a_dry_run_of_mapped_jobs_loads_nothing_and_an_empty_one_keeps_nobody_fr
 
             @task
             def load(jobs: Any, into: list[str] = loaded) -> None:
-                found = (job for job in jobs if job["job"])
-                into.extend(answer.custom_id for job in found for answer in iter_answers(job))
+                into.extend(answer.custom_id for job in jobs for answer in iter_answers(job))
 
             load(jobs.output)
         run = run_dag(dag)

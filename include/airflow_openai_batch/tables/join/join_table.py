@@ -100,7 +100,8 @@ def join_answers(
     if unfinished and on_unfinished == "fail":
         raise JobError(
             f"{output.uri}: {len(unfinished):,} of {number_of(len(plan.shards), 'shard')} are not done "
-            f"({name_some(sorted(unfinished))}). Clear their tasks, or set on_unfinished=keep for the rows there are."
+            f"({name_some(sorted(unfinished))}). Clear their tasks, or set on_unfinished=keep for the rows there are, "
+            "for instance after a sample (sample_requests)."
         )
     columns = AnswerColumns(rows.endpoint, rows.answer_schema, rows.schema)
     options = options or TableOptions()

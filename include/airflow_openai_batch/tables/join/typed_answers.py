@@ -71,7 +71,8 @@ def read_answers(
     if open_ and not unfinished:
         raise JobError(
             f"{output.uri}: {len(open_):,} of {number_of(len(plan.shards), 'shard')} are not done "
-            f"({name_some(open_)}). Clear their tasks first."
+            f"({name_some(open_)}). Clear their tasks first. After a sample (sample_requests), "
+            "iter_answers(job, unfinished=True) gives what there is."
         )
     rows = None if prepared is None else PreparedRows(prepared)
     if rows is not None:
