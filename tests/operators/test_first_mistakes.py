@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,15 +49,24 @@ def test_a_percentage_for_a_fraction_does_not_turn_every_run_green(
     [
         ({"poll_interval": "1m"}, "poll_interval='1m': must be a number"),
         ({"max_failed_fraction": "1%"}, "max_failed_fraction='1%': must be a number"),
+        ({"max_failed_fraction": True}, "max_failed_fraction=True: must be a number"),
+        ({"poll_interval": timedelta(seconds=30)}, "(seconds=30): must be a number of seconds."),
+        ({"finish_within_h": "4h"}, "finish_within_h='4h': must be a number of hours."),
+        ({"enqueued_token_limit": -1}, "enqueued_token_limit=-1: must be at least 1; leave it empty"),
+        ({"realtime_concurrency": 0}, "realtime_concurrency=0: must be at least 1; leave it empty"),
+        (
+            {"conn_id": None},
+            "conn_id=None: name a connection of type OpenAI, or leave it out for openai_default.",
+        ),
+        ({"input_uri": None}, "input_uri is empty: name a JSONL file, a list of them, or a glob."),
     ],
 )
 def test_a_value_that_is_needed_later_is_looked_at_before_anything_is_sent(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job, options: dict[str, Any], words: str
 ) -> None:
     with DAG("too_late", schedule=None) as dag:
-        OpenAIBatchJobOperator(
-            task_id="ask", input_uri=str(job.input), output_uri=job.uri, **{**QUICK, **options}
-        )
+        fields = {"input_uri": str(job.input), "output_uri": job.uri, **QUICK, **options}
+        OpenAIBatchJobOperator(task_id="ask", **fields)
     assert words in run_dag(dag).errors("ask")
     assert openai_server.batches() == []
 
@@ -117,3 +127,26 @@ def test_who_reads_a_sample_is_told_how(run_dag: RunDag, openai_server: OpenAISe
     run = run_dag(dag)
     assert "After a sample (sample_requests), iter_answers(job, unfinished=True)" in run.errors("load")
     assert run.xcom("look") == ["0"]
+
+
+def test_a_task_that_finds_no_input_turns_no_job_green(
+    run_dag: RunDag, openai_server: OpenAIServer, job: Job
+) -> None:
+    with DAG("finds_none", schedule=None) as dag:
+
+        @task
+        def find() -> None:
+            return None
+
+        ask = OpenAIBatchJobOperator(
+            task_id="ask", input_uri=find(), output_uri=job.uri, on_empty="skip", **QUICK
+        )
+
+        @task
+        def load(asked: Any) -> list[Any]:
+            return list(iter_answers(asked))
+
+        load(ask.output)
+    run = run_dag(dag)
+    assert (run.state, run.states[("load", -1)]) == ("failed", "upstream_failed")
+    assert "input_uri is empty" in run.errors("ask")

@@ -68,7 +68,12 @@ class OpenAIBatchHook(OpenAIHook):
     @classmethod
     def get_connection(cls, conn_id: str) -> Any:
         """:raises AirflowNotFoundException: if there is none.
-        :raises ConfigError: if it is of another type."""
+        :raises ConfigError: if none is named, or it is of another type."""
+        if not conn_id or not str(conn_id).strip():
+            raise ConfigError(
+                f"conn_id={conn_id!r}: name a connection of type OpenAI, or leave it out for "
+                f"{OpenAIHook.default_conn_name}."
+            )
         try:
             conn = super().get_connection(conn_id)
         except ImportError as error:  # what Airflow 3.1 says of it outside tasks and triggers

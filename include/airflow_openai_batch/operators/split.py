@@ -40,6 +40,7 @@ from airflow_openai_batch.operators.task.plan_costs import PlanCosts, foresee_la
 from airflow_openai_batch.operators.task.progress_log import ProgressLog
 from airflow_openai_batch.operators.task.run_conf import describe_unknown_keys
 from airflow_openai_batch.operators.task.run_place import find_shared_place, make_path_safe, place_of_run
+from airflow_openai_batch.operators.task.sending import read_queue_tokens
 from airflow_openai_batch.operators.task.skipping import skip_rest
 from airflow_openai_batch.operators.task.waiting_steps import describe_waiting_steps
 from airflow_openai_batch.planning.first_models import peek_models
@@ -346,7 +347,7 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
         max_bytes = read_optional_int("max_bytes_per_shard", self.max_bytes_per_shard) or 100_000_000
         max_tokens = read_optional_int("max_tokens_per_shard", self.max_tokens_per_shard)
         account = self._hook.get_limits()
-        enqueued = read_optional_int("enqueued_token_limit", self.enqueued_token_limit)
+        enqueued = read_queue_tokens(self)
 
         def choose(files: Sequence[SourceFile]) -> ShardLimits:
             models = peek_models(files) if account != AccountLimits() else ()

@@ -20,10 +20,12 @@ from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
 from airflow_openai_batch.operators.shard import LandingOperator, OpenAIBatchShardOperator
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
 from airflow_openai_batch.operators.task.base import add_outlets
+from airflow_openai_batch.operators.task.caller import make_caller
 from airflow_openai_batch.operators.task.failures import OpenAIBatchException, task_failures
 from airflow_openai_batch.operators.task.ownership import check_same_plan
 from airflow_openai_batch.operators.task.parameters import read_fraction, read_optional_int
 from airflow_openai_batch.operators.task.run_place import find_shared_place, place_of_run
+from airflow_openai_batch.operators.task.sending import read_policy
 from airflow_openai_batch.wording import name_some, number_of
 
 if TYPE_CHECKING:
@@ -125,6 +127,7 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
                 )
             read_fraction("max_failed_fraction", self.max_failed_fraction)  # before anything is sent
             self.landing_rules()
+            read_policy(self, make_caller(context))
             _ = self.poll_interval_s
         input_uri = self.make_input(context)
         refs = [] if input_uri is None else run_within(self.make_split(input_uri), context)
@@ -134,7 +137,7 @@ class OpenAIBatchJobOperator(LandingOperator, SkipMixin):
 
     def make_input(self, context: Context) -> str | Sequence[str] | None:
         """What is split; None where there is nothing to do. Operators that make it themselves do so here."""
-        return self.input_uri
+        return self.input_uri or ""  # None, from a task that found nothing, is an error
 
     def describe(self, where: str, found: Mapping[str, Any], context: Context) -> dict[str, Any]:
         """What such an operator adds to what the task returns.

@@ -23,12 +23,14 @@ DEFAULT_CONN_ID = "openai_default"
 process that parses a DAG talks to OpenAI."""
 
 
-def read_number(name: str, value: Any, *, minimum: float, maximum: float = math.inf) -> float:
+def read_number(name: str, value: Any, *, minimum: float, maximum: float = math.inf, unit: str = "") -> float:
     """:raises ConfigError: if it is no number, too small or too large."""
     try:
+        if isinstance(value, bool):
+            raise TypeError
         number = float(value)
     except (TypeError, ValueError):
-        raise ConfigError(f"{name}={value!r}: must be a number.") from None
+        raise ConfigError(f"{name}={value!r}: must be a number{unit and f' of {unit}'}.") from None
     if not number >= minimum:
         raise ConfigError(f"{name}={value!r}: must be at least {minimum:g}.")
     if number > maximum:
@@ -47,10 +49,10 @@ def read_fraction(name: str, value: Any) -> float:
         raise ConfigError(f"{error} It is a part of the rows: 0.05 is five in a hundred.") from None
 
 
-def read_optional_int(name: str, value: Any) -> int | None:
+def read_optional_int(name: str, value: Any, *, minimum: int | None = None) -> int | None:
     """``None`` where it is unset.
 
-    :raises ConfigError: if it is no whole number.
+    :raises ConfigError: if it is no whole number or too small.
     """
     if value is None or str(value).strip().lower() in _UNSET:
         return None
@@ -60,17 +62,19 @@ def read_optional_int(name: str, value: Any) -> int | None:
         number = 0.5
     if number != int(number):
         raise ConfigError(f"{name}={value!r}: must be a whole number; leave it empty for the default.")
+    if minimum is not None and number < minimum:
+        raise ConfigError(f"{name}={value!r}: must be at least {minimum}; leave it empty for the default.")
     return int(number)
 
 
-def read_optional_number(name: str, value: Any, *, minimum: float) -> float | None:
+def read_optional_number(name: str, value: Any, *, minimum: float, unit: str) -> float | None:
     """``None`` where it is unset.
 
     :raises ConfigError: if it is no number or too small.
     """
     if value is None or str(value).strip().lower() in _UNSET:
         return None
-    return read_number(name, value, minimum=minimum)
+    return read_number(name, value, minimum=minimum, unit=unit)
 
 
 def read_mode(value: Any) -> Mode:

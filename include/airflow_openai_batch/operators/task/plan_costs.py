@@ -78,7 +78,11 @@ def read_plan_costs(split: Any) -> PlanCosts:
             f"sample_requests={split.sample_requests!r}: must be at least 1; leave it empty to send all."
         )
     policy = read_lanes(split)
-    return PlanCosts(policy, read_optional_number("max_cost_usd", split.max_cost_usd, minimum=0.0), sample)
+    return PlanCosts(
+        policy,
+        read_optional_number("max_cost_usd", split.max_cost_usd, minimum=0.0, unit="US dollars"),
+        sample,
+    )
 
 
 def read_lanes(operator: Any) -> Policy:

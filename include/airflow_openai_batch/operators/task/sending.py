@@ -41,8 +41,10 @@ def read_policy(operator: Any, caller: Caller) -> Policy:
 
     :raises ConfigError: for a value that cannot be used.
     """
-    within_h = read_optional_number("finish_within_h", operator.finish_within_h, minimum=0.0)
+    within_h = read_optional_number("finish_within_h", operator.finish_within_h, minimum=0.0, unit="hours")
     threshold = read_optional_int("realtime_threshold", operator.realtime_threshold)
+    read_concurrency(operator)  # else that is said when a batch has left something over
+    read_queue_tokens(operator)
     return Policy(
         mode=read_mode(operator.send_mode),
         realtime_threshold=10 if threshold is None else threshold,
@@ -54,12 +56,22 @@ def read_policy(operator: Any, caller: Caller) -> Policy:
     )
 
 
+def read_concurrency(operator: Any) -> int | None:
+    """:raises ConfigError: if it is no whole number or none is left in the air."""
+    return read_optional_int("realtime_concurrency", operator.realtime_concurrency, minimum=1)
+
+
+def read_queue_tokens(operator: Any) -> int | None:
+    """:raises ConfigError: if it is no whole number or nothing fits into such a queue."""
+    return read_optional_int("enqueued_token_limit", operator.enqueued_token_limit, minimum=1)
+
+
 def read_budget_check(operator: Any, files: ShardFiles) -> Callable[[ShardState, bool], None] | None:
     """What refuses a send of the shard that could bring its job above ``max_cost_usd``; None where that is not set.
 
     :raises ConfigError: for a value that cannot be used, or a price of the connection that is none.
     """
-    max_cost_usd = read_optional_number("max_cost_usd", operator.max_cost_usd, minimum=0.0)
+    max_cost_usd = read_optional_number("max_cost_usd", operator.max_cost_usd, minimum=0.0, unit="US dollars")
     if max_cost_usd is None:
         return None
     budget = Budget(
@@ -76,7 +88,7 @@ def read_realtime_limits(operator: Any, account: AccountLimits, model: str) -> R
 
     :raises ConfigError: for a value that cannot be used.
     """
-    concurrency = read_optional_int("realtime_concurrency", operator.realtime_concurrency)
+    concurrency = read_concurrency(operator)
     return RealtimeLimits(
         concurrency=account.realtime_concurrency if concurrency is None else concurrency,
         concurrency_chosen=concurrency is not None,

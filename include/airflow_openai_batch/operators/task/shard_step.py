@@ -27,12 +27,12 @@ from airflow_openai_batch.operators.task.ownership import check_owner
 from airflow_openai_batch.operators.task.parameters import (
     DEFAULT_CONN_ID,
     read_number,
-    read_optional_int,
 )
 from airflow_openai_batch.operators.task.sending import (
     SENDING_FIELDS,
     read_budget_check,
     read_policy,
+    read_queue_tokens,
     read_realtime_limits,
 )
 from airflow_openai_batch.operators.task.shard_operator import ShardOperator
@@ -238,8 +238,7 @@ class ShardStepOperator(ShardOperator):
         show_label(context, self.label)
 
     def _find_limit(self, model: str) -> QueueLimit:
-        tokens = read_optional_int("enqueued_token_limit", self.enqueued_token_limit)
-        told = self.hook.get_limits().queue_limit(model, tokens=tokens)
+        told = self.hook.get_limits().queue_limit(model, tokens=read_queue_tokens(self))
         return told.overridden_by(self._learnt)
 
     def _find_pace(self, lane: Lane) -> float:
@@ -384,4 +383,4 @@ class ShardStepOperator(ShardOperator):
 
     @property
     def poll_interval_s(self) -> float:
-        return read_number("poll_interval", self.poll_interval, minimum=0.1)
+        return read_number("poll_interval", self.poll_interval, minimum=0.1, unit="seconds")
