@@ -72,7 +72,9 @@ def _read_job(job: str | Mapping[str, Any], prepared: str | None) -> tuple[str, 
         prepared = prepared or job.get("prepared")
         job = job.get("job") or ""
     if not job or not isinstance(job, str):
+        what = f"a {type(job).__name__}" if job else "empty"
         raise ConfigError(
-            "job is empty: give what the task of the job returned, or the URI of its directory. Look at its log."
+            f"job is {what}: give what the task of the job returned, or the URI of its directory (of a task group "
+            "group.job; of several jobs one at a time). Look at its log."
         )
     return job.strip().rstrip("/"), prepared

@@ -150,3 +150,45 @@ def test_a_task_that_finds_no_input_turns_no_job_green(
     run = run_dag(dag)
     assert (run.state, run.states[("load", -1)]) == ("failed", "upstream_failed")
     assert "input_uri is empty" in run.errors("ask")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ("Positive or negative? {{ text }}", "{{ text }}: there is no such prompt file."),
+        ("Positive or negative? " * 200 + "{{ text }}", "...: there is no such prompt file."),
+        ({"name": "s", "model": "gpt-6-luna", "user": "{{ text }}", "temperature": 1}, "`temperature`"),
+    ],
+)
+def test_a_prompt_that_is_none_says_what_one_is(
+    run_dag: RunDag, openai_server: OpenAIServer, prompt: Any, words: str
+) -> None:
+    with DAG("asks_wrongly", schedule=None) as dag:
+
+        @task.openai_batch(prompt=prompt, **QUICK)
+        def ask() -> Iterator[dict[str, Any]]:
+            yield {"text": "Lovely."}
+
+        ask()
+    said = run_dag(dag, retries=1).failures
+    assert len(said) == 1, "no retry helps"
+    assert words in said[0][2]
+    assert len(said[0][2]) < 1000
+    way_out = "the endpoint takes goes into parameters" if isinstance(prompt, dict) else 'prompt={"name": '
+    assert way_out in said[0][2]
+
+
+def test_who_reads_a_group_or_several_jobs_at_once_is_told_what_to_give(
+    run_dag: RunDag, openai_server: OpenAIServer, job: Job
+) -> None:
+    with DAG("reads_a_list", schedule=None) as dag:
+        jobs = OpenAIBatchJobOperator.partial(task_id="ask", output_uri=job.uri, **QUICK).expand(
+            input_uri=[str(job.input)]
+        )
+
+        @task
+        def load(asked: Any) -> list[Any]:
+            return list(iter_answers(list(asked)))  # type: ignore[arg-type]
+
+        load(jobs.output)
+    assert "job is a list: give what the task of the job returned" in run_dag(dag).errors("load")

@@ -18,6 +18,7 @@ from airflow_openai_batch.storage.location import resolve_plain
 from airflow_openai_batch.storage.sources import explained
 from airflow_openai_batch.tables.prompts import PromptSpec, read_prompt
 from airflow_openai_batch.tables.prompts.answer_columns import read_answer_columns
+from airflow_openai_batch.wording import shorten
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -106,11 +107,23 @@ def _read_text(name: str, dag_folder: Path | None, giver: Giver) -> bytes:
     for path in candidates:
         if is_form and not is_beside:
             check_uri(str(path), "input", giver)  # before it is said whether it is there
-        if path.is_file():
+        if _is_file(path):
             place = resolve_plain(str(path)) if is_beside else open_place(str(path), "input", giver)
             return (place.within(tuple(map(os.path.realpath, folders))) if is_beside else place).read_bytes()
     looked = ", ".join(str(path) for path in candidates)
-    raise ConfigError(f"{name}: there is no such prompt file. Looked at {looked}.")
+    way_out = f"Looked at {looked}."
+    if named.suffix not in _ENDINGS:  # more likely the prompt itself
+        way_out = (
+            'To give it in place of a file, give its fields: prompt={"name": ..., "model": ..., "user": ...}.'
+        )
+    raise ConfigError(f"{shorten(name, 200)}: there is no such prompt file. {way_out}")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # too long for a name: a text
+        return False
 
 
 def _may_lie_beside(name: Path) -> bool:

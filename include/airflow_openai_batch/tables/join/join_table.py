@@ -99,7 +99,7 @@ def join_answers(
     unfinished = frozenset(find_unfinished(plan, output))
     if unfinished and on_unfinished == "fail":
         raise JobError(
-            f"{output.uri}: {len(unfinished):,} of {number_of(len(plan.shards), 'shard')} are not done "
+            f"{output.uri}: {len(unfinished):,} of {len(plan.shards):,} shards are not done "
             f"({name_some(sorted(unfinished))}). Clear their tasks, or set on_unfinished=keep for the rows there are, "
             "for instance after a sample (sample_requests)."
         )

@@ -17,7 +17,7 @@ from airflow_openai_batch.tables.join.answer_columns import REJECTED
 from airflow_openai_batch.tables.join.answer_reader import UNFINISHED, AnswerReader
 from airflow_openai_batch.tables.join.pairing import check_pair, compare_ids
 from airflow_openai_batch.tables.join.source_rows import PreparedRows
-from airflow_openai_batch.wording import name_some, number_of
+from airflow_openai_batch.wording import name_some
 
 if TYPE_CHECKING:
     from airflow_openai_batch.storage.location import Location
@@ -70,7 +70,7 @@ def read_answers(
     open_ = sorted(find_unfinished(plan, output))
     if open_ and not unfinished:
         raise JobError(
-            f"{output.uri}: {len(open_):,} of {number_of(len(plan.shards), 'shard')} are not done "
+            f"{output.uri}: {len(open_):,} of {len(plan.shards):,} shards are not done "
             f"({name_some(open_)}). Clear their tasks first. After a sample (sample_requests), "
             "iter_answers(job, unfinished=True) gives what there is."
         )

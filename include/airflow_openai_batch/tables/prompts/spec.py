@@ -234,4 +234,9 @@ def _say_field(message: str) -> str:
     """msgspec's words, field first: ``model: expected `str`, got `int```."""
     reason, separator, path = message.partition(" - at `")
     field = path.rstrip("`").removeprefix("$.")
-    return f"{field}: {reason[0].lower()}{reason[1:]}" if separator else reason
+    if separator:
+        return f"{field}: {reason[0].lower()}{reason[1:]}"
+    if "unknown field" in reason:
+        known = ", ".join(PromptSpec.__struct_fields__)
+        return f"{reason}. There are {known}; what else the endpoint takes goes into parameters"
+    return reason
