@@ -124,7 +124,7 @@ def openai_batch_task_group(
         ``params=make_params()`` (`airflow_openai_batch.dag_params`) for it.
     :param default_args: of the three tasks, above those of the DAG: ``retries``, ``pool``, ``queue`` ...
     :param options: any keyword of the three operators; it goes to each of them that knows it.
-    :raises TypeError: for a keyword that none of them knows.
+    :raises TypeError: for a keyword that none of them knows, or ``from_params`` in a DAG without the form.
     """
     places = {"input_uri": input_uri, "output_uri": output_uri}
     given = options | {name: value for name, value in places.items() if value is not None}
@@ -139,6 +139,8 @@ def openai_batch_task_group(
         group_id, prefix_group_id=prefix_group_id, tooltip=tooltip, default_args=defaults
     )
     group.from_params = from_params
+    if from_params and not SPLIT_OPTIONS & set(group.dag.params):
+        raise TypeError(f"{group_id}: from_params=True needs a form: give the DAG params=make_params().")
     with group:
         split = OpenAIBatchSplitOperator(task_id="split", **split_args)
         shard = OpenAIBatchShardOperator.partial(task_id="shard", **shard_args).expand(shard=split.output)

@@ -192,3 +192,34 @@ def test_who_reads_a_group_or_several_jobs_at_once_is_told_what_to_give(
 
         load(jobs.output)
     assert "job is a list: give what the task of the job returned" in run_dag(dag).errors("load")
+
+
+def test_a_prompt_without_a_column_is_not_paid_for_once_a_row(
+    run_dag: RunDag, openai_server: OpenAIServer
+) -> None:
+    def make(**options: Any) -> DAG:
+        with DAG(f"no_column_{len(str(options))}", schedule=None) as dag:
+
+            @task.openai_batch(model="gpt-6-luna", **QUICK, **options)
+            def ask() -> Iterator[str]:
+                yield "Lovely."
+                yield "It broke."
+
+            ask()
+        return dag
+
+    for user in ("Is this a good review?", "Is this a good review? {prompt}"):
+        said = run_dag(make(user=user)).errors("ask")
+        assert said.startswith("user: would ask the same of every row"), said
+        assert "What is yielded as a text is {{ prompt }}." in said
+    assert openai_server.batches() == []
+    assert run_dag(make(user="Tell me a joke. {# same for all #}")).state == "success"
+    assert run_dag(make(system="Is this a good review?")).state == "success"
+
+
+def test_a_group_that_wants_a_form_says_so_when_the_dag_is_read() -> None:
+    with (
+        DAG("no_form", schedule=None, params={"mine": 1}),
+        pytest.raises(TypeError, match=r"from_params=True needs a form: give the DAG params=make_params\(\)"),
+    ):
+        openai_batch_task_group("ask", from_params=True)

@@ -16,7 +16,7 @@ from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.operators.task.found_source import FoundSource
 from airflow_openai_batch.tables.preparation import read_manifest
 from airflow_openai_batch.tables.preparation.manifest import SourceNote
-from airflow_openai_batch.tables.preparation.renderer import Renderer
+from airflow_openai_batch.tables.preparation.renderer import Renderer, check_asks_of_rows
 from airflow_openai_batch.tables.reading.read_items import PROMPT_COLUMN, read_item_rows
 from airflow_openai_batch.tables.reading.spool import spool_table
 
@@ -104,6 +104,7 @@ def check_items(items: Any) -> Iterator[str | Mapping[str, Any]]:
 
 def check_templates(spec: PromptSpec) -> None:
     """:raises ConfigError: for templates of the prompt that are none; which columns there are is not known yet."""
+    check_asks_of_rows(spec, ())
     Renderer(msgspec.structs.replace(spec, images=[]) if spec.user else spec, [PROMPT_COLUMN])
 
 

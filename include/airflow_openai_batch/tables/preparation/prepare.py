@@ -34,7 +34,7 @@ from airflow_openai_batch.tables.preparation.manifest import (
     SourceNote,
     read_manifest,
 )
-from airflow_openai_batch.tables.preparation.renderer import Renderer
+from airflow_openai_batch.tables.preparation.renderer import Renderer, check_asks_of_rows
 from airflow_openai_batch.tables.preparation.request_files import OWN_FIELDS, RequestWriter, RowWriter
 from airflow_openai_batch.tables.reading.row_table import read_rows
 from airflow_openai_batch.wording import number_of
@@ -214,6 +214,7 @@ class _Run:
         self._what = what
         self._output = output
         self._table = table
+        check_asks_of_rows(what.spec, table.schema.names)
         self._renderer = Renderer(
             what.spec, table.schema.names, images_root=what.images_root, deployments=what.deployments
         )

@@ -17,7 +17,7 @@ from airflow_openai_batch.openai_api.prices import estimate_cost
 from airflow_openai_batch.requests.request import read_request
 from airflow_openai_batch.requests.tokens import count_request_tokens
 from airflow_openai_batch.tables.preparation.assignment import Assignment
-from airflow_openai_batch.tables.preparation.renderer import Renderer
+from airflow_openai_batch.tables.preparation.renderer import Renderer, check_asks_of_rows
 from airflow_openai_batch.tables.reading.row_table import read_rows
 from airflow_openai_batch.wording import BOUND_WORDS, number_of
 
@@ -45,6 +45,7 @@ def preview_requests(
 
     :param own_prices: of the connection that the requests are for, and the models behind its deployments.
     """
+    check_asks_of_rows(spec, table.schema.names)
     renderer = Renderer(spec, table.schema.names, images_root=images_root, deployments=own_prices.deployments)
     made: list[tuple[str, bytes]] = []
     assignment = Assignment(

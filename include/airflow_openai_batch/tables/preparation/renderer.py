@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.openai_api.deployments import NO_DEPLOYMENTS, Deployments
 from airflow_openai_batch.openai_api.endpoints import MAX_EMBEDDING_TOKENS_PER_REQUEST
 from airflow_openai_batch.openai_api.models import context_tokens, encoding_of
@@ -19,6 +20,7 @@ from airflow_openai_batch.tables.prompts.filling_apart import Filled, FillingApa
 from airflow_openai_batch.tables.prompts.request_bodies import BodyMaker
 from airflow_openai_batch.tables.prompts.spec import DEFAULT_CUSTOM_ID
 from airflow_openai_batch.tables.prompts.templates import BadRowError, UnknownColumnError, describe_unknown
+from airflow_openai_batch.wording import shorten
 
 if TYPE_CHECKING:
     from airflow_openai_batch.storage.location import Location
@@ -28,6 +30,24 @@ MAX_REQUEST_BYTES = 50_000_000
 """Of one body. Source: OpenAI's guide on images names it for all images of a request together."""
 PICTURE_THREADS = 8
 """Reading and decoding images waits for the storage and leaves Python's lock alone."""
+
+
+def check_asks_of_rows(spec: PromptSpec, columns: Iterable[str]) -> None:
+    """Whoever forgets the braces pays for the answer to one question, as often as there are rows.
+
+    :param columns: of the table; none where they are not known before its rows.
+    :raises ConfigError: if the prompt is the same for every row.
+    """
+    texts = {"system": spec.system, "user": spec.user, "input": spec.input}
+    given = {field: text for field, text in texts.items() if text is not None}
+    if spec.images or any(mark in text for text in given.values() for mark in ("{{", "{%", "{#")):
+        return
+    listed = ", ".join(shorten(name, 40) for name in list(columns)[:20])
+    named = f"The columns are {listed}." if listed else "What is yielded as a text is {{ prompt }}."
+    raise ConfigError(
+        f"{' and '.join(given)}: would ask the same of every row, since no {{{{ column }}}} stands in it. {named} "
+        "Where that is meant, write {# same for all #} into it."
+    )
 
 
 class Rendered(NamedTuple):
