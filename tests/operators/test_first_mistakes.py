@@ -11,6 +11,7 @@ import pytest
 from airflow.sdk import DAG, task
 
 from airflow_openai_batch.answers import iter_answers
+from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.operators.whole_job import OpenAIBatchJobOperator
 from airflow_openai_batch.task_group import openai_batch_task_group
 from fixtures.job import Job, chat_line
@@ -223,3 +224,24 @@ def test_a_group_that_wants_a_form_says_so_when_the_dag_is_read() -> None:
         pytest.raises(TypeError, match=r"from_params=True needs a form: give the DAG params=make_params\(\)"),
     ):
         openai_batch_task_group("ask", from_params=True)
+
+
+def test_a_file_where_a_directory_is_wanted(run_dag: RunDag, openai_server: OpenAIServer, job: Job) -> None:
+    with DAG("not_a_directory", schedule=None) as dag:
+
+        @task.openai_batch(model="gpt-6-luna", output_uri=str(job.input), **QUICK)
+        def ask() -> Iterator[str]:
+            yield "Lovely."
+
+        ask()
+        OpenAIBatchPrepareOperator(
+            task_id="prepare",
+            source=str(job.input),
+            prompt={"name": "p", "model": "gpt-6-luna", "user": "{{ custom_id }}"},
+            output_uri=str(job.input),
+        )
+        OpenAIBatchJobOperator(task_id="job", input_uri=str(job.input), output_uri=str(job.input), **QUICK)
+    run = run_dag(dag, retries=1)
+    for name in ("ask", "prepare", "job"):
+        assert "cannot be written (" in run.errors(name), name
+    assert len(run.failures) == 3, "no retry helps"

@@ -105,9 +105,12 @@ class Location:
         return bool(self.fs.exists(self.path))
 
     def read_bytes(self) -> bytes:
-        """:raises FileNotFoundError: if it is not there."""
+        """:raises FileNotFoundError: if it is not there, also since what is named as its folder is a file."""
         self.check_bounds()
-        return cast("bytes", self.fs.cat_file(self.path))
+        try:
+            return cast("bytes", self.fs.cat_file(self.path))
+        except NotADirectoryError as error:
+            raise FileNotFoundError(*error.args) from None
 
     def read_range(self, start: int, end: int) -> bytes:
         """The bytes from ``start`` to ``end`` (exclusive), or what there is of them.
