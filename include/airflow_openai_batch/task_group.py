@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import XComArg
@@ -188,4 +189,6 @@ def _check_names(given: dict[str, Any]) -> None:
     for name in given.keys() - known:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
+        if name in inspect.signature(BaseOperator.__init__).parameters:
+            hint = f" Give what holds for any task in default_args={{{name!r}: ...}}."
         raise TypeError(f"openai_batch_task_group: none of its operators has the parameter {name!r}.{hint}")

@@ -245,3 +245,11 @@ def test_a_file_where_a_directory_is_wanted(run_dag: RunDag, openai_server: Open
     for name in ("ask", "prepare", "job"):
         assert "cannot be written (" in run.errors(name), name
     assert len(run.failures) == 3, "no retry helps"
+
+
+def test_what_holds_for_any_task_goes_into_default_args_of_a_group() -> None:
+    with (
+        DAG("with_retries", schedule=None),
+        pytest.raises(TypeError, match=r"default_args=\{'retries': \.\.\.\}"),
+    ):
+        openai_batch_task_group("ask", input_uri="a", output_uri="b", retries=2)
