@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
-from urllib.parse import quote, urlsplit, urlunsplit
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 from airflow.sdk import Asset, AssetAlias, TriggerRule
 
 from airflow_openai_batch.access.givers import find_giver
-from airflow_openai_batch.access.locations import absolute_uri, open_place
+from airflow_openai_batch.access.locations import open_place
 from airflow_openai_batch.access.permissions import check_conn_id
 from airflow_openai_batch.costs.sample import choose_sample, extrapolate
 from airflow_openai_batch.costs.spending import Spent, read_spending
@@ -29,7 +27,7 @@ from airflow_openai_batch.job.shard_state import Content, ShardState, has_sample
 from airflow_openai_batch.openai_api.batch_durations import LOOK_BACK_S, UsualDurations, measure_past
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
-from airflow_openai_batch.operators.task.asset_event import await_turn
+from airflow_openai_batch.operators.task.asset_event import await_turn, make_asset_uri
 from airflow_openai_batch.operators.task.base import OpenAIBatchOperator, add_outlets
 from airflow_openai_batch.operators.task.done_steps import check_upstream_ran
 from airflow_openai_batch.operators.task.failures import task_failures
@@ -63,7 +61,6 @@ if TYPE_CHECKING:
 
 ASSET_ALIAS = "openai_batch_results"
 """Schedule a DAG on this alias to run after any job; on the directory's own asset to run after one."""
-_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 class OpenAIBatchReportOperator(OpenAIBatchOperator):
@@ -376,14 +373,3 @@ def _event_extra(extra: dict[str, Any]) -> dict[str, Any]:
     if AIRFLOW_V_3_2_PLUS:
         return extra
     return {key: json.dumps(value) if isinstance(value, dict) else value for key, value in extra.items()}
-
-
-def make_asset_uri(uri: str) -> str:
-    """Without the connection id that Airflow's object storage URIs may carry: the asset is the place.
-
-    What is not ASCII stands in it as in a URL: of another one Airflow makes no asset, and notes a task that sends its
-    event as failed, without a retry and without a word in its log.
-    """
-    parts = urlsplit(absolute_uri(uri))
-    place = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    return _NOT_ASCII.sub(lambda found: quote(found[0]), place)

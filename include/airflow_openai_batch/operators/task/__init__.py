@@ -2,6 +2,7 @@
 
 # Modules that other folders may import from.
 __all__ = [
+    "asset_event",
     "base",
     "caller",
     "failures",

@@ -1,4 +1,4 @@
-"""The first event of an asset, sent when no other task sends one.
+"""Asset events that Airflow takes: a URI that it makes an asset of, and the first event when no other task sends one.
 
 Airflow creates an asset with its first event, while it notes that the task has succeeded. Where two tasks end at the
 same moment, one of them finds the other's row in its way, and Airflow marks it failed: without a retry, and without a
@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from airflow_openai_batch.access.locations import absolute_uri
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset
@@ -22,6 +26,18 @@ TURN_S = 3.0
 """From a task's decision to send an event to the end of Airflow's transaction; usually half a second."""
 MAX_TURNS = 20
 LOOK_S = 1.0
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
+
+
+def make_asset_uri(uri: str) -> str:
+    """Without the connection id that Airflow's object storage URIs may carry: the asset is the place.
+
+    What is not ASCII stands in it as in a URL: of another one Airflow makes no asset, and notes a task that sends its
+    event as failed, without a retry and without a word in its log.
+    """
+    parts = urlsplit(absolute_uri(uri))
+    place = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return _NOT_ASCII.sub(lambda found: quote(found[0]), place)
 
 
 def await_turn(asset: Asset, before: int | None) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from airflow_openai_batch.access.givers import find_giver_of
 from airflow_openai_batch.access.locations import open_place
 from airflow_openai_batch.errors import ConfigError, EmptyInputError, OutOfBoundsError
-from airflow_openai_batch.operators.report import make_asset_uri
+from airflow_openai_batch.operators.task.asset_event import make_asset_uri
 from airflow_openai_batch.processes.limited_process import LimitedProcess, Overrun, WorkLimits
 from airflow_openai_batch.recipes.qdrant.document_texts import MAX_TEXT_CHARS, DocumentText, Page
 from airflow_openai_batch.server_words import describe_error
