@@ -238,6 +238,26 @@ def test_the_name_of_a_file_is_no_template(run_dag: RunDag, tmp_path: Path) -> N
     assert run.labels["split", 0] == f"{name}.jsonl"
 
 
+@pytest.mark.parametrize("name", ["*", "?*", "b\n", "b.jsonl\nprivate", "b.jsonl\u2028private", "b\x1b[31m"])
+def test_the_name_of_a_file_leads_to_no_other(
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Neither to the other files of the inbox, nor to one of the folder that the worker runs in."""
+    inbox, here = tmp_path / "inbox", tmp_path / "here"
+    inbox.mkdir()
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (here / "private.jsonl").write_text(chat_line("private", SECRET) + "\n")
+    (inbox / "b.jsonl").write_text(chat_line("b", "b") + "\n")
+    (inbox / f"{name}.jsonl").write_text(chat_line("a", "a") + "\n")
+    conf = {"inbox": str(inbox), "poll_interval": 0.1, "mode": "realtime", "min_age": 0}
+    run = run_dag("drain_request_files", conf)
+    assert run.state == "success", run.failures
+    assert [file.name for file in inbox.glob("*.output.jsonl")] == ["b.output.jsonl"]
+    assert openai_server.books.calls["POST /v1/chat/completions 200"] == 1
+    assert SECRET not in _all_text(inbox)
+
+
 def test_a_document_whose_name_is_no_text_stops_no_other(run_dag: RunDag, tmp_path: Path) -> None:
     guides = tmp_path / "guides"
     guides.mkdir()

@@ -43,6 +43,9 @@ WORK = "_batch"
 MOST_OUTPUT_BYTES = 218
 """Of an output's name on a disk: file systems take 255 bytes, and `Location` makes names longer while it writes."""
 _ID_DIGITS = 16
+_MANY = re.compile(r"[*?\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""In an ``input_uri`` a pattern, or the end of a line, after which another input stands: whoever drops files would have
+others read and paid by a name, also from where the worker runs."""
 _JOB_NAME = re.compile(rf"[0-9a-f]{{{_ID_DIGITS}}}")
 
 
@@ -75,6 +78,9 @@ class Inbox:
             names = self.place.names()
         found: dict[str, str] = {}
         for name in sorted(filter(_is_request_file, names), key=_rank):
+            if _MANY.search(name):
+                log.warning("%r: its name could stand for several files. It is left alone; rename it.", name)
+                continue
             if (other := found.setdefault(_stem_of(name), name)) != name:
                 log.warning("%s is left alone: %s has the same output. Rename one.", name, other)
         return sorted(found.values())
