@@ -18,6 +18,7 @@ from airflow_openai_batch.storage.location import resolve_plain
 from airflow_openai_batch.storage.sources import explained
 from airflow_openai_batch.tables.prompts import PromptSpec, read_prompt
 from airflow_openai_batch.tables.prompts.answer_columns import read_answer_columns
+from airflow_openai_batch.tables.prompts.spec import MAX_PROMPT_BYTES
 from airflow_openai_batch.wording import shorten
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _read_text(name: str, dag_folder: Path | None, giver: Giver) -> bytes:
     if "://" in name:
         place = open_place(name, "input", giver)
         with explained(name):
-            return place.read_bytes()
+            return place.read_at_most(MAX_PROMPT_BYTES)
     shipped = find_shipped("prompts")
     folders = [*_folders(dag_folder), *([] if shipped is None else [shipped])]
     named = Path(name).expanduser()
@@ -109,7 +110,9 @@ def _read_text(name: str, dag_folder: Path | None, giver: Giver) -> bytes:
             check_uri(str(path), "input", giver)  # before it is said whether it is there
         if _is_file(path):
             place = resolve_plain(str(path)) if is_beside else open_place(str(path), "input", giver)
-            return (place.within(tuple(map(os.path.realpath, folders))) if is_beside else place).read_bytes()
+            return (place.within(tuple(map(os.path.realpath, folders))) if is_beside else place).read_at_most(
+                MAX_PROMPT_BYTES
+            )
     looked = ", ".join(str(path) for path in candidates)
     way_out = f"Looked at {looked}."
     if named.suffix not in _ENDINGS:  # more likely the prompt itself

@@ -30,6 +30,11 @@ DEFAULT_CUSTOM_ID = "row-{{ _row }}"
 MAX_IMAGE_BYTES = 20_000_000
 """Of one image file. Source: OpenAI's guide on images once named 20 MB each, later 50 MB a request; the smaller."""
 
+MAX_PROMPT_BYTES = 4_000_000
+"""Of a prompt's YAML."""
+MAX_PROMPT_VALUES = 200_000
+"""Of a prompt, each alias counted as what it stands for: ten in each of ten lines are ten thousand million."""
+
 _ENDPOINTS = (Endpoint.CHAT_COMPLETIONS, Endpoint.RESPONSES, Endpoint.EMBEDDINGS)
 _OWN_KEYS = frozenset({"model", "messages", "input", "instructions", "stream"})
 _LENGTH_KEYS: dict[Endpoint, tuple[frozenset[str], str]] = {
@@ -215,9 +220,42 @@ def read_prompt(
         raise ConfigError(f"{where}: {error}") from None
 
 
+class _Loader(yaml.SafeLoader):
+    """Counts what stands there before anything is made of it."""
+
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        _count_values(node, {})
+        return node
+
+
+def _count_values(node: Any, counted: dict[int, int]) -> int:
+    """:raises RecursionError: if it holds itself, or is nested too deeply.
+    :raises ConfigError: if there are too many."""
+    if id(node) in counted:
+        return counted[id(node)]
+    inner = node.value if isinstance(node, yaml.CollectionNode) else ()
+    values = 1
+    for each in inner:
+        parts = each if isinstance(each, tuple) else (each,)  # key and value
+        values += sum(_count_values(part, counted) for part in parts)
+        if values > MAX_PROMPT_VALUES:
+            raise ConfigError(
+                f"comes to more than {MAX_PROMPT_VALUES:,} values with its aliases followed, the limit."
+            )
+    counted[id(node)] = values
+    return values
+
+
 def _read_yaml(text: str | bytes, where: str) -> dict[str, Any]:
+    if len(text) > MAX_PROMPT_BYTES:
+        raise ConfigError(f"{where}: has {len(text):,} bytes, limit {MAX_PROMPT_BYTES:,}. Is it a prompt?")
     try:
-        found = yaml.safe_load(text)
+        found = yaml.load(text, _Loader)  # noqa: S506 - a safe one
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: is nested too deeply, or holds itself.") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = "" if mark is None else f" in line {mark.line + 1}, column {mark.column + 1}"
