@@ -17,6 +17,7 @@ from airflow.providers.openai.hooks.openai import OpenAIHook
 from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.hooks.certificates import read_certificates
 from airflow_openai_batch.openai_api.account_limits import AccountLimits, read_account_limits
+from airflow_openai_batch.openai_api.answer_sizes import MOST_BYTES, MOST_WATCHED_BYTES, bound_answers
 from airflow_openai_batch.openai_api.async_client import AsyncBatchClient
 from airflow_openai_batch.openai_api.client import BatchClient
 from airflow_openai_batch.openai_api.client_arguments import check_client_arguments, check_made_arguments
@@ -203,6 +204,7 @@ class OpenAIBatchHook(OpenAIHook):
             except (TypeError, ValueError) as error:
                 raise self._bad_settings(error) from None
         guard_redirects(client, key_header=self._key_header)
+        bound_answers(client, MOST_BYTES)
         return client
 
     def get_realtime_client(self) -> openai.AsyncOpenAI:
@@ -222,6 +224,7 @@ class OpenAIBatchHook(OpenAIHook):
             except (TypeError, ValueError) as error:
                 raise self._bad_settings(error) from None
         guard_redirects(client, key_header=self._key_header)
+        bound_answers(client, MOST_BYTES)
         return client.with_options(max_retries=0)
 
     async def aget_conn(self) -> openai.AsyncOpenAI:
@@ -235,6 +238,7 @@ class OpenAIBatchHook(OpenAIHook):
             except (TypeError, ValueError) as error:
                 raise self._bad_settings(error) from None
         guard_redirects(client, key_header=self._key_header)
+        bound_answers(client, MOST_WATCHED_BYTES)
         return client
 
     async def _make_async_client(self) -> openai.AsyncOpenAI:

@@ -8,6 +8,7 @@ __all__ = [
     "account_limits",
     "answer_media",
     "answer_parts",
+    "answer_sizes",
     "answer_vectors",
     "answer_videos",
     "async_client",

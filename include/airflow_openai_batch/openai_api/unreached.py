@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from airflow_openai_batch.errors import RemoteError, RequestRefusedError, TransientError
+from airflow_openai_batch.openai_api.answer_sizes import TooLongAnswerError
 from airflow_openai_batch.server_words import clean_words
 
 _MOST_CAUSES = 20
@@ -30,6 +31,12 @@ def explain_unreached(error: Any, doing: str, *, timed_out: bool) -> RemoteError
         return RequestRefusedError(
             f"{where} cannot be asked at all ({type(last).__name__}). Correct the host and the password of the "
             "connection, and headers in its extra: a line end or another odd character is in one of them."
+        )
+    if (
+        too_long := next((each for each in causes if isinstance(each, TooLongAnswerError)), None)
+    ) is not None:
+        return TransientError(
+            f"{where} cannot be read: {too_long}. Look at the host of the connection and at proxies."
         )
     if timed_out:
         return TransientError(f"{where} timed out ({type(last).__name__}).")

@@ -16,9 +16,8 @@ from airflow_openai_batch.access.settings import find_shipped
 from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.storage.location import resolve_plain
 from airflow_openai_batch.storage.sources import explained
-from airflow_openai_batch.tables.prompts import PromptSpec, read_prompt
+from airflow_openai_batch.tables.prompts import MAX_PROMPT_BYTES, PromptSpec, read_prompt
 from airflow_openai_batch.tables.prompts.answer_columns import read_answer_columns
-from airflow_openai_batch.tables.prompts.spec import MAX_PROMPT_BYTES
 from airflow_openai_batch.wording import shorten
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_openai_batch.tables.prompts.spec import ImageSpec, PromptSpec, read_prompt
+from airflow_openai_batch.tables.prompts.spec import MAX_PROMPT_BYTES, ImageSpec, PromptSpec, read_prompt
 
 # With the modules that other folders may import from.
-__all__ = ["ImageSpec", "PromptSpec", "answer_columns", "read_prompt", "template_names"]
+__all__ = ["MAX_PROMPT_BYTES", "ImageSpec", "PromptSpec", "answer_columns", "read_prompt", "template_names"]
