@@ -303,6 +303,25 @@ def test_a_retry_after_that_is_a_date_or_in_milliseconds_is_obeyed(gate: Gate, c
     assert caught.value.retry_after_s == 90.0
 
 
+@pytest.mark.parametrize(
+    ("said", "taken"),
+    [
+        ("Mon, 01 Jan 999999999999999999999 00:00:00 GMT", None),
+        ("Thu, 01 Jan 2026 00:00:00 +99999999999999999", None),
+        ("inf", 86_400),
+        ("nan", 0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 86_400),
+    ],
+)
+def test_a_retry_after_that_is_no_time_breaks_nothing(
+    gate: Gate, client: BatchClient, said: str, taken: float | None
+) -> None:
+    gate.answer(CREATE, 429, {"error": {"message": "slow down"}}, retry_after=said)
+    with pytest.raises(TransientError) as caught:
+        ASK[CREATE](client)
+    assert caught.value.retry_after_s == taken
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Signed by nobody."""

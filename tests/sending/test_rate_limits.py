@@ -76,6 +76,12 @@ def test_headers_that_cannot_be_read_say_nothing(broken: dict[str, str]) -> None
     assert read_allowance(broken, "requests") is None
 
 
+def test_a_reset_is_never_further_away_than_a_day() -> None:
+    found = read_allowance(headers(10, 0, f"{'9' * 400}s"), "requests")
+    assert found is not None
+    assert found.wait_for(1) <= 86_400
+
+
 def test_retry_after_in_seconds_milliseconds_and_as_a_date() -> None:
     with time_machine.travel(datetime(2026, 1, 5, 12, 0, tzinfo=UTC), tick=False):
         assert read_retry_after({"retry-after": "Mon, 05 Jan 2026 12:00:30 GMT"}) == pytest.approx(30)

@@ -211,6 +211,14 @@ def test_whoever_is_to_wait_for_an_hour_does_so_elsewhere(
     assert len(read_lines(tmp_path)) == 4
 
 
+def test_no_server_makes_anybody_wait_without_an_end(openai_server: OpenAIServer, tmp_path: Path) -> None:
+    openai_server.script(http=POST, status=429, retry_after_s=float("inf"), times=None, skip=4)
+    with pytest.raises(TransientError, match="asks to wait 86,400 s") as caught:
+        send(openai_server.base_url, tmp_path, make_requests(10), concurrency=2)
+    assert caught.value.retry_after_s == pytest.approx(86_400, abs=5)
+    assert len(read_lines(tmp_path)) == 4
+
+
 def test_headers_that_say_nothing_is_left_are_not_waited_out_in_a_worker(
     openai_server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

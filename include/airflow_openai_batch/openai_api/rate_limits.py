@@ -19,6 +19,8 @@ from airflow_openai_batch.errors import ConfigError
 LONG_WINDOW_S = 90.0
 """A limit whose window is longer than this is no limit per minute: to small accounts OpenAI names the one per day."""
 
+MOST_WAIT_S = 86_400.0
+"""No server is taken to ask for a longer wait: what it says may be ``inf``, or a date in another age."""
 ANSWER_S = 5.0
 FLEX_ANSWER_S = 60.0
 """What an answer takes, where nothing is measured."""
@@ -107,21 +109,25 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms]|$)")
 
 
 def parse_duration(text: str) -> float | None:
-    """Seconds of ``6m0s``, ``8.64s``, ``120ms``; None for anything else."""
+    """Seconds of ``6m0s``, ``8.64s``, ``120ms``, a day at the most; None for anything else."""
     parts = _PART.findall(text.strip())
     if not parts or "".join(number + unit for number, unit in parts) != text.strip():
         return None
-    return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+    return _bound(sum(float(number) * _UNITS_S[unit] for number, unit in parts))
 
 
 def read_retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the server asks to wait: ``retry-after-ms``, or ``retry-after`` in seconds or as a date."""
     with contextlib.suppress(KeyError, ValueError):
-        return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        return _bound(float(headers["retry-after-ms"]) / 1000)
     value = headers.get("retry-after", "")
     with contextlib.suppress(ValueError):
-        return max(0.0, float(value))
-    with contextlib.suppress(ValueError, TypeError):
+        return _bound(float(value))
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
         at = parsedate_to_datetime(value)
-        return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - time.time())
+        return _bound((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - time.time())
     return None
+
+
+def _bound(wait_s: float) -> float:
+    return min(max(0.0, wait_s), MOST_WAIT_S)  # in this order: NaN is none

@@ -29,8 +29,6 @@ PUT_OFF_LEAST_S = 30.0
 """A server that says "in a second" again and again is asked at twice the distance each time ..."""
 PUT_OFF_LEAST_MAX_S = 900.0
 """... up to this."""
-PUT_OFF_MAX_S = 86_400.0
-"""No ``Retry-After`` is taken for longer."""
 
 
 @dataclass(kw_only=True)
@@ -99,7 +97,7 @@ class DeclinedCalls:
     def _put_off(self, error: TransientError, state: ShardState, asked_s: float, status: str) -> None:
         """The server says when it wants to be asked again; and no sooner from one time to the next."""
         least_s = min(PUT_OFF_LEAST_S * 2 ** min(state.declines, 10), PUT_OFF_LEAST_MAX_S)
-        until = self.journal.clock() + min(max(asked_s, least_s), PUT_OFF_MAX_S)
+        until = self.journal.clock() + max(asked_s, least_s)
         self.journal.record(
             "declined", state, status=status, code=error.code, message=str(error)[:300], until=until
         )
