@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 MOST_EVENTS = 100
 """Events that one look reads; the next look goes on with the others."""
 MOST_SENDS = 50
+MOST_BYTES = 256 * 2**20
+"""Of a plan or a report that are read, in a process that serves everybody; of 100,000 shards they have a fifth."""
 _REPORT_BEGIN_BYTES = 4_096
 """They say which report it is, and when it was written."""
 
@@ -157,7 +159,7 @@ class SnapshotReader:
         try:
             begin = read_begin(place)
             if self._plan is None or self._plan[0] != begin:
-                plan = directory.parse_plan(place, place.read_bytes())
+                plan = directory.parse_plan(place, _read_whole(place))
                 self._plan, self._events, self._keys = (begin, plan), {}, {}
         except FileNotFoundError:
             raise JobError(f"{place.uri} is not there (any more).") from None
@@ -168,7 +170,7 @@ class SnapshotReader:
         try:
             begin = place.read_range(0, _REPORT_BEGIN_BYTES)
             if self._report is None or self._report[0] != begin:
-                self._report = (begin, _parse_report(place.read_bytes()))
+                self._report = (begin, _parse_report(_read_whole(place)))
         except FileNotFoundError:
             return None
         return self._report[1]
@@ -194,6 +196,14 @@ class SnapshotReader:
                 )
             )
         return tuple(shards)
+
+
+def _read_whole(place: Location) -> bytes:
+    """:raises JobError: for what is no file of ours by its size: whoever may write there could stop the server."""
+    size = place.size()
+    if size > MOST_BYTES:
+        raise JobError(f"{place.uri} has {size:,} bytes; what the page reads has {MOST_BYTES:,} at the most.")
+    return place.read_bytes()
 
 
 def _parse_report(data: bytes) -> Report | None:

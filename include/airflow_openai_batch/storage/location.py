@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import fsspec
 
-from airflow_openai_batch.errors import GivenUpError, OutOfBoundsError
+from airflow_openai_batch.errors import GivenUpError, InputError, OutOfBoundsError
 from airflow_openai_batch.server_words import describe_error
 from airflow_openai_batch.storage.private_files import create_file, make_folders
 from airflow_openai_batch.storage.uris import PUT_IT_THERE, find_link_out, is_path_below
@@ -104,9 +105,26 @@ class Location:
         self.fs.invalidate_cache()
         return bool(self.fs.exists(self.path))
 
+    def check_readable(self) -> None:
+        """:raises OutOfBoundsError: as `check_bounds`.
+        :raises InputError: for a device or a pipe, which may never end, and whose opening waits for somebody."""
+        self.check_bounds()
+        if self.is_endless():
+            raise InputError(f"{self.uri}: is a device or a pipe. Name a file.")
+
+    def is_endless(self) -> bool:
+        """Whether it is a device, a pipe or a socket of this machine. Of a link, what it leads to."""
+        if not self.is_local:
+            return False
+        try:
+            mode = os.stat(self.path).st_mode  # noqa: PTH116 - fsspec paths are strings
+        except OSError:  # whoever opens it says so
+            return False
+        return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
     def read_bytes(self) -> bytes:
         """:raises FileNotFoundError: if it is not there, also since what is named as its folder is a file."""
-        self.check_bounds()
+        self.check_readable()
         try:
             return cast("bytes", self.fs.cat_file(self.path))
         except NotADirectoryError as error:
@@ -117,12 +135,12 @@ class Location:
 
         :raises FileNotFoundError: if it is not there.
         """
-        self.check_bounds()
+        self.check_readable()
         return cast("bytes", self.fs.cat_file(self.path, start=start, end=end))
 
     def read_at_most(self, size: int) -> bytes:
         """The file, or one byte more than so many: on a disk a file may hold more than it says, or never end."""
-        self.check_bounds()
+        self.check_readable()
         if not self.is_local:
             return self.read_bytes()
         with self.fs.open(self.path, "rb") as file:
@@ -138,7 +156,7 @@ class Location:
 
         :param ahead_bytes: that each request to the store asks for beyond what is wanted.
         """
-        self.check_bounds()
+        self.check_readable()
         return cast("BinaryIO", self.fs.open(self.path, "rb", cache_type="readahead", block_size=ahead_bytes))
 
     def write_bytes(self, data: bytes) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -56,13 +54,7 @@ def describe_file(location: Location) -> SourceFile:
 
 def is_no_file(location: Location, info: Mapping[str, Any]) -> bool:
     """Whether it is a device, a pipe or a socket of this machine, which may never end. Of a link, what it leads to."""
-    if not location.is_local or info.get("type") in ("file", "directory"):
-        return False
-    try:
-        mode = os.stat(location.path).st_mode  # noqa: PTH116 - fsspec paths are strings
-    except OSError:  # whoever opens it says so
-        return False
-    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+    return info.get("type") not in ("file", "directory") and location.is_endless()
 
 
 def is_text(name: str) -> bool:
