@@ -36,13 +36,19 @@ def post(
 ) -> Iterator[Post]:
     """Post an event to a connection; signed well unless told otherwise."""
     monkeypatch.setattr(routes, "_secrets", WebhookSecrets(routes._read_secret))  # knows nothing yet
-    monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__WEBHOOK_CONN_IDS", "signed, unsigned,broken,nobody")
+    monkeypatch.setenv(
+        "AIRFLOW__OPENAI_BATCH__WEBHOOK_CONN_IDS", "signed, unsigned,broken,nobody,empty,as_in_docs"
+    )
     host = openai_server.base_url
     define_connection("signed", conn_type="openai", password="k", host=host, extra={"webhook_secret": SECRET})
     define_connection("unsigned", conn_type="openai", password="k", host=host)
     define_connection(
         "broken", conn_type="openai", password="k", extra={"webhook_secret": "whsec_not base64"}
     )
+    for conn_id, empty in (("empty", "whsec_"), ("as_in_docs", "whsec_...")):
+        define_connection(
+            conn_id, conn_type="openai", password="k", host=host, extra={"webhook_secret": empty}
+        )
     app = FastAPI()
     app.include_router(routes.router)
     with TestClient(app) as client:
@@ -80,6 +86,17 @@ def test_a_forged_event_learns_nothing_of_the_connections(post: Post, conn_id: s
 def test_without_a_secret_no_signature_is_good(post: Post, conn_id: str) -> None:
     for secret in (SECRET, "", "None"):
         assert post(conn_id=conn_id, secret=secret).json() == MISMATCH
+
+
+@pytest.mark.parametrize("conn_id", ["empty", "as_in_docs"])
+def test_a_secret_of_nothing_but_its_prefix_is_none(
+    post: Post, conn_id: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its base64 is no byte long, and whoever knows that can sign with it."""
+    monkeypatch.setitem(routes._told_at, True, -routes.TELL_EVERY_S)
+    answer = post(conn_id=conn_id, secret="whsec_")
+    assert (answer.status_code, answer.json()) == (401, MISMATCH)
+    assert "no webhook_secret in its extra, or none but a placeholder" in caplog.text
 
 
 def test_another_content_under_a_good_signature_is_refused(post: Post) -> None:
@@ -139,7 +156,7 @@ def test_a_refusal_is_in_the_log_without_the_secret(post: Post, caplog: pytest.L
         post(secret="whsec_Zm9yZ2Vk")
         post()
     told = [record.message for record in caplog.records if "was refused" in record.message]
-    why = "there is no such connection of type OpenAI, or no webhook_secret in its extra"
+    why = "there is no such connection of type OpenAI, or no webhook_secret in its extra, or none but a placeholder"
     assert told == [f"A webhook for connection 'unsigned' was refused: {why}."]
     assert SECRET not in caplog.text
     assert SECRET[6:] not in caplog.text

@@ -13,6 +13,7 @@ batch's id is used.
 from __future__ import annotations
 
 import asyncio
+import base64
 import functools
 import json
 import logging
@@ -132,13 +133,24 @@ def _read_secret(conn_id: str) -> str | None:
         secret = OpenAIBatchHook.get_connection(conn_id).extra_dejson.get(SECRET)
     except (AirflowNotFoundException, ConfigError):
         return None
-    return secret.strip() or None if isinstance(secret, str) else None
+    return secret.strip() if isinstance(secret, str) and not _is_empty(secret.strip()) else None
+
+
+def _is_empty(secret: str) -> bool:
+    """Whether the client would check with an empty key: ``whsec_...`` as documents have it holds no letter of base64,
+    and anybody can sign with nothing."""
+    try:
+        return not (base64.b64decode(secret[6:]) if secret.startswith("whsec_") else secret)
+    except ValueError:  # the client says so
+        return False
 
 
 _secrets = WebhookSecrets(_read_secret)
 
 
-_NO_SECRET = f"there is no such connection of type OpenAI, or no {SECRET} in its extra"
+_NO_SECRET = (
+    f"there is no such connection of type OpenAI, or no {SECRET} in its extra, or none but a placeholder"
+)
 
 
 def _tell_refused(conn_id: str, why: str, *, is_receiver: bool = True) -> None:
