@@ -45,7 +45,7 @@ once as there is room for, and the answers appear beside the file as soon as its
 
 * **A file that has its output is left alone**, also where gpt-batch-manager wrote it. A file dropped later is a new job
   of a later run; so is one whose content has changed. One that was copied, moved or touched, or whose output was
-  removed, gets the answers that are there.
+  removed, gets the answers that are there (*deliver_known*).
 * **Red where answers are not where they belong**: a file that cannot be split, or beside which nothing can be written,
   holds up no other one, but the run is not green.
 * **Resumable**: clear a red task or trigger the DAG again, from whatever state. What was answered is never sent again.
@@ -154,6 +154,14 @@ with DAG(
     drained = drain.expand(shard=collect(split.output))
     drained >> publish
 
+    @task(task_id="deliver_known")
+    def deliver_again(jobs: Any) -> list[dict[str, Any]]:
+        return draining.deliver_known(get_current_context()["params"]["inbox"], jobs)
+
+    known = deliver_again(XComArg(found.operator, key=draining.ANSWERED))
+
     # Red is the split of a bad file alone, or what could not be delivered, but the run is not green: this cannot begin
     # then. It runs nothing.
-    [split, drained] >> EmptyOperator(task_id="all_files_delivered")
+    [split, drained, known] >> EmptyOperator(
+        task_id="all_files_delivered", trigger_rule=TriggerRule.NONE_FAILED
+    )

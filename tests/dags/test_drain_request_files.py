@@ -168,6 +168,32 @@ def test_a_run_is_red_where_answers_could_not_be_delivered(
     assert openai_server.books.billed["batch"] == 7
 
 
+def test_known_answers_that_cannot_be_delivered_hold_up_no_other_file(
+    drain: Any, openai_server: OpenAIServer, inbox: Path
+) -> None:
+    assert drain(max_requests_per_shard=50).state == "success"
+    in_the_way = inbox / "shard-000-of-002.output.jsonl"
+    in_the_way.unlink()
+    in_the_way.mkdir()
+    for copy in ("before.jsonl", "xerox.jsonl"):
+        shutil.copy(inbox / "shard-000-of-002.jsonl", inbox / copy)
+    write(inbox / "new.jsonl", "c", 2)
+    run = drain(max_requests_per_shard=50)
+    assert len(read(inbox / "new.output.jsonl")) == 2, run.failures
+    assert len(read(inbox / "before.output.jsonl")) == len(read(inbox / "xerox.output.jsonl")) == 4
+    assert run.state == "failed", "one has no answers beside it"
+    assert {
+        (task, state) for (task, _), state in run.states.items() if state not in ("success", "skipped")
+    } == {("deliver_known", "failed"), ("all_files_delivered", "upstream_failed")}
+    assert str(in_the_way) in run.errors("deliver_known")
+    run = drain(max_requests_per_shard=50)
+    assert run.state == "failed", "also where nothing else is there to do"
+    in_the_way.rmdir()
+    assert drain(max_requests_per_shard=50).state == "success"
+    assert len(read(in_the_way)) == 4
+    assert openai_server.books.billed["batch"] == 7 + 2
+
+
 @pytest.mark.parametrize("letter", ["x", "長"])
 def test_a_file_whose_answers_would_have_too_long_a_name_is_left_alone_before_it_costs(
     inbox: Path, letter: str, caplog: pytest.LogCaptureFixture
@@ -268,7 +294,8 @@ def test_an_untouched_form_drains_the_samples(run_dag: RunDag, openai_server: Op
 def test_where_nothing_waits_nothing_is_sent(drain: Any, openai_server: OpenAIServer, inbox: Path) -> None:
     run = drain(min_age=3_600)
     assert run.state == "success"
-    assert run.states.pop(("find_files", -1)) == "success"
+    for task in ("find_files", "all_files_delivered"):  # the latter runs nothing
+        assert run.states.pop((task, -1)) == "success"
     assert set(run.states.values()) == {"skipped"}
     assert openai_server.files() == []
 

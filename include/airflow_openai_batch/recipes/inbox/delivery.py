@@ -63,7 +63,8 @@ def deliver_outputs(inbox: Inbox, job_uri: str) -> list[dict[str, Any]] | None:
     """Write the output of every file that a job is for, once all its shards have landed; None while they have not.
 
     Whichever shard lands last delivers; two that land at once write the same. The job directory stays, so that a file
-    that lost its output gets it again without a request.
+    that lost its output gets it again without a request. A file whose output cannot be written holds up no other; its
+    error comes last.
 
     :raises AccountingError: if the lines written are not as many as the file has requests.
     """
@@ -77,7 +78,17 @@ def deliver_outputs(inbox: Inbox, job_uri: str) -> list[dict[str, Any]] | None:
             "%s of %s are not done; the last one delivers.", unfinished, number_of(len(plan.shards), "shard")
         )
         return None
-    return [_deliver_file(inbox, name, place, plan) for name in inbox.read_names(place)]
+    delivered: list[dict[str, Any]] = []
+    failures: list[Exception] = []
+    for name in inbox.read_names(place):
+        try:
+            delivered.append(_deliver_file(inbox, name, place, plan))
+        except Exception as error:  # each store has its own; the others get their answers all the same
+            log.error("%s: its answers could not be delivered: %s", name, error)
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    return delivered
 
 
 def _deliver_file(inbox: Inbox, name: str, place: Location, plan: Plan) -> dict[str, Any]:

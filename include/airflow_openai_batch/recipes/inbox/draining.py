@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import conf
+from airflow.providers.common.compat.sdk import AirflowSkipException, conf
+from airflow.sdk import get_current_context
 
 from airflow_openai_batch.errors import InputError
 from airflow_openai_batch.operators.task.failures import task_failures
@@ -16,12 +17,15 @@ from airflow_openai_batch.recipes.inbox.pending_files import find_jobs
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+ANSWERED = "answered"
+"""The XCom with the jobs whose answers are there, for `deliver_known`."""
+
 
 def find_files(params: Mapping[str, Any], samples: str | None = None) -> list[dict[str, str]]:
     """The files to drain, as ``input_uri`` and ``output_uri`` for the split.
 
-    What was answered before is delivered at once. It reads the form: ``inbox``, ``min_age``, ``max_files``, ``repair``,
-    ``on_existing``.
+    What was answered before goes to `deliver_known`: where that fails, the others are sent all the same. It reads the
+    form: ``inbox``, ``min_age``, ``max_files``, ``repair``, ``on_existing``.
 
     :param samples: a folder of files that are put into an inbox that has none.
     """
@@ -36,12 +40,9 @@ def find_files(params: Mapping[str, Any], samples: str | None = None) -> list[di
             only_bad=only_bad,
         )
         goes_on = params["on_existing"] == "resume" and not only_bad
-        for job in found:
-            if job.landed and goes_on:
-                deliver_outputs(inbox, job.uri)
-    return [
-        {"input_uri": job.input_uri, "output_uri": job.uri} for job in found if not (job.landed and goes_on)
-    ]
+        answered = [job for job in found if job.landed and goes_on]
+        get_current_context()["ti"].xcom_push(ANSWERED, [job.uri for job in answered])
+    return [{"input_uri": job.input_uri, "output_uri": job.uri} for job in found if job not in answered]
 
 
 def collect_shards(files: Iterable[Sequence[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
@@ -68,3 +69,24 @@ def deliver(inbox: str, job: str) -> list[dict[str, Any]] | None:
     """Write the answers beside the files of a job, once its last shard is done; see `deliver_outputs`."""
     with task_failures():
         return deliver_outputs(open_inbox(inbox), job)
+
+
+def deliver_known(inbox: str, jobs: Sequence[str]) -> list[dict[str, Any]]:
+    """Write the answers beside the files of all jobs that were answered before; one that fails holds up no other.
+
+    :raises AirflowSkipException: if there is none.
+    """
+    if not jobs:
+        raise AirflowSkipException("No file whose answers are known and lie not beside it.")
+    delivered: list[dict[str, Any]] = []
+    failures: list[Exception] = []
+    with task_failures():
+        place = open_inbox(inbox)
+        for job in jobs:
+            try:
+                delivered += deliver_outputs(place, job) or []
+            except Exception as error:
+                failures.append(error)  # `deliver_outputs` has told which file
+        if failures:
+            raise failures[0]
+    return delivered
