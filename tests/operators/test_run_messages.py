@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import DAG
 
 from airflow_openai_batch.access.locations import _find_connection, resolve_location
 from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.operators.own_tasks import task_failures
 from airflow_openai_batch.sensors.batch import OpenAIBatchSensor
 from fixtures.job import Job, chat_line
 
@@ -82,3 +84,10 @@ def test_a_plan_that_exists_is_said_to_be_gone_on_with(
     assert "going on with it; 0 of 2 shards have results already." in "".join(capfd.readouterr())
     run_dag("openai_batch", job.conf())
     assert "going on with it; 2 of 2 shards have results already." in "".join(capfd.readouterr())
+
+
+def test_an_error_within_a_task_of_ones_own_is_one_that_airflow_can_tell() -> None:
+    """Half of a surrogate pair would end its process before Airflow has heard why."""
+    with pytest.raises(AirflowFailException) as failed, task_failures():
+        raise ConfigError("caf\udce9.csv: is no table.")
+    assert str(failed.value).encode() == rb"caf\udce9.csv: is no table."

@@ -36,7 +36,12 @@ def task_failures() -> Iterator[None]:
 
 
 def _tell(message: str) -> str:
-    """Leave it for the alert of the run, too: Airflow tells nobody else why a task failed. The next try clears it."""
+    """Leave it for the alert of the run, too: Airflow tells nobody else why a task failed. The next try clears it.
+
+    What UTF-8 cannot hold is escaped: half of a surrogate pair, of a file's name or of a form, ends the task's process
+    before it has told Airflow anything.
+    """
+    message = message.encode(errors="backslashreplace").decode()
     with contextlib.suppress(Exception):
         get_current_context()["ti"].xcom_push(ERROR, message[:ERROR_CHARS])
     return message
