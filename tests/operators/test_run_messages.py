@@ -12,6 +12,7 @@ from airflow.sdk import DAG
 from airflow_openai_batch.access.locations import _find_connection, resolve_location
 from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.operators.own_tasks import task_failures
+from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
 from airflow_openai_batch.sensors.batch import OpenAIBatchSensor
 from fixtures.job import Job, chat_line
 
@@ -91,3 +92,13 @@ def test_an_error_within_a_task_of_ones_own_is_one_that_airflow_can_tell() -> No
     with pytest.raises(AirflowFailException) as failed, task_failures():
         raise ConfigError("caf\udce9.csv: is no table.")
     assert str(failed.value).encode() == rb"caf\udce9.csv: is no table."
+
+
+@pytest.mark.usefixtures("openai_conn")
+def test_a_report_without_a_job_says_to_clear_the_split(run_dag: RunDag) -> None:
+    """As where somebody has marked the split as success before it ran."""
+    with DAG("without_a_job", schedule=None) as dag:
+        OpenAIBatchReportOperator(task_id="publish", job="")
+    run = run_dag(dag)
+    assert run.state == "failed"
+    assert "marked it as success). Clear it" in run.errors("publish")

@@ -167,7 +167,10 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
 
     def _open(self, dag_id: str, giver: Giver) -> tuple[Location, Plan]:
         if not self.job:
-            raise ConfigError("job is empty: the split pushed no job. Look at its log.")
+            raise ConfigError(
+                "job is empty: the split pushed no job. It did not end by itself (its log says why; somebody may have "
+                "marked it as success). Clear it with all that comes after it: nothing is paid twice."
+            )
         output = open_place(self.job, "output", giver)
         plan = directory.read_plan(output)
         if plan is None:
