@@ -194,6 +194,25 @@ def test_known_answers_that_cannot_be_delivered_hold_up_no_other_file(
     assert openai_server.books.billed["batch"] == 7 + 2
 
 
+def test_a_copy_of_a_file_whose_repair_was_broken_off_gets_its_answers(
+    drain: Any, openai_server: OpenAIServer, inbox: Path
+) -> None:
+    (inbox / "shard-001-of-002.jsonl").unlink()
+    openai_server.script(line=400, contains="a 1", times=1)
+    assert drain(max_requests_per_shard=50, max_failed_fraction=1).state == "success"
+    (report,) = inbox.glob("_batch/*/report.json")
+    complete = report.read_bytes()
+    broken = openai_server.script(batch="failed", code="model_not_found", times=1)
+    assert drain(max_requests_per_shard=50, repair=True).state == "failed"
+    report.write_bytes(complete)  # as where somebody marks the run as failed: it publishes nothing
+    assert openai_server.hits(broken) == 1
+    shutil.copy(inbox / "shard-000-of-002.jsonl", inbox / "copy.jsonl")
+    run = drain(max_requests_per_shard=50, max_failed_fraction=1)
+    assert run.state == "success", run.failures
+    assert "copy.output.jsonl" in names(inbox)
+    assert sum(openai_server.books.good_by_custom_id.values()) == 4
+
+
 @pytest.mark.parametrize("letter", ["x", "長"])
 def test_a_file_whose_answers_would_have_too_long_a_name_is_left_alone_before_it_costs(
     inbox: Path, letter: str, caplog: pytest.LogCaptureFixture

@@ -28,7 +28,7 @@ from airflow_openai_batch.openai_api import lenient_json
 from airflow_openai_batch.openai_api.endpoints import Endpoint
 from airflow_openai_batch.openai_api.lenient_json import UnreadableJSONError
 from airflow_openai_batch.openai_api.result_line import read_result_line, write_error_line
-from airflow_openai_batch.recipes.inbox.pending_files import hash_file
+from airflow_openai_batch.recipes.inbox.pending_files import find_content
 from airflow_openai_batch.results.landing_summary import find_unfinished
 from airflow_openai_batch.results.raw_index import RawAnswers, SendFiles
 from airflow_openai_batch.storage.sources import describe_file
@@ -93,7 +93,7 @@ def deliver_outputs(inbox: Inbox, job_uri: str) -> list[dict[str, Any]] | None:
 
 def _deliver_file(inbox: Inbox, name: str, place: Location, plan: Plan) -> dict[str, Any]:
     source = inbox.place.child(name)
-    if not source.exists() or inbox.job(sha256 := hash_file(source)).path != place.path:
+    if (sha256 := find_content(inbox, name, place)) is None:
         log.info("%s is gone or has another content now: nothing to deliver for it.", name)
         return {"file": source.uri, "output": None}
     inbox.note_begun(name)  # two files: one may be there when this ends, and no later run would touch it

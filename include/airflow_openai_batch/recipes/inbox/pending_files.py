@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from airflow_openai_batch.errors import InputError, OutOfBoundsError, UnreadableInputError
+from airflow_openai_batch.errors import InputError, JobError, OutOfBoundsError, UnreadableInputError
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.report.report import Report
+from airflow_openai_batch.results.landing_summary import find_unfinished
 from airflow_openai_batch.storage.compression import BLOCK_BYTES
 from airflow_openai_batch.storage.sources import describe_file, explained, is_text
 from airflow_openai_batch.wording import number_of
@@ -92,6 +93,13 @@ def hash_file(place: Location) -> str:
     return digest.hexdigest()
 
 
+def find_content(inbox: Inbox, name: str, job: Location) -> str | None:
+    """The SHA-256 of a file that a job is for; None where it is gone or has another content now."""
+    source = inbox.place.child(name)
+    sha256 = hash_file(source) if source.exists() else None
+    return sha256 if sha256 is not None and inbox.job(sha256).path == job.path else None
+
+
 def _find_bad(inbox: Inbox, max_files: int) -> list[PendingJob]:
     found: dict[str, list[str]] = {}
     for name in filter(is_text, inbox.names()):
@@ -109,7 +117,12 @@ def _describe(inbox: Inbox, sha256: str, names: list[str]) -> PendingJob:
     inbox.write_names(place, all_names)
     landed = _has_landed(place)
     log.info("%s: %s", ", ".join(names), "answered before" if landed else f"job {place.uri}")
-    first = next(name for name in all_names if name in names)  # a job that is under way was planned for it
+    # A job that is under way was planned for the first, which may have its output already.
+    first = next(
+        name
+        for name in all_names
+        if name in names or _try(functools.partial(find_content, inbox, name, place)) is not None
+    )
     return PendingJob(names=names, input_uri=inbox.place.child(first).uri, uri=place.uri, landed=landed)
 
 
@@ -181,8 +194,15 @@ def _age_of(place: Location) -> float:
 
 
 def _has_landed(place: Location) -> bool:
+    """By the shards, too: a repair that was broken off has left the report of the run before."""
     report = _read_report(place)
-    return report is not None and report.complete
+    if report is None or not report.complete:
+        return False
+    try:
+        plan = directory.read_plan(place)
+        return plan is not None and not any(True for _ in find_unfinished(plan, place))
+    except JobError:  # its split fails by it, alone
+        return False
 
 
 def _read_report(place: Location) -> Report | None:
