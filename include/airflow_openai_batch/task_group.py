@@ -21,6 +21,7 @@ from airflow_openai_batch.operators.join import OpenAIBatchJoinOperator
 from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
 from airflow_openai_batch.operators.shard import OpenAIBatchShardOperator
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
+from airflow_openai_batch.operators.task.parameters import read_fraction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,11 +126,15 @@ def openai_batch_task_group(
         ``params=make_params()`` (`airflow_openai_batch.dag_params`) for it.
     :param default_args: of the three tasks, above those of the DAG: ``retries``, ``pool``, ``queue`` ...
     :param options: any keyword of the three operators; it goes to each of them that knows it.
+    :raises ConfigError: for a ``max_failed_fraction`` that is none.
     :raises TypeError: for a keyword that none of them knows, or ``from_params`` in a DAG without the form.
     """
     places = {"input_uri": input_uri, "output_uri": output_uri}
     given = options | {name: value for name, value in places.items() if value is not None}
     _check_names(given)
+    allowed = given.get("max_failed_fraction", 0.0)
+    if isinstance(allowed, int | float) or (isinstance(allowed, str) and "{" not in allowed):
+        read_fraction("max_failed_fraction", allowed)  # else the report would say it, when all is paid
     if not from_params and (missing := {"input_uri", "output_uri"} - given.keys()):
         raise TypeError(f"{group_id}: {' and '.join(sorted(missing))} must be given, or from_params=True.")
     split_args = (split_arguments() if from_params else {}) | _choose(given, SPLIT_OPTIONS)

@@ -11,6 +11,7 @@ import pytest
 from airflow.sdk import DAG, task
 
 from airflow_openai_batch.answers import iter_answers
+from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.operators.prepare import OpenAIBatchPrepareOperator
 from airflow_openai_batch.operators.whole_job import OpenAIBatchJobOperator
 from airflow_openai_batch.task_group import openai_batch_task_group
@@ -35,14 +36,17 @@ def test_a_percentage_for_a_fraction_does_not_turn_every_run_green(
     run_dag: RunDag, openai_server: OpenAIServer, job: Job
 ) -> None:
     openai_server.script(line=400, times=None)
+    said = "max_failed_fraction={}: must be at most 1. It is a part of the rows: 0.05 is five"
     with DAG("percent", schedule=None) as dag:
-        openai_batch_task_group(
-            "ask", input_uri=str(job.input), output_uri=job.uri, max_failed_fraction=5, **QUICK
-        )
+        fields = {"input_uri": str(job.input), "output_uri": job.uri, **QUICK}
+        for constant in (5, "5"):  # said where the DAG is read, not after it has been paid
+            with pytest.raises(ConfigError) as refused:
+                openai_batch_task_group("early", **fields, max_failed_fraction=constant)
+            assert str(refused.value).startswith(said.format(repr(constant)))
+        openai_batch_task_group("ask", **fields, max_failed_fraction="{{ 2 + 3 }}")
     run = run_dag(dag)
     assert run.state == "failed"
-    said = run.errors("ask.publish")
-    assert said.startswith("max_failed_fraction=5: must be at most 1. It is a part of the rows: 0.05 is five")
+    assert run.errors("ask.publish").startswith(said.format("'5'"))
 
 
 @pytest.mark.parametrize(
@@ -55,6 +59,14 @@ def test_a_percentage_for_a_fraction_does_not_turn_every_run_green(
         ({"finish_within_h": "4h"}, "finish_within_h='4h': must be a number of hours."),
         ({"enqueued_token_limit": -1}, "enqueued_token_limit=-1: must be at least 1; leave it empty"),
         ({"realtime_concurrency": 0}, "realtime_concurrency=0: must be at least 1; leave it empty"),
+        ({"max_requests_per_shard": 0}, "max_requests_per_shard=0: must be 1 to 50,000"),
+        ({"max_bytes_per_shard": "0"}, "max_bytes_per_shard=0: must be 1 to 200,000,000"),
+        (
+            {"max_tokens_per_shard": "inf"},
+            "max_tokens_per_shard='inf': must be a whole number; leave it empty",
+        ),
+        ({"max_attempts": 2.5}, "max_attempts=2.5: must be a whole number."),
+        ({"max_attempts": "0"}, "max_attempts='0': must be at least 1."),
         (
             {"conn_id": None},
             "conn_id=None: name a connection of type OpenAI, or leave it out for openai_default.",

@@ -13,6 +13,7 @@ from airflow_openai_batch.operators.download import OpenAIBatchDownloadOperator
 from airflow_openai_batch.operators.report import OpenAIBatchReportOperator
 from airflow_openai_batch.operators.split import OpenAIBatchSplitOperator
 from airflow_openai_batch.operators.task.local_disk import describe_local_paths
+from airflow_openai_batch.operators.whole_job import OpenAIBatchJobOperator
 from fixtures.job import Job, chat_line
 
 if TYPE_CHECKING:
@@ -54,6 +55,28 @@ def test_a_local_path_is_warned_of_once_where_tasks_may_run_elsewhere(
     assert f"{job.input} and 1 more lies on the disk of worker-1, and CeleryExecutor may run" in warning
     assert "Use object storage" in warning
     assert "[openai_batch] shared_disk = true" in warning
+
+
+@pytest.mark.parametrize("output_uri", ["job", 5])
+def test_a_relative_output_is_said_to_be_one(
+    run_dag: RunDag,
+    job: Job,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    output_uri: Any,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with DAG("relative", schedule=None) as dag:
+        OpenAIBatchJobOperator(
+            task_id="ask", input_uri=str(job.input), output_uri=output_uri, send_mode="realtime"
+        )
+    run = run_dag(dag)
+    assert run.state == "success", run.failures
+    said = (
+        f"output_uri='{output_uri}' is a relative path: the job lies in file://{tmp_path}/{output_uri}, below"
+    )
+    assert said in "".join(capfd.readouterr())
 
 
 def test_a_pod_is_on_a_machine_of_its_own_though_its_executor_is_local(

@@ -16,7 +16,7 @@ from airflow_openai_batch.operators.task.handover import (
     may_end_in_triggerer,
 )
 from airflow_openai_batch.operators.task.monthly_budget import find_monthly_budget
-from airflow_openai_batch.operators.task.parameters import read_flag, read_list, read_number
+from airflow_openai_batch.operators.task.parameters import read_flag, read_int, read_list
 from airflow_openai_batch.operators.task.sending import read_policy
 from airflow_openai_batch.operators.task.shard_step import ShardStepOperator
 from airflow_openai_batch.operators.task.source_access import find_source_giver
@@ -92,7 +92,7 @@ class LandingOperator(ShardStepOperator):
         return LandingRules(
             keep_response_body=read_flag("keep_response_body", self.keep_response_body),
             outcomes=OutcomeRules(
-                max_attempts=int(read_number("max_attempts", self.max_attempts, minimum=1)),
+                max_attempts=read_int("max_attempts", self.max_attempts, minimum=1),
                 accept=frozenset(filter(None, read_list("accept_codes", self.accept_codes))),
                 retry=frozenset(filter(None, read_list("retry_codes", self.retry_codes))),
             ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -21,7 +22,7 @@ from airflow_openai_batch.openai_api.account_limits import AccountLimits
 from airflow_openai_batch.operators.task.base import OpenAIBatchOperator
 from airflow_openai_batch.operators.task.caller import make_caller
 from airflow_openai_batch.operators.task.failures import task_failures
-from airflow_openai_batch.operators.task.local_disk import SPLIT_HOST, describe_local_paths, find_host
+from airflow_openai_batch.operators.task.local_disk import SPLIT_HOST, describe_local_places, find_host
 from airflow_openai_batch.operators.task.monthly_budget import find_monthly_budget
 from airflow_openai_batch.operators.task.ownership import (
     check_below_root,
@@ -181,7 +182,7 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
             job_uri = self._read_job_uri(context)
             repair = self._read_repair(job_uri, costs)
             output = self._check_places(job_uri, plan_only, ti.dag_id)
-            if (warning := describe_local_paths([*self._inputs, job_uri])) is not None:
+            for warning in describe_local_places(self._inputs, self.output_uri, job_uri):
                 self.log.warning("%s", warning)
             run_key = f"{ti.dag_id}/{ti.run_id}"
             plan = self._split(output, run_key)
@@ -343,19 +344,22 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
 
     def _read_limits(self) -> ChooseLimits:
         """:raises ConfigError: for a parameter that is no number, before the input is looked at."""
-        max_requests = read_optional_int("max_requests_per_shard", self.max_requests_per_shard) or 50_000
-        max_bytes = read_optional_int("max_bytes_per_shard", self.max_bytes_per_shard) or 100_000_000
-        max_tokens = read_optional_int("max_tokens_per_shard", self.max_tokens_per_shard)
+        names = ("max_requests", "max_bytes", "max_tokens")
+        given = {
+            name: read_optional_int(f"{name}_per_shard", getattr(self, f"{name}_per_shard")) for name in names
+        }
+        asked = ShardLimits(**{name: value for name, value in given.items() if value is not None})
         account = self._hook.get_limits()
         enqueued = read_queue_tokens(self)
 
         def choose(files: Sequence[SourceFile]) -> ShardLimits:
             models = peek_models(files) if account != AccountLimits() else ()
             queue = account.smallest_queue_limit(models, tokens=enqueued)
-            return ShardLimits(
-                max_requests=max_requests if queue.requests is None else min(max_requests, queue.requests),
-                max_bytes=max_bytes,
-                max_tokens=self._fit_into_queue(queue) if max_tokens is None else max_tokens,
+            fits = self._fit_into_queue(queue) if asked.max_tokens is None else asked.max_tokens
+            return replace(
+                asked,
+                max_requests=min(asked.max_requests, queue.requests or asked.max_requests),
+                max_tokens=fits,
             )
 
         return choose

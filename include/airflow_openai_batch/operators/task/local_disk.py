@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import conf
 from airflow.sdk import get_current_context
 from airflow.utils.net import get_hostname
 
+from airflow_openai_batch.access.locations import absolute_uri
 from airflow_openai_batch.access.settings import SECTION
 from airflow_openai_batch.storage.uris import is_local_uri
 
@@ -27,6 +28,22 @@ _WAY_OUT = (
     "Use object storage (s3://, gs://, abfs://), or a disk that all workers mount at this path; for that set "
     f"[{SECTION}] shared_disk = true."
 )
+
+
+def describe_local_places(inputs: Iterable[str], output_uri: str, job_uri: str) -> Iterator[str]:
+    """Warnings of a split about what it was given.
+
+    :param output_uri: as it was written.
+    :param job_uri: what came of it.
+    """
+    if (warning := describe_local_paths([*inputs, job_uri])) is not None:
+        yield warning
+    if is_local_uri(output_uri) and "://" not in output_uri and not output_uri.strip().startswith(("/", "~")):
+        yield (
+            f"output_uri={output_uri!r} is a relative path: the job lies in {absolute_uri(job_uri)}, below the "
+            "directory that this worker was started in. A worker that was started elsewhere finds no job there, and "
+            "pays for a new one. Write the path from the root on, or a URI."
+        )
 
 
 def describe_local_paths(uris: Iterable[str]) -> str | None:

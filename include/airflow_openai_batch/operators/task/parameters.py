@@ -59,11 +59,19 @@ def read_optional_int(name: str, value: Any, *, minimum: int | None = None) -> i
     try:
         number = float(value)
     except (TypeError, ValueError):
-        number = 0.5
-    if number != int(number):
+        number = math.nan
+    if not number.is_integer():
         raise ConfigError(f"{name}={value!r}: must be a whole number; leave it empty for the default.")
     if minimum is not None and number < minimum:
         raise ConfigError(f"{name}={value!r}: must be at least {minimum}; leave it empty for the default.")
+    return int(number)
+
+
+def read_int(name: str, value: Any, *, minimum: int) -> int:
+    """:raises ConfigError: if it is no whole number or too small."""
+    number = read_number(name, value, minimum=minimum)
+    if not number.is_integer():
+        raise ConfigError(f"{name}={value!r}: must be a whole number.")
     return int(number)
 
 
