@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import random
@@ -251,6 +252,15 @@ def test_line_ends_and_separators_do_not_split_answers(shard: ShardOnDisk) -> No
     shard.add_send(b"\r\n\n" + lines[0] + b"\r\n  \n" + lines[1])
     shard.land()
     assert [row["content"] for row in shard.rows()] == [odd, odd]
+
+
+def test_a_byte_order_mark_spoils_no_answer(shard: ShardOnDisk) -> None:
+    """As gateways write it that are made with .NET: the first answer of each file was paid again."""
+    shard.requests = [request("a"), request("b")]
+    shard.add_send(codecs.BOM_UTF8 + b"\n".join(answer(i, chat_body(f"is {i}")) for i in "ab"))
+    landed = shard.land()
+    assert [(row["status"], row["content"]) for row in shard.rows()] == [("ok", "is a"), ("ok", "is b")]
+    assert (landed.strays, landed.retryable) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 
 import pytest
@@ -27,6 +28,12 @@ def test_an_indented_body_becomes_one_line_and_keeps_its_numbers() -> None:
     assert b'"body":{"n":12345678901234567890123,"p":1.10,"e":1E400,"s":"a\\nb  \xe2\x80\xa8"}' in line
     assert json.loads(line)["custom_id"] == "x"
     assert json.loads(line)["error"] is None
+
+
+@pytest.mark.parametrize("text", ["whole", "half \\ud83d"])
+def test_a_byte_order_mark_does_not_get_into_a_line(text: str) -> None:
+    line = write_answer("x", 200, None, codecs.BOM_UTF8 + f'{{"s": "{text}"}}'.encode())
+    assert json.loads(line)["response"]["body"] == {"s": json.loads(f'"{text}"')}
 
 
 def test_lone_surrogates_stay_as_they_came() -> None:

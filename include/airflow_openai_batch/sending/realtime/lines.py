@@ -6,6 +6,7 @@ What stands in a body stays as it is: numbers keep their digits, and keys their 
 
 from __future__ import annotations
 
+import codecs
 import re
 import uuid
 from typing import TYPE_CHECKING, NamedTuple
@@ -114,6 +115,7 @@ _LINE_ENDS = re.compile(rb"[\r\n]\s*")
 
 def _fit_on_line(body: bytes) -> bytes:
     """The same JSON on one line: OpenAI indents what it answers in real time."""
+    body = body.removeprefix(codecs.BOM_UTF8)  # it stands within a line now
     try:
         return msgspec.json.format(body, indent=-1)  # strips what is between tokens, and nothing else
     except (msgspec.DecodeError, RecursionError):
