@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,22 @@ def test_refs_name_a_number_only_where_a_shard_is_wanted_in_part(plan: Plan, out
     refs = forecast_costs(plan, output, sample_requests=6).refs
     assert refs == [{"job": output.uri, "shard": 0}, {"job": output.uri, "shard": 1, "first": 2}]
     assert all(ref.keys() == {"job", "shard"} for ref in forecast_costs(plan, output).refs)
+
+
+def test_answers_that_do_not_say_what_they_used_are_no_measure(plan: Plan, output: Location) -> None:
+    land(output, 0, 4, output_each=0, input_each=0)
+    assert extrapolate(plan, read_spending(output)) is None
+
+
+def test_a_sample_of_what_has_no_output_says_what_the_rest_costs(tmp_path: Path, output: Location) -> None:
+    body = {"model": "text-embedding-3-small", "input": "Good?"}
+    lines = [
+        json.dumps({"custom_id": f"{n}", "method": "POST", "url": "/v1/embeddings", "body": body})
+        for n in range(6)
+    ]
+    plan = split(write_lines(tmp_path / "in.jsonl", lines), output, max_requests=3).plan
+    land(output, 0, 3, output_each=0)
+    assert "By 3 answers, which cost $0.0030, all 6 requests" in str(extrapolate(plan, read_spending(output)))
 
 
 def test_a_sample_is_estimated_alone(plan: Plan, output: Location) -> None:

@@ -20,6 +20,7 @@ from airflow_openai_batch.operators.task.parameters import read_mode
 from airflow_openai_batch.results.landing_summary import LandingSummary, Spending, Tokens
 from airflow_openai_batch.storage.location import resolve_plain
 from fixtures.job import Job, chat_line
+from fixtures.shard_on_disk import answer, chat_body
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing import OpenAIServer
@@ -245,3 +246,28 @@ def test_the_input_is_listed_once(
     assert run.state == "success", run.errors("split")
     assert "since the batch queue holds 1,000,000" in printed(capfd)
     assert listed == [pattern]
+
+
+@pytest.mark.parametrize("limit", ["max_cost_usd", "monthly_budget_usd"])
+def test_answers_that_do_not_say_what_they_used_count_with_the_most_that_they_may_have_cost(
+    run_dag: RunDag,
+    openai_server: OpenAIServer,
+    tmp_path: Path,
+    say: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str,
+) -> None:
+    """Some servers leave the usage away: each try counted as free, and so no budget ever ended them."""
+    monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__BOOKS_ROOT", str(tmp_path / "books"))
+    as_json = {"response_format": {"type": "json_object"}, "max_tokens": 1_000}
+    job = Job(tmp_path).write(chat_line(str(n), "As JSON?", **as_json) for n in range(3))
+    lines = [answer(str(n), {**chat_body("no"), "usage": None}).decode() for n in range(3)]
+    openai_server.script(
+        http="GET /v1/files/*/content", page="".join(f"{line}\n" for line in lines), times=None
+    )
+    say(**({limit: 0.0015} if limit == "monthly_budget_usd" else {}))
+    asked = {limit: 0.0015} if limit == "max_cost_usd" else {}
+    run = run_dag("openai_batch_one_task", job.conf(**asked))
+    assert run.state == "failed"
+    assert "may cost up to $0.0009" in run.errors("shard", map_index=0)
+    assert len(openai_server.batches()) == 1

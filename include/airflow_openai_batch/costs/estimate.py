@@ -10,20 +10,19 @@ import msgspec
 
 from airflow_openai_batch.job.plan import OutputBound
 from airflow_openai_batch.openai_api.deployments import NO_DEPLOYMENTS, Deployments
-from airflow_openai_batch.openai_api.endpoints import Endpoint
+from airflow_openai_batch.openai_api.endpoints import WITHOUT_OUTPUT, Endpoint
 from airflow_openai_batch.openai_api.models import most_output_tokens
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices
 from airflow_openai_batch.openai_api.prices import estimate_cost
 
 if TYPE_CHECKING:
     from airflow_openai_batch.job.plan import Plan, PlanHead, Shard
+    from airflow_openai_batch.results.landing_summary import LandingSummary
 
 Name = tuple[str, str]
 """Model and endpoint."""
 Means = Mapping[Name, float]
 """Measured output tokens per answered request."""
-
-_WITHOUT_OUTPUT = frozenset({Endpoint.EMBEDDINGS.value, Endpoint.MODERATIONS.value})
 
 
 class UnboundedOutputs(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,7 +127,7 @@ class OutputLengths:
         """A mean over its requests; those without a bound count with what was measured, else with the most that
         the model can write. None where neither is known.
         """
-        if name[1] in _WITHOUT_OUTPUT:
+        if name[1] in WITHOUT_OUTPUT:
             return 0.0
         bound = self._bound(name)
         if not bound.unbounded_requests:
@@ -145,13 +144,13 @@ class OutputLengths:
 
     def expected(self, name: Name) -> float | None:
         """What was measured; None where nothing was."""
-        return 0.0 if name[1] in _WITHOUT_OUTPUT else self._means.get(name)
+        return 0.0 if name[1] in WITHOUT_OUTPUT else self._means.get(name)
 
     def describe_unbounded(self, requests_by_name: Iterable[tuple[Name, int]]) -> Iterable[UnboundedOutputs]:
         """Those among so many requests of each model and endpoint."""
         for name, requests in requests_by_name:
             bound = self._bound(name)
-            if bound.unbounded_requests and name[1] not in _WITHOUT_OUTPUT:
+            if bound.unbounded_requests and name[1] not in WITHOUT_OUTPUT:
                 yield UnboundedOutputs(
                     model=name[0],
                     requests=max(1, round(requests * bound.unbounded_requests / max(1, bound.requests))),
@@ -252,6 +251,21 @@ def estimate_send(
         (in_realtime, outputs.find_dearer_share(name)),
     )
     return _price_as(*size, outputs.most(name), *way, own_prices, at_most=True)
+
+
+def assume_unpriced(
+    plan: PlanHead, shard: Shard, landed: LandingSummary, own_prices: OwnPrices = NO_OWN_PRICES
+) -> float:
+    """What answers that do not say what they used may have cost at most, in US dollars; 0 where no price is known.
+
+    As free they would keep no budget: each try of theirs would be let through.
+    """
+    unpriced = landed.spending.unpriced + landed.replaced.unpriced
+    if not unpriced:
+        return 0.0
+    in_realtime = "realtime" in landed.lanes
+    most = estimate_send(plan, shard, requests=unpriced, in_realtime=in_realtime, own_prices=own_prices)
+    return most or 0.0
 
 
 def _price_as(

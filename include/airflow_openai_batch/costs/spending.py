@@ -16,6 +16,7 @@ import msgspec
 
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.ledger import JobLedger
+from airflow_openai_batch.openai_api.endpoints import WITHOUT_OUTPUT
 from airflow_openai_batch.results.landing_summary import ShardSummary, count_bad
 
 if TYPE_CHECKING:
@@ -68,19 +69,22 @@ class Spent:
         return sum(paid.answers for paid in self.paid.values())
 
 
-def record_spending(output: Location, shard: int, send: int, landed: LandingSummary) -> float:
+def record_spending(
+    output: Location, shard: int, send: int, landed: LandingSummary, *, assumed_usd: float = 0.0
+) -> float:
     """Write down what a shard has cost so far; to be called when a send of it has landed, before the ledger says so.
 
     May be repeated: landing again finds the same numbers. Ends the reservation of the send.
 
     :param send: the last that was really sent and is over; 0 where none was.
     :param landed: of the landing, over all sends up to this one.
+    :param assumed_usd: for answers whose cost is not known; see `estimate.assume_unpriced`.
     :returns: what the shard has cost so far, US dollars.
     """
     spending, tokens = landed.spending, landed.spending.tokens
     paid = Paid(
         send=send,
-        cost_usd=spending.cost_usd + landed.replaced.cost_usd,
+        cost_usd=spending.cost_usd + landed.replaced.cost_usd + assumed_usd,
         answers=spending.answers,
         input_tokens=tokens.input,
         output_tokens=tokens.output,
@@ -154,6 +158,8 @@ def measure_means(plan: PlanHead, shards: Rows[Shard], spent: Spent) -> dict[tup
     tokens: Counter[tuple[str, str]] = Counter()
     for number, each in paid.items():
         kind = kinds[number] if len(kinds) > 1 else kinds[0]
+        if not each.output_tokens and kind[1] not in WITHOUT_OUTPUT:
+            continue  # they do not say what they used: no measure of the others
         answers[kind] += each.answers
         tokens[kind] += each.output_tokens
     return {kind: tokens[kind] / count for kind, count in answers.items() if count}

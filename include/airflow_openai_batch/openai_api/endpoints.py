@@ -28,6 +28,9 @@ IMAGES = frozenset({Endpoint.IMAGE_GENERATIONS, Endpoint.IMAGE_EDITS})
 MEDIA = IMAGES | {Endpoint.VIDEOS}
 """What they answer with is files."""
 
+WITHOUT_OUTPUT = frozenset({Endpoint.EMBEDDINGS, Endpoint.MODERATIONS})
+"""Their answers have no tokens of output."""
+
 MAX_EMBEDDING_INPUTS_PER_REQUEST = 2_048
 """Source: the embeddings reference."""
 

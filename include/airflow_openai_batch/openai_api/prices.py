@@ -13,7 +13,7 @@ from decimal import Decimal
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from airflow_openai_batch.openai_api.endpoints import IMAGES, Endpoint
+from airflow_openai_batch.openai_api.endpoints import IMAGES, WITHOUT_OUTPUT, Endpoint
 from airflow_openai_batch.openai_api.models import find_price_entry
 from airflow_openai_batch.openai_api.own_prices import NO_OWN_PRICES, OwnPrices, find_own_price
 from airflow_openai_batch.openai_api.rates import DEARER_TIERS, MediaRate, MediaTokens, Rate, Rates
@@ -34,7 +34,6 @@ STANDARD = "standard"
 PRIORITY = "priority"
 _TIERS = frozenset({BATCH, FLEX, *DEARER_TIERS})
 _MEDIA_KINDS = ("input_image", "input_audio", "output_image", "output_audio")
-_WITHOUT_OUTPUT = frozenset({"/v1/embeddings", "/v1/moderations"})
 
 
 class Cost(NamedTuple):
@@ -129,7 +128,7 @@ def estimate_cost(
     :param dearer_share: of the requests, how many ask for a tier above the standard, which ``standard_usd`` counts
         as such. None where that price is not known.
     """
-    if endpoint in _WITHOUT_OUTPUT:
+    if endpoint in WITHOUT_OUTPUT:
         output_tokens = 0
     share = 1 / max(1, requests)
     tokens = (input_tokens * share, output_tokens * share)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_openai_batch.costs.estimate import assume_unpriced
 from airflow_openai_batch.costs.spending import drop_reserved, find_paid_before, record_spending, to_micro
 from airflow_openai_batch.errors import FatalAccountError, NotFoundError, UnprovenError
 from airflow_openai_batch.job.ledger import Event
@@ -148,7 +149,8 @@ class ShardLanding:
         place, shard = self.files.output, self.files.shard.shard
         # Not the current send, which a deadline may have given up unsent: a repair sends it, and it must count then.
         last = max((ended.send for ended in state.ended), default=0)
-        paid_usd = record_spending(place, shard, last, landed)
+        assumed_usd = assume_unpriced(self.month.plan.head, self.files.shard, landed, self.own_prices())
+        paid_usd = record_spending(place, shard, last, landed, assumed_usd=assumed_usd)
         if last < state.send:
             drop_reserved(place, shard, after=last)
         new = [ended.send for ended in state.ended if ended.send > state.landed_send]
