@@ -209,12 +209,17 @@ def _read_error(entry: Any) -> BatchError:
     )
 
 
+_SPELLINGS = {"canceling": "cancelling", "canceled": "cancelled"}
+"""Of other servers, some of which write in capitals, too: an end that is not known as one is waited for in vain."""
+
+
 def _read_status(word: Any) -> BatchStatus:
     """A word that OpenAI may invent is no end: one stranger's batch must not break the list of all."""
     if not isinstance(word, str) or not word:
         raise OddAnswerError("has no status")
+    plain = word.strip().lower()
     try:
-        return BatchStatus(word)
+        return BatchStatus(_SPELLINGS.get(plain, plain))
     except ValueError:
         log.debug("A batch has the unknown status %.40r; it counts as in progress.", word)
         return BatchStatus.IN_PROGRESS

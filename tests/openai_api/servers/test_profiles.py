@@ -51,6 +51,22 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
         yield gate
 
 
+@pytest.mark.parametrize("server", ["generic", "openai", "together"])
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("COMPLETED", BatchStatus.COMPLETED),
+        ("canceled", BatchStatus.CANCELLED),
+        ("CANCELING", BatchStatus.CANCELLING),
+        ("invented", BatchStatus.IN_PROGRESS),
+    ],
+)
+def test_a_status_is_known_in_any_spelling(gate: Gate, server: str, word: str, status: BatchStatus) -> None:
+    gate.answer("GET /v1/batches/batch_1", 200, {**BATCH, "status": word})
+    with open_client(gate, server) as client:
+        assert client.fetch("batch_1").status is status
+
+
 def open_client(gate: Gate, server: str) -> BatchClient:
     http = openai.DefaultHttpxClient(verify=False)
     return BatchClient(

@@ -11,7 +11,6 @@ from typing import Any
 
 from airflow_openai_batch.openai_api.servers.profile import ServerProfile, with_fields
 
-_STATUSES = {"canceling": "cancelling", "canceled": "cancelled"}
 _DATES = ("created_at", "completed_at", "expires_at")
 
 
@@ -27,10 +26,6 @@ class TogetherProfile(ServerProfile):
         if not isinstance(batch, dict):
             return batch
         changes: dict[str, Any] = {}
-        status = batch.get("status")
-        if isinstance(status, str):
-            word = status.lower()
-            changes["status"] = _STATUSES.get(word, word)
         if "expires_at" not in batch and "job_deadline" in batch:
             changes["expires_at"] = batch["job_deadline"]
         if batch.get("error") and "errors" not in batch:
