@@ -59,6 +59,8 @@ asks about 180.
 2. `include/prompts/frame_caption.yaml`: what is asked; a file of that name beside this one takes its place. `detail:
    low` there is the cheap way to look at a picture; with `high`, set `max_side` to 1024 or so. With a `response_schema`
    its property `caption` is compared, and each other one (the shot, who is there) is a column of the workbook.
+   Captions of another prompt belong in another `output_uri`: the run is red that would mix them. `on_existing` =
+   restart puts those of the first aside and asks anew.
 3. `tier`: the usage tier of your account. In the connection's extra, as `{"tier": "2"}`, it holds for all DAGs, and
    sets the requests and tokens per minute as well.
 4. A model of another server, say your own: its connection of type OpenAI as `model_2_conn_id` (named in the DAG or in
@@ -176,9 +178,8 @@ with DAG(
 
     @task.branch
     def choose(video: str) -> list[str]:
-        return [
-            f"{name}.prepare" for name in captioning.begin_rounds(get_current_context(), video, [*MODELS])
-        ]
+        rounds = captioning.begin_rounds(get_current_context(), video, [*MODELS], PROMPT)
+        return [f"{name}.prepare" for name in rounds]
 
     @task(trigger_rule=TriggerRule.ALL_DONE)  # with what there is
     def compare(video: str) -> dict[str, Any] | None:

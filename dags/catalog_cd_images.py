@@ -86,7 +86,9 @@ when all is done sends what failed once more.
 3. `include/prompts/cd_cover.yaml`, `cd_choice.yaml`: what is asked; files of these names beside this one take their
    place. A property that you add to the schema is a column of the workbook. Photographs of a phone are large;
    `max_side: 1024` there makes them smaller and cheaper. Without it no pixel is sent that the model does not look at,
-   where that is published. Answers to another prompt belong in another `output_uri`.
+   where that is published. Answers to another prompt, or of another model, belong in another `output_uri`: the run is
+   red that would mix them. `on_existing` = restart asks about everything anew, and `repair` takes another prompt or
+   model to what has no good answer. `parameters` and the limits of `images` may change at any time.
 4. `FIRST_YEAR`, and `clean_covers(get_current_context(), clean=...)` with a function of yours, which may call
    `cd_covers.clean_cover` first.
 """
@@ -206,7 +208,7 @@ with DAG(
 
     @task.short_circuit(ignore_downstream_trigger_rules=False)
     def list_choices() -> str | None:
-        return cd_catalog.list_choices(get_current_context())
+        return cd_catalog.list_choices(get_current_context(), JUDGING)
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)
     def check() -> dict[str, Any]:

@@ -8,12 +8,15 @@ from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.recipes.captions import caption_report, frame_rounds, video_frames
 from airflow_openai_batch.recipes.captions.account_tier import TIERS, find_concurrency, find_queue_limit
 from airflow_openai_batch.recipes.captions.frame_rounds import WAYS
+from airflow_openai_batch.recipes.dag_prompt import Prompt, read_dag_prompt
 from airflow_openai_batch.recipes.job_folder import find_restart, open_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow.sdk import Context
+
+    from airflow_openai_batch.tables.prompts import PromptSpec
 
 __all__ = [
     "TIERS",
@@ -45,7 +48,9 @@ def extract_frames(context: Context) -> str:
 
 
 @task_failures()
-def begin_rounds(context: Context, video: str, slots: Sequence[str]) -> list[str]:
+def begin_rounds(
+    context: Context, video: str, slots: Sequence[str], prompt: Prompt | None = None
+) -> list[str]:
     """Begin a round for each model and way that has frames to ask about, and push its place under its name; the names.
 
     It reads the form: ``mode``, ``conn_id``, ``max_frames``, ``repair``, ``on_existing``, and of each slot the model,
@@ -53,14 +58,20 @@ def begin_rounds(context: Context, video: str, slots: Sequence[str]) -> list[str
 
     :param video: what `extract_frames` returned.
     :param slots: names of the models in the form.
+    :param prompt: that asks. Without it, it is not looked whether it is the one of before.
     """
     params = context["params"]
+
+    def read_prompt_of(model: str) -> PromptSpec:
+        return read_dag_prompt(context, prompt or {}, {"model": model})
+
     rounds = frame_rounds.open_rounds(
         video,
         frame_rounds.read_models(params, slots),
         most=params["max_frames"],
         repair=params["repair"],
         restart_of=find_restart(context),
+        read_prompt_of=None if prompt is None else read_prompt_of,
     )
     for name, place in rounds.items():
         context["ti"].xcom_push(key=name, value=place)

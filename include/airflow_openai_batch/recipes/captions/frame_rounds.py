@@ -11,20 +11,28 @@ Releases up to 0.2 had one round, in ``<video>/<model>/<way>`` itself.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_openai_batch.access.givers import find_giver_of
 from airflow_openai_batch.access.locations import open_place
 from airflow_openai_batch.operators.split import make_path_safe
 from airflow_openai_batch.recipes.captions.video_frames import read_frames
-from airflow_openai_batch.recipes.cds.rounds import ANSWERS, JOB, list_rounds, open_round, read_answers
+from airflow_openai_batch.recipes.cds.rounds import (
+    ANSWERS,
+    JOB,
+    find_first_round,
+    list_rounds,
+    open_round,
+    read_answers,
+)
 from airflow_openai_batch.recipes.json_rows import Row, read_rows
 from airflow_openai_batch.tables.join.answer_reader import UNFINISHED
 from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:
     from airflow_openai_batch.storage.location import Location
+    from airflow_openai_batch.tables.prompts import PromptSpec
 
 WAYS = ("realtime", "batch")
 _FORMER_ANSWERS = ("captions.jsonl", ANSWERS)
@@ -71,6 +79,7 @@ def open_rounds(
     most: int | None,
     repair: bool = False,
     restart_of: str | None = None,
+    read_prompt_of: Callable[[str], PromptSpec] | None = None,
 ) -> dict[str, str]:
     """Begin a round for each model and way that has frames that were not asked about yet, or go on with one.
 
@@ -78,6 +87,8 @@ def open_rounds(
     :param most: so many frames at most, from the first.
     :param repair: about those alone that were asked about and have no good caption.
     :param restart_of: the id of a run that asks about all of them anew.
+    :param read_prompt_of: the prompt for a model. Without it, it is not looked whether it is the one of before.
+    :raises InputChangedError: if frames were asked about with another prompt.
     :returns: the round's directory by ``<slot>_<way>``.
     """
     video = open_place(video_uri.rstrip("/"), "output", find_giver_of(video_uri))
@@ -99,6 +110,7 @@ def open_rounds(
                 before=_read_former(folder.child(way)),
                 only_failed=repair,
                 restart_of=restart_of,
+                prompt=None if read_prompt_of is None else read_prompt_of(each.model),
             )
             log.info("%s, %s: %s to be asked about.", name, way, number_of(asked, "frame"))
             if place is not None:
@@ -124,8 +136,9 @@ def _find_done(folder: Location) -> frozenset[int]:
 
 
 def list_jobs(folder: Location) -> list[Location]:
-    """The job directories of a model and a way."""
-    return [each.child(JOB) for each in (folder, *list_rounds(folder))]
+    """The job directories of a model and a way, of the rounds that count."""
+    former = [] if find_first_round(folder) else [folder]
+    return [each.child(JOB) for each in (*former, *list_rounds(folder))]
 
 
 def find_captioned(video: Location) -> Iterator[tuple[str, str, Location]]:
@@ -153,6 +166,8 @@ def name_model(folder: Location, name: str, model: str | None) -> str:
 
 
 def _read_former(folder: Location) -> Iterator[Row]:
+    if find_first_round(folder):
+        return
     for name in _FORMER_ANSWERS:
         if folder.child(name).exists():
             yield from read_rows(folder.child(name), made_by="join")

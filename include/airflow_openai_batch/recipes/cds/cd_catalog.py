@@ -60,7 +60,7 @@ log = logging.getLogger(__name__)
 
 @task_failures()
 def list_photos(context: Context, prompt: Prompt) -> str | None:
-    """See `cd_photos.list_photos`. It reads the form: ``photos_uri``, ``repair``, ``on_existing``.
+    """See `cd_photos.list_photos`. It reads the form: ``photos_uri``, ``model``, ``repair``, ``on_existing``.
 
     :param prompt: that reads the covers.
     """
@@ -68,7 +68,7 @@ def list_photos(context: Context, prompt: Prompt) -> str | None:
     return cd_photos.list_photos(
         params["photos_uri"],
         open_folder(context),
-        read_dag_prompt(context, prompt),
+        read_dag_prompt(context, prompt, {"model": params.get("model")}),
         only_failed=params["repair"],
         restart_of=find_restart(context),
     )
@@ -136,12 +136,18 @@ def search_catalogue(context: Context, columns: Mapping[str, str]) -> dict[str, 
 
 
 @task_failures()
-def list_choices(context: Context) -> str | None:
+def list_choices(context: Context, prompt: Prompt | None = None) -> str | None:
     """Begin a round with the covers that have candidates and no good judgement of just these yet.
 
+    It reads the form: ``model``, ``repair``, ``on_existing``.
+
+    :param prompt: that judges. Without it, it is not looked whether it is the one of before.
     :returns: the round's directory; None where there is nothing to ask.
     """
-    output = open_folder(context)
+    output, params = open_folder(context), context["params"]
+    asked_with = None
+    if prompt is not None and not params["repair"]:
+        asked_with = read_dag_prompt(context, prompt, {"model": params.get("model")})
     rows = (
         {
             "choice_key": _choice_key(row),
@@ -157,6 +163,7 @@ def list_choices(context: Context) -> str | None:
         rows,
         lambda row: str(row["choice_key"]),
         restart_of=find_restart(context),
+        prompt=asked_with,
     )
     log.info("%s to be judged.", number_of(asked, "cover"))
     return None if place is None else place.uri

@@ -50,6 +50,7 @@ def list_photos(
     :param restart_of: the id of a run that asks about all of them anew.
     :returns: the round's directory; None where there is nothing to ask.
     :raises EmptyInputError: if there is no photograph below ``photos_uri``.
+    :raises InputChangedError: if photographs were read with another prompt.
     """
     prefix = open_place(photos_uri.rstrip("/"), "input", find_giver_of(photos_uri, "photos_uri"))
     objects = list_objects(prefix)
@@ -71,6 +72,7 @@ def list_photos(
         is_final=lambda row: reading is None or row.get("photo_reading") == reading,
         only_failed=only_failed,
         restart_of=restart_of,
+        prompt=prompt,
     )
     log.info("%s of %s to be read.", f"{asked:,}", number_of(len(found), "photograph"))
     return None if place is None else place.uri

@@ -3,6 +3,9 @@
 A round is a directory ``round-001``: ``rows.jsonl`` (what is asked), ``prepared/`` and ``job/`` (the sending), and
 ``answers.jsonl``, written last. Once its requests are prepared, a round stays as it is until all of them have been
 answered or refused; what is new meanwhile waits for the next one.
+
+A round that asks about everything anew, with another prompt, is the first that counts: the rounds before it are put
+aside.
 """
 
 from __future__ import annotations
@@ -11,12 +14,15 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from airflow_openai_batch.recipes.cds.round_prompts import check_same_prompt, note_prompt
 from airflow_openai_batch.recipes.json_rows import Row, read_rows, write_rows
 from airflow_openai_batch.tables.join.answer_columns import REJECTED
 from airflow_openai_batch.tables.join.answer_reader import UNFINISHED
+from airflow_openai_batch.tables.preparation import read_manifest
 
 if TYPE_CHECKING:
     from airflow_openai_batch.storage.location import Location
+    from airflow_openai_batch.tables.prompts import PromptSpec
 
 ROWS = "rows.jsonl"
 ANSWERS = "answers.jsonl"
@@ -40,6 +46,7 @@ def open_round(
     before: Iterable[Row] = (),
     only_failed: bool = False,
     restart_of: str | None = None,
+    prompt: PromptSpec | None = None,
 ) -> tuple[Location | None, int]:
     """The round to go on with, and its rows; None where every row is settled.
 
@@ -51,12 +58,16 @@ def open_round(
     :param before: answers of before there were rounds.
     :param only_failed: what was never asked waits.
     :param restart_of: the id of a run that asks about everything anew, once.
+    :param prompt: that is asked with. None where it may be another one than before.
+    :raises InputChangedError: if it is another one, and neither everything is asked anew nor what failed alone.
     """
     number = _count_rounds(folder)
     last = folder.child(_name(number))
     is_open = number > 0 and _is_open(last)
     restarts = restart_of is not None and _read_restart(last) != restart_of
-    if is_open and last.child(_COMMITTED).exists() and not restarts:
+    if prompt is not None and not restarts and not only_failed:
+        check_same_prompt(filter(_is_prepared, list_rounds(folder)), prompt)
+    if is_open and _is_prepared(last) and not restarts:
         return last, sum(1 for _ in read_rows(last.child(ROWS), made_by="before it"))
     settled: dict[str, bool] = {}
     if not restarts:
@@ -72,12 +83,41 @@ def open_round(
     asked = write_rows(place.child(ROWS), itertools.chain([first], wanted))
     if restarts:
         place.child(_RESTART).write_bytes(str(restart_of).encode())
+    if prompt is not None and not only_failed:
+        note_prompt(place, prompt)
     return place, asked
 
 
 def list_rounds(folder: Location) -> list[Location]:
-    """Their directories, the first round first."""
-    return [folder.child(_name(number)) for number in range(1, _count_rounds(folder) + 1)]
+    """Directories of those that count, the first round first."""
+    return [folder.child(_name(number)) for number in _number_rounds(folder)]
+
+
+def find_first_round(folder: Location) -> int:
+    """The number of the first that counts; 0 where all do, and what is older than rounds."""
+    rounds = {number: folder.child(_name(number)) for number in range(1, _count_rounds(folder) + 1)}
+    restarted = [number for number, place in rounds.items() if place.child(_RESTART).exists()]
+    if not restarted:
+        return 0
+    first, asked = 0, None
+    for number, place in {0: folder, **rounds}.items():
+        manifest = read_manifest(place.child(PREPARED))
+        if manifest is None:
+            continue
+        prompt = manifest.prompt.sha256
+        if asked is None:
+            asked = prompt
+        elif number in restarted and prompt != asked:
+            first, asked = number, prompt
+    return first
+
+
+def _number_rounds(folder: Location) -> range:
+    return range(max(1, find_first_round(folder)), _count_rounds(folder) + 1)
+
+
+def _is_prepared(place: Location) -> bool:
+    return place.child(_COMMITTED).exists()
 
 
 def _is_open(place: Location) -> bool:
@@ -94,8 +134,8 @@ def _read_restart(place: Location) -> str | None:
 
 
 def read_answers(folder: Location) -> Iterator[Row]:
-    """All answers of all rounds that have some, the first round first."""
-    for number in range(1, _count_rounds(folder) + 1):
+    """All answers of all rounds that count and have some, the first round first."""
+    for number in _number_rounds(folder):
         answers = folder.child(f"{_name(number)}/{ANSWERS}")
         if answers.exists():
             yield from read_rows(answers, made_by="join")
@@ -111,13 +151,13 @@ def read_latest(
     :param is_present: whether an answer is to what there is now: one that is not gives way to one that is, also where
         it came later. What was changed and changed back is not asked again.
     """
-    rounds = range(1, _count_rounds(folder) + 1)
+    rounds = _number_rounds(folder)
     later: dict[str, Row] = {}
     for number in rounds[1:]:
         for row in _read_finished(folder, number):
             known = later.get(key(row), row)
             later[key(row)] = row if is_present(row) or not is_present(known) else known
-    for row in _read_finished(folder, 1):
+    for row in _read_finished(folder, rounds.start):
         last = later.pop(key(row), row)
         yield last if is_present(last) or not is_present(row) else row
     yield from later.values()
