@@ -127,7 +127,7 @@ OWN = {
         maximum=1,
         title="Rejected rows allowed",
         description="The night is red, before anything is sent, when more than this fraction of the rows cannot be "
-        "asked about.",
+        "asked about, those that came late with the others of their day.",
         section="Report",
     ),
 }
@@ -166,9 +166,11 @@ with DAG(
             raise AirflowSkipException("A quiet night: there is no file for it.")
         return night
 
-    @task
+    @task(trigger_rule=TriggerRule.NONE_FAILED)  # also where no late row can be asked about
     def report(night: Any) -> dict[str, Any]:
         params = get_current_context()["params"]
+        if not night:
+            raise AirflowSkipException("A quiet night.")
         return report_night(
             night,
             WORD,
@@ -195,7 +197,8 @@ with DAG(
         output_uri=night["prepared"],
         dedupe=True,
         on_changed_source="keep",
-        max_rejected_fraction="{{ params.max_rejected_fraction }}",
+        max_rejected_fraction=night["max_rejected_fraction"],  # of the day, also where a few rows came late
+        on_none_left=night["on_none_left"],
         **prepare_arguments(),
     )
 

@@ -80,3 +80,72 @@ def test_late_rows_keep_their_types_and_are_asked_as_the_others_and_once(
         table = pq.ParquetFile(tmp_path / "nights/table/day=2025-06-20/reviews.parquet").read().to_pylist()
         assert [row["answer_status"] for row in table] == ["ok"] * count
         assert sum(openai_server.books.good.values()) == count, "each row is paid once"
+
+
+@pytest.mark.usefixtures("openai_conn")
+def test_how_many_rows_may_be_rejected_is_of_the_day_and_not_of_what_came_late(
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path, copied_dag: Any
+) -> None:
+    dag = copied_dag(DAG_ID, "sentiment.yaml", ("{{ text }}", "{{ stars }} stars: {{ text }}"))
+    file = tmp_path / "2025-06-20.csv"
+    form = {
+        "reviews": str(tmp_path / "{day}.csv"),
+        "day": "2025-06-20",
+        "output_uri": f"file://{tmp_path}/nights",
+        "poll_interval": 0.1,
+        "mode": "batch",
+        "max_rejected_fraction": 0.2,
+    }
+    lines = ["stars,text", *(f"5,Lovely {number}" for number in range(8))]
+    good = 8
+    for late in ([], ["1,"], ["2,", "2,Broken"]):  # alone, and beside a good one
+        lines += late
+        good += sum(not line.endswith(",") for line in late)
+        file.write_text("\n".join(lines) + "\n")
+        run = run_dag(dag, form)
+        assert run.state == "success", run.failures
+        rows = pq.ParquetFile(tmp_path / "nights/table/day=2025-06-20/reviews.parquet").read().to_pylist()
+        statuses = ["rejected" if line.endswith(",") else "ok" for line in lines[1:]]
+        assert [row["answer_status"] for row in rows] == statuses
+        assert sum(openai_server.books.good.values()) == good
+    file.write_text("\n".join([*lines, *["3,"] * 10, "3,Fine"]) + "\n")
+    run = run_dag(dag, form)
+    assert run.state == "failed"
+    assert "10 rows of 11 cannot be sent" in run.errors("prepare"), "equal ones count each"
+    assert sum(openai_server.books.good.values()) == good
+    file.write_text("\n".join([*lines, "3,", "3,Fine"]) + "\n")  # mended: 3 of 13 are too many all the same
+    assert run_dag(dag, form).state == "failed"
+    run = run_dag(dag, {**form, "max_rejected_fraction": 0.25})
+    assert run.state == "success", run.failures
+
+
+@pytest.mark.usefixtures("openai_conn")
+def test_rows_of_a_jsonl_are_the_same_in_a_column_that_turns_into_texts(
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path, copied_dag: Any
+) -> None:
+    prompt = "{{ stars or '' }} {{ shop or '' }} {{ seen or '' }}: {{ text }}"
+    dag = copied_dag(DAG_ID, "sentiment.yaml", ("{{ text }}", prompt))
+    form = {
+        "reviews": f"{tmp_path}/{{day}}.jsonl",
+        "day": "2025-06-20",
+        "output_uri": f"file://{tmp_path}/nights",
+        "poll_interval": 0.1,
+        "mode": "batch",
+    }
+    lines = [
+        '{"stars": 5.0, "text": "Lovely.", "shop": {"town": "Ulm", "no": 1.0}, "seen": [1.0, 2]}',
+        '{"stars": 4.5, "text": "It broke.", "shop": {"street": "See", "area": null}, "seen": [null]}',
+        '{"stars": 3, "text": "Fine.", "shop": null}',
+    ]
+    for late in (
+        [],
+        ['{"stars": "n/a", "text": "Late.", "shop": "closed", "seen": "never"}'],
+        ['{"stars": "5.00", "text": "Lovely.", "shop": "{Ulm}", "seen": "[1"}'],
+    ):
+        lines += late
+        (tmp_path / "2025-06-20.jsonl").write_text("".join(line + "\n" for line in lines))
+        run = run_dag(dag, form)
+        assert run.state == "success", run.failures
+        rows = pq.ParquetFile(tmp_path / "nights/table/day=2025-06-20/reviews.parquet").read().to_pylist()
+        assert [row["answer_status"] for row in rows] == ["ok"] * len(lines)
+        assert sum(openai_server.books.good.values()) == len(lines), "each row is paid once"

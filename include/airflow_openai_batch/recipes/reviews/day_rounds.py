@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -27,9 +27,16 @@ from airflow_openai_batch.access.locations import make_resolver
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.recipes.job_folder import read_note, write_note
 from airflow_openai_batch.recipes.reviews.known_answers import KnownAnswers
-from airflow_openai_batch.recipes.reviews.late_rows import LINES, TYPED, find_late_rows, write_late_rows
+from airflow_openai_batch.recipes.reviews.late_rows import (
+    LINES,
+    TYPED,
+    LateCounts,
+    find_late_rows,
+    write_late_rows,
+)
 from airflow_openai_batch.report.report import Report
 from airflow_openai_batch.results.landing_summary import find_unfinished
+from airflow_openai_batch.tables.join.answer_columns import REJECTED
 from airflow_openai_batch.tables.preparation import Manifest, read_manifest
 from airflow_openai_batch.tables.preparation.renderer import Renderer
 from airflow_openai_batch.tables.preparation.source_note import note_files
@@ -63,11 +70,13 @@ class DayRound:
 
     :param number: from 1.
     :param source: what the rows are read from.
+    :param late: of a round of late rows that begins.
     """
 
     place: Location
     number: int
     source: str
+    late: LateCounts | None = None
 
     @property
     def job(self) -> Location:
@@ -91,10 +100,18 @@ class DayRound:
         except (FileNotFoundError, msgspec.DecodeError):
             return None
 
-    def to_xcom(self) -> dict[str, str]:
-        """Where the tasks that ask find what they need."""
+    def to_xcom(self, max_rejected_fraction: float) -> dict[str, str]:
+        """Where the tasks that ask find what they need.
+
+        :param max_rejected_fraction: of the day's rows. What of a round may be rejected follows from it: of a few late
+            rows perhaps all.
+        """
         root = self.place.uri
+        if self.late is not None:
+            max_rejected_fraction = self.late.allow_rejected(max_rejected_fraction)
         return {
+            "max_rejected_fraction": repr(max_rejected_fraction),
+            "on_none_left": "fail" if self.number == 1 else "skip",
             "source": self.source,
             "prepared": f"{root}/prepared",
             "job": f"{root}/job",
@@ -169,26 +186,36 @@ def _open_late_round(
         late.place.child(name).check_bounds()
     with open_row_files(found) as table:
         columns = Renderer(spec, table.schema.names).columns
-        with KnownAnswers(columns) as known:
+        as_lines = found.format == "jsonl"
+        with KnownAnswers(columns, as_lines=as_lines) as known:
             collect_answers(rounds, known)
-            written = write_late_rows(late.place, table, known, as_lines=found.format == "jsonl")
+            counts = write_late_rows(late.place, table, known, as_lines=as_lines)
     note = RoundNote(columns=columns)
-    if not written:
+    if not counts.late:
         log.info("%s has changed; nothing in it is new to the prompt.", night.source)
         # The table is that of the file all the same.
         write_note(_note_place(night, manifest, len(rounds)), note)
         return None
     write_note(_note_place(night, manifest, late.number), note)
-    log.info("%s has changed: %s new or corrected.", night.source, number_of(written, "row"))
-    return _make_late_round(night, manifest, late.number)
+    log.info("%s has changed: %s new or corrected.", night.source, number_of(counts.late, "row"))
+    return replace(_make_late_round(night, manifest, late.number), late=counts)
 
 
 def _read_answers(each: DayRound) -> Iterator[tuple[dict[str, Any], list[Any]]]:
     manifest = each.read_manifest()
-    place = each.place.child(ANSWERS)
-    if manifest is None or not place.exists():
+    if manifest is None:
         return
     width = len(manifest.columns)
+    if not manifest.counts.requests:  # then nothing was joined
+        for note in manifest.rows:
+            for row, own in _read_table(each.place.child(f"prepared/{note.name}"), width):
+                yield row, [None, REJECTED, own[-1]]
+    elif (place := each.place.child(ANSWERS)).exists():
+        yield from _read_table(place, width)
+
+
+def _read_table(place: Location, width: int) -> Iterator[tuple[dict[str, Any], list[Any]]]:
+    """The first so many cells of each row by name, and the others."""
     with place.open_read() as file, pq.ParquetFile(file) as table:
         names = table.schema_arrow.names
         for batch in table.iter_batches(_BATCH_ROWS):

@@ -17,7 +17,7 @@ from airflow_openai_batch.recipes.reviews.day_rounds import (
     list_rounds,
     read_columns,
 )
-from airflow_openai_batch.recipes.reviews.known_answers import KnownAnswers
+from airflow_openai_batch.recipes.reviews.known_answers import STATUS, KnownAnswers
 from airflow_openai_batch.tables.join.answer_columns import REJECTED, AnswerColumns
 from airflow_openai_batch.tables.join.answer_reader import UNFINISHED
 from airflow_openai_batch.tables.reading import open_row_files
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from airflow_openai_batch.tables.preparation import Manifest
     from airflow_openai_batch.tables.reading import RowBlock
 
-STATUS, COST = 1, 4
-"""Which of the answer's columns they are."""
 _ERROR = 2
+"""Which of an answer's cells it is."""
 _BATCH_ROWS = 5_000
 
 
@@ -68,10 +67,8 @@ def open_day_table(night: Night, giver: Giver) -> Iterator[DayTable]:
             names = schema.names[len(manifest.columns) :]
             yield DayTable(schema, names, source.iter_batches(_BATCH_ROWS), manifest)
         return
-    with (
-        open_row_files(find_day_rows(night, giver)) as rows,
-        KnownAnswers(read) as known,
-    ):
+    found = find_day_rows(night, giver)
+    with open_row_files(found) as rows, KnownAnswers(read, as_lines=found.format == "jsonl") as known:
         collect_answers(rounds, known)
         columns = AnswerColumns(manifest.endpoint, manifest.schema, rows.schema)
         table = DayTable(columns.schema, [each.name for each in columns.fields], iter(()), manifest)
@@ -102,9 +99,9 @@ class _Merge:
         found = self.known.find(row)
         if found is None:
             return self._explain(UNFINISHED, "it came while others were asked: run this day again")
-        is_good = found.cells[STATUS] in ("ok", REJECTED)
+        is_good = found.status in ("ok", REJECTED)
         self.table.bad_before += not is_good and found.round < self.last_round
-        return found.cells
+        return [*found.cells, *[None] * (len(self.columns.fields) - len(found.cells))]
 
     def _explain(self, status: str, why: str) -> list[Any]:
         cells: list[Any] = [None] * len(self.columns.fields)

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from airflow_openai_batch.errors import ConfigError
-from airflow_openai_batch.recipes.reviews.day_table import STATUS
+from airflow_openai_batch.recipes.reviews.known_answers import STATUS
 from airflow_openai_batch.tables.writing.write_table import TableOptions, open_table
 
 if TYPE_CHECKING:

@@ -11,10 +11,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from airflow_openai_batch.tables.cell_values import to_json_text
 from airflow_openai_batch.tables.reading.row_table import RowBlock, read_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+_FIRST_LETTERS = frozenset("{[-0123456789")
+STATUS = 1
+"""Which of an answer's cells it is."""
 
 
 class KnownAnswer(NamedTuple):
@@ -23,16 +29,22 @@ class KnownAnswer(NamedTuple):
     cells: list[Any]
     round: int
 
+    @property
+    def status(self) -> str:
+        return str(self.cells[STATUS])
+
 
 class KnownAnswers:
     """What is known already.
 
     :param columns: of the table, that the prompt reads: rows with the same cells in them are the same to the model.
         Cells as the table's columns have them, not as they were read: so do the tables of answers.
+    :param as_lines: of a JSONL: there a column of numbers or objects may have become one of their JSON texts.
     """
 
-    def __init__(self, columns: Iterable[str]) -> None:
+    def __init__(self, columns: Iterable[str], *, as_lines: bool) -> None:
         self._columns = sorted(columns)
+        self._as_lines = as_lines
         self._base = sqlite3.connect("")  # a file of its own, which is gone when it is closed
         self._base.execute("PRAGMA synchronous = OFF")
         self._base.execute(
@@ -49,11 +61,6 @@ class KnownAnswers:
         values = (self._make_key(row), round_number, msgspec.json.encode(cells))
         self._base.execute("INSERT OR IGNORE INTO known VALUES (?, ?, ?)", values)
 
-    def add_key(self, row: Mapping[str, Any]) -> bool:
-        """Whether nothing like this row was known, which now it is."""
-        values = (self._make_key(row), 0, b"[]")
-        return self._base.execute("INSERT OR IGNORE INTO known VALUES (?, ?, ?)", values).rowcount == 1
-
     def find(self, row: Mapping[str, Any]) -> KnownAnswer | None:
         query = "SELECT cells, round FROM known WHERE key = ?"
         found = self._base.execute(query, (self._make_key(row),)).fetchone()
@@ -62,7 +69,10 @@ class KnownAnswers:
     def _make_key(self, row: Mapping[str, Any]) -> bytes:
         digest = hashlib.blake2b(digest_size=16)
         for name in self._columns:
-            digest.update(msgspec.json.encode(_to_text(row.get(name))))
+            value = row.get(name)
+            if self._as_lines and isinstance(value, str):
+                value = _read_text(value)
+            digest.update(msgspec.json.encode(_to_text(value)))
         return digest.digest()
 
     def __enter__(self) -> KnownAnswers:
@@ -80,6 +90,17 @@ def _to_text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value or None
     return msgspec.json.encode(value).decode().strip('"')
+
+
+def _read_text(text: str) -> Any:
+    """The value whose JSON text it may be. Of numbers only what such a text looks like: 1.10 is none of them."""
+    if not text or text[0] not in _FIRST_LETTERS:
+        return text
+    try:
+        found = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return text
+    return found if isinstance(found, dict | list) or to_json_text(found) == text else text
 
 
 def _settle(value: Any) -> Any:

@@ -30,7 +30,8 @@ def begin_night(
 ) -> dict[str, str] | None:
     """What the tasks of a night hand to each other; None for a quiet one, without a file.
 
-    It reads the form: ``reviews``, ``output_uri``, ``day``, ``model``, ``on_existing``, ``repair``.
+    It reads the form: ``reviews``, ``output_uri``, ``day``, ``model``, ``on_existing``, ``repair``,
+    ``max_rejected_fraction``.
 
     :param prompt: that of the DAG's preparation.
     :param word: the property of its answers that is going to be counted.
@@ -84,4 +85,4 @@ def _begin(context: Context, spec: PromptSpec, night: Night, giver: Giver) -> di
         restart=params["on_existing"] == "restart",
         repair=params["repair"],
     )
-    return night.to_xcom() | asked.to_xcom()
+    return night.to_xcom() | asked.to_xcom(float(params.get("max_rejected_fraction", 1.0)))
