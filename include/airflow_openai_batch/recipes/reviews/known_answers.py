@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from airflow_openai_batch.tables.cell_values import to_json_text
 from airflow_openai_batch.tables.reading.row_table import RowBlock, read_rows
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ def _read_text(text: str) -> Any:
         found = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
         return text
-    return found if isinstance(found, dict | list) or to_json_text(found) == text else text
+    return found if isinstance(found, dict | list) or msgspec.json.encode(found).decode() == text else text
 
 
 def _settle(value: Any) -> Any:

@@ -45,7 +45,7 @@ class LateCounts(NamedTuple):
         return min(1.0, max(0.0, allowed / self.late + _ROUNDING))
 
 
-class _Sieve:
+class _LateSieve:
     """Tells late rows from known ones, and counts them."""
 
     def __init__(self, known: KnownAnswers) -> None:
@@ -73,7 +73,7 @@ class _Sieve:
 
 def write_late_rows(folder: Location, table: RowTable, known: KnownAnswers, *, as_lines: bool) -> LateCounts:
     """Write the rows like which nothing is known; equal ones each, as the day's file has them."""
-    sieve = _Sieve(known)
+    sieve = _LateSieve(known)
     if as_lines:
         write_rows(folder.child(LINES), _list_late(table, sieve))
         return sieve.counts
@@ -86,7 +86,7 @@ def write_late_rows(folder: Location, table: RowTable, known: KnownAnswers, *, a
     return sieve.counts
 
 
-def _list_late(table: RowTable, sieve: _Sieve) -> Iterator[dict[str, Any]]:
+def _list_late(table: RowTable, sieve: _LateSieve) -> Iterator[dict[str, Any]]:
     names = table.schema.names
     for block in table.blocks:
         for row, is_late in zip(read_rows(block, names), sieve.find_late(block), strict=True):

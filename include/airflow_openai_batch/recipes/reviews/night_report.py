@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_openai_batch.access.givers import find_giver_of
 from airflow_openai_batch.access.permissions import check_uri
@@ -27,19 +28,21 @@ log = logging.getLogger(__name__)
 
 
 def report_night(
-    found: dict[str, str], word: str, *, show_answers: int, trend_days: int, max_failed_fraction: float
+    found: dict[str, str] | None, word: str, *, show_answers: int, trend_days: int, max_failed_fraction: float
 ) -> dict[str, Any]:
     """Write the day's table and ``report.md``, say in the log what is in them, and return what the asset event says.
 
     Run again, it writes the same files again.
 
-    :param found: the night, as `begin_night` returned it.
+    :param found: the night, as `begin_night` returned it; a quiet one is skipped.
     :param word: the property of the prompt's answers that is counted.
     :param show_answers: so many of the first answers are **readable in the log**.
     :param trend_days: calendar days to look back.
     :param max_failed_fraction: of the day's rows, that may be without a good answer from earlier askings.
         If more of them are, the task fails after all is written: the report of the last asking knows nothing of them.
     """
+    if found is None:
+        raise AirflowSkipException("A quiet night.")
     with task_failures():
         return _report(Night.from_xcom(found), word, show_answers, trend_days, max_failed_fraction)
 
