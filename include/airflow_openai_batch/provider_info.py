@@ -25,6 +25,8 @@ _OPTIONS = {
     "output_root": "Where the DAGs' default job directories lie. Unset: $AIRFLOW_HOME/openai_batch.",
     "books_root": "Where it is written what connections with a monthly budget have spent; all workers must share it. "
     "Unset: output_root.",
+    "max_result_bytes": "More than these are taken of no result file and no video, whatever a server sends. Unset: "
+    "68719476736 (64 GiB).",
     "min_deferral": "Seconds for which a task that was deferred is left alone, so that the process that deferred it is "
     "gone when the task comes back to a worker. Unset: two of [workers] min_heartbeat_interval, at least 10.",
     "land_in_triggerer": "Whether answers of small shards (4 MB) become rows in the triggerer, which then needs access "

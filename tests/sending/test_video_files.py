@@ -119,3 +119,12 @@ def test_an_id_that_leads_elsewhere_is_not_asked_for(begun: Begun, openai_server
     begun.raw.write_bytes(b"\n".join(lines))
     assert begun.collect() == 0
     assert openai_server.books.calls_of(LOOK) == 0
+
+
+def test_a_video_that_is_too_large_keeps_no_other_away(tmp_path: Path, openai_server: OpenAIServer) -> None:
+    sdk = openai.OpenAI(base_url=openai_server.base_url, api_key="sk-test")
+    with BatchClient(sdk, max_result_bytes=10) as client:
+        begun = Begun(tmp_path, client, openai_server)
+        assert begun.collect() == 2
+    assert begun.files == {}
+    assert openai_server.books.calls_of(CONTENT) == 2  # each once: another try brings no less

@@ -9,6 +9,9 @@ from typing import Literal
 
 from airflow.providers.common.compat.sdk import conf
 
+from airflow_openai_batch.errors import ConfigError
+from airflow_openai_batch.openai_api.result_bound import MAX_RESULT_BYTES
+
 SECTION = "openai_batch"
 _BINDS_ALL = frozenset({"allowed_input_roots", "allowed_output_roots", "allowed_conn_ids"})
 """What holds for the authors of DAGs as well, once it is set."""
@@ -24,6 +27,21 @@ def read_list(option: str) -> list[str]:
 def lands_in_triggerer() -> bool:
     """Whether small shards become rows in the triggerer, without another worker: unless somebody has said no."""
     return bool(conf.getboolean(SECTION, "land_in_triggerer", fallback=True))
+
+
+def find_max_result_bytes() -> int:
+    """What no result file and no video may have more of.
+
+    :raises ConfigError: for what is no such number.
+    """
+    said = str(conf.get(SECTION, "max_result_bytes", fallback="") or "").strip()
+    if not said:
+        return MAX_RESULT_BYTES
+    if not (said.isdecimal() and int(said) > 0):
+        raise ConfigError(
+            f"[openai_batch] max_result_bytes = {said[:100]}: must be a number of bytes, such as {MAX_RESULT_BYTES}."
+        )
+    return int(said)
 
 
 def find_output_root() -> str:

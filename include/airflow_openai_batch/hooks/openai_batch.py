@@ -14,6 +14,7 @@ from airflow.providers.common.compat.connection import get_async_connection, get
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.providers.openai.hooks.openai import OpenAIHook
 
+from airflow_openai_batch.access.settings import find_max_result_bytes
 from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.hooks.certificates import read_certificates
 from airflow_openai_batch.openai_api.account_limits import AccountLimits, read_account_limits
@@ -64,7 +65,9 @@ class OpenAIBatchHook(OpenAIHook):
     def get_batch_client(self) -> BatchClient:
         """:raises ConfigError: if the connection does not exist or its settings are refused by the client."""
         client = self.get_conn()
-        return BatchClient(client, conn_id=self.conn_id, server=self._server)
+        return BatchClient(
+            client, conn_id=self.conn_id, server=self._server, max_result_bytes=find_max_result_bytes()
+        )
 
     @classmethod
     def get_connection(cls, conn_id: str) -> Any:

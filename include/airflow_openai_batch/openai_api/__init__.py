@@ -36,6 +36,7 @@ __all__ = [
     "realtime_client",
     "redirects",
     "responses",
+    "result_bound",
     "result_line",
     "results_check",
     "server_objects",

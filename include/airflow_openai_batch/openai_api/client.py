@@ -15,7 +15,6 @@ from airflow_openai_batch.errors import (
     NotFoundError,
     RemoteError,
     RequestRefusedError,
-    TooLargeError,
 )
 from airflow_openai_batch.openai_api.batch import (
     CREATE_TIMEOUT_S,
@@ -27,6 +26,7 @@ from airflow_openai_batch.openai_api.batch import (
 from airflow_openai_batch.openai_api.client_errors import STREAM_ERRORS, NoRouteError, translated
 from airflow_openai_batch.openai_api.paging import ListWalk
 from airflow_openai_batch.openai_api.redirects import describe_redirect
+from airflow_openai_batch.openai_api.result_bound import MAX_RESULT_BYTES, ResultBound
 from airflow_openai_batch.openai_api.results_check import Received, ResultCheck, ResultMeter, check_length
 from airflow_openai_batch.openai_api.retrying import DESCRIBE_RETRY, DOWNLOAD_RETRY, RETRY
 from airflow_openai_batch.openai_api.server_answers import (
@@ -62,11 +62,20 @@ _FAILED_FILES = frozenset({"error", "failed", "deleted", "deleting", "expired"})
 class BatchClient:
     """The synchronous half, for workers. All methods raise `RemoteError`s. Leaving the block closes it."""
 
-    def __init__(self, sdk: OpenAI, *, conn_id: str = "", server: ServerProfile = DEFAULT_SERVER) -> None:
+    def __init__(
+        self,
+        sdk: OpenAI,
+        *,
+        conn_id: str = "",
+        server: ServerProfile = DEFAULT_SERVER,
+        max_result_bytes: int = MAX_RESULT_BYTES,
+    ) -> None:
+        """:param max_result_bytes: no result file and no video may have more."""
         self._with = f" with connection {conn_id!r}" if conn_id else ""
         self._server = server
         self.keeps_metadata = server.keeps_metadata
         """Else a batch is known by its input's file alone."""
+        self._max_result_bytes = max_result_bytes
         self._openai = sdk.with_options(max_retries=0)  # `RETRY` has the patience, where a repeat is harmless
 
     def __enter__(self) -> Self:
@@ -241,7 +250,7 @@ class BatchClient:
     @property
     def videos(self) -> VideoClient:
         """What is asked of a video that a batch has begun."""
-        return VideoClient(self._openai)
+        return VideoClient(self._openai, self._max_result_bytes)
 
     def delete_file(self, file_id: str) -> bool:
         """Delete a file; false for one that OpenAI does not know (any more)."""
@@ -317,10 +326,11 @@ class BatchClient:
 
         :param lines_at_least: what the batch's counts promise of this file.
         :param believe_all: take whatever comes; somebody has decided so.
-        :param most_bytes: more than these are not taken, whatever the server has said of the file.
+        :param most_bytes: more than these are not taken, whatever the server has said of the file. None: as many as
+            the client takes of any.
         :raises DownloadError: if it did not arrive whole, or as what it should be, five times.
         :raises NotFoundError: if OpenAI does not know the file (yet).
-        :raises TooLargeError: if it has more than ``most_bytes``.
+        :raises TooLargeError: if it has more.
         """
         check = None if believe_all else ResultCheck(name=file_id, lines_at_least=lines_at_least, twice=True)
         received = DOWNLOAD_RETRY(self._download, file_id, target, check, most_bytes)
@@ -331,7 +341,7 @@ class BatchClient:
     def _download(
         self, file_id: str, target: Location, check: ResultCheck | None, most_bytes: int | None
     ) -> Received:
-        meter, arrived = ResultMeter(), 0
+        meter, bound = ResultMeter(), ResultBound(file_id, self._max_result_bytes, most_bytes)
         if check is not None and check.told_bytes is None:  # a file's object may show later than its content
             told = self.describe_file(file_id)
             check.told_bytes = None if told is None else told.bytes
@@ -342,9 +352,7 @@ class BatchClient:
                 self._openai.files.with_streaming_response.content(file_id) as response,
             ):
                 for chunk in response.iter_bytes(CHUNK_BYTES):
-                    arrived += len(chunk)
-                    if most_bytes is not None and arrived > most_bytes:
-                        raise TooLargeError(f"{file_id} has more than {most_bytes:,} bytes, the limit here.")
+                    bound.count(chunk)
                     sink.write(chunk)
                     meter.feed(chunk)
                 received = meter.end()
@@ -352,6 +360,6 @@ class BatchClient:
                     check_length(file_id, response.headers, received.bytes)
                     check.judge(received)
         except STREAM_ERRORS as error:
-            cut = f"cut after {arrived:,} bytes ({type(error).__name__})"
+            cut = f"cut after {bound.arrived:,} bytes ({type(error).__name__})"
             raise DownloadError(f"downloading {file_id}: {cut}") from None
         return received

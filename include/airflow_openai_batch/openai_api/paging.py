@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 
 from airflow_openai_batch.errors import ListError
 
+MOST_ITEMS = 2_000_000
+"""No account has more to look through: a list that goes on is made up as it is asked for."""
+
 
 @dataclass(slots=True, kw_only=True)
 class ListWalk:
@@ -38,7 +41,8 @@ class ListWalk:
 
         :param ids: of the page, in its order.
         :param has_more: what the server says; ``None`` where it says nothing.
-        :raises ListError: if the server says that there is more and shows nothing, or what it has shown before.
+        :raises ListError: if the server says that there is more and shows nothing, or what it has shown before, or
+            more than `MOST_ITEMS`.
         """
         if has_more is False or not (ids or has_more):
             return False
@@ -57,6 +61,8 @@ class ListWalk:
             )
         self._seen.update(ids)
         self.after = ids[-1]
+        if len(self._seen) >= MOST_ITEMS:
+            raise self._explain("the server always says that there is more", "its lists have no end")
         return True
 
     def _explain(self, what: str, why: str) -> ListError:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_openai_batch.errors import DownloadError, TransientError
 from airflow_openai_batch.openai_api.client_errors import STREAM_ERRORS, translated
+from airflow_openai_batch.openai_api.result_bound import MAX_RESULT_BYTES, ResultBound
 from airflow_openai_batch.openai_api.results_check import check_length
 from airflow_openai_batch.openai_api.retrying import DOWNLOAD_RETRY, RETRY
 from airflow_openai_batch.openai_api.server_objects import is_page, read_object
@@ -28,10 +29,12 @@ class VideoClient:
     """All methods raise `RemoteError`s.
 
     :param sdk: a client of the package ``openai``.
+    :param max_result_bytes: no video may have more.
     """
 
-    def __init__(self, sdk: OpenAI) -> None:
+    def __init__(self, sdk: OpenAI, max_result_bytes: int = MAX_RESULT_BYTES) -> None:
         self._openai = sdk
+        self._max_result_bytes = max_result_bytes
 
     def fetch(self, video_id: str) -> dict[str, Any]:
         """The job of a video, as the server has it now.
@@ -55,11 +58,12 @@ class VideoClient:
         :return: its size in bytes.
         :raises NotFoundError: if the server does not have it (any more).
         :raises DownloadError: if it did not arrive whole, five times.
+        :raises TooLargeError: if it has more bytes than any may have.
         """
         return DOWNLOAD_RETRY(self._download, video_id, target)
 
     def _download(self, video_id: str, target: Location) -> int:
-        arrived, head = 0, b""
+        bound, head = ResultBound(video_id, self._max_result_bytes), b""
         try:
             with (
                 translated(f"downloading {video_id}"),
@@ -68,15 +72,15 @@ class VideoClient:
                 self._openai.videos.with_streaming_response.download_content(video_id) as response,
             ):
                 for chunk in response.iter_bytes(CHUNK_BYTES):
+                    bound.count(chunk)
                     sink.write(chunk)
                     head = head or chunk
-                    arrived += len(chunk)
-                check_length(video_id, response.headers, arrived)
+                check_length(video_id, response.headers, bound.arrived)
                 _check_kind(video_id, response.headers.get("content-type") or "", head)
         except STREAM_ERRORS as error:
-            cut = f"cut after {arrived:,} bytes ({type(error).__name__})"
+            cut = f"cut after {bound.arrived:,} bytes ({type(error).__name__})"
             raise DownloadError(f"downloading {video_id}: {cut}") from None
-        return arrived
+        return bound.arrived
 
 
 def _check_kind(video_id: str, content_type: str, head: bytes) -> None:

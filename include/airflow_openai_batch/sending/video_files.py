@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_openai_batch.errors import DownloadError, NotFoundError, UnprovenError
+from airflow_openai_batch.errors import DownloadError, NotFoundError, TooLargeError, UnprovenError
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.openai_api import lenient_json
 from airflow_openai_batch.openai_api.answer_videos import COMPLETED, FAILED, STORED, find_video_id
@@ -103,7 +103,7 @@ class VideoCollector:
                 job[STORED] = self.client.download(video_id, place)
             elif job.get("status") != FAILED:
                 return None
-        except (NotFoundError, DownloadError) as error:  # of this one; the others go on
+        except (NotFoundError, DownloadError, TooLargeError) as error:  # of this one; the others go on
             log.warning("%s", error)
             return None
         response = ResultResponse(200, None, msgspec.Raw(lenient_json.encode(job).encode()))
