@@ -80,6 +80,10 @@ def part(shard: int) -> str:
     return f"{RESULTS}/part-{shard:05d}.parquet"
 
 
+MOST_PLAN_BYTES = 2**30
+"""Of 100,000 shards a plan has a twentieth."""
+
+
 def media_folder(shard: int) -> str:
     """The files that answers of the shard brought."""
     return f"{MEDIA}/shard-{shard:05d}"
@@ -109,7 +113,7 @@ def read_plan(output: Location) -> Plan | None:
     place = output.child(PLAN)
     output.fs.invalidate_cache()
     try:
-        data = place.read_bytes()
+        data = place.read_within(MOST_PLAN_BYTES)
     except FileNotFoundError:
         return None
     return parse_plan(place, data)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
-from airflow_openai_batch.errors import LedgerError, NewerReleaseError
+from airflow_openai_batch.errors import LedgerError, NewerReleaseError, TooLargeError
 from airflow_openai_batch.server_words import describe_error
 from airflow_openai_batch.storage.read_ahead import read_ahead
 
@@ -63,6 +63,8 @@ SCHEMA_VERSION = 1
 """Raised when an older reader could misread an event. It need not be for a new field that may be ignored, which is
 simply written, nor for a new kind, which no older reader goes past."""
 
+MOST_EVENT_BYTES = 16 * 2**20
+"""Ours have some hundred: whoever may write into the job's directory could end the process that reads them."""
 _KINDS = frozenset(get_args(Kind))
 _NAME = re.compile(r"(\d{4,})-([\w-]+)\.json")
 _ID = re.compile(r"[A-Za-z0-9._:=~+@,-]{1,1000}")
@@ -257,7 +259,9 @@ def _decode(place: Location) -> Event:
     if _read_kind(place.uri) not in _KINDS:
         raise _make_kind_error(place)
     try:
-        event = msgspec.json.decode(place.read_bytes(), type=Event)
+        event = msgspec.json.decode(place.read_within(MOST_EVENT_BYTES), type=Event)
+    except TooLargeError as error:
+        raise LedgerError(f"{error} Nothing was sent.") from None
     except msgspec.ValidationError as error:  # JSON it is
         raise _make_newer_error(place, str(error)) from error
     except (OSError, msgspec.MsgspecError) as error:

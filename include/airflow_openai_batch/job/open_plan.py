@@ -61,7 +61,9 @@ def open_plan(output: Location) -> OpenPlan | None:
             return _open_whole(place, begin)
         size = find_head(begin)
         if size is None:  # an older release has written it, or somebody after us
-            return _open_whole(place, place.read_bytes())
+            return _open_whole(place, place.read_within(directory.MOST_PLAN_BYTES))
+        if size > directory.MOST_PLAN_BYTES:
+            raise directory.make_foreign_error(place, f"its head has {size:,} bytes")
         rest = place.read_range(BEGIN_BYTES, size) if size > BEGIN_BYTES else b""
         return _open_head(place, begin[:size] + rest)
     except FileNotFoundError:
@@ -78,7 +80,7 @@ def read_begin(place: Location) -> bytes:
     except FileNotFoundError:
         raise
     except OSError:  # for some stores an empty file has no ranges
-        return place.read_bytes()
+        return place.read_within(directory.MOST_PLAN_BYTES)
 
 
 def _open_whole(place: Location, data: bytes) -> OpenPlan:
@@ -108,7 +110,7 @@ def _is_sound(table: Table) -> bool:
     firsts = [*(block.first for block in table.blocks), table.rows]
     starts = [*(block.start for block in table.blocks), table.end]
     rise = all(before < after for each in (firsts, starts) for before, after in itertools.pairwise(each))
-    return rise and firsts[0] == 0 and starts[0] >= 0
+    return rise and firsts[0] == 0 and starts[0] >= 0 and table.end <= directory.MOST_PLAN_BYTES
 
 
 class RowsOnDemand(Generic[_Row]):

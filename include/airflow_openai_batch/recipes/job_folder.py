@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 
 OWNER = "owner.json"
+MOST_NOTE_BYTES = 64 * 2**20
+"""Ours have some thousand, of a folder with very many names some million."""
 
 
 class _Owner(msgspec.Struct, frozen=True):
@@ -85,7 +87,7 @@ def read_note(place: Location, kind: type[_Note]) -> _Note | None:
     """
     place.fs.invalidate_cache()
     try:
-        return msgspec.json.decode(place.read_bytes(), type=kind)
+        return msgspec.json.decode(place.read_within(MOST_NOTE_BYTES), type=kind)
     except FileNotFoundError:
         return None
     except msgspec.DecodeError as error:

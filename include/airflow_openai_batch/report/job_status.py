@@ -10,6 +10,7 @@ import msgspec
 
 from airflow_openai_batch.costs.estimate import estimate_plan
 from airflow_openai_batch.costs.spending import find_open_requests, measure_means, read_spending
+from airflow_openai_batch.errors import TooLargeError
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.job.ledger import JobLedger
 from airflow_openai_batch.report.report import Report
@@ -131,8 +132,8 @@ def describe_waiting(output: Location, *, now: float) -> JobStatus | None:
 
 def _read_report(output: Location, since: float) -> Report | None:
     try:
-        report = Report.from_json(output.child(directory.REPORT_JSON).read_bytes())
-    except (OSError, msgspec.DecodeError):
+        report = Report.from_json(output.child(directory.REPORT_JSON).read_within(directory.MOST_PLAN_BYTES))
+    except (OSError, TooLargeError, msgspec.DecodeError):
         return None
     return report if report.created_at >= since else None
 
