@@ -18,7 +18,8 @@ import pytest
 
 from airflow_openai_batch.errors import InputError
 from airflow_openai_batch.planning import line_table
-from airflow_openai_batch.tables.reading import limits
+from airflow_openai_batch.storage.location import resolve_plain
+from airflow_openai_batch.tables.reading import find_row_files, limits, open_row_files
 from fixtures.bounded_memory import run_bounded
 from fixtures.prepared import read_source
 from fixtures.split_input import request_line, split
@@ -229,6 +230,79 @@ def test_a_long_value_that_a_parquet_file_holds_once_for_all_rows(tmp_path: Path
         limit_mb=500,
     )
     assert found == "string 400"
+
+
+COUNT_ROWS = """
+    from airflow_openai_batch.tables.reading import find_row_files, open_row_files
+    from airflow_openai_batch.storage.location import resolve_plain
+    found = find_row_files([sys.argv[1]], resolve_plain("/nowhere"), resolve_plain)
+    try:
+        with open_row_files(found) as table:
+            print(table.schema.field("text").type, sum(block.batch.num_rows for block in table.blocks))
+    except Exception as error:
+        print(type(error).__name__, error)
+    """
+
+
+def _repeat(values: int, rows: int, name: str) -> pa.Array:
+    """One value of 2 MB that stands so often in lists or objects, as a file holds it: once."""
+    once = pa.DictionaryArray.from_arrays(pa.array([0] * values, pa.int32()), pa.array(["a" * 2 * 2**20]))
+    offsets = pa.array([values // rows * number for number in range(rows + 1)], pa.int32())
+    if name == "objects":
+        return pa.StructArray.from_arrays([once], ["in"])
+    if name == "maps":
+        return pa.MapArray.from_arrays(offsets, pa.array([str(n) for n in range(values)]), once)
+    return pa.ListArray.from_arrays(offsets, once)
+
+
+@pytest.mark.parametrize(("name", "rows"), [("lists", 200), ("objects", 400), ("maps", 200)])
+def test_nor_in_what_rows_hold(tmp_path: Path, name: str, rows: int) -> None:
+    source = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": _repeat(400, rows, name)}), source, store_schema=False)
+    assert source.stat().st_size < 500_000
+    assert run_bounded(COUNT_ROWS, source, limit_mb=500).endswith(f" {rows}")
+
+
+def test_a_row_that_repeats_a_long_value_in_a_list(tmp_path: Path) -> None:
+    source = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": _repeat(1_000, 1, "lists")}), source, store_schema=False)
+    found = run_bounded(COUNT_ROWS, source, limit_mb=500)
+    assert found.startswith("InputError")
+    assert "2,097,152,000 bytes written out, limit 268,435,456" in found
+
+
+@pytest.mark.parametrize(
+    ("packing", "said"), [("gzip", "string 2270"), ("zstd", "InputError")], ids=["gzip", "zstd"]
+)
+def test_few_long_values_among_many_short_ones(tmp_path: Path, packing: str, said: str) -> None:
+    """By the mean of their group they are as short as the others."""
+    values = pa.array(["a" * 4_000_000] * 270 + ["b"] * 2_000)
+    source = tmp_path / "a.parquet"
+    pq.write_table(
+        pa.table({"text": values}), source, use_dictionary=False, compression=packing, write_batch_size=1
+    )
+    assert source.stat().st_size < 2_000_000
+    assert run_bounded(COUNT_ROWS, source, limit_mb=400).startswith(said)
+
+
+def test_texts_in_lists_and_objects_stay_what_they_are(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "a.b": pa.array(["x", None, "x", "y"]),
+            "lists": pa.array([["a", "b", None], None, [], ["a"]]),
+            "objects": pa.array([{"k": "a", "n": 1}, None, {"k": None, "n": 2}, {"k": "b", "n": 3}]),
+            "maps": pa.array([[("a", "x")], None, [], [("b", None)]], pa.map_(pa.string(), pa.string())),
+            "deep": pa.array([[[{"k": "a"}], []], None, [], [[{"k": "b"}, None]]]),
+            "pairs": pa.array([["a", "b"], None, ["c", None], ["a", "a"]], pa.list_(pa.string(), 2)),
+            "large": pa.array([["a"], None, [], ["b"]], pa.large_list(pa.large_string())),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    with open_row_files(
+        find_row_files([str(tmp_path / "a.parquet")], resolve_plain("/nowhere"), resolve_plain)
+    ) as rows:
+        assert rows.schema.equals(table.schema)
+        assert [row for block in rows.blocks for row in block.batch.to_pylist()] == table.to_pylist()
 
 
 def test_a_parquet_column_nested_too_deep(tmp_path: Path) -> None:

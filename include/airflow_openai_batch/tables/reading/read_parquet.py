@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from airflow_openai_batch.errors import InputError
+from airflow_openai_batch.storage.compression import FREE_BYTES, MAX_RATIO
 from airflow_openai_batch.storage.sources import explained
 from airflow_openai_batch.tables.reading import limits
 from airflow_openai_batch.tables.reading.row_table import (
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 _MAX_REPEATED_BYTES = 64 * 2**20
 """Of values in a block that a file holds once."""
+_MAX_ROW_BYTES = 4 * _MAX_REPEATED_BYTES
+"""Of such values in one row."""
+_BURSTING_RATIO = 200
+"""Of a group of rows, unpacked: text comes to a tenth of this."""
+_BURSTING_ROWS = 8
 
 
 def open_parquet(files: Sequence[SourceFile]) -> RowTable:
@@ -80,7 +86,7 @@ def _read_all(files: Sequence[SourceFile], schema: pa.Schema) -> Iterator[RowBlo
             opened = file.location.open_read()
         with opened:
             for batch in _read_batches(file.uri, opened):
-                for part in _cut(batch):
+                for part in _cut(batch, file.uri):
                     yield RowBlock(_fit(part, schema))
 
 
@@ -88,6 +94,7 @@ def _read_batches(uri: str, opened: object) -> Iterator[pa.RecordBatch]:
     try:
         # Without read-ahead of whole columns: a row group may be gigabytes.
         file = pq.ParquetFile(opened, pre_buffer=False, buffer_size=2**20)
+        _check_packing(uri, file.metadata)
         if repeated := _find_repeated(file):
             file = pq.ParquetFile(opened, pre_buffer=False, buffer_size=2**20, read_dictionary=repeated)
         yield from file.iter_batches(batch_size=_block_rows(file.metadata), use_threads=False)
@@ -96,38 +103,93 @@ def _read_batches(uri: str, opened: object) -> Iterator[pa.RecordBatch]:
 
 
 def _block_rows(metadata: pq.FileMetaData) -> int:
-    """Fewer where rows are long."""
+    """Fewer where rows are long, and very few where a group is so well packed that some may be far longer than most."""
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    if any(map(_may_burst, groups)):
+        return _BURSTING_ROWS
     longest = max((group.total_byte_size / max(1, group.num_rows) for group in groups), default=0)
     return max(1, min(block_rows(metadata.num_columns), int(BLOCK_BYTES / max(1, longest))))
 
 
+def _may_burst(group: pq.RowGroupMetaData) -> bool:
+    return bool(group.total_byte_size > max(FREE_BYTES, _BURSTING_RATIO * _find_packed(group)))
+
+
+def _find_packed(group: pq.RowGroupMetaData) -> int:
+    """Bytes in the file."""
+    return sum(group.column(number).total_compressed_size for number in range(group.num_columns))
+
+
+def _check_packing(uri: str, metadata: pq.FileMetaData) -> None:
+    """:raises InputError: for what no table is packed like; one page of it may be all that memory holds."""
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        if group.total_byte_size > max(FREE_BYTES, MAX_RATIO * _find_packed(group)):
+            raise InputError(
+                f"{uri}: has {group.total_byte_size:,} bytes unpacked in a row group, more than {MAX_RATIO:,} for each "
+                "byte in the file, the limit. Write it in smaller row groups."
+            )
+
+
 def _find_repeated(file: pq.ParquetFile) -> list[str]:
     """Columns of text or bytes of which a file holds every value once. A value may be long and stand in each row, so
-    they are read as they are stored, and become values of rows in portions."""
+    they are read as they are stored, and become values of rows in portions. They may lie in lists and objects."""
     metadata = file.metadata
     found: dict[str, None] = {}
     for group in (metadata.row_group(number) for number in range(metadata.num_row_groups)):
         for column in (group.column(number) for number in range(group.num_columns)):
-            if (
-                column.physical_type == "BYTE_ARRAY"
-                and column.has_dictionary_page
-                and "." not in column.path_in_schema
-            ):
+            if column.physical_type == "BYTE_ARRAY" and column.has_dictionary_page:
                 found[column.path_in_schema] = None
     return list(found)
 
 
-def _cut(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """Parts of which each fits into memory when repeated values are written out."""
-    longest = sum(
-        pc.max(pc.binary_length(column.dictionary)).as_py() or 0
-        for column in batch.columns
-        if pa.types.is_dictionary(column.type)
-    )
-    rows = max(1, min(batch.num_rows, _MAX_REPEATED_BYTES // max(1, longest)))
-    for start in range(0, batch.num_rows, rows):
-        yield batch.slice(start, rows)
+def _cut(batch: pa.RecordBatch, uri: str) -> Iterator[pa.RecordBatch]:
+    """Parts of which each fits into memory when repeated values are written out.
+
+    :raises InputError: if a row does not.
+    """
+    longest = [_find_longest(leaf) for leaf in _find_leaves(batch.columns)]
+    waiting = [batch]
+    while waiting:
+        part = waiting.pop()
+        size = sum(most * len(leaf) for most, leaf in zip(longest, _find_leaves(part.columns), strict=True))
+        if part.num_rows > 1 and size > _MAX_REPEATED_BYTES:
+            half = part.num_rows // 2
+            waiting += (part.slice(half), part.slice(0, half))
+        elif size > _MAX_ROW_BYTES:
+            raise InputError(
+                f"{uri}: repeats long values in lists of one row, up to {size:,} bytes written out, limit "
+                f"{_MAX_ROW_BYTES:,}. Leave that column out."
+            )
+        else:
+            # A cast writes out what lies beside a slice of lists, too.
+            yield part if part is batch else part.take(pa.array(range(part.num_rows)))
+
+
+def _find_longest(leaf: pa.DictionaryArray) -> int:
+    return pc.max(pc.binary_length(leaf.dictionary)).as_py() or 0
+
+
+def _find_leaves(arrays: Iterable[pa.Array]) -> Iterator[pa.DictionaryArray]:
+    """Repeated texts and bytes in columns, at any depth, as far as rows of these hold them."""
+    for array in arrays:
+        kind = array.type
+        if pa.types.is_dictionary(kind):
+            if _is_sized(kind.value_type):
+                yield array
+        elif pa.types.is_map(kind):
+            start, end = array.offsets[0].as_py(), array.offsets[-1].as_py()
+            yield from _find_leaves(
+                (array.keys.slice(start, end - start), array.items.slice(start, end - start))
+            )
+        elif pa.types.is_struct(kind):
+            yield from _find_leaves(array.flatten())
+        elif pa.types.is_nested(kind):  # lists of any kind
+            yield from _find_leaves([array.flatten()])
+
+
+def _is_sized(kind: pa.DataType) -> bool:
+    is_any_of = (pa.types.is_string, pa.types.is_binary, pa.types.is_large_string, pa.types.is_large_binary)
+    return any(is_kind(kind) for is_kind in is_any_of)
 
 
 def _fit(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
