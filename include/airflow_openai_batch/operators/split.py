@@ -201,8 +201,8 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
             for notice in costs.check(forecast, find_monthly_budget(self._hook), plan_only=plan_only):
                 self.log.warning("%s", notice)
             refs = self._reopen(plan, output, found, context, plan_only) if found else forecast.refs
-            if (warning := describe_waiting_steps(self, len(refs))) is not None:
-                self.log.warning("%s", warning)
+            if (advice := describe_waiting_steps(self, len(refs))) is not None:
+                self.log.warning("%s", advice)
         if output.is_local:
             ti.xcom_push(SPLIT_HOST, find_host())
         ti.xcom_push("plan", plan.name)
