@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,6 +167,19 @@ def test_sqlite_refuses_by_itself(airflow_db: None, shop: Path, tmp_path: Path, 
 def test_sqlite_makes_no_value_that_fills_the_memory(airflow_db: None, shop: Path, sql: str) -> None:
     with pytest.raises(OpenAIBatchError, match="too big"), open_query(sql, "shop", read_only=True) as table:
         assert table.schema.names
+
+
+def test_nor_do_many_rows_of_large_values(airflow_db: None, shop: Path) -> None:
+    sql = (
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 300) "
+        "SELECT zeroblob(CASE WHEN x > 150 THEN 16000000 END) z FROM n"
+    )
+    tracemalloc.start()
+    with open_query(sql, "shop", max_rows=160, read_only=True) as table:
+        assert sum(block.batch.num_rows for block in table.blocks) == 160
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 400_000_000
 
 
 def test_sqlite_answers_queries(airflow_db: None, shop: Path) -> None:

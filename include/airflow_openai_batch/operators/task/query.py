@@ -13,7 +13,7 @@ from airflow_openai_batch.errors import ConfigError, InputError, OpenAIBatchErro
 from airflow_openai_batch.operators.task.form_query import MYSQL_DRIVERS, find_driver, hold_read_only
 from airflow_openai_batch.operators.task.query_errors import comes_again
 from airflow_openai_batch.server_words import clean_words, describe_error, remember_connection
-from airflow_openai_batch.tables.reading.read_query import read_query_rows
+from airflow_openai_batch.tables.reading.read_query import gather_rows, read_query_rows
 from airflow_openai_batch.tables.reading.spool import spool_table
 
 if TYPE_CHECKING:
@@ -76,9 +76,13 @@ def run_query(
             stack.callback(_close, cursor)
             cursor.execute(sql) if parameters is None else cursor.execute(sql, parameters)
 
+        is_here = (
+            find_driver(connection) == "sqlite3"
+        )  # a value costs nothing before it is fetched, nor does a way
+
         def fetch(rows: int) -> Any:
             with _explained(conn_id):
-                return cursor.fetchmany(rows)
+                return gather_rows(cursor.fetchone, rows) if is_here else cursor.fetchmany(rows)
 
         def describe() -> list[str]:
             if cursor.description is None:

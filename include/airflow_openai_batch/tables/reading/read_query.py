@@ -34,7 +34,21 @@ def read_query_rows(fetch: Fetch, describe: Describe, notices: list[str] | None 
         yield RawBlock([dict(zip(names, row, strict=True)) for row in rows], {}, names)
 
 
+def gather_rows(fetch_one: Callable[[], Sequence[Any] | None], most: int) -> list[Sequence[Any]]:
+    """A portion row by row, where that costs no way to a server: it ends with the row that makes a block of it."""
+    rows: list[Sequence[Any]] = []
+    size = 0
+    while len(rows) < most and size < BLOCK_BYTES and (row := fetch_one()) is not None:
+        rows.append(row)
+        size += _measure(row)
+    return rows
+
+
+def _measure(row: Sequence[Any]) -> int:
+    return sum(len(value) for value in row if isinstance(value, str | bytes | memoryview))
+
+
 def _next_portion(rows: Sequence[Sequence[Any]]) -> int:
     """As many rows of this size as make a block: they may hold whole documents."""
-    size = sum(len(value) for row in rows for value in row if isinstance(value, str | bytes | memoryview))
+    size = sum(map(_measure, rows))
     return max(1, min(BLOCK_ROWS, BLOCK_BYTES * len(rows) // max(1, size)))
