@@ -74,7 +74,7 @@ def test_a_relative_output_is_said_to_be_one(
     run = run_dag(dag)
     assert run.state == "success", run.failures
     said = (
-        f"output_uri='{output_uri}' is a relative path: the job lies in file://{tmp_path}/{output_uri}, below"
+        f"The output '{output_uri}' is a relative path: the job lies in file://{tmp_path}/{output_uri}, below"
     )
     assert said in "".join(capfd.readouterr())
 

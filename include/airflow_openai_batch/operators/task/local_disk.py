@@ -40,7 +40,7 @@ def describe_local_places(inputs: Iterable[str], output_uri: str, job_uri: str) 
         yield warning
     if is_local_uri(output_uri) and "://" not in output_uri and not output_uri.strip().startswith(("/", "~")):
         yield (
-            f"output_uri={output_uri!r} is a relative path: the job lies in {absolute_uri(job_uri)}, below the "
+            f"The output {output_uri!r} is a relative path: the job lies in {absolute_uri(job_uri)}, below the "
             "directory that this worker was started in. A worker that was started elsewhere finds no job there, and "
             "pays for a new one. Write the path from the root on, or a URI."
         )
