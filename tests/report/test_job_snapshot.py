@@ -175,8 +175,9 @@ def test_a_look_at_what_has_not_changed_reads_the_begin_of_plan_and_report(tmp_p
 
 
 class Counting(fsspec.get_filesystem_class("file")):  # type: ignore[misc]
-    """A local disk that counts what is read."""
+    """A disk that counts what is read, and is read as an object store is."""
 
+    protocol = "counted"
     cachable = False
     reads = bytes_read = 0
 
