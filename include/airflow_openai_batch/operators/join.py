@@ -45,9 +45,9 @@ class OpenAIBatchJoinOperator(OpenAIBatchOperator):
     the same file again at no cost. Returns the file's URI, the counts and the cost.
 
     :param prepared: the directory that `OpenAIBatchPrepareOperator` wrote.
-    :param job: the job directory, as the split pushes it under the key ``job``; may be empty where no row could be
-        asked about, so that nothing was split. Where the split failed it is empty as well: with
-        ``on_unfinished="keep"`` the task is skipped then, and a table of an earlier run stays.
+    :param job: the directory of the job that ran on just this, as the split pushes it under the key ``job``; may be
+        empty where no row could be asked about, so that nothing was split. Where the split failed it is empty as well:
+        with ``on_unfinished="keep"`` the task is skipped then, and a table of an earlier run stays.
     :param output_uri: the file to write. ``{run_id}`` stands for the run id in a form fit for a path.
     :param format: ``parquet``, ``csv``, ``jsonl`` or ``xlsx`` (needs the extra ``tables``); by default what the name
         of the file ends in. Vectors only go into ``parquet`` and ``jsonl``.

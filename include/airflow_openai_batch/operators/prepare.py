@@ -67,7 +67,7 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
         ``.zst``), ``.parquet``, ``.xlsx``; or a prefix that ends in ``/``, for a row per object below it.
     :param prompt: a YAML file (URI, or path relative to the DAG's folder or the one above) or its fields as a dict; see
         `PromptSpec`. Not rendered by Airflow, since it holds templates of its own. In a dict, ``response_schema`` may
-        be a Pydantic model.
+        be a Pydantic model. It names a column, or says ``{# same for all #}``.
     :param prompt_overrides: fields that take the place of those in it, rendered by Airflow:
         ``{"model": "{{ params.model }}"}``. Empty ones change nothing.
     :param output_uri: the prepared directory, not the job directory. ``{run_id}`` stands for the run id.
@@ -85,7 +85,7 @@ class OpenAIBatchPrepareOperator(OpenAIBatchOperator, SkipMixin):
     :param on_bad_row: rows that cannot be asked about: ``reject`` them (to ``rejected.jsonl``, with the reason), or
         ``fail``.
     :param max_rejected_fraction: with ``reject``: more than this part of the rows rejected fails the task before
-        anything is sent. 1 by default: never.
+        anything is sent (0.05: five in a hundred). 1 by default: never.
     :param on_empty: a table without rows: ``fail``, or ``skip`` what comes after.
     :param on_none_left: every row was rejected: ``fail``, or ``skip`` what comes after but for
         `OpenAIBatchJoinOperator`, which writes the table with the reasons.

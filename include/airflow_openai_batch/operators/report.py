@@ -77,7 +77,8 @@ class OpenAIBatchReportOperator(OpenAIBatchOperator):
     :param keep_remote_files: do not.
     :param sample_requests: the run sent only the first so many requests: it is good when these have landed, and
         the log says what the whole job would cost.
-    :param max_failed_fraction: fail if more than this fraction of the rows is not ``ok``. 0: one bad row is enough.
+    :param max_failed_fraction: fail if more than this fraction of the rows is not ``ok``. 0: one bad row is enough;
+        0.05: five in a hundred may be bad.
     :param send_mode: of the operators that send, for what the whole job would cost after a sample; as is
         ``realtime_threshold``.
     """
