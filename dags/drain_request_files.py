@@ -154,7 +154,7 @@ with DAG(
     drained = drain.expand(shard=collect(split.output))
     drained >> publish
 
-    @task(task_id="deliver_known")
+    @task(task_id=draining.DELIVER_KNOWN)
     def deliver_again(jobs: Any) -> list[dict[str, Any]]:
         return draining.deliver_known(get_current_context()["params"]["inbox"], jobs)
 

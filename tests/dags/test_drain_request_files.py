@@ -108,6 +108,23 @@ def test_a_new_file_is_a_new_job_a_copy_or_a_lost_output_costs_nothing(
     assert set(run.labels.values()) >= {"new.jsonl"}
 
 
+def test_a_copy_of_the_dag_that_is_older_than_its_own_task_for_it_delivers_known_answers_too(
+    drain: Any, openai_server: OpenAIServer, inbox: Path, run_dag: RunDag, copied_dag: Any
+) -> None:
+    assert drain().state == "success"
+    (inbox / "shard-000-of-002.output.jsonl").unlink()
+    older = [
+        ("known = deliver_again(XComArg(found.operator, key=draining.ANSWERED))", ""),
+        ("[split, drained, known]", "[split, drained]"),
+    ]
+    run = run_dag(
+        copied_dag(DAG_ID, "sentiment.yaml", code=older), {"inbox": f"file://{inbox}", "min_age": 0}
+    )
+    assert run.state == "success", run.failures
+    assert len(read(inbox / "shard-000-of-002.output.jsonl")) == 4
+    assert openai_server.books.billed["batch"] == 7
+
+
 def test_compressed_files_and_names_in_capitals_are_drained_and_a_bad_file_is_red_once(
     drain: Any, openai_server: OpenAIServer, inbox: Path
 ) -> None:
