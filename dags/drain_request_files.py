@@ -45,7 +45,8 @@ once as there is room for, and the answers appear beside the file as soon as its
 
 * **A file that has its output is left alone**, also where gpt-batch-manager wrote it. A file dropped later is a new job
   of a later run; so is one whose content has changed. One that was copied, moved or touched, or whose output was
-  removed, gets the answers that are there (*deliver_known*).
+  removed, gets the answers that are there (*deliver_known*). A file keeps its name and place until its job is done:
+  where only a renamed one or a copy is left, *deliver_known* is red and says which name it needs back.
 * **Red where answers are not where they belong**: a file that cannot be split, or beside which nothing can be written,
   holds up no other one, but the run is not green.
 * **Resumable**: clear a red task or trigger the DAG again, from whatever state. What was answered is never sent again.

@@ -113,7 +113,8 @@ def test_another_file_for_the_same_job_is_named(source: Path, job: Path, tmp_pat
     split(source, job)
     other = write_lines(tmp_path / "other.jsonl", LINES)
     with pytest.raises(
-        InputChangedError, match=r"was planned for in\.jsonl, now it is other\.jsonl\. Choose"
+        InputChangedError,
+        match=r"was planned for in\.jsonl, now it is other\.jsonl\. Under its old name .* Choose",
     ):
         split(other, job)
 

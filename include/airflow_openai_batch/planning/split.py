@@ -239,7 +239,8 @@ class SplitRun:
         if len(planned) == len(found) == 1:
             names = SourceNames([*planned, *found])
             raise InputChangedError(
-                f"{self.output.uri}: was planned for {names.name(0)}, now it is {names.name(1)}. {self.way_out}"
+                f"{self.output.uri}: was planned for {names.name(0)}, now it is {names.name(1)}. Under its old name a "
+                f"file that was renamed goes on, and costs nothing. {self.way_out}"
             )
         new = [uri for uri in found if uri not in planned]
         gone = [uri for uri in planned if uri not in found]

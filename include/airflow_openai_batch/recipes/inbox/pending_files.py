@@ -7,13 +7,19 @@ import functools
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from airflow_openai_batch.errors import InputError, JobError, OutOfBoundsError, UnreadableInputError
+from airflow_openai_batch.errors import (
+    InputError,
+    JobError,
+    OpenAIBatchError,
+    OutOfBoundsError,
+    UnreadableInputError,
+)
 from airflow_openai_batch.job import directory
 from airflow_openai_batch.report.report import Report
 from airflow_openai_batch.results.landing_summary import find_unfinished
@@ -38,12 +44,14 @@ class PendingJob:
     :param input_uri: one of them.
     :param uri: the job directory.
     :param landed: every request was answered before, so that there is nothing to send.
+    :param lost_source: what the job was planned for, where that is gone: its requests are read from there.
     """
 
     names: list[str]
     input_uri: str
     uri: str
     landed: bool
+    lost_source: str | None = None
 
 
 def find_jobs(inbox: Inbox, *, max_files: int, min_age_s: float, only_bad: bool = False) -> list[PendingJob]:
@@ -117,13 +125,40 @@ def _describe(inbox: Inbox, sha256: str, names: list[str]) -> PendingJob:
     inbox.write_names(place, all_names)
     landed = _has_landed(place)
     log.info("%s: %s", ", ".join(names), "answered before" if landed else f"job {place.uri}")
-    # A job that is under way was planned for the first, which may have its output already.
-    first = next(
-        name
-        for name in all_names
-        if name in names or _try(functools.partial(find_content, inbox, name, place)) is not None
+    planned = find_planned(place)
+    if planned is not None and is_there(inbox, planned, place, names):
+        return PendingJob(names=names, input_uri=planned, uri=place.uri, landed=landed)
+    # The first may have its output already. All that are looked at now are there.
+    first = next(name for name in all_names if name in names or _has_content(inbox, name, place))
+    return PendingJob(
+        names=names,
+        input_uri=inbox.place.child(first).uri,
+        uri=place.uri,
+        landed=landed,
+        lost_source=planned,
     )
-    return PendingJob(names=names, input_uri=inbox.place.child(first).uri, uri=place.uri, landed=landed)
+
+
+def find_planned(job: Location) -> str | None:
+    """The URI of the file that a job was planned for; None where that cannot be told."""
+    try:
+        plan = directory.read_plan(job)
+    except OpenAIBatchError:  # its split fails by it, alone
+        return None
+    return plan.sources[0].uri if plan is not None and plan.sources else None
+
+
+def is_there(inbox: Inbox, uri: str, job: Location, read: Collection[str] = ()) -> bool:
+    """Whether a file that a job was planned for still lies in the inbox, with that content.
+
+    :param read: names that are known to have it.
+    """
+    name = uri.rpartition("/")[2]
+    return inbox.place.child(name).uri == uri and (name in read or _has_content(inbox, name, job))
+
+
+def _has_content(inbox: Inbox, name: str, job: Location) -> bool:
+    return _try(functools.partial(find_content, inbox, name, job)) is not None
 
 
 def _list_pending(inbox: Inbox) -> Iterator[SourceFile]:
