@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from airflow_openai_batch.recipes.reviews.known_answers import KnownAnswers
+
 if TYPE_CHECKING:
     from airflow_openai_batch.testing import OpenAIServer
     from fixtures.airflow_runs import RunDag
@@ -149,3 +151,72 @@ def test_rows_of_a_jsonl_are_the_same_in_a_column_that_turns_into_texts(
         rows = pq.ParquetFile(tmp_path / "nights/table/day=2025-06-20/reviews.parquet").read().to_pylist()
         assert [row["answer_status"] for row in rows] == ["ok"] * len(lines)
         assert sum(openai_server.books.good.values()) == len(lines), "each row is paid once"
+
+
+def write_mixed_workbook(file: Path, night: int) -> None:
+    book = openpyxl.Workbook()
+    sheet = book.active
+    assert sheet is not None
+    sheet.append(["text", "seen", "took", "price"])
+    sheet.append(["Lovely.", dt.datetime(2025, 6, 1, 10), dt.timedelta(hours=30), 5])
+    sheet.append(["It broke.", dt.datetime(2025, 6, 2, 10, 0, 0, 500_000), dt.timedelta(seconds=30), 1e22])
+    for late in range(night):
+        sheet.append([f"Late {late}.", "n/a", "n/a", "n/a"])
+    book.save(file)
+
+
+def write_other_types(file: Path, night: int) -> None:
+    """The same values each night: in the type of the first, of a wider one, and as texts."""
+    zone = ["UTC", "Europe/Berlin", "Europe/Berlin"][night]
+    seen = [dt.datetime(2025, 6, day, 10, tzinfo=dt.UTC) for day in (1, 2)]
+    columns: dict[str, Any] = {
+        "text": pa.array(["Lovely.", "It broke."]),
+        "seen": pa.array(seen, pa.timestamp("us", zone)),
+        "took": pa.array([5, 4], [pa.int64(), pa.float64(), pa.float64()][night]),
+        "price": pa.array([Decimal("5.5"), Decimal("4")], pa.decimal128(12, night + 1)),
+    }
+    if night == 2:
+        columns["seen"] = pa.array(["2025-06-01 10:00:00+00:00", "2025-06-02 10:00:00+00:00"])
+        columns["took"], columns["price"] = pa.array(["5", "4"]), pa.array(["5.5", "4.0"])
+    table = pa.table(columns)
+    late = pa.Table.from_pylist([{"text": f"Late {number}."} for number in range(night)], table.schema)
+    pq.write_table(pa.concat_tables([table, late]), file)
+
+
+@pytest.mark.usefixtures("openai_conn")
+@pytest.mark.parametrize("write", [write_mixed_workbook, write_other_types])
+def test_rows_are_the_same_in_columns_that_get_another_type(
+    run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path, copied_dag: Any, write: Any
+) -> None:
+    prompt = "{{ seen or '' }} {{ took or '' }} {{ price or '' }}: {{ text }}"
+    dag = copied_dag(DAG_ID, "sentiment.yaml", ("{{ text }}", prompt))
+    file = tmp_path / f"2025-06-20.{'xlsx' if write is write_mixed_workbook else 'parquet'}"
+    form = {
+        "reviews": str(tmp_path / file.name.replace("2025-06-20", "{day}")),
+        "day": "2025-06-20",
+        "output_uri": f"file://{tmp_path}/nights",
+        "poll_interval": 0.1,
+        "mode": "batch",
+    }
+    for night in range(3):
+        write(file, night)
+        run = run_dag(dag, form)
+        assert run.state == "success", run.failures
+        rows = pq.ParquetFile(tmp_path / "nights/table/day=2025-06-20/reviews.parquet").read().to_pylist()
+        assert [row["answer_status"] for row in rows] == ["ok"] * (2 + night)
+        assert sum(openai_server.books.good.values()) == 2 + night, "each row is paid once"
+
+
+def test_texts_that_look_like_the_same_value_are_different_rows() -> None:
+    texts = ["5", "5.0", "05", "5.00", "2025-06-01 10:00:00", "2025-06-01T10:00:00", "null", "inf"]
+    values: list[Any] = [dt.datetime(2025, 6, 1, 10), 5.5, Decimal("6.50"), float("inf"), float("-inf"), True]
+    with KnownAnswers(["it"], as_lines=False) as known:
+        for value in [*texts, *values]:
+            known.add({"it": value}, [str(value)], 1)
+        for value in texts:
+            found = known.find({"it": value})
+            assert found is not None
+            assert found.cells == [value]
+        assert known.find({"it": "5.50"}) is None
+        assert known.find({"it": Decimal("6.5")}) is not None
+        assert known.find({"it": None}) is None

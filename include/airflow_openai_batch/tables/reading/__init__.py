@@ -10,6 +10,7 @@ __all__ = [
     "RowBlock",
     "RowFiles",
     "RowTable",
+    "column_types",
     "encodings",
     "find_row_files",
     "open_row_files",

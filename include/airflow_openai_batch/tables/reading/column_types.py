@@ -13,7 +13,7 @@ from airflow_openai_batch.wording import number_of, shorten
 
 MAX_FIELDS = 100
 """Different keys of the objects in one column; with more it is written as JSON text, not as a type with all of them."""
-_FLOAT_EXACT = 2**53
+FLOAT_EXACT = 2**53
 """Larger whole numbers have no float of their own."""
 _NESTED = frozenset({dict, list})
 _LOOKED_INTO = _NESTED | {int}
@@ -124,7 +124,7 @@ class ColumnTypes:
 
 
 def _has_large_int(values: Iterable[Any]) -> bool:
-    return any(type(value) is int and not -_FLOAT_EXACT <= value <= _FLOAT_EXACT for value in values)
+    return any(type(value) is int and not -FLOAT_EXACT <= value <= FLOAT_EXACT for value in values)
 
 
 def _find_type(values: Sequence[Any]) -> pa.DataType | None:

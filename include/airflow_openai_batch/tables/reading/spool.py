@@ -114,7 +114,7 @@ def _read_again(
 
 def _make_array(rows: Sequence[Mapping[str, Any]], column: pa.Field, is_mixed: bool) -> pa.Array:
     values = [row.get(column.name) for row in rows]
-    return pa.array(map(_to_text, values) if is_mixed else values, column.type)
+    return pa.array(map(to_column_text, values) if is_mixed else values, column.type)
 
 
 def _make_batch(arrays: list[pa.Array], schema: pa.Schema, rows: int) -> pa.RecordBatch:
@@ -124,7 +124,8 @@ def _make_batch(arrays: list[pa.Array], schema: pa.Schema, rows: int) -> pa.Reco
     return pa.RecordBatch.from_struct_array(pa.nulls(rows, pa.struct([])).fill_null({}))
 
 
-def _to_text(value: Any) -> str | None:
+def to_column_text(value: Any) -> str | None:
+    """What stands for a value in a column of texts, because nothing else holds all of the column's values."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bytes):
