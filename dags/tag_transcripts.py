@@ -36,9 +36,9 @@ DOC_MD = """
   nothing else. Tags are made lower case with hyphens; an answer that still breaks the rules is skipped, and so is a
   point whose text has changed meanwhile: `skipped.jsonl` says which and why.
 * **report** leaves `summary.md`: read, written, skipped, cost and the most frequent tags. **judge** turns the run red
-  where more than `max_failed_fraction` of the points were skipped; `repair` with the same *Output* asks about these
-  alone. A later run sets aside what was asked in vain (`set_aside.jsonl`), until text, prompt or model change, or
-  `retry_failed` asks again, after all others.
+  where more than `max_failed_fraction` of the points were skipped; `repair` with the same *Output* asks about those
+  alone that got no valid answer. A later run sets aside what was asked in vain, answers against the rules too
+  (`set_aside.jsonl`), until text, prompt or model change, or `retry_failed` asks again, after all others.
 
 **Try it**: trigger it with the form as it is. The first run puts 22 sample transcripts into a collection in files on
 this machine (`.qdrant/tag_transcripts` below `output_root`). The second finds nothing to do. Then raise `version` in

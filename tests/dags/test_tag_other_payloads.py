@@ -154,6 +154,28 @@ def test_refused_transcripts_with_the_lowest_ids_stop_one_run_and_are_paid_for_o
     assert not any("failed" in payload["topics-by"] for payload in points_now.values())
 
 
+def test_a_run_that_is_red_for_answers_against_the_rules_says_what_asks_again(
+    tag: Tag, store: PointStore, openai_server: OpenAIServer
+) -> None:
+    usual = openai_server.answer
+    two_tags = json.dumps({"tags": ["boiler", "valve", "boiler"], "summary": "A boiler drips."})
+    openai_server.answer = lambda body: two_tags if "call 7." in str(body) else usual(body)
+    form = {"max_failed_fraction": 0.01}
+    for repair in (False, True):
+        run = tag("first", **form, repair=repair)
+        assert run.state == "failed"
+        assert "A new run with another output and retry_failed=true asks about them again" in run.errors(
+            "judge"
+        )
+        assert "not about what is against_the_rules" in run.errors("judge")
+        assert openai_server.books.good.total() == 12
+    openai_server.answer = usual
+    run = tag("second", **form, retry_failed=True)
+    assert run.state == "success", run.failures
+    assert all("topics" in payload for payload in read_points(store).values())
+    assert openai_server.books.good.total() == 13
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

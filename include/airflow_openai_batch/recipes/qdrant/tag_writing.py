@@ -268,9 +268,10 @@ def check_skipped(folder: Location, max_failed_fraction: float) -> None:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in list(failed.items())[:5])
         raise JobError(
             f"{skipped:,} of {done.read:,} points were not tagged ({reasons}): more than "
-            f"max_failed_fraction={max_failed_fraction:g} allows. The others have their tags. {SKIPPED} names these: "
-            "repair=true with the same output asks again for them alone, and so does a new run with retry_failed=true; "
-            "without it they are set aside."
+            f"max_failed_fraction={max_failed_fraction:g} allows. The others have their tags. {SKIPPED} names these. A "
+            "new run with another output and retry_failed=true asks about them again; without retry_failed only about "
+            "those changed meanwhile. repair=true with the same output asks about those alone that got no valid "
+            "answer: not about what is against_the_rules or changed."
         )
 
 
