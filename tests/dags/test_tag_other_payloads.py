@@ -158,8 +158,10 @@ def test_a_run_that_is_red_for_answers_against_the_rules_says_what_asks_again(
     tag: Tag, store: PointStore, openai_server: OpenAIServer
 ) -> None:
     usual = openai_server.answer
+    assert usual is not None
+    three_tags = usual({})
     two_tags = json.dumps({"tags": ["boiler", "valve", "boiler"], "summary": "A boiler drips."})
-    openai_server.answer = lambda body: two_tags if "call 7." in str(body) else usual(body)
+    openai_server.answer = lambda body: two_tags if "call 7." in str(body) else three_tags
     form = {"max_failed_fraction": 0.01}
     for repair in (False, True):
         run = tag("first", **form, repair=repair)
