@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fixtures.job import chat_line
+from fixtures.request_files import list_names, make_drain, read_lines, write_requests
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing import OpenAIServer
-    from fixtures.airflow_runs import FinishedRun, RunDag
+    from fixtures.airflow_runs import RunDag
 
 pytestmark = pytest.mark.usefixtures("openai_conn")
 
@@ -23,29 +22,13 @@ def inbox(tmp_path: Path) -> Path:
     """One file, of four requests."""
     folder = tmp_path / "inbox"
     folder.mkdir()
-    write(folder / "first.jsonl", "a", 4)
+    write_requests(folder / "first.jsonl", "a", 4)
     return folder
 
 
 @pytest.fixture
 def drain(run_dag: RunDag, inbox: Path) -> Any:
-    def run(**conf: Any) -> FinishedRun:
-        quick = {"mode": "batch", "poll_interval": 0.1, "min_age": 0, "max_requests_per_shard": 2}
-        return run_dag("drain_request_files", {"inbox": f"file://{inbox}", **quick, **conf})
-
-    return run
-
-
-def write(path: Path, text: str, requests: int) -> None:
-    path.write_text("".join(f"{chat_line(f'r-{n}', f'{text} {n}: lovely.')}\n" for n in range(requests)))
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def names(inbox: Path) -> list[str]:
-    return sorted(path.name for path in inbox.iterdir() if path.is_file())
+    return make_drain(run_dag, inbox)
 
 
 def _file_renamed_under_way(drain: Any, server: OpenAIServer, inbox: Path) -> tuple[Path, Path]:
@@ -61,7 +44,7 @@ def test_a_file_renamed_under_way_is_red_in_words_that_name_both_and_costs_nothi
 ) -> None:
     old, new = _file_renamed_under_way(drain, openai_server, inbox)
     billed = openai_server.books.billed["batch"]
-    write(inbox / "other.jsonl", "c", 2)
+    write_requests(inbox / "other.jsonl", "c", 2)
     run = drain()
     assert run.state == "failed"
     assert {
@@ -71,12 +54,12 @@ def test_a_file_renamed_under_way_is_red_in_words_that_name_both_and_costs_nothi
     assert old.name in told
     assert new.name in told
     assert "restart" not in told
-    assert len(read(inbox / "other.output.jsonl")) == 2, "it holds up no other"
+    assert len(read_lines(inbox / "other.output.jsonl")) == 2, "it holds up no other"
     assert openai_server.books.billed["batch"] == billed + 2
     new.rename(old)
     run = drain()
     assert run.state == "success", run.failures
-    assert len(read(inbox / "first.output.jsonl")) == 4
+    assert len(read_lines(inbox / "first.output.jsonl")) == 4
     assert openai_server.books.billed["batch"] == 4 + 2, "what was answered is not asked again"
 
 
@@ -84,14 +67,16 @@ def test_a_copy_gets_its_answers_once_the_file_that_the_job_is_for_is_back(
     drain: Any, openai_server: OpenAIServer, inbox: Path
 ) -> None:
     old, new = _file_renamed_under_way(drain, openai_server, inbox)
-    write(old, "another content under the old name", 1)
+    write_requests(old, "another content under the old name", 1)
     run = drain()
     assert f"{old.name}: has another content now" in run.errors("deliver_known")
-    assert "renamed.output.jsonl" not in names(inbox)
+    assert "renamed.output.jsonl" not in list_names(inbox)
     shutil.copy(new, old)
     run = drain()
     assert run.state == "success", run.failures
-    assert len(read(inbox / "renamed.output.jsonl")) == len(read(inbox / "first.output.jsonl")) == 4
+    assert (
+        len(read_lines(inbox / "renamed.output.jsonl")) == len(read_lines(inbox / "first.output.jsonl")) == 4
+    )
 
 
 def test_a_renamed_file_may_be_paid_again_and_goes_on_under_its_new_name(
@@ -103,7 +88,9 @@ def test_a_renamed_file_may_be_paid_again_and_goes_on_under_its_new_name(
     shutil.copy(new, old)
     run = drain()
     assert run.state == "success", run.failures
-    assert len(read(inbox / "renamed.output.jsonl")) == len(read(inbox / "first.output.jsonl")) == 4
+    assert (
+        len(read_lines(inbox / "renamed.output.jsonl")) == len(read_lines(inbox / "first.output.jsonl")) == 4
+    )
 
 
 def test_a_repair_of_a_renamed_file_is_red_in_the_same_words(
@@ -118,7 +105,7 @@ def test_a_repair_of_a_renamed_file_is_red_in_the_same_words(
     assert old.name in run.errors("deliver_known")
     run = drain(max_failed_fraction=1)
     assert run.state == "success", "it has its answers, good or not"
-    assert "renamed.output.jsonl" in names(inbox)
+    assert "renamed.output.jsonl" in list_names(inbox)
 
 
 def test_a_moved_inbox_is_red_in_words_that_name_both_places(

@@ -17,10 +17,11 @@ import pytest
 from airflow_openai_batch.recipes.inbox.inbox import open_inbox
 from airflow_openai_batch.recipes.inbox.pending_files import find_jobs
 from fixtures.job import chat_line
+from fixtures.request_files import list_names, make_drain, read_lines, write_requests
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing import OpenAIServer
-    from fixtures.airflow_runs import FinishedRun, RunDag
+    from fixtures.airflow_runs import RunDag
     from fixtures.object_store import ObjectStore
 
 pytestmark = pytest.mark.usefixtures("openai_conn")
@@ -32,30 +33,14 @@ def inbox(tmp_path: Path) -> Path:
     """Two files, of four and three requests, whose ids are the same."""
     folder = tmp_path / "inbox"
     folder.mkdir()
-    write(folder / "shard-000-of-002.jsonl", "a", 4)
-    write(folder / "shard-001-of-002.jsonl", "b", 3)
+    write_requests(folder / "shard-000-of-002.jsonl", "a", 4)
+    write_requests(folder / "shard-001-of-002.jsonl", "b", 3)
     return folder
 
 
 @pytest.fixture
 def drain(run_dag: RunDag, inbox: Path) -> Any:
-    def run(**conf: Any) -> FinishedRun:
-        quick = {"mode": "batch", "poll_interval": 0.1, "min_age": 0, "max_requests_per_shard": 2}
-        return run_dag(DAG_ID, {"inbox": f"file://{inbox}", **quick, **conf})
-
-    return run
-
-
-def write(path: Path, text: str, requests: int) -> None:
-    path.write_text("".join(f"{chat_line(f'r-{n}', f'{text} {n}: lovely.')}\n" for n in range(requests)))
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def names(inbox: Path) -> list[str]:
-    return sorted(path.name for path in inbox.iterdir() if path.is_file())
+    return make_drain(run_dag, inbox)
 
 
 def test_answers_lie_beside_the_files_under_gpt_batch_managers_names_and_are_left_alone(
@@ -65,7 +50,7 @@ def test_answers_lie_beside_the_files_under_gpt_batch_managers_names_and_are_lef
     (inbox / "old.output.jsonl").write_text("by gpt-batch-manager\n")
     run = drain()
     assert run.state == "success", run.failures
-    assert names(inbox) == [
+    assert list_names(inbox) == [
         "old.jsonl",
         "old.output.jsonl",
         "shard-000-of-002.jsonl",
@@ -75,7 +60,7 @@ def test_answers_lie_beside_the_files_under_gpt_batch_managers_names_and_are_lef
     ]
     assert len(openai_server.batches()) == 4
     for name, text, requests in (("shard-000", "a", 4), ("shard-001", "b", 3)):
-        lines = read(inbox / f"{name}-of-002.output.jsonl")
+        lines = read_lines(inbox / f"{name}-of-002.output.jsonl")
         assert [line["custom_id"] for line in lines] == [f"r-{n}" for n in range(requests)]
         for n, line in enumerate(lines):
             answer = line["response"]["body"]["choices"][0]["message"]["content"]
@@ -96,14 +81,14 @@ def test_a_new_file_is_a_new_job_a_copy_or_a_lost_output_costs_nothing(
     first = (inbox / "shard-000-of-002.output.jsonl").read_bytes()
     (inbox / "shard-000-of-002.output.jsonl").unlink()
     shutil.copy(inbox / "shard-001-of-002.jsonl", inbox / "copy.jsonl")
-    write(inbox / "new.jsonl", "c", 2)
+    write_requests(inbox / "new.jsonl", "c", 2)
     run = drain()
     assert run.state == "success", run.failures
     assert (inbox / "shard-000-of-002.output.jsonl").read_bytes() == first
     assert (inbox / "copy.output.jsonl").read_bytes() == (
         inbox / "shard-001-of-002.output.jsonl"
     ).read_bytes()
-    assert len(read(inbox / "new.output.jsonl")) == 2
+    assert len(read_lines(inbox / "new.output.jsonl")) == 2
     assert openai_server.books.billed["batch"] == 7 + 2
     assert set(run.labels.values()) >= {"new.jsonl"}
 
@@ -121,7 +106,7 @@ def test_a_copy_of_the_dag_that_is_older_than_its_own_task_for_it_delivers_known
         copied_dag(DAG_ID, "sentiment.yaml", code=older), {"inbox": f"file://{inbox}", "min_age": 0}
     )
     assert run.state == "success", run.failures
-    assert len(read(inbox / "shard-000-of-002.output.jsonl")) == 4
+    assert len(read_lines(inbox / "shard-000-of-002.output.jsonl")) == 4
     assert openai_server.books.billed["batch"] == 7
 
 
@@ -132,14 +117,14 @@ def test_compressed_files_and_names_in_capitals_are_drained_and_a_bad_file_is_re
     (inbox / "Packed.JSONL.GZ").write_bytes(gzip.compress(plain.read_bytes()))
     plain.unlink()
     (inbox / "shard-001-of-002.jsonl").rename(inbox / "LOUD.JSONL")
-    write(inbox / "LOUD.jsonl.gz", "not packed, and of the same output as the one above", 1)
+    write_requests(inbox / "LOUD.jsonl.gz", "not packed, and of the same output as the one above", 1)
     (inbox / "broken.jsonl").write_text("not json\n")
     run = drain(max_requests_per_shard=50)
     assert {
         (task, state) for (task, _), state in run.states.items() if state not in ("success", "skipped")
     } == {("split", "failed"), ("all_files_delivered", "upstream_failed")}
     assert run.state == "failed"
-    assert names(inbox) == [
+    assert list_names(inbox) == [
         "LOUD.JSONL",
         "LOUD.jsonl.gz",
         "LOUD.output.jsonl",
@@ -147,8 +132,8 @@ def test_compressed_files_and_names_in_capitals_are_drained_and_a_bad_file_is_re
         "Packed.output.jsonl",
         "broken.jsonl",
     ]
-    assert len(read(inbox / "Packed.output.jsonl")) == 4
-    assert [line["custom_id"] for line in read(inbox / "LOUD.output.jsonl")] == ["r-0", "r-1", "r-2"]
+    assert len(read_lines(inbox / "Packed.output.jsonl")) == 4
+    assert [line["custom_id"] for line in read_lines(inbox / "LOUD.output.jsonl")] == ["r-0", "r-1", "r-2"]
     assert {run.labels["publish", at] for at in (0, 1)} == {"LOUD.JSONL", "Packed.JSONL.GZ"}
     assert sum(openai_server.books.billed.values()) == 7
     shutil.copy(inbox / "LOUD.output.jsonl", inbox / "kept.OUTPUT.jsonl")
@@ -181,7 +166,7 @@ def test_a_run_is_red_where_answers_could_not_be_delivered(
     in_the_way.rmdir()
     run = drain(max_requests_per_shard=50)
     assert run.state == "success", run.failures
-    assert len(read(in_the_way)) == 4
+    assert len(read_lines(in_the_way)) == 4
     assert openai_server.books.billed["batch"] == 7
 
 
@@ -194,10 +179,12 @@ def test_known_answers_that_cannot_be_delivered_hold_up_no_other_file(
     in_the_way.mkdir()
     for copy in ("before.jsonl", "xerox.jsonl"):
         shutil.copy(inbox / "shard-000-of-002.jsonl", inbox / copy)
-    write(inbox / "new.jsonl", "c", 2)
+    write_requests(inbox / "new.jsonl", "c", 2)
     run = drain(max_requests_per_shard=50)
-    assert len(read(inbox / "new.output.jsonl")) == 2, run.failures
-    assert len(read(inbox / "before.output.jsonl")) == len(read(inbox / "xerox.output.jsonl")) == 4
+    assert len(read_lines(inbox / "new.output.jsonl")) == 2, run.failures
+    assert (
+        len(read_lines(inbox / "before.output.jsonl")) == len(read_lines(inbox / "xerox.output.jsonl")) == 4
+    )
     assert run.state == "failed", "one has no answers beside it"
     assert {
         (task, state) for (task, _), state in run.states.items() if state not in ("success", "skipped")
@@ -207,7 +194,7 @@ def test_known_answers_that_cannot_be_delivered_hold_up_no_other_file(
     assert run.state == "failed", "also where nothing else is there to do"
     in_the_way.rmdir()
     assert drain(max_requests_per_shard=50).state == "success"
-    assert len(read(in_the_way)) == 4
+    assert len(read_lines(in_the_way)) == 4
     assert openai_server.books.billed["batch"] == 7 + 2
 
 
@@ -226,7 +213,7 @@ def test_a_copy_of_a_file_whose_repair_was_broken_off_gets_its_answers(
     shutil.copy(inbox / "shard-000-of-002.jsonl", inbox / "copy.jsonl")
     run = drain(max_requests_per_shard=50, max_failed_fraction=1)
     assert run.state == "success", run.failures
-    assert "copy.output.jsonl" in names(inbox)
+    assert "copy.output.jsonl" in list_names(inbox)
     assert sum(openai_server.books.good_by_custom_id.values()) == 4
 
 
@@ -237,7 +224,7 @@ def test_a_file_whose_answers_would_have_too_long_a_name_is_left_alone_before_it
     width = len(letter.encode())
     longest, too_long = ((letter * (size // width)) + ".jsonl" for size in (204, 210))
     for name in (longest, too_long, letter * (249 // width) + ".jsonl"):
-        write(inbox / name, name, 1)
+        write_requests(inbox / name, name, 1)
     place = open_inbox(str(inbox))
     found = find_jobs(place, max_files=10, min_age_s=0)
     assert longest in [name for job in found for name in job.names]
@@ -253,14 +240,14 @@ def test_more_than_airflow_maps_over_is_left_for_the_next_run_or_refused_by_name
     drain: Any, openai_server: OpenAIServer, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "2")
-    write(inbox / "third.jsonl", "c", 1)
+    write_requests(inbox / "third.jsonl", "c", 1)
     run = drain()
     assert len(run.xcom("find_files")) == 2
     assert run.state == "failed"
     assert "make 4 shards" in run.errors("collect")
     assert "allows 2 mapped tasks" in run.errors("collect")
     assert openai_server.files() == []
-    while len([name for name in names(inbox) if name.endswith(".output.jsonl")]) < 3:
+    while len([name for name in list_names(inbox) if name.endswith(".output.jsonl")]) < 3:
         run = drain(max_files=1)
         assert run.state == "success", run.failures
     assert openai_server.books.billed["batch"] == 8
@@ -270,7 +257,7 @@ def test_an_empty_file_may_be_skipped(drain: Any, inbox: Path) -> None:
     (inbox / "shard-001-of-002.jsonl").write_text("\n\n")
     run = drain(max_requests_per_shard=50, on_empty="skip")
     assert run.state == "success", run.failures
-    assert len(read(inbox / "shard-000-of-002.output.jsonl")) == 4
+    assert len(read_lines(inbox / "shard-000-of-002.output.jsonl")) == 4
 
 
 @pytest.mark.long
@@ -283,14 +270,14 @@ def test_a_bad_file_holds_up_no_other_and_what_failed_goes_on_when_triggered_aga
     assert run.state == "failed"
     assert "1 line of 2 cannot be sent" in "".join(message for _, _, message in run.failures)
     assert openai_server.hits(refused) == 1
-    outputs = [name for name in names(inbox) if name.endswith(".output.jsonl")]
+    outputs = [name for name in list_names(inbox) if name.endswith(".output.jsonl")]
     assert len(outputs) == 1, "one of the two good files met a refusal in its second shard"
     answered = openai_server.books.billed["batch"]
     assert answered < 7
-    write(inbox / "broken.jsonl", "mended", 1)
+    write_requests(inbox / "broken.jsonl", "mended", 1)
     run = drain(mode="auto")
     assert run.state == "success", run.failures
-    assert len([name for name in names(inbox) if name.endswith(".output.jsonl")]) == 3
+    assert len([name for name in list_names(inbox) if name.endswith(".output.jsonl")]) == 3
     assert sum(openai_server.books.billed.values()) == 7 + 1, "what was answered is not asked again"
 
 
@@ -305,12 +292,15 @@ def test_requests_without_an_answer_stand_in_the_error_file(
         file.write("not json\n")
     run = drain(on_bad_line="reject", max_failed_fraction=1, max_attempts=2)
     assert run.state == "success", run.failures
-    assert [line["custom_id"] for line in read(inbox / "shard-000-of-002.output.jsonl")] == ["r-0", "r-3"]
-    errors = {line["custom_id"]: line for line in read(inbox / "shard-000-of-002.error.jsonl")}
+    assert [line["custom_id"] for line in read_lines(inbox / "shard-000-of-002.output.jsonl")] == [
+        "r-0",
+        "r-3",
+    ]
+    errors = {line["custom_id"]: line for line in read_lines(inbox / "shard-000-of-002.error.jsonl")}
     assert errors["r-1"]["response"]["status_code"] == 400
     assert errors["r-2"]["error"]["code"] == "missing"
     assert errors[None]["error"]["code"] == "invalid_json"
-    assert "shard-001-of-002.error.jsonl" not in names(inbox)
+    assert "shard-001-of-002.error.jsonl" not in list_names(inbox)
 
 
 @pytest.mark.long
@@ -320,7 +310,9 @@ def test_an_untouched_form_drains_the_samples(run_dag: RunDag, openai_server: Op
     (job, *_) = run.xcom("find_files")
     folder = Path(job["input_uri"].removeprefix("file://")).parent
     lines = [
-        line for name in ("shard-000", "shard-001") for line in read(folder / f"{name}-of-002.output.jsonl")
+        line
+        for name in ("shard-000", "shard-001")
+        for line in read_lines(folder / f"{name}-of-002.output.jsonl")
     ]
     assert [line["custom_id"] for line in lines] == [f"ticket-{n}" for n in range(1, 9)]
     words = {line["response"]["body"]["choices"][0]["message"]["content"] for line in lines}
@@ -362,7 +354,7 @@ def test_vectors_that_came_in_pieces_are_delivered_each_under_the_number_of_its_
         return json.dumps({"custom_id": custom_id, "method": "POST", "url": "/v1/embeddings", "body": body})
 
     def read_vectors(name: str) -> list[list[list[float]]]:
-        bodies = [each["response"]["body"] for each in read(inbox / f"{name}.output.jsonl")]
+        bodies = [each["response"]["body"] for each in read_lines(inbox / f"{name}.output.jsonl")]
         for body in bodies:
             assert [each["index"] for each in body["data"]] == list(range(len(body["data"])))
         return [[unpack(each["embedding"]) for each in body["data"]] for body in bodies]

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_openai_batch.recipes.reviews.known_answers import KnownAnswers
+from fixtures.nights import make_day_form, read_day_table
 
 if TYPE_CHECKING:
     from airflow_openai_batch.testing import OpenAIServer
@@ -68,18 +69,12 @@ def test_late_rows_keep_their_types_and_are_asked_as_the_others_and_once(
 ) -> None:
     dag = copied_dag(DAG_ID, "sentiment.yaml", ("{{ text }}", PROMPT))
     file = tmp_path / f"2025-06-20.{'parquet' if write is write_parquet else 'xlsx'}"
-    form = {
-        "reviews": str(tmp_path / file.name.replace("2025-06-20", "{day}")),
-        "day": "2025-06-20",
-        "output_uri": f"file://{tmp_path}/nights",
-        "poll_interval": 0.1,
-        "mode": "batch",
-    }
+    form = make_day_form(tmp_path, file.suffix[1:])
     for count in (1, 4, 5):
         write(file, count)
         run = run_dag(dag, form)
         assert run.state == "success", run.failures
-        table = pq.ParquetFile(tmp_path / "nights/table/day=2025-06-20/reviews.parquet").read().to_pylist()
+        table = read_day_table(tmp_path)
         assert [row["answer_status"] for row in table] == ["ok"] * count
         assert sum(openai_server.books.good.values()) == count, "each row is paid once"
 
@@ -90,14 +85,7 @@ def test_how_many_rows_may_be_rejected_is_of_the_day_and_not_of_what_came_late(
 ) -> None:
     dag = copied_dag(DAG_ID, "sentiment.yaml", ("{{ text }}", "{{ stars }} stars: {{ text }}"))
     file = tmp_path / "2025-06-20.csv"
-    form = {
-        "reviews": str(tmp_path / "{day}.csv"),
-        "day": "2025-06-20",
-        "output_uri": f"file://{tmp_path}/nights",
-        "poll_interval": 0.1,
-        "mode": "batch",
-        "max_rejected_fraction": 0.2,
-    }
+    form = make_day_form(tmp_path, "csv", max_rejected_fraction=0.2)
     lines = ["stars,text", *(f"5,Lovely {number}" for number in range(8))]
     good = 8
     for late in ([], ["1,"], ["2,", "2,Broken"]):  # alone, and beside a good one
@@ -106,7 +94,7 @@ def test_how_many_rows_may_be_rejected_is_of_the_day_and_not_of_what_came_late(
         file.write_text("\n".join(lines) + "\n")
         run = run_dag(dag, form)
         assert run.state == "success", run.failures
-        rows = pq.ParquetFile(tmp_path / "nights/table/day=2025-06-20/reviews.parquet").read().to_pylist()
+        rows = read_day_table(tmp_path)
         statuses = ["rejected" if line.endswith(",") else "ok" for line in lines[1:]]
         assert [row["answer_status"] for row in rows] == statuses
         assert sum(openai_server.books.good.values()) == good
@@ -127,13 +115,7 @@ def test_rows_of_a_jsonl_are_the_same_in_a_column_that_turns_into_texts(
 ) -> None:
     prompt = "{{ stars or '' }} {{ shop or '' }} {{ seen or '' }}: {{ text }}"
     dag = copied_dag(DAG_ID, "sentiment.yaml", ("{{ text }}", prompt))
-    form = {
-        "reviews": f"{tmp_path}/{{day}}.jsonl",
-        "day": "2025-06-20",
-        "output_uri": f"file://{tmp_path}/nights",
-        "poll_interval": 0.1,
-        "mode": "batch",
-    }
+    form = make_day_form(tmp_path, "jsonl")
     lines = [
         '{"stars": 5.0, "text": "Lovely.", "shop": {"town": "Ulm", "no": 1.0}, "seen": [1.0, 2]}',
         '{"stars": 4.5, "text": "It broke.", "shop": {"street": "See", "area": null}, "seen": [null]}',
@@ -148,7 +130,7 @@ def test_rows_of_a_jsonl_are_the_same_in_a_column_that_turns_into_texts(
         (tmp_path / "2025-06-20.jsonl").write_text("".join(line + "\n" for line in lines))
         run = run_dag(dag, form)
         assert run.state == "success", run.failures
-        rows = pq.ParquetFile(tmp_path / "nights/table/day=2025-06-20/reviews.parquet").read().to_pylist()
+        rows = read_day_table(tmp_path)
         assert [row["answer_status"] for row in rows] == ["ok"] * len(lines)
         assert sum(openai_server.books.good.values()) == len(lines), "each row is paid once"
 
@@ -191,18 +173,12 @@ def test_rows_are_the_same_in_columns_that_get_another_type(
     prompt = "{{ seen or '' }} {{ took or '' }} {{ price or '' }}: {{ text }}"
     dag = copied_dag(DAG_ID, "sentiment.yaml", ("{{ text }}", prompt))
     file = tmp_path / f"2025-06-20.{'xlsx' if write is write_mixed_workbook else 'parquet'}"
-    form = {
-        "reviews": str(tmp_path / file.name.replace("2025-06-20", "{day}")),
-        "day": "2025-06-20",
-        "output_uri": f"file://{tmp_path}/nights",
-        "poll_interval": 0.1,
-        "mode": "batch",
-    }
+    form = make_day_form(tmp_path, file.suffix[1:])
     for night in range(3):
         write(file, night)
         run = run_dag(dag, form)
         assert run.state == "success", run.failures
-        rows = pq.ParquetFile(tmp_path / "nights/table/day=2025-06-20/reviews.parquet").read().to_pylist()
+        rows = read_day_table(tmp_path)
         assert [row["answer_status"] for row in rows] == ["ok"] * (2 + night)
         assert sum(openai_server.books.good.values()) == 2 + night, "each row is paid once"
 

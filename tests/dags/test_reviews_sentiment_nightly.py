@@ -18,6 +18,7 @@ from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.recipes.reviews.day_words import Words
 from airflow_openai_batch.recipes.reviews.nights import Night, find_night
 from airflow_openai_batch.recipes.reviews.trend import NightFigures, describe_trend
+from fixtures.nights import make_day_form, read_day_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,14 +149,7 @@ def test_late_and_corrected_rows_alone_are_asked_and_the_table_is_that_of_the_fi
 ) -> None:
     file = tmp_path / "2025-06-20.csv"
     file.write_text(LATE)
-    form = {
-        "reviews": f"{tmp_path}/{{day}}.csv",
-        "day": "2025-06-20",
-        "output_uri": f"file://{tmp_path}/nights",
-        "poll_interval": 0.1,
-        "mode": "batch",
-        "max_rejected_fraction": 0.5,
-    }
+    form = make_day_form(tmp_path, "csv", max_rejected_fraction=0.5)
     run = run_dag(DAG_ID, form)
     assert run.state == "success", run.failures
     assert openai_server.books.billed["batch"] == 2
@@ -184,13 +178,7 @@ def test_a_late_row_is_the_same_whatever_type_the_rest_of_the_file_gives_its_num
 ) -> None:
     prompt = ("{{ text }}", "{{ stars or '' }} {{ title or '' }} {{ shop or '' }}: {{ text }}")
     dag = copied_dag(DAG_ID, PROMPT, prompt)
-    form = {
-        "reviews": f"{tmp_path}/{{day}}.jsonl",
-        "day": "2025-06-20",
-        "output_uri": f"file://{tmp_path}/nights",
-        "poll_interval": 0.1,
-        "mode": "batch",
-    }
+    form = make_day_form(tmp_path, "jsonl")
     rows: list[dict[str, Any]] = [
         {"id": 1, "stars": 5, "text": "Lovely jug.", "title": "Jug", "shop": {"town": "Ulm"}},
         {"id": 2, "stars": 4.5, "text": "It broke.", "shop": {"street": "Am See"}},
@@ -200,7 +188,7 @@ def test_a_late_row_is_the_same_whatever_type_the_rest_of_the_file_gives_its_num
         (tmp_path / "2025-06-20.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         run = run_dag(dag, form)
         assert run.state == "success", run.failures
-        table = pq.ParquetFile(tmp_path / "nights/table/day=2025-06-20/reviews.parquet").read().to_pylist()
+        table = read_day_table(tmp_path)
         assert [(row["id"], row["answer_status"]) for row in table] == [(row["id"], "ok") for row in rows]
         assert sum(openai_server.books.good.values()) == len(rows), "each row is paid once"
 
@@ -210,19 +198,13 @@ def test_the_table_is_that_of_the_file_as_it_is_now_also_where_nothing_in_it_is_
     run_dag: RunDag, openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
     file = tmp_path / "2025-06-20.csv"
-    form = {
-        "reviews": f"{tmp_path}/{{day}}.csv",
-        "day": "2025-06-20",
-        "output_uri": f"file://{tmp_path}/nights",
-        "poll_interval": 0.1,
-        "mode": "batch",
-    }
+    form = make_day_form(tmp_path, "csv")
     file.write_text("id,product,text\n1,Mug,Lovely\n2,Mug,It broke\n3,Mug,Fine\n")
     assert run_dag(DAG_ID, form).state == "success"
     file.write_text("id,product,text\n3,Jug,Fine\n1,Mug,Lovely\n")
     run = run_dag(DAG_ID, form)
     assert run.state == "success", run.failures
-    table = pq.ParquetFile(tmp_path / "nights/table/day=2025-06-20/reviews.parquet").read().to_pylist()
+    table = read_day_table(tmp_path)
     assert [(row["id"], row["product"], row["answer_status"]) for row in table] == [
         ("3", "Jug", "ok"),
         ("1", "Mug", "ok"),
@@ -261,7 +243,7 @@ def test_rows_of_a_database_that_come_late_are_asked_when_the_day_is_run_again(
     run = run_dag(dag, form)
     assert run.state == "success", run.failures
     assert sum(openai_server.books.good.values()) == 2 + 1
-    table = pq.ParquetFile(tmp_path / "nights/table/day=2025-06-20/reviews.parquet").read().to_pylist()
+    table = read_day_table(tmp_path)
     assert [(row["id"], row["answer_status"]) for row in table] == [(1, "ok"), (2, "ok"), (4, "ok")]
 
 
@@ -272,14 +254,7 @@ def test_what_failed_before_the_file_grew_stays_red_until_it_is_repaired_and_a_r
 ) -> None:
     file = tmp_path / "2025-06-20.csv"
     file.write_text(LATE)
-    form = {
-        "reviews": f"{tmp_path}/{{day}}.csv",
-        "day": "2025-06-20",
-        "output_uri": f"file://{tmp_path}/nights",
-        "poll_interval": 0.1,
-        "mode": "batch",
-        "max_rejected_fraction": 0.5,
-    }
+    form = make_day_form(tmp_path, "csv", max_rejected_fraction=0.5)
     rule = openai_server.script(line="content_filter", contains="waste of money", times=None)
     assert run_dag(DAG_ID, form).state == "failed"
     file.write_text(CORRECTED)

@@ -44,6 +44,11 @@ def find_max_result_bytes() -> int:
     return int(said)
 
 
+def find_max_map_length() -> int:
+    """As many tasks Airflow maps over one output."""
+    return int(conf.getint("core", "max_map_length", fallback=1024))
+
+
 def find_output_root() -> str:
     """Where job directories lie that nobody named: below ``[openai_batch] output_root``, or ``$AIRFLOW_HOME``."""
     return str(conf.get(SECTION, "output_root", fallback="") or find_home_root()).rstrip("/")

@@ -13,9 +13,7 @@ from airflow_openai_batch.access.givers import find_giver
 from airflow_openai_batch.access.locations import open_place
 from airflow_openai_batch.operators.prepare_stream import StreamPrepareOperator
 from airflow_openai_batch.operators.task.base import fill_defaults
-from airflow_openai_batch.operators.task.caller import make_caller
 from airflow_openai_batch.operators.task.parameters import read_fraction
-from airflow_openai_batch.operators.task.sending import read_policy
 from airflow_openai_batch.operators.whole_job import OpenAIBatchJobOperator, run_within
 from airflow_openai_batch.tables.preparation import read_manifest
 from airflow_openai_batch.tables.reading.read_items import PROMPT_COLUMN
@@ -135,15 +133,12 @@ class OpenAIBatchDecoratedOperator(DecoratedOperator, OpenAIBatchJobOperator):
         return self.python_callable(*self.op_args, **arguments)
 
     def _check_first(self, context: Context) -> None:
-        """What would otherwise fail after the function's work: parameters, the key.
+        """What would otherwise fail after the function's work: the preparation's and the split's parameters, the key.
 
         :raises ConfigError: for a value that cannot be used.
         :raises RemoteError: if OpenAI refuses the key.
         """
         where = self.read_job_uri(context)
-        self.landing_rules()
-        read_policy(self, make_caller(context))
-        read_fraction("max_failed_fraction", self.max_failed_fraction)
         read_fraction("max_rejected_fraction", self.max_rejected_fraction)
         split = self.make_split(find_requests(f"{where}/{PREPARED}"))
         split.check_first(where, context, sends_nothing=bool(self.preview))

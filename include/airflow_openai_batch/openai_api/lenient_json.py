@@ -85,9 +85,8 @@ def _decode_forgivingly(data: bytes | str, read_odd_number: Callable[[str], None
         read_odd_number(digits)
         return None
 
-    text = (
-        data.decode("utf-8-sig", "replace") if isinstance(data, bytes) else data
-    )  # a file may begin with a mark
+    # The first line of a file may begin with a byte order mark.
+    text = data.decode("utf-8-sig", "replace") if isinstance(data, bytes) else data
     try:
         value = json.loads(text, strict=False, parse_constant=read_odd_number, parse_float=read_float)
         return _clean_all(value)

@@ -9,11 +9,12 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from airflow.providers.common.compat.sdk import SkipMixin, conf
+from airflow.providers.common.compat.sdk import SkipMixin
 
 from airflow_openai_batch.access.givers import Giver, find_giver
 from airflow_openai_batch.access.locations import make_resolver, open_place
 from airflow_openai_batch.access.permissions import check_conn_id, check_uri
+from airflow_openai_batch.access.settings import find_max_map_length
 from airflow_openai_batch.costs.forecast import forecast_costs
 from airflow_openai_batch.errors import ConfigError
 from airflow_openai_batch.job import directory
@@ -332,7 +333,7 @@ class OpenAIBatchSplitOperator(OpenAIBatchOperator, SkipMixin):
             on_existing=read_choice("on_existing", self.on_existing, ("resume", "fail", "restart")),
             run_key=run_key,
             now=time.time(),
-            max_shards=conf.getint("core", "max_map_length", fallback=1024),
+            max_shards=find_max_map_length(),
             progress=ProgressLog(self.log),
             model_ends=self._hook.get_model_ends(),
         )

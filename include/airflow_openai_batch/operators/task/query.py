@@ -76,9 +76,8 @@ def run_query(
             stack.callback(_close, cursor)
             cursor.execute(sql) if parameters is None else cursor.execute(sql, parameters)
 
-        is_here = (
-            find_driver(connection) == "sqlite3"
-        )  # a value costs nothing before it is fetched, nor does a way
+        # In this process neither the way to a row costs anything, nor a value before it is fetched.
+        is_here = find_driver(connection) == "sqlite3"
 
         def fetch(rows: int) -> Any:
             with _explained(conn_id):

@@ -6,9 +6,10 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowSkipException, conf
+from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.sdk import get_current_context
 
+from airflow_openai_batch.access.settings import find_max_map_length
 from airflow_openai_batch.errors import InputChangedError, InputError, JobError
 from airflow_openai_batch.operators.task.failures import task_failures
 from airflow_openai_batch.recipes.inbox.delivery import deliver_outputs
@@ -48,7 +49,7 @@ def find_files(params: Mapping[str, Any], samples: str | None = None) -> list[di
         only_bad = bool(params["repair"])
         found = find_jobs(
             inbox,
-            max_files=min(params["max_files"], _find_most_mapped()),
+            max_files=min(params["max_files"], find_max_map_length()),
             min_age_s=0 if is_seeded else params["min_age"],
             only_bad=only_bad,
         )
@@ -75,17 +76,13 @@ def collect_shards(files: Iterable[Sequence[Mapping[str, Any]]]) -> list[Mapping
     """
     shards = [shard for of_file in files for shard in of_file]
     with task_failures():
-        if len(shards) > (most := _find_most_mapped()):
+        if len(shards) > (most := find_max_map_length()):
             raise InputError(
                 f"The files of this run make {len(shards):,} shards, but [core] max_map_length of Airflow allows "
                 f"{most:,} mapped tasks; nothing was sent. Trigger it with fewer files (max_files), make shards "
                 f"larger, or raise AIRFLOW__CORE__MAX_MAP_LENGTH to {len(shards):,} or more for all components."
             )
     return shards
-
-
-def _find_most_mapped() -> int:
-    return int(conf.getint("core", "max_map_length", fallback=1024))
 
 
 def deliver(inbox: str, job: str) -> list[dict[str, Any]] | None:

@@ -28,6 +28,7 @@ from airflow_openai_batch.storage.sources import describe_file, explained, is_te
 from airflow_openai_batch.wording import number_of
 
 if TYPE_CHECKING:
+    from airflow_openai_batch.job.plan import Plan
     from airflow_openai_batch.recipes.inbox.inbox import Inbox
     from airflow_openai_batch.storage.location import Location
     from airflow_openai_batch.storage.sources import SourceFile
@@ -123,9 +124,10 @@ def _describe(inbox: Inbox, sha256: str, names: list[str]) -> PendingJob:
     place = inbox.job(sha256)
     all_names = list(dict.fromkeys([*inbox.read_names(place), *names]))
     inbox.write_names(place, all_names)
-    landed = _has_landed(place)
+    plan = _read_plan(place)
+    landed = plan is not None and _has_landed(plan, place)
     log.info("%s: %s", ", ".join(names), "answered before" if landed else f"job {place.uri}")
-    planned = find_planned(place)
+    planned = _name_source(plan)
     if planned is not None and is_there(inbox, planned, place, names):
         return PendingJob(names=names, input_uri=planned, uri=place.uri, landed=landed)
     # The first may have its output already. All that are looked at now are there.
@@ -141,11 +143,18 @@ def _describe(inbox: Inbox, sha256: str, names: list[str]) -> PendingJob:
 
 def find_planned(job: Location) -> str | None:
     """The URI of the file that a job was planned for; None where that cannot be told."""
+    return _name_source(_read_plan(job))
+
+
+def _name_source(plan: Plan | None) -> str | None:
+    return plan.sources[0].uri if plan is not None and plan.sources else None
+
+
+def _read_plan(job: Location) -> Plan | None:
     try:
-        plan = directory.read_plan(job)
+        return directory.read_plan(job)
     except OpenAIBatchError:  # its split fails by it, alone
         return None
-    return plan.sources[0].uri if plan is not None and plan.sources else None
 
 
 def is_there(inbox: Inbox, uri: str, job: Location, read: Collection[str] = ()) -> bool:
@@ -228,14 +237,13 @@ def _age_of(place: Location) -> float:
     return float("inf")
 
 
-def _has_landed(place: Location) -> bool:
+def _has_landed(plan: Plan, place: Location) -> bool:
     """By the shards, too: a repair that was broken off has left the report of the run before."""
     report = _read_report(place)
     if report is None or not report.complete:
         return False
     try:
-        plan = directory.read_plan(place)
-        return plan is not None and not any(True for _ in find_unfinished(plan, place))
+        return not any(True for _ in find_unfinished(plan, place))
     except JobError:  # its split fails by it, alone
         return False
 
